@@ -1,0 +1,1 @@
+//! Outcomes to ledger to time series

@@ -1,0 +1,159 @@
+//! What a data set is made by. A configuration is checked once, before anything is computed.
+
+use jiff::civil::{Date, date};
+
+use crate::countries::COUNTRIES;
+use crate::error::Error;
+
+/// The longest range. Tables have an entry for each country and day.
+const LONGEST_RANGE_DAYS: i32 = 3_660;
+
+/// The first day that a range may start with: those tested were born a hundred years before.
+const EARLIEST: Date = date(1900, 1, 1);
+
+/// More threads than this are a slip of the finger.
+const MOST_THREADS: usize = 1_024;
+
+/// What a data set is made by. Everything but `threads` decides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// Rows, without the header; at least 1.
+    pub rows: u64,
+    /// The seed of all randomness.
+    pub seed: u64,
+    /// The number of countries; the most populous ones take part.
+    pub countries: usize,
+    /// The first day of tests, inclusive.
+    pub from: Date,
+    /// The day after the last day of tests.
+    pub to: Date,
+    /// The share of rows to spoil, from 0 to 1, resolved to 2^-32. Each row is decided on its own,
+    /// so the number of spoiled rows is near this share of all rows, not equal to it.
+    pub malformed: f64,
+    /// Threads that make rows; one more, the caller's, writes.
+    pub threads: usize,
+}
+
+impl Default for Config {
+    /// The data set of the command line without options, made by one thread.
+    fn default() -> Self {
+        Self {
+            rows: 2_000_000,
+            seed: 42,
+            countries: COUNTRIES.len(),
+            from: date(2020, 3, 1),
+            to: date(2021, 1, 1),
+            malformed: 0.0,
+            threads: 1,
+        }
+    }
+}
+
+impl Config {
+    /// Tells whether a data set can be made by this configuration.
+    ///
+    /// # Errors
+    /// The first field that is out of its range, by an error that ends a process as wrong usage.
+    pub fn check(&self) -> Result<(), Error> {
+        let Self {
+            rows,
+            seed: _,
+            countries,
+            from,
+            to,
+            malformed,
+            threads,
+        } = *self;
+        if rows == 0 {
+            return Err(Error::NoRows);
+        }
+        if countries == 0 || countries > COUNTRIES.len() {
+            return Err(Error::Countries {
+                asked: countries,
+                available: COUNTRIES.len(),
+            });
+        }
+        if from >= to {
+            return Err(Error::EmptyRange { from, to });
+        }
+        if from < EARLIEST {
+            return Err(Error::EarlyRange {
+                from,
+                earliest: EARLIEST,
+            });
+        }
+        let days = to.duration_since(from).as_hours() / 24;
+        if days > i64::from(LONGEST_RANGE_DAYS) {
+            return Err(Error::LongRange {
+                days,
+                longest: LONGEST_RANGE_DAYS,
+            });
+        }
+        // A comparison with NaN is false, so NaN is no share either.
+        if !(0.0..=1.0).contains(&malformed) {
+            return Err(Error::Share { asked: malformed });
+        }
+        if threads == 0 || threads > MOST_THREADS {
+            return Err(Error::Threads {
+                asked: threads,
+                most: MOST_THREADS,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service::{Ending, Exit};
+
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let error = config.check().expect_err("the configuration is refused");
+        assert_eq!(error.exit(), Exit::Usage);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        Config::default().check().expect("valid");
+    }
+
+    #[test]
+    fn what_makes_no_data_set_is_refused_as_wrong_usage() {
+        assert_eq!(refused(|c| c.rows = 0), "at least one row is needed");
+        assert_eq!(
+            refused(|c| c.countries = 196),
+            "196 countries asked for, there can be 1 to 195"
+        );
+        assert_eq!(
+            refused(|c| c.countries = 0),
+            "0 countries asked for, there can be 1 to 195"
+        );
+        assert_eq!(
+            refused(|c| c.to = c.from),
+            "no day lies between 2020-03-01 (inclusive) and 2020-03-01 (exclusive)"
+        );
+        assert_eq!(
+            refused(|c| c.from = date(1899, 12, 31)),
+            "the range starts on 1899-12-31, it can start on 1900-01-01 at the earliest"
+        );
+        assert_eq!(
+            refused(|c| c.to = date(2031, 1, 1)),
+            "the range has 3958 days, it can have 3660 at most"
+        );
+        for share in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(
+                refused(|c| c.malformed = share),
+                format!("{share} is no share of rows, it can be 0 to 1")
+            );
+        }
+        assert_eq!(
+            refused(|c| c.threads = 0),
+            "0 threads asked for, there can be 1 to 1024"
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! The `datagen` binary: parses the arguments and hands over to the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = datagen::Args::parse();
+    service::process::run(&args.log, |shutdown| datagen::run(&args, &shutdown))
+}

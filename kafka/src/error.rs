@@ -1,0 +1,154 @@
+//! What can go wrong between this process and a cluster, with the coordinates of where.
+
+use std::time::Duration;
+
+use pipeline::DecodeError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// An error of a Kafka client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No bootstrap servers were named.
+    #[error(
+        "no broker named: give --bootstrap-servers HOST:PORT or set KAFKA_BOOTSTRAP_SERVERS"
+    )]
+    NoBootstrapServers,
+
+    /// No broker answered in time.
+    #[error("no broker answered at {bootstrap_servers} within {}", humantime::format_duration(*.waited))]
+    Unreachable {
+        /// Where it was looked for.
+        bootstrap_servers: String,
+        /// How long.
+        waited: Duration,
+    },
+
+    /// The wait for a broker or a topic was interrupted.
+    #[error("stopped while waiting for the broker")]
+    Stopped,
+
+    /// A property that rollcall's guarantees rest on.
+    #[error("-X {key}: rollcall sets this property itself, {why}")]
+    FixedProperty {
+        /// The property.
+        key: String,
+        /// What rests on it.
+        why: &'static str,
+    },
+
+    /// A property that librdkafka does not take.
+    #[error("-X {key}={value}: {reason}")]
+    Property {
+        /// The property.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What librdkafka says.
+        reason: String,
+    },
+
+    /// A call of a client failed.
+    #[error("cannot {action}")]
+    Client {
+        /// What was to be done.
+        action: &'static str,
+        /// What the client says.
+        source: KafkaError,
+    },
+
+    /// Something about a topic failed.
+    #[error("topic {topic}: cannot {action}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// What was to be done.
+        action: &'static str,
+        /// What the client says.
+        source: KafkaError,
+    },
+
+    /// A topic that should be there is not.
+    #[error("topic {topic} does not exist; a dispatcher creates it")]
+    NoTopic {
+        /// The topic.
+        topic: String,
+    },
+
+    /// A message could not be handed to the producer for good.
+    #[error("topic {topic}, partition {partition}: cannot produce: {code}")]
+    Produce {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Why.
+        code: RDKafkaErrorCode,
+    },
+
+    /// A message was given up by the producer.
+    #[error("topic {topic}, partition {partition}: message not delivered: {code}")]
+    Delivery {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Why.
+        code: RDKafkaErrorCode,
+    },
+
+    /// Messages that should be there are gone, or the offset lies behind the end.
+    #[error(
+        "topic {topic}, partition {partition}: the offset to read next is out of range; \
+         messages were deleted before they were read"
+    )]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+
+    /// A partition cannot be read.
+    #[error("topic {topic}, partition {partition}: cannot consume: {code}")]
+    Consume {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Why.
+        code: RDKafkaErrorCode,
+    },
+
+    /// A message on the runs topic is none.
+    #[error("topic {topic}, offset {offset}: not an event of a run")]
+    RunEvent {
+        /// The topic.
+        topic: String,
+        /// The offset.
+        offset: i64,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+
+    /// The in-process broker failed.
+    #[error("in-process broker: cannot {action}")]
+    InProcess {
+        /// What was to be done.
+        action: &'static str,
+    },
+}
+
+impl Error {
+    pub(crate) fn client(action: &'static str) -> impl FnOnce(KafkaError) -> Self {
+        move |source| Self::Client { action, source }
+    }
+
+    pub(crate) fn topic(topic: &str, action: &'static str) -> impl FnOnce(KafkaError) -> Self {
+        let topic = topic.to_owned();
+        move |source| Self::Topic {
+            topic,
+            action,
+            source,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! A member of the workers' group: takes batches of records, tells a listener of partitions that
+//! come and go, and commits the offsets that it is given.
+//!
+//! Partitions without a committed offset begin at the beginning, explicitly; an offset out of range
+//! is an error and never a jump.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tracing::{debug, info, warn};
+
+use crate::cluster::{Cluster, log_error, log_line};
+use crate::error::Error;
+use crate::queue::{DataQueue, ForwardTarget, PartitionError, commit_async};
+use crate::record::RecordBatch;
+use crate::settings::{self, Role};
+
+/// How long a rebalance may wait for the group's committed offsets.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Hears of partitions that come and go. Called from [`GroupConsumer::poll`] and
+/// [`GroupConsumer::close`], on their thread.
+pub trait RebalanceListener: Send + Sync + 'static {
+    /// These partitions are this member's from now on.
+    fn assigned(&self, partitions: &[i32]);
+
+    /// These partitions go to another member when this returns. Returns the offsets to commit
+    /// before that, as (partition, next offset).
+    fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)>;
+
+    /// These partitions are another member's already; nothing of them may be committed.
+    fn lost(&self, partitions: &[i32]);
+
+    /// A commit has failed, so that its offsets are to be committed again.
+    fn commit_failed(&self);
+}
+
+/// How a process is a member of its group.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The group.
+    pub group: String,
+    /// The member's lasting name (`group.instance.id`): one that is restarted gets its partitions
+    /// back without a rebalance. `None`: it leaves for good when it ends.
+    pub instance_id: Option<String>,
+}
+
+/// A member of a consumer group, on one topic.
+pub struct GroupConsumer<L: RebalanceListener> {
+    // Dropped in this order: the queue before its consumer.
+    queue: Option<DataQueue>,
+    consumer: BaseConsumer<Context<L>>,
+    topic: String,
+    errors: Vec<PartitionError>,
+}
+
+struct Context<L> {
+    listener: L,
+    topic: String,
+    target: OnceLock<ForwardTarget>,
+    /// Whether this member has partitions, for a close that waits until it has none.
+    assigned: AtomicBool,
+}
+
+impl<L: RebalanceListener> Context<L> {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
+        let elements = list.elements();
+        let own = elements.iter().filter(|element| element.topic() == self.topic);
+        own.map(|element| element.partition()).collect()
+    }
+
+    /// Sets where each new partition begins: at its committed offset, or at the beginning.
+    fn set_start_offsets(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) -> KafkaResult<()> {
+        let mut asked = TopicPartitionList::with_capacity(list.count());
+        for partition in self.partitions(list) {
+            asked.add_partition(&self.topic, partition);
+        }
+        let committed = consumer.committed_offsets(asked, COMMITTED_TIMEOUT)?;
+        for element in committed.elements() {
+            let start = match element.offset() {
+                Offset::Offset(offset) => Offset::Offset(offset),
+                _ => Offset::Beginning,
+            };
+            if let Some(mut own) = list.find_partition(&self.topic, element.partition()) {
+                own.set_offset(start)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<L: RebalanceListener> ClientContext for Context<L> {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
+        log_line(level, fac, log_message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl<L: RebalanceListener> ConsumerContext for Context<L> {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                let partitions = self.partitions(list);
+                if partitions.is_empty() {
+                    return;
+                }
+                if let Err(error) = self.set_start_offsets(consumer, list) {
+                    // Without them, `auto.offset.reset=error` makes the partition fail by name.
+                    warn!(%error, "cannot ask for the group's committed offsets");
+                }
+                if let Some(target) = self.target.get() {
+                    for &partition in &partitions {
+                        target.forward(consumer.client(), &self.topic, partition);
+                    }
+                }
+                info!(?partitions, "partitions assigned");
+                self.assigned.store(true, Ordering::Relaxed);
+                self.listener.assigned(&partitions);
+            }
+            Rebalance::Revoke(list) => {
+                let partitions = self.partitions(list);
+                if partitions.is_empty() {
+                    return;
+                }
+                if consumer.assignment_lost() {
+                    warn!(?partitions, "partitions lost");
+                    self.listener.lost(&partitions);
+                    return;
+                }
+                info!(?partitions, "partitions revoked");
+                let offsets = self.listener.revoked(&partitions);
+                if !offsets.is_empty()
+                    && let Err(error) = commit_list(&self.topic, &offsets)
+                        .and_then(|list| consumer.commit(&list, CommitMode::Sync))
+                {
+                    warn!(%error, "cannot commit at a rebalance; the work will be done again");
+                }
+            }
+            Rebalance::Error(error) => warn!(%error, "rebalance"),
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if matches!(rebalance, Rebalance::Revoke(_)) {
+            let left = consumer.assignment().map_or(0, |list| list.count());
+            self.assigned.store(left > 0, Ordering::Relaxed);
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // A rebalance under way refuses commits; the offsets are committed after it.
+            debug!(%error, "commit failed");
+            self.listener.commit_failed();
+        }
+    }
+}
+
+fn commit_list(topic: &str, offsets: &[(i32, i64)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for &(partition, offset) in offsets {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+    }
+    Ok(list)
+}
+
+impl<L: RebalanceListener> GroupConsumer<L> {
+    /// Joins the group. Partitions come with [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// When a property is wrong or the topic's name is none.
+    pub fn join(
+        cluster: &Cluster,
+        membership: &Membership,
+        topic: &str,
+        listener: L,
+    ) -> Result<Self, Error> {
+        let mut config = cluster.config(Role::Member);
+        config.set("group.id", &membership.group);
+        if let Some(instance_id) = &membership.instance_id {
+            config.set("group.instance.id", instance_id);
+        }
+        let context = Context {
+            listener,
+            topic: topic.to_owned(),
+            target: OnceLock::new(),
+            assigned: AtomicBool::new(false),
+        };
+        let consumer: BaseConsumer<Context<L>> = settings::create(&config, context)?;
+        let queue = DataQueue::new(&consumer);
+        // Rebalances are served by polls, of which there was none yet.
+        let _ = consumer.context().target.set(queue.target());
+        consumer
+            .subscribe(&[topic])
+            .map_err(Error::topic(topic, "subscribe"))?;
+        Ok(Self {
+            queue: Some(queue),
+            consumer,
+            topic: topic.to_owned(),
+            errors: Vec::new(),
+        })
+    }
+
+    /// Serves rebalances, commits and errors. To be called often, whatever else goes on: a member
+    /// that does not for `max.poll.interval.ms` is taken for dead.
+    ///
+    /// # Errors
+    /// When this member can go on no longer.
+    pub fn poll(&mut self) -> Result<(), Error> {
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            match event {
+                // Records that were on their way before their partition was forwarded would be
+                // lost here; partitions are forwarded before they are assigned, so there are none.
+                Ok(_) => debug_assert!(false, "a record on the consumer's own queue"),
+                Err(KafkaError::MessageConsumptionFatal(code)) => {
+                    return Err(Error::Client {
+                        action: "stay a member of the group",
+                        source: KafkaError::MessageConsumptionFatal(code),
+                    });
+                }
+                Err(error) => debug!(%error, "consumer"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes records, waiting at most `timeout` for the first, appended to `batch`.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
+    pub fn consume(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
+        if let Some(queue) = &mut self.queue {
+            queue.consume(timeout, batch, &mut self.errors);
+        }
+        let mut errors = self.errors.drain(..);
+        match errors.find_map(|error| error.into_error(&self.topic)) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &L {
+        &self.consumer.context().listener
+    }
+
+    /// Asks for a commit. Its failure is told to the listener by a later [`poll`](Self::poll).
+    pub fn commit(&self, offsets: &[(i32, i64)]) {
+        let asked = commit_list(&self.topic, offsets)
+            .map(|list| commit_async(&self.consumer, &list).map_err(KafkaError::ConsumerCommit));
+        if let Ok(Err(error)) | Err(error) = asked {
+            debug!(%error, "cannot ask for a commit");
+            self.listener().commit_failed();
+        }
+    }
+
+    /// Leaves the group: partitions are revoked (the listener hears of it, and its offsets are
+    /// committed), the broker is told, the client is closed. Gives up after `deadline`; the broker
+    /// then finds out by the session time-out.
+    pub fn close(mut self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.consumer.unsubscribe();
+        let mut batch = RecordBatch::default();
+        while self.consumer.context().assigned.load(Ordering::Relaxed) && Instant::now() < until {
+            if self.poll().is_err() {
+                break;
+            }
+            // What still comes is another member's to work on.
+            if self.consume(Duration::from_millis(5), &mut batch).is_err() {
+                break;
+            }
+            batch = RecordBatch::default();
+        }
+        self.queue = None;
+        let left = until.saturating_duration_since(Instant::now());
+        let closed = std::sync::Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
+        let told = std::sync::Arc::clone(&closed);
+        let consumer = self.consumer;
+        let closing = std::thread::Builder::new()
+            .name("close".to_owned())
+            .spawn(move || {
+                drop(consumer);
+                let (flag, changed) = &*told;
+                *flag.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+                changed.notify_all();
+            });
+        if closing.is_err() {
+            return;
+        }
+        let (flag, changed) = &*closed;
+        let flag = flag.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let waited = changed.wait_timeout_while(flag, left, |closed| !*closed);
+        if waited.is_ok_and(|(flag, _)| !*flag) {
+            warn!("the consumer did not close in time; its session runs out instead");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The in-process broker: librdkafka's own mock cluster, spoken to over TCP on loopback with the
+//! real protocol, so that one command runs the pipeline with nothing installed.
+//!
+//! It lives in memory for the length of one run and keeps at most [`RETAINED_BYTES`] a partition,
+//! the oldest of which it drops without a word. Whoever uses it bounds what is not yet committed.
+
+use std::ffi::{CStr, CString};
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka_sys as sys;
+
+use crate::error::Error;
+use crate::topics::TopicNames;
+
+/// What the broker keeps of each partition, in bytes of record batches.
+pub const RETAINED_BYTES: usize = 5 * 1024 * 1024;
+
+/// The group's session time-out to use with this broker, and only with it: each later join or
+/// leave waits for it, less one second.
+pub const SESSION_TIMEOUT_MS: u32 = 1_200;
+
+/// At 0 a second member would wait for the session time-out; the default is 3 s.
+const INITIAL_REBALANCE_DELAY_MS: i32 = 100;
+
+/// A broker that lives as long as this value.
+pub struct InProcessBroker {
+    cluster: *mut sys::rd_kafka_mock_cluster_t,
+    /// The client that the cluster runs on; dropped after it.
+    _client: BaseProducer,
+    bootstrap_servers: String,
+}
+
+// SAFETY: the mock cluster's functions lock for themselves.
+unsafe impl Send for InProcessBroker {}
+// SAFETY: as above.
+unsafe impl Sync for InProcessBroker {}
+
+impl InProcessBroker {
+    /// Starts a broker on a free port of 127.0.0.1 and makes the topics on it.
+    ///
+    /// # Errors
+    /// When the port or a topic cannot be had.
+    pub fn start(names: &TopicNames, partitions: usize) -> Result<Self, Error> {
+        let client: BaseProducer = ClientConfig::new()
+            .create()
+            .map_err(Error::client("start the in-process broker"))?;
+        // SAFETY: the client's handle is valid as long as `client`, which outlives the cluster.
+        let cluster = unsafe { sys::rd_kafka_mock_cluster_new(client.client().native_ptr(), 1) };
+        if cluster.is_null() {
+            return Err(Error::InProcess { action: "start" });
+        }
+        // SAFETY: the cluster was just made; the string belongs to it and is copied.
+        let bootstrap_servers = unsafe {
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(
+                cluster,
+                INITIAL_REBALANCE_DELAY_MS,
+            );
+            CStr::from_ptr(sys::rd_kafka_mock_cluster_bootstraps(cluster))
+                .to_string_lossy()
+                .into_owned()
+        };
+        let broker = Self {
+            cluster,
+            _client: client,
+            bootstrap_servers,
+        };
+        for name in names.all() {
+            let single = name == names.runs || name == names.dlq;
+            broker.create_topic(name, if single { 1 } else { partitions })?;
+        }
+        Ok(broker)
+    }
+
+    fn create_topic(&self, name: &str, partitions: usize) -> Result<(), Error> {
+        let failed = Error::InProcess {
+            action: "create a topic",
+        };
+        let (Ok(name), Ok(partitions)) = (CString::new(name), i32::try_from(partitions)) else {
+            return Err(failed);
+        };
+        // SAFETY: cluster and name are valid for the call.
+        let code =
+            unsafe { sys::rd_kafka_mock_topic_create(self.cluster, name.as_ptr(), partitions, 1) };
+        if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            Ok(())
+        } else {
+            Err(failed)
+        }
+    }
+
+    /// Where it listens.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+}
+
+impl Drop for InProcessBroker {
+    fn drop(&mut self) {
+        // SAFETY: made by `start`, destroyed once, before its client.
+        unsafe { sys::rd_kafka_mock_cluster_destroy(self.cluster) };
+    }
+}

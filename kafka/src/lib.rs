@@ -1,0 +1,32 @@
+//! The only crate that names rdkafka: one table of client settings, a producer and consumers that
+//! move batches through librdkafka's C API, the topics, the runs topic, and the in-process broker.
+//!
+//! Configuration, callbacks, administration and errors stay rdkafka's; only the two hot calls
+//! (producing and consuming a batch) go to C directly, because a call per message costs two to
+//! three times as much end to end (docs/adr/0003).
+
+pub mod args;
+pub mod cluster;
+pub mod error;
+pub mod group_consumer;
+pub mod in_process;
+pub mod offsets;
+pub mod producer;
+mod queue;
+pub mod reader;
+pub mod record;
+pub mod runs;
+pub mod settings;
+pub mod topics;
+
+pub use args::BrokerArgs;
+pub use cluster::Cluster;
+pub use error::Error;
+pub use group_consumer::{GroupConsumer, Membership, RebalanceListener};
+pub use in_process::InProcessBroker;
+pub use offsets::{GroupOffsets, end_offsets};
+pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
+pub use reader::Reader;
+pub use record::{Record, RecordBatch};
+pub use runs::{RunsReader, publish_run_event};
+pub use topics::{TopicNames, TopicSpec};

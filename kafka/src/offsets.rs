@@ -1,0 +1,92 @@
+//! Where topics and groups stand: end offsets of partitions, and offsets that a group committed.
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
+use crate::error::Error;
+use crate::settings::{self, Role};
+
+/// The end offset of each partition: that of the next message to be written. One request to each
+/// leader, not one for each partition.
+///
+/// # Errors
+/// When the topic or a leader cannot be asked.
+pub fn end_offsets(cluster: &Cluster, topic: &str, partitions: usize) -> Result<Vec<i64>, Error> {
+    let mut list = TopicPartitionList::with_capacity(partitions);
+    for partition in (0..).take(partitions) {
+        // ListOffsets takes -1 for a time and means the end by it.
+        list.add_partition_offset(topic, partition, Offset::End)
+            .map_err(Error::topic(topic, "ask for its end"))?;
+    }
+    let answered = cluster
+        .inquirer()?
+        .offsets_for_times(list, REQUEST_TIMEOUT)
+        .map_err(Error::topic(topic, "ask for its end"))?;
+    by_partition(topic, "ask for its end", &answered, partitions)
+}
+
+/// What a group has committed on a topic, asked as often as one likes.
+pub struct GroupOffsets {
+    consumer: BaseConsumer<Context>,
+    topic: String,
+    partitions: usize,
+}
+
+impl GroupOffsets {
+    /// Asks about a group without being a member of it.
+    ///
+    /// # Errors
+    /// When a property is wrong.
+    pub fn new(
+        cluster: &Cluster,
+        group: &str,
+        topic: &str,
+        partitions: usize,
+    ) -> Result<Self, Error> {
+        let mut config = cluster.config(Role::Reader);
+        config.set("group.id", group);
+        Ok(Self {
+            consumer: settings::create(&config, Context)?,
+            topic: topic.to_owned(),
+            partitions,
+        })
+    }
+
+    /// The committed offset of each partition; 0 where none is.
+    ///
+    /// # Errors
+    /// When the group's coordinator cannot be asked.
+    pub fn committed(&self) -> Result<Vec<i64>, Error> {
+        let mut list = TopicPartitionList::with_capacity(self.partitions);
+        for partition in (0..).take(self.partitions) {
+            list.add_partition(&self.topic, partition);
+        }
+        let action = "ask for a group's offsets";
+        let answered = self
+            .consumer
+            .committed_offsets(list, REQUEST_TIMEOUT)
+            .map_err(Error::topic(&self.topic, action))?;
+        by_partition(&self.topic, action, &answered, self.partitions)
+    }
+}
+
+fn by_partition(
+    topic: &str,
+    action: &'static str,
+    list: &TopicPartitionList,
+    partitions: usize,
+) -> Result<Vec<i64>, Error> {
+    let mut offsets = vec![0; partitions];
+    for element in list.elements() {
+        element.error().map_err(Error::topic(topic, action))?;
+        let own = usize::try_from(element.partition()).ok();
+        if let (Some(own), Offset::Offset(offset)) = (
+            own.and_then(|partition| offsets.get_mut(partition)),
+            element.offset(),
+        ) {
+            *own = offset;
+        }
+    }
+    Ok(offsets)
+}

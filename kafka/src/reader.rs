@@ -1,0 +1,114 @@
+//! Reads named partitions of a topic from given offsets, in batches, as a member of no group: an
+//! aggregator reads all of a run by itself, and a second one disturbs nobody.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::cluster::{Cluster, Context};
+use crate::error::Error;
+use crate::queue::{DataQueue, PartitionError};
+use crate::record::RecordBatch;
+use crate::settings::{self, Role};
+
+/// A reader of one topic.
+pub struct Reader {
+    // Dropped in this order: the queue before its consumer.
+    queue: DataQueue,
+    consumer: BaseConsumer<Context>,
+    topic: String,
+    /// The offset to read next, by partition.
+    next: Vec<i64>,
+    errors: Vec<PartitionError>,
+}
+
+impl Reader {
+    /// Begins to read partition 0, 1, 2, … at these offsets.
+    ///
+    /// # Errors
+    /// When a property is wrong or the topic's name is none.
+    pub fn start(cluster: &Cluster, topic: &str, offsets: &[i64]) -> Result<Self, Error> {
+        let starts = offsets.iter().map(|&offset| Offset::Offset(offset));
+        Self::start_at(cluster, topic, starts.collect())
+    }
+
+    /// Begins to read each partition at what is its beginning.
+    ///
+    /// # Errors
+    /// When a property is wrong or the topic's name is none.
+    pub fn start_at_beginning(
+        cluster: &Cluster,
+        topic: &str,
+        partitions: usize,
+    ) -> Result<Self, Error> {
+        Self::start_at(cluster, topic, vec![Offset::Beginning; partitions])
+    }
+
+    fn start_at(cluster: &Cluster, topic: &str, starts: Vec<Offset>) -> Result<Self, Error> {
+        let mut config = cluster.config(Role::Reader);
+        // librdkafka assigns partitions to members of a named group only; this one is never joined.
+        config.set("group.id", "rollcall.reader");
+        // Tells of the end of a partition even where the last offsets are commit markers.
+        config.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Context> = settings::create(&config, Context)?;
+        let queue = DataQueue::new(&consumer);
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (partition, &start) in (0..).zip(&starts) {
+            list.add_partition_offset(topic, partition, start)
+                .map_err(Error::topic(topic, "name an offset"))?;
+            queue.target().forward(consumer.client(), topic, partition);
+        }
+        consumer
+            .assign(&list)
+            .map_err(Error::topic(topic, "assign partitions"))?;
+        Ok(Self {
+            queue,
+            consumer,
+            topic: topic.to_owned(),
+            next: starts
+                .iter()
+                .map(|start| start.to_raw().map_or(0, |offset| offset.max(0)))
+                .collect(),
+            errors: Vec::new(),
+        })
+    }
+
+    /// Takes records, waiting at most `timeout` for the first, appended to `batch`.
+    ///
+    /// # Errors
+    /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
+    pub fn read(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
+        // Serves errors and log lines; data goes to the queue.
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+        let before = batch.len();
+        self.queue.consume(timeout, batch, &mut self.errors);
+        for record in batch.iter().skip(before) {
+            advance(&mut self.next, record.partition, record.offset + 1);
+        }
+        for error in &self.errors {
+            if error.code == RDKafkaErrorCode::PartitionEOF {
+                advance(&mut self.next, error.partition, error.offset);
+            }
+        }
+        let mut errors = self.errors.drain(..);
+        match errors.find_map(|error| error.into_error(&self.topic)) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether everything before these offsets, by partition, was read. Commit markers and records
+    /// of aborted transactions, which a reader is never shown, count as read.
+    pub fn has_reached(&self, offsets: &[i64]) -> bool {
+        self.next.iter().zip(offsets).all(|(next, end)| next >= end)
+    }
+}
+
+fn advance(next: &mut [i64], partition: i32, offset: i64) {
+    let own = usize::try_from(partition).ok();
+    if let Some(next) = own.and_then(|partition| next.get_mut(partition)) {
+        *next = offset.max(*next);
+    }
+}

@@ -1,0 +1,290 @@
+//! The one table of client settings: each that differs from librdkafka's default, for whom, and
+//! why. Figures were measured on two cores with Kafka 4.3.1 on the same machine.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::KafkaError;
+
+use crate::error::Error;
+
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Publishes batches.
+    Producer,
+    /// A member of the workers' group.
+    Member,
+    /// Reads partitions that it names itself; no group.
+    Reader,
+    /// Asks about topics and groups, creates and deletes them.
+    Admin,
+}
+
+use Role::{Admin, Member, Producer, Reader};
+
+/// A setting: for whom, key, value, why.
+type Setting = (&'static [Role], &'static str, &'static str, &'static str);
+
+const EVERYONE: &[Role] = &[Producer, Member, Reader, Admin];
+const CONSUMERS: &[Role] = &[Member, Reader];
+
+/// Settings that a user may change with `-X`.
+const TUNED: &[Setting] = &[
+    (
+        &[Producer],
+        "linger.ms",
+        "5",
+        "batches fill while a round trip is under way; 1 to 50 ms measured alike",
+    ),
+    (
+        &[Producer],
+        "retry.backoff.ms",
+        "5",
+        "a new topic answers NOT_LEADER first; the default of 100 ms delays the first message",
+    ),
+    (&[Producer], "retry.backoff.max.ms", "50", "as above"),
+    (
+        &[Producer],
+        "message.timeout.ms",
+        "0",
+        "a broker that is away is waited for; whoever gives up first is a time-out that people set",
+    ),
+    (
+        &[Producer],
+        "queue.buffering.max.kbytes",
+        "32768",
+        "bounds the producer's memory; its queue is the back-pressure (default: 1 GiB)",
+    ),
+    (
+        &[Producer],
+        "queue.buffering.max.messages",
+        "200000",
+        "as above, for messages of one job",
+    ),
+    (
+        &[Producer],
+        "batch.num.messages",
+        "100000",
+        "batch.size decides: 1 MB is 1.25 times as fast as 100 KB for messages of one job",
+    ),
+    (
+        CONSUMERS,
+        "fetch.wait.max.ms",
+        "20",
+        "with the default of 500 ms the first message of a new topic comes half a second late",
+    ),
+    (
+        CONSUMERS,
+        "fetch.error.backoff.ms",
+        "5",
+        "as above: the first fetch of a new topic meets NOT_LEADER",
+    ),
+    (
+        CONSUMERS,
+        "fetch.queue.backoff.ms",
+        "5",
+        "a full local queue pauses fetching; the default of 1000 ms is a hole of a second",
+    ),
+    (
+        CONSUMERS,
+        "queued.max.messages.kbytes",
+        "8192",
+        "bounds a consumer's memory (default: 64 MiB)",
+    ),
+    (
+        CONSUMERS,
+        "fetch.max.bytes",
+        "8388608",
+        "as above, for one answer (default: 50 MiB)",
+    ),
+    (
+        &[Member],
+        "session.timeout.ms",
+        "6000",
+        "the least that brokers allow: a killed worker's partitions are taken over after 6 s, not 45",
+    ),
+    (
+        &[Member],
+        "heartbeat.interval.ms",
+        "300",
+        "a member learns of a rebalance with its heartbeat: default 3 s until a new worker works",
+    ),
+    (
+        &[Member],
+        "partition.assignment.strategy",
+        "cooperative-sticky",
+        "a worker that comes or goes leaves the others' partitions and work where they are",
+    ),
+    (
+        EVERYONE,
+        "reconnect.backoff.ms",
+        "50",
+        "a broker that comes back is noticed soon",
+    ),
+    (EVERYONE, "reconnect.backoff.max.ms", "1000", "as above"),
+    (
+        EVERYONE,
+        "log.connection.close",
+        "false",
+        "idle connections are closed all the time",
+    ),
+];
+
+/// Settings on which the guarantees rest. `-X` is refused for them.
+const FIXED: &[Setting] = &[
+    (
+        &[Producer],
+        "acks",
+        "all",
+        "because an acknowledged job or outcome must survive a broker",
+    ),
+    (
+        CONSUMERS,
+        "enable.auto.commit",
+        "false",
+        "because offsets are committed behind acknowledged outcomes only",
+    ),
+    (
+        CONSUMERS,
+        "enable.auto.offset.store",
+        "false",
+        "because offsets are committed behind acknowledged outcomes only",
+    ),
+    (
+        CONSUMERS,
+        "auto.offset.reset",
+        "error",
+        "because an offset out of range is an error and never a jump",
+    ),
+    (
+        CONSUMERS,
+        "isolation.level",
+        "read_committed",
+        "because outcomes of aborted transactions do not count",
+    ),
+    (
+        EVERYONE,
+        "allow.auto.create.topics",
+        "false",
+        "because the dispatcher creates the topics, with their settings",
+    ),
+    (
+        EVERYONE,
+        "statistics.interval.ms",
+        "0",
+        "because librdkafka aborts on statistics that a raw queue is not asked for",
+    ),
+    (
+        &[Member],
+        "group.protocol",
+        "classic",
+        "because a second member waits 5 s for the server's heartbeat under KIP-848",
+    ),
+];
+
+/// The producer has no such property; librdkafka warns when it is given one of the consumer's.
+fn applies(role: Role, key: &str) -> bool {
+    key != "allow.auto.create.topics" || role == Member || role == Reader
+}
+
+/// Refuses properties of `-X` that the guarantees rest on.
+pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Error> {
+    for (key, _) in overrides {
+        if let Some((.., why)) = FIXED.iter().find(|(_, fixed, ..)| fixed == key) {
+            return Err(Error::FixedProperty {
+                key: key.clone(),
+                why,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The configuration of a client.
+pub(crate) fn client_config(
+    role: Role,
+    bootstrap_servers: &str,
+    client_id: &str,
+    overrides: &[(String, String)],
+) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap_servers);
+    config.set("client.id", client_id);
+    for (roles, key, value, _) in TUNED.iter().chain(FIXED) {
+        if roles.contains(&role) && applies(role, key) {
+            config.set(*key, *value);
+        }
+    }
+    for (key, value) in overrides {
+        config.set(key, value);
+    }
+    config
+}
+
+/// Makes a client, with an error that names the property that was wrong.
+pub(crate) fn create<C, T>(config: &ClientConfig, context: C) -> Result<T, Error>
+where
+    T: FromClientConfigAndContext<C>,
+    C: rdkafka::ClientContext,
+{
+    T::from_config_and_context(config, context).map_err(|error| match error {
+        KafkaError::ClientConfig(_, reason, key, value) => Error::Property { key, value, reason },
+        source => Error::Client {
+            action: "create a client",
+            source,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::consumer::{BaseConsumer, DefaultConsumerContext};
+    use rdkafka::producer::{BaseProducer, DefaultProducerContext};
+
+    use super::*;
+
+    #[test]
+    fn no_setting_stands_twice_for_a_role() {
+        for role in [Producer, Member, Reader, Admin] {
+            let mut keys: Vec<_> = TUNED
+                .iter()
+                .chain(FIXED)
+                .filter(|(roles, ..)| roles.contains(&role))
+                .map(|(_, key, ..)| key)
+                .collect();
+            let all = keys.len();
+            keys.sort();
+            keys.dedup();
+            assert_eq!(keys.len(), all, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn librdkafka_takes_every_setting() {
+        for role in [Producer, Member, Reader, Admin] {
+            let mut config = client_config(role, "127.0.0.1:1", "test", &[]);
+            let made = match role {
+                Producer | Admin => {
+                    create::<_, BaseProducer>(&config, DefaultProducerContext).map(drop)
+                }
+                Member | Reader => {
+                    config.set("group.id", "test");
+                    create::<_, BaseConsumer>(&config, DefaultConsumerContext).map(drop)
+                }
+            };
+            assert!(made.is_ok(), "{role:?}: {made:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_guarantees_rest_on_is_refused_and_a_typing_error_named() {
+        let fixed = check_overrides(&[("acks".to_owned(), "0".to_owned())]);
+        let fixed = fixed.expect_err("it is fixed").to_string();
+        assert!(fixed.contains("-X acks: rollcall sets this"), "{fixed}");
+        let overrides = [("linger.mss".to_owned(), "1".to_owned())];
+        let config = client_config(Producer, "127.0.0.1:1", "test", &overrides);
+        let made = create::<_, BaseProducer>(&config, DefaultProducerContext);
+        let error = made.map(drop).expect_err("no such property").to_string();
+        assert!(error.contains("-X linger.mss=1"), "{error}");
+    }
+}

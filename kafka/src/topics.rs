@@ -1,0 +1,281 @@
+//! The four topics of a prefix: their names, and how they are made. The dispatcher makes them with
+//! every setting stated; no client makes one by accident.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
+use tracing::info;
+
+use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
+use crate::error::Error;
+use crate::settings::{self, Role};
+
+/// How long a new topic may take until each partition has a leader.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The topics' names, by their prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicNames {
+    /// Jobs, from dispatchers to workers.
+    pub jobs: String,
+    /// Outcomes, from workers to aggregators.
+    pub outcomes: String,
+    /// Dead jobs.
+    pub dlq: String,
+    /// What becomes of runs.
+    pub runs: String,
+}
+
+impl TopicNames {
+    /// The names under a prefix, `rollcall` by default.
+    pub fn new(prefix: &str) -> Self {
+        Self {
+            jobs: format!("{prefix}.jobs.v1"),
+            outcomes: format!("{prefix}.outcomes.v1"),
+            dlq: format!("{prefix}.jobs.v1.dlq"),
+            runs: format!("{prefix}.runs.v1"),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> [&str; 4] {
+        [&self.jobs, &self.outcomes, &self.dlq, &self.runs]
+    }
+}
+
+/// How topics are made.
+#[derive(Clone, Debug)]
+pub struct TopicSpec {
+    /// Partitions of the jobs and of the outcomes topic.
+    pub partitions: usize,
+    /// Copies of each partition; `None`: three, or as many as there are brokers if fewer.
+    pub replication_factor: Option<u16>,
+    /// How long jobs and outcomes are kept.
+    pub retention: Duration,
+}
+
+/// Makes those of the topics that are not there yet, and waits until each partition has a leader.
+///
+/// # Errors
+/// When the cluster refuses, or no leader is found in time.
+pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result<(), Error> {
+    let missing = missing(cluster, names)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let replicas = match spec.replication_factor {
+        Some(replicas) => i32::from(replicas),
+        None => cluster.broker_count()?.clamp(1, 3) as i32,
+    };
+    // With three copies one broker may be away; with fewer none may.
+    let min_insync = if replicas >= 3 { "2" } else { "1" };
+    let retention = spec.retention.as_millis().to_string();
+    let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
+    let specs = names
+        .all()
+        .into_iter()
+        .filter(|name| missing.iter().any(|missing| missing == name))
+        .map(|name| {
+            let replication = TopicReplication::Fixed(replicas);
+            if name == names.runs {
+                NewTopic::new(name, 1, replication)
+                    .set("min.insync.replicas", min_insync)
+                    .set("cleanup.policy", "compact")
+            } else {
+                let partitions = if name == names.dlq { 1 } else { partitions };
+                NewTopic::new(name, partitions, replication)
+                    .set("min.insync.replicas", min_insync)
+                    .set("cleanup.policy", "delete")
+                    .set("retention.ms", &retention)
+            }
+        });
+    info!(
+        topics = ?missing,
+        partitions,
+        replicas,
+        min_insync,
+        retention = %humantime::format_duration(spec.retention),
+        "creating topics"
+    );
+    let admin = Admin::new(cluster)?;
+    for (name, code) in admin.create(specs)? {
+        // Two dispatchers may begin at once; one of them creates.
+        if code != RDKafkaErrorCode::TopicAlreadyExists {
+            return Err(Error::Topic {
+                topic: name,
+                action: "create it",
+                source: rdkafka::error::KafkaError::AdminOp(code),
+            });
+        }
+    }
+    wait_for_leaders(cluster, names)
+}
+
+/// Deletes topics; those that are not there are no error.
+///
+/// # Errors
+/// When the cluster refuses.
+pub fn delete(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> {
+    let admin = Admin::new(cluster)?;
+    for (name, code) in admin.delete(&names.all())? {
+        if code != RDKafkaErrorCode::UnknownTopicOrPartition {
+            return Err(Error::Topic {
+                topic: name,
+                action: "delete it",
+                source: rdkafka::error::KafkaError::AdminOp(code),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an empty consumer group.
+///
+/// # Errors
+/// When the cluster refuses.
+pub fn delete_group(cluster: &Cluster, group: &str) -> Result<(), Error> {
+    Admin::new(cluster)?.delete_group(group)
+}
+
+/// How many partitions a topic has; `None` when there is no such topic.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, Error> {
+    let metadata = cluster
+        .inquirer()?
+        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .map_err(Error::topic(topic, "ask for its partitions"))?;
+    let known = metadata.topics().iter().find(|known| known.name() == topic);
+    Ok(known
+        .filter(|known| known.error().is_none() && !known.partitions().is_empty())
+        .map(|known| known.partitions().len()))
+}
+
+/// How many members a consumer group has that take part in its work.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
+    let groups = cluster
+        .inquirer()?
+        .fetch_group_list(Some(group), REQUEST_TIMEOUT)
+        .map_err(Error::client("ask for the members of a group"))?;
+    let known = groups.groups().iter().find(|known| known.name() == group);
+    Ok(known
+        .filter(|known| known.state() == "Stable")
+        .map_or(0, |known| known.members().len()))
+}
+
+/// Which of the topics are not there.
+fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> {
+    let client = cluster.inquirer()?;
+    let mut missing = Vec::new();
+    for name in names.all() {
+        let metadata = client
+            .fetch_metadata(Some(name), REQUEST_TIMEOUT)
+            .map_err(Error::topic(name, "ask for it"))?;
+        let there = metadata
+            .topics()
+            .iter()
+            .any(|topic| topic.name() == name && !topic.partitions().is_empty());
+        if !there {
+            missing.push(name.to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+fn wait_for_leaders(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> {
+    const STEP: Duration = Duration::from_millis(5);
+    let client = cluster.inquirer()?;
+    let until = Instant::now() + LEADER_TIMEOUT;
+    for name in names.all() {
+        loop {
+            let metadata = client
+                .fetch_metadata(Some(name), REQUEST_TIMEOUT)
+                .map_err(Error::topic(name, "ask for its leaders"))?;
+            let led = metadata
+                .topics()
+                .iter()
+                .filter(|topic| topic.name() == name)
+                .flat_map(|topic| topic.partitions())
+                .map(|partition| partition.leader() >= 0);
+            if led.clone().count() > 0 && led.into_iter().all(|led| led) {
+                break;
+            }
+            if Instant::now() >= until {
+                return Err(Error::Topic {
+                    topic: name.to_owned(),
+                    action: "find a leader for each partition",
+                    source: rdkafka::error::KafkaError::AdminOp(
+                        RDKafkaErrorCode::LeaderNotAvailable,
+                    ),
+                });
+            }
+            thread::sleep(STEP);
+        }
+    }
+    Ok(())
+}
+
+/// rdkafka's admin client with its futures waited for.
+struct Admin {
+    client: AdminClient<Context>,
+    options: AdminOptions,
+    runtime: tokio::runtime::Runtime,
+}
+
+type Refused = Vec<(String, RDKafkaErrorCode)>;
+
+impl Admin {
+    fn new(cluster: &Cluster) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(|error| Error::Client {
+                action: "administrate topics",
+                source: rdkafka::error::KafkaError::AdminOpCreation(error.to_string()),
+            })?;
+        Ok(Self {
+            client: settings::create(&cluster.config(Role::Admin), Context)?,
+            options: AdminOptions::new()
+                .operation_timeout(Some(REQUEST_TIMEOUT))
+                .request_timeout(Some(REQUEST_TIMEOUT)),
+            runtime,
+        })
+    }
+
+    fn create<'a>(&self, specs: impl Iterator<Item = NewTopic<'a>>) -> Result<Refused, Error> {
+        let specs: Vec<_> = specs.collect();
+        let results = self
+            .runtime
+            .block_on(self.client.create_topics(&specs, &self.options))
+            .map_err(Error::client("create topics"))?;
+        Ok(results.into_iter().filter_map(Result::err).collect())
+    }
+
+    fn delete(&self, names: &[&str]) -> Result<Refused, Error> {
+        let results = self
+            .runtime
+            .block_on(self.client.delete_topics(names, &self.options))
+            .map_err(Error::client("delete topics"))?;
+        Ok(results.into_iter().filter_map(Result::err).collect())
+    }
+
+    fn delete_group(&self, group: &str) -> Result<(), Error> {
+        let results = self
+            .runtime
+            .block_on(self.client.delete_groups(&[group], &self.options))
+            .map_err(Error::client("delete a group"))?;
+        match results.into_iter().find_map(Result::err) {
+            None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(()),
+            Some((_, code)) => Err(Error::Client {
+                action: "delete a group",
+                source: rdkafka::error::KafkaError::AdminOp(code),
+            }),
+        }
+    }
+}

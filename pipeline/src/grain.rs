@@ -1,0 +1,206 @@
+//! The grain of a time series: how a point in time is cut down to the bucket that names its group.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::Offset;
+use serde::{Deserialize, Serialize};
+
+const SECONDS_PER_HOUR: i64 = 3_600;
+const HOURS_PER_DAY: i64 = 24;
+/// 1970-01-01 was a Thursday, three days after a Monday.
+const DAYS_FROM_MONDAY_AT_EPOCH: i64 = 3;
+
+/// How long a bucket of time is. Buckets are of UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grain {
+    /// From one full hour to the next.
+    Hour,
+    /// From midnight to midnight.
+    Day,
+    /// From Monday to Monday (ISO 8601).
+    Week,
+    /// From the first of a month to the first of the next.
+    Month,
+}
+
+impl Grain {
+    /// All grains, the finest first.
+    pub const ALL: [Self; 4] = [Self::Hour, Self::Day, Self::Week, Self::Month];
+
+    /// The name, as options spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
+
+    /// The name of the time column in a series of this grain: `date_hour` and so on.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Hour => "date_hour",
+            Self::Day => "date_day",
+            Self::Week => "date_week",
+            Self::Month => "date_month",
+        }
+    }
+
+    /// The bucket that `seconds` since 1970-01-01T00:00:00Z fall into; `None` outside the years
+    /// 0 to 9999.
+    pub fn truncate(self, seconds: i64) -> Option<TimeBucket> {
+        let hours = seconds.div_euclid(SECONDS_PER_HOUR);
+        let days = hours.div_euclid(HOURS_PER_DAY);
+        let start = match self {
+            Self::Hour => hours,
+            Self::Day => days * HOURS_PER_DAY,
+            Self::Week => {
+                (days - (days + DAYS_FROM_MONDAY_AT_EPOCH).rem_euclid(7)) * HOURS_PER_DAY
+            }
+            Self::Month => {
+                let day = TimeBucket::from_hours(days.checked_mul(HOURS_PER_DAY)?)?;
+                days * HOURS_PER_DAY - (i64::from(day.date().day()) - 1) * HOURS_PER_DAY
+            }
+        };
+        TimeBucket::from_hours(start)
+    }
+}
+
+impl fmt::Display for Grain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Grain {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|grain| grain.name() == name)
+            .ok_or_else(|| "expected hour, day, week or month".to_owned())
+    }
+}
+
+/// The start of a bucket of time: whole hours since 1970-01-01T00:00:00Z, between the years 0 and
+/// 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimeBucket(i32);
+
+impl TimeBucket {
+    /// 0000-01-01T00:00:00Z.
+    const MIN_HOURS: i64 = -17_268_672;
+    /// 9999-12-29T23:00:00Z: the last day that jiff can show whole.
+    const MAX_HOURS: i64 = 70_389_479;
+
+    /// The bucket that begins so many hours after 1970-01-01T00:00:00Z, if that is in range.
+    pub fn from_hours(hours: i64) -> Option<Self> {
+        (Self::MIN_HOURS..=Self::MAX_HOURS)
+            .contains(&hours)
+            .then_some(hours as i32)
+            .map(Self)
+    }
+
+    /// Hours since 1970-01-01T00:00:00Z.
+    pub fn hours(self) -> i32 {
+        self.0
+    }
+
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub fn seconds(self) -> i64 {
+        i64::from(self.0) * SECONDS_PER_HOUR
+    }
+
+    fn date_time(self) -> DateTime {
+        let timestamp = Timestamp::from_second(self.seconds())
+            .expect("a bucket is well within what a timestamp can hold");
+        Offset::UTC.to_datetime(timestamp)
+    }
+
+    /// The date in UTC on which the bucket begins.
+    pub fn date(self) -> Date {
+        self.date_time().date()
+    }
+
+    /// The start as a series shows it: `2020-07-14T09:00:00` by the hour, else `2020-07-14`.
+    pub fn display(self, grain: Grain) -> impl fmt::Display {
+        let start = self.date_time();
+        fmt::from_fn(move |f| match grain {
+            Grain::Hour => write!(f, "{start}"),
+            _ => write!(f, "{}", start.date()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seconds(text: &str) -> i64 {
+        text.parse::<Timestamp>().expect("a timestamp").as_second()
+    }
+
+    #[test]
+    fn a_time_is_cut_down_to_its_hour_day_week_and_month() {
+        let time = seconds("2020-07-15T09:23:51Z");
+        let cases = [
+            (Grain::Hour, "2020-07-15T09:00:00"),
+            (Grain::Day, "2020-07-15"),
+            (Grain::Week, "2020-07-13"),
+            (Grain::Month, "2020-07-01"),
+        ];
+        for (grain, start) in cases {
+            let bucket = grain.truncate(time).expect("in range");
+            assert_eq!(bucket.display(grain).to_string(), start);
+        }
+    }
+
+    #[test]
+    fn times_before_1970_are_cut_downwards() {
+        let bucket = Grain::Hour
+            .truncate(seconds("1969-12-31T23:30:00Z"))
+            .expect("in range");
+        assert_eq!(bucket.display(Grain::Hour).to_string(), "1969-12-31T23:00:00");
+    }
+
+    #[test]
+    fn the_first_and_the_last_bucket_can_be_shown() {
+        let show = |hours| {
+            let bucket = TimeBucket::from_hours(hours).expect("in range");
+            bucket.display(Grain::Hour).to_string()
+        };
+        assert_eq!(show(TimeBucket::MIN_HOURS), "0000-01-01T00:00:00");
+        assert_eq!(show(TimeBucket::MAX_HOURS), "9999-12-29T23:00:00");
+    }
+
+    #[test]
+    fn a_time_out_of_range_has_no_bucket() {
+        for seconds in [i64::MIN, i64::MAX] {
+            for grain in Grain::ALL {
+                assert_eq!(grain.truncate(seconds), None);
+            }
+        }
+        assert_eq!(TimeBucket::from_hours(i64::from(i32::MAX)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_begins_at_or_before_its_times_and_is_its_own_bucket(
+            seconds in -60_000_000_000i64..250_000_000_000,
+        ) {
+            for grain in Grain::ALL {
+                let bucket = grain.truncate(seconds).expect("in range");
+                prop_assert!(bucket.seconds() <= seconds);
+                prop_assert!(seconds - bucket.seconds() < 31 * 24 * SECONDS_PER_HOUR);
+                prop_assert_eq!(grain.truncate(bucket.seconds()), Some(bucket));
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The key of a group: the label values that its rows share, and the bucket of time they fall into.
+
+use std::cmp::Ordering;
+
+use crate::grain::TimeBucket;
+
+/// The label values of a group, in the order of the run's label columns. Equality and order are
+/// those of the values' bytes, the first column first.
+pub use crate::wire::LabelSet;
+
+impl LabelSet {
+    /// The set of these values.
+    pub fn new<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            values: values.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl PartialOrd for LabelSet {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for LabelSet {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.values.cmp(&other.values)
+    }
+}
+
+/// What the rows of one group share. Ordered by labels, then time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey<'a> {
+    /// The label values.
+    pub labels: &'a LabelSet,
+    /// The truncated time.
+    pub time: TimeBucket,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_ordered_by_their_bytes_column_by_column() {
+        let mut sets = [
+            LabelSet::new(["b", ""]),
+            LabelSet::new(["Ö", "x"]),
+            LabelSet::new(["a", "z"]),
+            LabelSet::new(["Z", "a"]),
+            LabelSet::new(["a", ""]),
+        ];
+        sets.sort();
+        let firsts: Vec<_> = sets.iter().map(|set| set.values.join("|")).collect();
+        assert_eq!(firsts, ["Z|a", "a|", "a|z", "b|", "Ö|x"]);
+    }
+}

@@ -1,0 +1,39 @@
+//! The protocol of rollcall, pure: what a job, a tally and an outcome are, how they cross the wire,
+//! which offsets may be committed, and when a run is complete. No I/O, no clock, no Kafka client.
+//!
+//! In the order in which data goes through it: a [`GroupKey`] names a group of rows, a [`Job`] is a
+//! part of it on its way in a [`JobBatch`], its [`Outcome`] comes back in an [`OutcomeBatch`], the
+//! [`Ledger`] keeps one outcome per job index, and [`Collection`](reconciliation::Collection) holds
+//! the ledger against the [`Manifest`].
+
+pub mod digest;
+pub mod error;
+pub mod grain;
+pub mod group_key;
+pub mod job;
+pub mod label_runs;
+pub mod ledger;
+pub mod offsets;
+pub mod outcome;
+pub mod reconciliation;
+pub mod run;
+pub mod run_id;
+pub mod series;
+
+pub use digest::{JobSetDigest, JobSetHasher};
+pub use error::{Conflict, DecodeError};
+pub use grain::{Grain, TimeBucket};
+pub use group_key::{GroupKey, LabelSet};
+pub use job::{Job, JobBatch, JobBatchEncoder};
+pub use ledger::Ledger;
+pub use outcome::{DeadLetter, Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
+pub use reconciliation::{Collection, Reconciliation, Verdict};
+pub use run::{Grouping, Manifest, RunAborted, RunEvent, RunOpened};
+pub use run_id::RunId;
+pub use series::{Series, SeriesRow};
+
+/// The generated protobuf messages, for those who need a field that the types of this crate hide.
+#[allow(missing_docs, clippy::pedantic, unused_qualifications)]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/rollcall.v1.rs"));
+}

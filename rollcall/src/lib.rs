@@ -1,0 +1,1 @@
+//! All of it on one machine in one command

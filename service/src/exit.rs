@@ -1,0 +1,101 @@
+//! How a process ends. One table of exit codes serves all binaries, so that a script can tell a
+//! complete run from one with dead letters, and an unreachable broker from a wrong option.
+
+use std::fmt;
+
+use crate::shutdown::Signal;
+
+/// The table of exit codes, as `--help` shows it.
+pub const EXIT_CODES_HELP: &str = "\
+Exit codes:
+  0    complete
+  1    failure
+  2    wrong usage or unreadable input
+  3    complete, with dead letters
+  4    incomplete when the time-out struck
+  5    broker unreachable
+  130  stopped by SIGINT before it was complete
+  143  stopped by SIGTERM before it was complete";
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything that was to be done is done.
+    Complete,
+    /// It failed for a reason that is none of the others.
+    Failure,
+    /// Wrong usage, or an input that cannot be read.
+    Usage,
+    /// Complete: every job has an outcome, but some of them are dead letters.
+    DeadLetters,
+    /// The time-out struck before every job had an outcome.
+    Incomplete,
+    /// No broker answered within the time allowed.
+    BrokerUnreachable,
+    /// A signal stopped it before it was complete.
+    Stopped(Signal),
+}
+
+impl Exit {
+    /// The code the operating system is given.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Complete => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::DeadLetters => 3,
+            Self::Incomplete => 4,
+            Self::BrokerUnreachable => 5,
+            Self::Stopped(signal) => signal.exit_code(),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("complete"),
+            Self::Failure => f.write_str("failed"),
+            Self::Usage => f.write_str("wrong usage"),
+            Self::DeadLetters => f.write_str("complete, with dead letters"),
+            Self::Incomplete => f.write_str("incomplete"),
+            Self::BrokerUnreachable => f.write_str("broker unreachable"),
+            Self::Stopped(signal) => write!(f, "stopped by {signal}"),
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// An error that knows how the process should end because of it.
+pub trait Ending: std::error::Error {
+    /// The way to end.
+    fn exit(&self) -> Exit;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_table_names_every_code() {
+        let all = [
+            Exit::Complete,
+            Exit::Failure,
+            Exit::Usage,
+            Exit::DeadLetters,
+            Exit::Incomplete,
+            Exit::BrokerUnreachable,
+            Exit::Stopped(Signal::Interrupt),
+            Exit::Stopped(Signal::Terminate),
+        ];
+        for exit in all {
+            let line = format!("  {:<5}", exit.code());
+            assert!(EXIT_CODES_HELP.contains(&line), "{exit} is missing");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The life of a process: start logging, listen for signals, run, say why it failed, end with the
+//! code that fits. Every `main.rs` is a call of [`run`].
+
+use std::process::ExitCode;
+use std::thread;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::exit::{Ending, Exit};
+use crate::logging::LogArgs;
+use crate::shutdown::{Shutdown, Signal};
+
+/// Runs a service to its end.
+///
+/// The first SIGINT or SIGTERM asks `service` to end through its [`Shutdown`]; a second one ends
+/// the process at once. An error is one line on standard error.
+pub fn run<E: Ending>(
+    log: &LogArgs,
+    service: impl FnOnce(Shutdown) -> Result<Exit, E>,
+) -> ExitCode {
+    log.start();
+    let shutdown = Shutdown::new();
+    if let Err(error) = listen_for_signals(shutdown.clone()) {
+        eprintln!("error: cannot listen for signals: {error}");
+        return Exit::Failure.into();
+    }
+    match service(shutdown) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            error.exit().into()
+        }
+    }
+}
+
+/// The error and what caused it, in one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}
+
+/// Turns signals into a shutdown request, from a thread of its own.
+fn listen_for_signals(shutdown: Shutdown) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    // Registered before this returns: from here on a signal is never the process's sudden death.
+    let (mut interrupt, mut terminate) = {
+        let _guard = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                loop {
+                    let caught = tokio::select! {
+                        _ = interrupt.recv() => Signal::Interrupt,
+                        _ = terminate.recv() => Signal::Terminate,
+                    };
+                    if shutdown.is_requested() {
+                        std::process::exit(i32::from(caught.exit_code()));
+                    }
+                    tracing::info!("{caught}: shutting down (once more to leave at once)");
+                    shutdown.request(caught);
+                }
+            });
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Outer(std::io::Error);
+
+    impl std::fmt::Display for Outer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("cannot open x.csv")
+        }
+    }
+
+    impl std::error::Error for Outer {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_in_one_line() {
+        let error = Outer(std::io::Error::other("no such file"));
+        assert_eq!(one_line(&error), "cannot open x.csv: no such file");
+    }
+}
