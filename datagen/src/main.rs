@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use service::Talk;
 
 fn main() -> ExitCode {
     let args = datagen::Args::parse();
-    service::process::run(&args.log, |shutdown| datagen::run(&args, &shutdown))
+    service::process::run(&args.log, Talk::Warnings, |shutdown| datagen::run(&args, &shutdown))
 }

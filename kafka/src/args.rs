@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+/// The variable with the properties of `-X`, one a line: the place for secrets, which every user of
+/// a machine could read on a command line.
+pub const PROPERTIES_VARIABLE: &str = "KAFKA_PROPERTIES";
+
 /// The cluster and how to speak to it.
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
@@ -11,17 +15,18 @@ pub struct BrokerArgs {
     #[arg(
         long,
         env = "KAFKA_BOOTSTRAP_SERVERS",
-        value_name = "HOST:PORT,…",
-        global = true
+        value_name = "HOST:PORT,…"
     )]
     pub bootstrap_servers: Option<String>,
 
     /// Set any librdkafka property, as key=value (may be given more than once)
     #[arg(
         short = 'X',
+        env = PROPERTIES_VARIABLE,
+        hide_env_values = true,
         value_name = "KEY=VALUE",
-        value_parser = parse_property,
-        global = true
+        value_delimiter = '\n',
+        value_parser = parse_property
     )]
     pub properties: Vec<(String, String)>,
 
@@ -30,8 +35,7 @@ pub struct BrokerArgs {
         long,
         value_name = "DURATION",
         default_value = "60s",
-        value_parser = humantime::parse_duration,
-        global = true
+        value_parser = humantime::parse_duration
     )]
     pub broker_timeout: Duration,
 }

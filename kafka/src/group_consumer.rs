@@ -237,7 +237,8 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         Ok(())
     }
 
-    /// Takes records, waiting at most `timeout` for the first, appended to `batch`.
+    /// Takes records, appended to `batch`: as many as a batch is good for, or those that come
+    /// within `timeout`.
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
@@ -245,6 +246,21 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         if let Some(queue) = &mut self.queue {
             queue.consume(timeout, batch, &mut self.errors);
         }
+        self.first_error()
+    }
+
+    /// Takes one record as soon as there is one, waiting at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
+    pub fn consume_one(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
+        if let Some(queue) = &mut self.queue {
+            queue.consume_one(timeout, batch, &mut self.errors);
+        }
+        self.first_error()
+    }
+
+    fn first_error(&mut self) -> Result<(), Error> {
         let mut errors = self.errors.drain(..);
         match errors.find_map(|error| error.into_error(&self.topic)) {
             Some(error) => Err(error),

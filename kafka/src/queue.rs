@@ -89,8 +89,8 @@ impl DataQueue {
         ForwardTarget(self.queue)
     }
 
-    /// Takes the messages that are there, or waits for one at most `timeout`. Messages are appended
-    /// to `batch`, errors to `errors`.
+    /// Takes as many messages as a batch is good for, or those that come within `timeout`.
+    /// Messages are appended to `batch`, errors to `errors`.
     pub(crate) fn consume(
         &mut self,
         timeout: Duration,
@@ -98,6 +98,27 @@ impl DataQueue {
         errors: &mut Vec<PartitionError>,
     ) {
         let wanted = (TARGET_BYTES / self.average_bytes.max(1)).clamp(1, MAX_MESSAGES);
+        self.consume_up_to(wanted, timeout, batch, errors);
+    }
+
+    /// Takes one message as soon as there is one, waiting at most `timeout`. (A call for many waits
+    /// its whole time-out to fill.)
+    pub(crate) fn consume_one(
+        &mut self,
+        timeout: Duration,
+        batch: &mut RecordBatch,
+        errors: &mut Vec<PartitionError>,
+    ) {
+        self.consume_up_to(1, timeout, batch, errors);
+    }
+
+    fn consume_up_to(
+        &mut self,
+        wanted: usize,
+        timeout: Duration,
+        batch: &mut RecordBatch,
+        errors: &mut Vec<PartitionError>,
+    ) {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the buffer has room for `MAX_MESSAGES >= wanted` pointers, and the call writes as
         // many of them as it returns.

@@ -277,7 +277,8 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(name: &'static str, expected: &str, found: &str, holds: bool) -> Self {
+    /// A line that holds or does not.
+    pub fn new(name: &'static str, expected: &str, found: &str, holds: bool) -> Self {
         Self {
             name,
             expected: expected.to_owned(),
@@ -286,7 +287,8 @@ impl Check {
         }
     }
 
-    fn numbers(name: &'static str, expected: u64, found: u64) -> Self {
+    /// Two numbers that should be the same.
+    pub fn numbers(name: &'static str, expected: u64, found: u64) -> Self {
         Self::new(
             name,
             &expected.to_string(),

@@ -8,6 +8,6 @@ pub mod progress;
 pub mod shutdown;
 
 pub use exit::{Ending, Exit};
-pub use logging::LogArgs;
+pub use logging::{LogArgs, Talk};
 pub use progress::Progress;
 pub use shutdown::{Shutdown, Signal};

@@ -7,7 +7,7 @@ use std::thread;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Ending, Exit};
-use crate::logging::LogArgs;
+use crate::logging::{LogArgs, Talk};
 use crate::shutdown::{Shutdown, Signal};
 
 /// Runs a service to its end.
@@ -16,9 +16,10 @@ use crate::shutdown::{Shutdown, Signal};
 /// the process at once. An error is one line on standard error.
 pub fn run<E: Ending>(
     log: &LogArgs,
+    talk: Talk,
     service: impl FnOnce(Shutdown) -> Result<Exit, E>,
 ) -> ExitCode {
-    log.start();
+    log.start(talk);
     let shutdown = Shutdown::new();
     if let Err(error) = listen_for_signals(shutdown.clone()) {
         eprintln!("error: cannot listen for signals: {error}");

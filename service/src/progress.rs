@@ -15,6 +15,11 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// How often a line is written where there is no terminal.
 const LINE: Duration = Duration::from_secs(5);
 
+/// A number as people read it, with a comma between groups of three digits.
+pub fn grouped(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
 /// One stage of the work: how much of it is done, of how much.
 #[derive(Debug)]
 pub struct Stage {

@@ -1,0 +1,283 @@
+//! Reads the runs topic until the run is known, then its outcomes until the collection is settled.
+//! What is read is handed to a [`Collection`], which decides.
+
+use std::time::{Duration, Instant};
+
+use kafka::{Reader, RecordBatch, RunsReader, end_offsets, topics};
+use pipeline::run::NUMBERING_VERSION;
+use pipeline::{Collection, Manifest, OutcomeBatch, RunEvent, RunOpened};
+use service::{Progress, Shutdown};
+use tracing::{info, warn};
+
+use crate::args::{Config, RunChoice};
+use crate::error::Error;
+
+/// How long one look at the outcomes waits for more.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How often the runs topic is looked at once the manifest is known.
+const RUNS_LOOK: Duration = Duration::from_millis(200);
+
+/// What was collected.
+pub struct Collected {
+    /// The run.
+    pub opened: RunOpened,
+    /// Everything that was heard of it.
+    pub collection: Collection,
+    /// Messages on the outcomes topic that are none.
+    pub undecodable: u64,
+    /// From the first outcome to the last.
+    pub seconds: f64,
+}
+
+/// Collects a run until it is settled, or until nothing new has come for as long as the
+/// configuration allows.
+///
+/// # Errors
+/// When the run does not appear, was aborted, or cannot be read.
+pub fn collect(
+    config: &Config,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<Collected, Error> {
+    let mut quiet = Quiet::new(config.timeout);
+    wait_for_topic(config, shutdown, &quiet)?;
+    let mut runs = RunsReader::start(&config.cluster, &config.topics.runs)?;
+    let mut run = find_run(config, shutdown, &mut runs, &mut quiet)?;
+    let opened = run.opened.clone();
+    if opened.numbering_version != NUMBERING_VERSION {
+        return Err(Error::Numbering {
+            run_id: opened.run_id,
+            version: opened.numbering_version,
+        });
+    }
+    info!(run_id = %opened.run_id, "collecting");
+
+    let topic = &config.topics.outcomes;
+    let partitions = topics::partition_count(&config.cluster, topic)?;
+    let partitions = partitions.ok_or_else(|| kafka::Error::NoTopic {
+        topic: topic.clone(),
+    })?;
+    let end = end_offsets(&config.cluster, topic, partitions)?;
+    let mut start = opened.outcomes_start_offsets.clone();
+    // Partitions that were added since hold nothing older than the run.
+    start.resize(partitions, 0);
+    let mut reader = Reader::start(&config.cluster, topic, &start)?;
+
+    let mut collection = Collection::new();
+    for manifest in run.manifests.drain(..) {
+        hear_manifest(&mut collection, manifest, progress);
+    }
+    let mut undecodable = 0;
+    let mut counted = 0;
+    let mut first_outcome = None;
+    let mut last_outcome = Instant::now();
+    let mut looked_at_runs = Instant::now();
+    loop {
+        let mut batch = RecordBatch::default();
+        reader.read(LOOK, &mut batch)?;
+        for record in batch.iter() {
+            match OutcomeBatch::decode(record.payload) {
+                Ok(outcomes) if *outcomes.run_id() != opened.run_id => {}
+                Ok(outcomes) => {
+                    last_outcome = Instant::now();
+                    first_outcome.get_or_insert(last_outcome);
+                    if collection.hear_outcomes(outcomes) {
+                        quiet.end();
+                    }
+                }
+                Err(error) => {
+                    undecodable += 1;
+                    warn!(partition = record.partition, offset = record.offset, %error, "dropped");
+                }
+            }
+        }
+        let known = collection.manifest().is_some();
+        if !known || looked_at_runs.elapsed() >= RUNS_LOOK {
+            looked_at_runs = Instant::now();
+            for event in runs.read(Duration::ZERO)? {
+                quiet.end();
+                run.hear(event);
+            }
+            for manifest in run.manifests.drain(..) {
+                hear_manifest(&mut collection, manifest, progress);
+            }
+        }
+        let jobs = collection.jobs_with_outcome();
+        progress.collected.add(jobs.saturating_sub(counted));
+        counted = counted.max(jobs);
+
+        let caught_up = runs.is_caught_up() && reader.has_reached(&end);
+        if caught_up && collection.is_settled() {
+            break;
+        }
+        if let (true, None, Some(reason)) = (caught_up, collection.manifest(), &run.aborted) {
+            return Err(Error::Aborted {
+                run_id: opened.run_id,
+                reason: reason.clone(),
+            });
+        }
+        if let Some(signal) = shutdown.requested() {
+            return Err(Error::Stopped(signal));
+        }
+        if quiet.is_over() {
+            warn!(
+                "nothing new for {}, giving up",
+                humantime::format_duration(config.timeout)
+            );
+            break;
+        }
+    }
+    let seconds = first_outcome.map_or(Duration::ZERO, |first| last_outcome - first);
+    Ok(Collected {
+        opened,
+        collection,
+        undecodable,
+        seconds: seconds.as_secs_f64(),
+    })
+}
+
+fn hear_manifest(collection: &mut Collection, manifest: Manifest, progress: &Progress) {
+    progress.collected.set_total(manifest.jobs);
+    collection.hear_manifest(manifest);
+}
+
+/// The time since something new came.
+struct Quiet {
+    since: Instant,
+    limit: Duration,
+}
+
+impl Quiet {
+    fn new(limit: Duration) -> Self {
+        Self {
+            since: Instant::now(),
+            limit,
+        }
+    }
+
+    fn end(&mut self) {
+        self.since = Instant::now();
+    }
+
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= self.limit
+    }
+}
+
+/// The chosen run, as far as the runs topic tells.
+struct ChosenRun {
+    opened: RunOpened,
+    manifests: Vec<Manifest>,
+    aborted: Option<String>,
+}
+
+impl ChosenRun {
+    fn new(opened: RunOpened) -> Self {
+        Self {
+            opened,
+            manifests: Vec::new(),
+            aborted: None,
+        }
+    }
+
+    /// Hears an event of any run.
+    fn hear(&mut self, event: RunEvent) {
+        if *event.run_id() != self.opened.run_id {
+            return;
+        }
+        match event {
+            RunEvent::Opened(_) => {}
+            RunEvent::Dispatched(manifest) => self.manifests.push(manifest),
+            RunEvent::Aborted(aborted) => self.aborted = Some(aborted.reason),
+        }
+    }
+}
+
+/// A dispatcher makes the topics; an aggregator may be there before it.
+fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Error> {
+    const STEP: Duration = Duration::from_millis(200);
+    let stopped = || shutdown.is_requested();
+    let interrupted = |error| match (error, shutdown.requested()) {
+        (kafka::Error::Stopped, Some(signal)) => Error::Stopped(signal),
+        (error, _) => error.into(),
+    };
+    config
+        .cluster
+        .wait_until_reachable(&stopped)
+        .map_err(interrupted)?;
+    let mut said = false;
+    while topics::partition_count(&config.cluster, &config.topics.runs)?.is_none() {
+        if !said {
+            info!(topic = config.topics.runs, "waiting for a dispatcher to create the topics");
+            said = true;
+        }
+        give_up(config, shutdown, quiet)?;
+        std::thread::sleep(STEP);
+    }
+    Ok(())
+}
+
+fn give_up(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Error> {
+    if let Some(signal) = shutdown.requested() {
+        return Err(Error::Stopped(signal));
+    }
+    if quiet.is_over() {
+        return Err(Error::NoRun {
+            run: config.run.to_string(),
+            topic: config.topics.runs.clone(),
+            waited: config.timeout,
+        });
+    }
+    Ok(())
+}
+
+/// Reads the runs topic until the chosen run was opened. Later events of it may be among those
+/// that were read with it.
+fn find_run(
+    config: &Config,
+    shutdown: &Shutdown,
+    runs: &mut RunsReader,
+    quiet: &mut Quiet,
+) -> Result<ChosenRun, Error> {
+    let mut chosen: Option<ChosenRun> = None;
+    // A run that could not be opened at all is aborted without ever having been.
+    let mut aborted_unopened = None;
+    loop {
+        for event in runs.read(LOOK)? {
+            quiet.end();
+            match (&config.run, event) {
+                (RunChoice::Latest, RunEvent::Opened(opened)) => {
+                    chosen = Some(ChosenRun::new(opened));
+                }
+                (RunChoice::Named(run_id), RunEvent::Opened(opened))
+                    if opened.run_id == *run_id =>
+                {
+                    chosen.get_or_insert_with(|| ChosenRun::new(opened));
+                }
+                (RunChoice::Named(run_id), RunEvent::Aborted(aborted))
+                    if chosen.is_none() && aborted.run_id == *run_id =>
+                {
+                    aborted_unopened = Some(Error::Aborted {
+                        run_id: aborted.run_id,
+                        reason: aborted.reason,
+                    });
+                }
+                (_, event) => {
+                    if let Some(chosen) = &mut chosen {
+                        chosen.hear(event);
+                    }
+                }
+            }
+        }
+        if runs.is_caught_up() {
+            if let Some(chosen) = chosen {
+                return Ok(chosen);
+            }
+            if let Some(error) = aborted_unopened {
+                return Err(error);
+            }
+        }
+        give_up(config, shutdown, quiet)?;
+    }
+}

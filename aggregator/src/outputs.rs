@@ -1,0 +1,157 @@
+//! Puts files in place: each is written under a temporary name beside its own and then renamed, so
+//! that nobody ever sees half of one; what was written is told with its digest.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::error::Error;
+use crate::series_csv::hexadecimal;
+
+/// A file that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutputFile {
+    /// Its name in the output folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// A folder that outputs are written to.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    folder: PathBuf,
+}
+
+impl Outputs {
+    /// The folder, made if it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(folder: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(folder).map_err(|source| Error::Write {
+            path: folder.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Writes a file and puts it in place. Returns it with what `write` returns.
+    ///
+    /// # Errors
+    /// When it cannot be written; a file of this name that was there before then stays as it was.
+    pub fn write<T>(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+    ) -> Result<(OutputFile, T), Error> {
+        let path = self.folder.join(name);
+        self.write_and_rename(&path, write)
+            .map(|(bytes, sha256, value)| {
+                let name = name.to_owned();
+                let file = OutputFile {
+                    name,
+                    bytes,
+                    sha256,
+                };
+                (file, value)
+            })
+            .map_err(|source| Error::Write { path, source })
+    }
+
+    fn write_and_rename<T>(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+    ) -> io::Result<(u64, String, T)> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".rollcall-").suffix(".partial");
+        // A temporary file is its owner's alone; an output is for whom the umask allows.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder.tempfile_in(&self.folder)?;
+        let mut out = Digesting::new(&mut file);
+        let value = write(&mut out)?;
+        let (bytes, sha256) = out.finish()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok((bytes, sha256, value))
+    }
+}
+
+/// Hashes and counts what goes to a file.
+struct Digesting<'a> {
+    out: BufWriter<&'a mut NamedTempFile>,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl<'a> Digesting<'a> {
+    fn new(file: &'a mut NamedTempFile) -> Self {
+        Self {
+            out: BufWriter::new(file),
+            hasher: Sha256::new(),
+            bytes: 0,
+        }
+    }
+
+    fn finish(mut self) -> io::Result<(u64, String)> {
+        self.out.flush()?;
+        Ok((self.bytes, hexadecimal(&self.hasher.finalize())))
+    }
+}
+
+impl Write for Digesting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_in_place_whole_with_its_digest() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let outputs = Outputs::new(&folder.path().join("deep/out")).expect("it can be made");
+        let (file, lines) = outputs
+            .write("a.csv", |out| out.write_all(b"abc").map(|()| 1))
+            .expect("it can be written");
+        assert_eq!((file.bytes, lines), (3, 1));
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(file.sha256, abc);
+    }
+
+    #[test]
+    fn a_file_that_fails_half_way_leaves_the_old_one_and_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let outputs = Outputs::new(folder.path()).expect("it is there");
+        outputs.write("a", |out| out.write_all(b"old")).expect("it can be written");
+        let failed = outputs.write("a", |out| {
+            out.write_all(b"new")?;
+            Err::<(), _>(io::Error::other("disk full"))
+        });
+        let error = failed.expect_err("it failed");
+        assert!(error.to_string().ends_with("/a"), "{error}");
+        assert_eq!(fs::read(folder.path().join("a")).expect("it is there"), b"old");
+        assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
+    }
+}

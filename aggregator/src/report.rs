@@ -1,0 +1,459 @@
+//! The report on a run: `report.json` for machines, a short table for people. The schema is
+//! versioned; within a version fields are only added.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use pipeline::reconciliation::{Check, Share};
+use pipeline::{Collection, Grouping, Manifest, Reconciliation, RunOpened, Verdict};
+use serde::Serialize;
+use service::Exit;
+
+use crate::outputs::OutputFile;
+
+/// The version of the schema of `report.json`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Dead letters, missing jobs and conflicts are listed up to this many each; all are counted.
+const LISTED: usize = 1_000;
+
+/// Everything that is known of a run at its end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// What the run has come to.
+    pub status: Verdict,
+    /// The run.
+    pub run: Run,
+    /// What the dispatcher swore to; `None` when it never did.
+    pub manifest: Option<ManifestReport>,
+    /// Every line of the judgement.
+    pub reconciliation: Vec<Check>,
+    /// Jobs by outcome.
+    pub jobs: Jobs,
+    /// Tests in the series.
+    pub tests: u64,
+    /// Positive tests in the series.
+    pub positive: u64,
+    /// Positive tests per test; `None` over no tests.
+    pub rate: Option<f64>,
+    /// The series.
+    pub series: SeriesReport,
+    /// Jobs that are dead letters, the first thousand.
+    pub dead_letters: Vec<DeadLetterReport>,
+    /// Indexes of jobs without an outcome, the first thousand.
+    pub missing: Vec<u64>,
+    /// Outcomes that contradict each other, the first thousand.
+    pub conflicts: Vec<String>,
+    /// Wall seconds of each stage, in order. Stages overlap.
+    pub stages: Vec<Stage>,
+    /// Work per second of its stage.
+    pub rates: Rates,
+    /// What each worker did.
+    pub workers: Vec<WorkerReport>,
+    /// The other files, with their digests.
+    pub files: Vec<OutputFile>,
+    /// Of what made this.
+    pub versions: BTreeMap<&'static str, String>,
+}
+
+/// Which run, and how it was cut.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Its id.
+    pub run_id: String,
+    /// `kafka`, or `local` for the reference without Kafka.
+    pub engine: &'static str,
+    /// When it was opened, in ISO 8601.
+    pub opened_at: Option<String>,
+    /// Its grouping options.
+    pub grouping: Grouping,
+}
+
+/// The manifest, as the report shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ManifestReport {
+    /// Number of jobs.
+    pub jobs: u64,
+    /// Records of the data set.
+    pub rows_read: u64,
+    /// Rows that are in jobs.
+    pub rows_accepted: u64,
+    /// Rows that are not.
+    pub rows_rejected: u64,
+    /// The same by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Messages that jobs were published in.
+    pub messages: u64,
+    /// BLAKE3 over the job set.
+    pub job_set_digest: String,
+}
+
+/// Jobs by outcome.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Jobs {
+    /// With a tally.
+    pub counted: u64,
+    /// Without one, and with a reason.
+    pub dead_lettered: u64,
+    /// Without an outcome; `None` when nobody knows how many jobs there are.
+    pub missing: Option<u64>,
+    /// Outcomes that said nothing new, and were dropped.
+    pub duplicates_dropped: u64,
+    /// Messages on the outcomes topic that could not be decoded, and were dropped.
+    pub undecodable_dropped: u64,
+}
+
+/// The series, as the report shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SeriesReport {
+    /// Groups, which are its lines.
+    pub rows: u64,
+    /// SHA-256 over the lines of `series.csv` without header and `rate`.
+    pub sha256: String,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadLetterReport {
+    /// The job.
+    pub index: u64,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// Its time.
+    pub time: String,
+    /// Its part.
+    pub part: u32,
+    /// Its rows.
+    pub rows: u32,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it failed.
+    pub reason: String,
+}
+
+/// How long a stage took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    /// Its name.
+    pub stage: String,
+    /// Wall seconds.
+    pub seconds: f64,
+}
+
+/// Work per second; `None` where a stage is not known.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Rates {
+    /// Rows read per second of reading.
+    pub rows_read_per_second: Option<f64>,
+    /// Jobs per second of publishing.
+    pub jobs_published_per_second: Option<f64>,
+    /// Outcomes per second from the first to the last.
+    pub jobs_collected_per_second: Option<f64>,
+}
+
+/// What a worker did.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerReport {
+    /// Its host.
+    pub host: String,
+    /// Its id.
+    pub id: String,
+    /// Its share.
+    #[serde(flatten)]
+    pub share: Share,
+}
+
+impl ManifestReport {
+    /// As the report shows a manifest.
+    pub fn new(manifest: &Manifest) -> Self {
+        Self {
+            jobs: manifest.jobs,
+            rows_read: manifest.rows_read,
+            rows_accepted: manifest.rows_accepted,
+            rows_rejected: manifest.rows_rejected(),
+            rejected: manifest.rejected.clone(),
+            messages: manifest.messages,
+            job_set_digest: manifest.job_set_digest.to_string(),
+        }
+    }
+}
+
+impl Report {
+    /// The report on what was collected of a run. Files, stages and series are added as they come.
+    pub fn new(opened: &RunOpened, collection: &Collection, judged: &Reconciliation) -> Self {
+        let ledger = collection.ledger();
+        let totals = ledger.map(|ledger| ledger.totals()).unwrap_or_default();
+        let grain = opened.grouping.grain;
+        let dead_letters = ledger.into_iter().flat_map(|ledger| {
+            let dead = ledger.dead().iter().take(LISTED);
+            dead.filter_map(|(&index, dead)| {
+                let (key, part, rows) = ledger.describe(index)?;
+                Some(DeadLetterReport {
+                    index,
+                    labels: key.labels.values.clone(),
+                    time: key.time.display(grain).to_string(),
+                    part,
+                    rows,
+                    attempts: dead.attempts,
+                    reason: dead.reason.clone(),
+                })
+            })
+        });
+        let conflicts = collection.conflicts().iter().take(LISTED);
+        let shares = collection.shares().iter();
+        Self {
+            schema_version: SCHEMA_VERSION,
+            status: judged.verdict,
+            run: Run {
+                run_id: opened.run_id.to_string(),
+                engine: "kafka",
+                opened_at: jiff::Timestamp::from_millisecond(opened.opened_at_ms)
+                    .ok()
+                    .map(|time| time.to_string()),
+                grouping: opened.grouping.clone(),
+            },
+            manifest: collection.manifest().map(ManifestReport::new),
+            reconciliation: judged.checks.clone(),
+            jobs: Jobs {
+                counted: totals.counted,
+                dead_lettered: totals.dead_lettered,
+                missing: ledger.map(|ledger| ledger.missing()),
+                duplicates_dropped: collection.recorded().duplicates,
+                undecodable_dropped: 0,
+            },
+            tests: totals.tests,
+            positive: totals.positive,
+            rate: (totals.tests > 0).then(|| totals.positive as f64 / totals.tests as f64),
+            series: SeriesReport::default(),
+            dead_letters: dead_letters.collect(),
+            missing: ledger.map_or(Vec::new(), |ledger| ledger.first_missing(LISTED)),
+            conflicts: conflicts.map(ToString::to_string).collect(),
+            stages: Vec::new(),
+            rates: Rates::default(),
+            workers: shares
+                .map(|((host, id), share)| WorkerReport {
+                    host: host.clone(),
+                    id: id.clone(),
+                    share: *share,
+                })
+                .collect(),
+            files: Vec::new(),
+            versions: versions(),
+        }
+    }
+
+    /// Adds the seconds of a stage.
+    pub fn add_stage(&mut self, stage: &str, seconds: f64) {
+        self.stages.push(Stage {
+            stage: stage.to_owned(),
+            seconds,
+        });
+    }
+
+    /// Seconds of a stage.
+    pub fn seconds(&self, stage: &str) -> Option<f64> {
+        let known = self.stages.iter().find(|known| known.stage == stage);
+        known.map(|known| known.seconds)
+    }
+
+    /// Works out the rates from counts and stages.
+    pub fn work_out_rates(&mut self) {
+        let per_second = |amount: Option<u64>, seconds: Option<f64>| match (amount, seconds) {
+            (Some(amount), Some(seconds)) if seconds > 0.0 => Some(amount as f64 / seconds),
+            _ => None,
+        };
+        let manifest = self.manifest.as_ref();
+        let rows_read = manifest.map(|manifest| manifest.rows_read);
+        let jobs = manifest.map(|manifest| manifest.jobs);
+        let collected = Some(self.jobs.counted + self.jobs.dead_lettered);
+        self.rates = Rates {
+            rows_read_per_second: per_second(rows_read, self.seconds("read")),
+            jobs_published_per_second: per_second(jobs, self.seconds("publish")),
+            jobs_collected_per_second: per_second(collected, self.seconds("collect")),
+        };
+    }
+
+    /// How the process is to end.
+    pub fn exit(&self) -> Exit {
+        match self.status {
+            Verdict::Complete => Exit::Complete,
+            Verdict::CompleteWithDeadLetters => Exit::DeadLetters,
+            Verdict::Incomplete => Exit::Incomplete,
+            Verdict::Failed => Exit::Failure,
+        }
+    }
+}
+
+/// Versions of what made a report.
+pub fn versions() -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("rollcall", env!("CARGO_PKG_VERSION").to_owned()),
+        ("librdkafka", kafka::Cluster::client_version()),
+    ])
+}
+
+/// A short table for people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "run {}: {}", self.run.run_id, self.status.word())?;
+        if let Some(manifest) = &self.manifest {
+            line(
+                f,
+                "rows",
+                &format!(
+                    "{} read, {} accepted, {} rejected",
+                    grouped(manifest.rows_read),
+                    grouped(manifest.rows_accepted),
+                    grouped(manifest.rows_rejected)
+                ),
+            )?;
+            for (reason, rows) in &manifest.rejected {
+                line(f, "", &format!("{} {reason}", grouped(*rows)))?;
+            }
+            let jobs = &self.jobs;
+            let mut text = format!("{} counted", grouped(jobs.counted));
+            for (amount, what) in [
+                (jobs.dead_lettered, "dead-lettered"),
+                (jobs.missing.unwrap_or(0), "missing"),
+            ] {
+                if amount > 0 {
+                    text.push_str(&format!(", {} {what}", grouped(amount)));
+                }
+            }
+            if manifest.messages > 0 {
+                text.push_str(&format!(" in {} messages", grouped(manifest.messages)));
+            }
+            if jobs.duplicates_dropped > 0 {
+                let dropped = grouped(jobs.duplicates_dropped);
+                text.push_str(&format!(", {dropped} duplicate outcomes dropped"));
+            }
+            line(f, "jobs", &text)?;
+        }
+        let rate = self
+            .rate
+            .map_or(String::new(), |rate| format!(", {:.2} %", 100.0 * rate));
+        line(
+            f,
+            "tests",
+            &format!(
+                "{}, {} positive{rate}",
+                grouped(self.tests),
+                grouped(self.positive)
+            ),
+        )?;
+        line(
+            f,
+            "series",
+            &format!("{} groups", grouped(self.series.rows)),
+        )?;
+        self.fmt_stages(f)?;
+        self.fmt_workers(f)?;
+        writeln!(f)?;
+        for check in &self.reconciliation {
+            let mark = if check.holds { "ok  " } else { "FAIL" };
+            write!(f, "  {mark}  {}", check.name)?;
+            if check.holds {
+                writeln!(f, ": {}", shortened(&check.found))?;
+            } else {
+                writeln!(f, ": expected {}, found {}", check.expected, check.found)?;
+            }
+        }
+        self.fmt_failures(f)
+    }
+}
+
+impl Report {
+    fn fmt_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rates = [
+            ("read", self.rates.rows_read_per_second, "rows/s"),
+            ("publish", self.rates.jobs_published_per_second, "jobs/s"),
+            ("collect", self.rates.jobs_collected_per_second, "jobs/s"),
+        ];
+        for (number, stage) in self.stages.iter().enumerate() {
+            let mut text = format!("{:<10} {:>8.3} s", stage.stage, stage.seconds);
+            let rate = rates.iter().find(|(name, ..)| *name == stage.stage);
+            if let Some((_, Some(rate), unit)) = rate {
+                text.push_str(&format!("  {:>12} {unit}", grouped(*rate as u64)));
+            }
+            line(f, if number == 0 { "stages" } else { "" }, &text)?;
+        }
+        Ok(())
+    }
+
+    fn fmt_workers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 16;
+        for (number, worker) in self.workers.iter().take(SHOWN).enumerate() {
+            let mut text = format!(
+                "{:<10} {:>12} jobs on {}",
+                worker.id,
+                grouped(worker.share.jobs),
+                worker.host
+            );
+            if worker.share.retries > 0 {
+                text.push_str(&format!(", {} retries", grouped(worker.share.retries)));
+            }
+            line(f, if number == 0 { "workers" } else { "" }, &text)?;
+        }
+        if self.workers.len() > SHOWN {
+            line(f, "", &format!("and {} more", self.workers.len() - SHOWN))?;
+        }
+        Ok(())
+    }
+
+    fn fmt_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        for letter in self.dead_letters.iter().take(SHOWN) {
+            writeln!(
+                f,
+                "  dead letter: job {} ({} {}), {} attempts: {}",
+                letter.index,
+                letter.labels.join(", "),
+                letter.time,
+                letter.attempts,
+                letter.reason
+            )?;
+        }
+        if !self.missing.is_empty() {
+            let shown: Vec<_> = self.missing.iter().take(SHOWN).map(u64::to_string).collect();
+            writeln!(f, "  missing: jobs {}, …", shown.join(", "))?;
+        }
+        for conflict in self.conflicts.iter().take(SHOWN) {
+            writeln!(f, "  conflict: {conflict}")?;
+        }
+        Ok(())
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
+    writeln!(f, "  {name:<9} {text}")
+}
+
+/// A digest is recognised by its beginning.
+fn shortened(text: &str) -> String {
+    const LONG: usize = 40;
+    const SHOWN: usize = 16;
+    match text.get(..SHOWN) {
+        Some(beginning) if text.len() > LONG => format!("{beginning}…"),
+        _ => text.parse().map_or(text.to_owned(), grouped),
+    }
+}
+
+/// A number with a comma between groups of three digits.
+fn grouped(number: u64) -> String {
+    service::progress::grouped(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_digests_are_shown_for_people() {
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(shortened("2000000"), "2,000,000");
+        assert_eq!(shortened(&"ab".repeat(32)), "abababababababab…");
+        assert_eq!(shortened("yes"), "yes");
+    }
+}

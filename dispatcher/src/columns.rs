@@ -1,0 +1,126 @@
+//! Which columns of a data set are needed, and where they are. A name that is not there is an error
+//! that names those which are, the nearest first.
+
+use csv::ByteRecord;
+use pipeline::Grouping;
+
+use crate::error::Error;
+
+/// Names this much alike are taken for a slip of the pen.
+const LIKELY: f64 = 0.7;
+
+/// Where the needed columns are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// Number of columns of the data set: every record must have as many fields.
+    pub count: usize,
+    /// The label columns, in order.
+    pub labels: Vec<usize>,
+    /// The time column.
+    pub time: usize,
+    /// The result column.
+    pub result: usize,
+}
+
+impl Columns {
+    /// Finds the columns that a grouping needs in a header.
+    ///
+    /// # Errors
+    /// When a column is not there, or there twice.
+    pub fn find(header: &ByteRecord, grouping: &Grouping) -> Result<Self, Error> {
+        let find = |option, name| find(header, option, name);
+        Ok(Self {
+            count: header.len(),
+            labels: grouping
+                .label_columns
+                .iter()
+                .map(|name| find("--by", name))
+                .collect::<Result<_, _>>()?,
+            time: find("--time", &grouping.time_column)?,
+            result: find("--result", &grouping.result_column)?,
+        })
+    }
+}
+
+fn find(header: &ByteRecord, option: &'static str, name: &str) -> Result<usize, Error> {
+    let mut found = header
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| *column == name.as_bytes());
+    match (found.next(), found.next()) {
+        (Some((position, _)), None) => Ok(position),
+        (Some(_), Some(_)) => Err(Error::AmbiguousColumn {
+            option,
+            name: name.to_owned(),
+        }),
+        (None, _) => {
+            let columns: Vec<String> = header
+                .iter()
+                .map(|column| String::from_utf8_lossy(column).into_owned())
+                .collect();
+            Err(Error::MissingColumn {
+                option,
+                name: name.to_owned(),
+                nearest: nearest(name, &columns),
+                columns,
+            })
+        }
+    }
+}
+
+/// The candidate that is most like a name, if any is much like it.
+fn nearest(name: &str, candidates: &[String]) -> Option<String> {
+    let name = name.to_lowercase();
+    let likeness = |candidate: &String| strsim::jaro_winkler(&name, &candidate.to_lowercase());
+    candidates
+        .iter()
+        .map(|candidate| (likeness(candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= LIKELY)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::Grain;
+
+    use super::*;
+
+    fn grouping(labels: &[&str]) -> Grouping {
+        Grouping {
+            label_columns: labels.iter().map(|&name| name.to_owned()).collect(),
+            time_column: "test_date".to_owned(),
+            grain: Grain::Hour,
+            result_column: "result".to_owned(),
+            positive: "positive".to_owned(),
+            negative: "negative".to_owned(),
+            max_rows_per_job: 10,
+        }
+    }
+
+    #[test]
+    fn columns_are_found_wherever_they_are() {
+        let header = ByteRecord::from(vec!["result", "x", "test_date", "country"]);
+        let columns = Columns::find(&header, &grouping(&["country", "x"])).expect("all are there");
+        assert_eq!((columns.count, columns.time, columns.result), (4, 2, 0));
+        assert_eq!(columns.labels, [3, 1]);
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_those_that_exist_and_the_nearest() {
+        let header = ByteRecord::from(vec!["Country", "test_date", "result"]);
+        let error = Columns::find(&header, &grouping(&["country"])).expect_err("case differs");
+        assert_eq!(
+            error.to_string(),
+            "--by country: the data set has no such column, did you mean Country? \
+             It has Country, test_date, result"
+        );
+    }
+
+    #[test]
+    fn a_column_that_is_there_twice_is_ambiguous() {
+        let header = ByteRecord::from(vec!["result", "test_date", "result"]);
+        let error = Columns::find(&header, &grouping(&[])).expect_err("result is there twice");
+        assert!(error.to_string().contains("--result result"), "{error}");
+    }
+}

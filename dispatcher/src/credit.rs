@@ -1,0 +1,107 @@
+//! A credit of bytes that may be on the topics and not yet worked off. A broker that keeps little
+//! (the in-process one keeps 5 MiB of a partition) must never drop what nobody has read: the
+//! dispatcher waits when a partition's credit is used up. The windows are pure; offsets and counts
+//! are told to them.
+
+use std::collections::VecDeque;
+
+/// The messages of one partition that the group has not committed.
+#[derive(Clone, Debug)]
+struct Window {
+    /// The offset of the first message in `sizes`.
+    offset: i64,
+    sizes: VecDeque<usize>,
+    bytes: usize,
+}
+
+/// Credit for each partition of the jobs topic, and for the outcomes that are still to be collected.
+#[derive(Clone, Debug)]
+pub struct Credit {
+    windows: Vec<Window>,
+    limit_bytes: usize,
+    published_jobs: u64,
+    limit_jobs: u64,
+}
+
+impl Credit {
+    /// Full credit: `limit_bytes` for each partition, whose next messages have these offsets, and
+    /// `limit_jobs` that may be published and have no collected outcome.
+    pub fn new(start_offsets: &[i64], limit_bytes: usize, limit_jobs: u64) -> Self {
+        let windows = start_offsets.iter().map(|&offset| Window {
+            offset,
+            sizes: VecDeque::new(),
+            bytes: 0,
+        });
+        Self {
+            windows: windows.collect(),
+            limit_bytes,
+            published_jobs: 0,
+            limit_jobs,
+        }
+    }
+
+    /// Whether a partition may be sent more, when so many jobs have a collected outcome.
+    pub fn allows(&self, partition: usize, collected_jobs: u64) -> bool {
+        let uncollected = self.published_jobs.saturating_sub(collected_jobs);
+        uncollected < self.limit_jobs
+            && self
+                .windows
+                .get(partition)
+                .is_none_or(|window| window.bytes < self.limit_bytes)
+    }
+
+    /// A message was sent to a partition.
+    pub fn sent(&mut self, partition: usize, bytes: usize, jobs: u64) {
+        self.published_jobs += jobs;
+        if let Some(window) = self.windows.get_mut(partition) {
+            window.sizes.push_back(bytes);
+            window.bytes += bytes;
+        }
+    }
+
+    /// The group has committed these offsets, by partition.
+    pub fn committed(&mut self, offsets: &[i64]) {
+        for (window, &committed) in self.windows.iter_mut().zip(offsets) {
+            while window.offset < committed {
+                let Some(bytes) = window.sizes.pop_front() else {
+                    break;
+                };
+                window.offset += 1;
+                window.bytes -= bytes;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_waits_until_the_group_has_committed_what_it_was_sent() {
+        let mut credit = Credit::new(&[10, 0], 100, 1_000);
+        for _ in 0..3 {
+            assert!(credit.allows(0, 0));
+            credit.sent(0, 40, 1);
+        }
+        assert!(!credit.allows(0, 0));
+        assert!(credit.allows(1, 0));
+        credit.committed(&[10, 5]);
+        assert!(!credit.allows(0, 0));
+        credit.committed(&[11, 0]);
+        assert!(credit.allows(0, 0));
+        // More than was sent can be committed only by another dispatcher's messages.
+        credit.committed(&[99, 0]);
+        assert!(credit.allows(0, 0));
+    }
+
+    #[test]
+    fn outcomes_that_nobody_collects_use_up_the_credit_too() {
+        let mut credit = Credit::new(&[0], 1_000, 5);
+        credit.sent(0, 1, 4);
+        assert!(credit.allows(0, 0));
+        credit.sent(0, 1, 4);
+        assert!(!credit.allows(0, 3));
+        assert!(credit.allows(0, 4));
+    }
+}

@@ -1,0 +1,128 @@
+//! How many jobs a message takes. The job stays the unit of computing, failure, retry and
+//! accounting; packing only decides how many share the price of a message.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Messages are not filled further: beyond 64 KiB nothing is gained (measured).
+const MAX_MESSAGE_BYTES: u64 = 64 * 1024;
+
+/// So many messages for each partition are left, where there are jobs enough, so that the work
+/// spreads over workers.
+const MESSAGES_PER_PARTITION: u64 = 16;
+
+/// Jobs that take longer than this are better spread one by one.
+const LONG_JOB: Duration = Duration::from_millis(1);
+
+/// The option `--jobs-per-message`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobsPerMessage {
+    /// As many as fit well.
+    Auto,
+    /// So many, at most; 1 is the textbook form.
+    Exactly(NonZeroU32),
+}
+
+impl FromStr for JobsPerMessage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse()
+            .map(Self::Exactly)
+            .map_err(|_| "expected auto or a number from 1".to_owned())
+    }
+}
+
+impl fmt::Display for JobsPerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Exactly(jobs) => jobs.fmt(f),
+        }
+    }
+}
+
+/// When a message is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// It takes no further job at so many jobs,
+    pub max_jobs: u64,
+    /// nor at so many bytes. A single job may be larger.
+    pub max_bytes: u64,
+}
+
+impl Packing {
+    /// The packing for a run whose jobs have so many bytes together.
+    pub fn new(
+        jobs_per_message: JobsPerMessage,
+        expected_job_time: Duration,
+        bytes: u64,
+        partitions: usize,
+    ) -> Self {
+        match jobs_per_message {
+            JobsPerMessage::Exactly(jobs) => Self {
+                max_jobs: jobs.get().into(),
+                // What the user asks for is heeded up to what a broker takes by default.
+                max_bytes: 512 * 1024,
+            },
+            JobsPerMessage::Auto if expected_job_time > LONG_JOB => Self {
+                max_jobs: 1,
+                max_bytes: MAX_MESSAGE_BYTES,
+            },
+            JobsPerMessage::Auto => Self {
+                max_jobs: u64::MAX,
+                max_bytes: (bytes / (MESSAGES_PER_PARTITION * partitions.max(1) as u64))
+                    .clamp(1, MAX_MESSAGE_BYTES),
+            },
+        }
+    }
+
+    /// Whether a message with so many jobs and bytes takes no further job.
+    pub fn is_full(&self, jobs: u64, bytes: u64) -> bool {
+        jobs >= self.max_jobs || bytes >= self.max_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn auto(bytes: u64, partitions: usize) -> Packing {
+        Packing::new(JobsPerMessage::Auto, Duration::ZERO, bytes, partitions)
+    }
+
+    #[test]
+    fn messages_are_full_at_64_kib_but_leave_16_for_each_partition() {
+        assert_eq!(auto(1 << 30, 24).max_bytes, 64 * 1024);
+        assert_eq!(auto(24 * 16 * 1_000, 24).max_bytes, 1_000);
+        assert_eq!(auto(10, 24).max_bytes, 1);
+    }
+
+    #[test]
+    fn one_job_a_message_is_what_it_says() {
+        let one: JobsPerMessage = "1".parse().expect("a number");
+        let packing = Packing::new(one, Duration::ZERO, 1 << 30, 24);
+        assert!(packing.is_full(1, 20));
+        assert!(!packing.is_full(0, 0));
+    }
+
+    #[test]
+    fn long_jobs_go_one_by_one() {
+        let packing = Packing::new(JobsPerMessage::Auto, Duration::from_millis(2), 1 << 30, 24);
+        assert_eq!(packing.max_jobs, 1);
+        let packing = Packing::new(JobsPerMessage::Auto, LONG_JOB, 1 << 30, 24);
+        assert_eq!(packing.max_jobs, u64::MAX);
+    }
+
+    #[test]
+    fn zero_jobs_a_message_is_no_number() {
+        assert!("0".parse::<JobsPerMessage>().is_err());
+        assert!("many".parse::<JobsPerMessage>().is_err());
+        assert_eq!("auto".parse(), Ok(JobsPerMessage::Auto));
+    }
+}

@@ -1,0 +1,260 @@
+//! Publishes jobs: packs them into messages, hands these to the producer a batch at a time, and
+//! waits until the broker has acknowledged every one.
+
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kafka::{BatchProducer, Delivery, GroupOffsets, Outgoing, Topic};
+use pipeline::{JobBatchEncoder, JobSetDigest, JobSetHasher, RunId};
+use service::{Progress, Shutdown};
+use tracing::warn;
+
+use crate::credit::Credit;
+use crate::error::Error;
+use crate::group::JobSet;
+use crate::packing::Packing;
+
+/// A partition gets so many messages or bytes before the next one's turn: one call to the producer,
+/// and requests that are full.
+const MESSAGES_PER_TURN: usize = 256;
+const BYTES_PER_TURN: usize = 256 * 1024;
+
+/// How long to wait where there is nothing to do but wait.
+const STEP: Duration = Duration::from_micros(500);
+
+/// A broker that acknowledges nothing for so long is worth a line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a record costs on the broker beyond its payload, roughly.
+const RECORD_OVERHEAD_BYTES: usize = 70;
+
+/// Where jobs go, and how.
+pub struct Target<'a> {
+    /// The producer; it has nothing in flight.
+    pub producer: &'a mut BatchProducer,
+    /// The jobs topic.
+    pub topic: &'a Topic,
+    /// Its partitions.
+    pub partitions: usize,
+    /// When a message is full.
+    pub packing: Packing,
+    /// A limit to what is not yet worked off; `None`: the broker keeps it all.
+    pub credit: Option<(Credit, GroupOffsets)>,
+}
+
+/// What was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Messages, every one acknowledged.
+    pub messages: u64,
+    /// Bytes of their payloads.
+    pub bytes: u64,
+    /// Over all jobs.
+    pub digest: JobSetDigest,
+}
+
+/// Publishes all jobs of a run and waits for every acknowledgement.
+///
+/// # Errors
+/// When a message cannot be delivered, or when it was stopped.
+pub fn publish(
+    run_id: &RunId,
+    jobs: &JobSet,
+    target: Target<'_>,
+    progress: &Progress,
+    shutdown: &Shutdown,
+) -> Result<Published, Error> {
+    progress.published.set_total(jobs.jobs_count());
+    let mut publisher = Publisher {
+        target,
+        progress,
+        shutdown,
+        partition: 0,
+        turn: Turn::default(),
+        messages: 0,
+        bytes: 0,
+        deliveries: Vec::new(),
+        last_delivery: Instant::now(),
+    };
+    let packing = publisher.target.packing;
+    let mut encoder = JobBatchEncoder::new(run_id);
+    let mut hasher = JobSetHasher::new();
+    let mut packed_bytes = 0;
+    for job in jobs.jobs() {
+        hasher.update(job.index, job.key, job.part, job.rows());
+        encoder.push(&job);
+        packed_bytes += bytes_in_message(job.rows());
+        if packing.is_full(encoder.jobs_count() as u64, packed_bytes) {
+            packed_bytes = 0;
+            publisher.add(&mut encoder)?;
+        }
+    }
+    if encoder.jobs_count() > 0 {
+        publisher.add(&mut encoder)?;
+    }
+    publisher.send_turn()?;
+    publisher.wait_for_all()?;
+    Ok(Published {
+        messages: publisher.messages,
+        bytes: publisher.bytes,
+        digest: hasher.finish(),
+    })
+}
+
+/// What a job adds to a message, about: its columns, and its results.
+pub(crate) fn bytes_in_message(rows: u32) -> u64 {
+    const COLUMNS: u64 = 6;
+    COLUMNS + u64::from(rows)
+}
+
+/// Messages for one partition that go to the producer in one call.
+#[derive(Default)]
+struct Turn {
+    buffer: Vec<u8>,
+    /// Where each message is in the buffer, and how many jobs it has.
+    messages: Vec<(Range<usize>, usize)>,
+}
+
+struct Publisher<'a> {
+    target: Target<'a>,
+    progress: &'a Progress,
+    shutdown: &'a Shutdown,
+    /// Whose turn it is.
+    partition: usize,
+    turn: Turn,
+    messages: u64,
+    bytes: u64,
+    deliveries: Vec<Delivery>,
+    last_delivery: Instant,
+}
+
+impl Publisher<'_> {
+    /// Adds the encoder's batch as a message.
+    fn add(&mut self, encoder: &mut JobBatchEncoder) -> Result<(), Error> {
+        let jobs = encoder.jobs_count();
+        let start = self.turn.buffer.len();
+        encoder.finish(&mut self.turn.buffer);
+        self.turn.messages.push((start..self.turn.buffer.len(), jobs));
+        if self.turn.messages.len() >= MESSAGES_PER_TURN || self.turn.buffer.len() >= BYTES_PER_TURN
+        {
+            self.send_turn()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was added to the next partition that may have it.
+    fn send_turn(&mut self) -> Result<(), Error> {
+        if self.turn.messages.is_empty() {
+            return Ok(());
+        }
+        self.find_credit()?;
+        let turn = std::mem::take(&mut self.turn);
+        let mut left: Vec<Outgoing<'_>> = turn
+            .messages
+            .iter()
+            .map(|(range, jobs)| Outgoing {
+                payload: &turn.buffer[range.clone()],
+                // Comes back with the delivery, as what was published by it.
+                id: *jobs,
+            })
+            .collect();
+        if let Some((credit, _)) = &mut self.target.credit {
+            for message in &left {
+                let bytes = message.payload.len() + RECORD_OVERHEAD_BYTES;
+                credit.sent(self.partition, bytes, message.id as u64);
+            }
+        }
+        self.messages += left.len() as u64;
+        self.bytes += turn.buffer.len() as u64;
+        loop {
+            let partition = self.partition as i32;
+            left = self
+                .target
+                .producer
+                .produce(self.target.topic, partition, &left)?;
+            self.hear_deliveries()?;
+            if left.is_empty() {
+                break;
+            }
+            // The producer's queue is full: its bound is the back-pressure.
+            self.pause()?;
+        }
+        drop(left);
+        self.turn = turn;
+        self.turn.buffer.clear();
+        self.turn.messages.clear();
+        self.partition = (self.partition + 1) % self.target.partitions;
+        Ok(())
+    }
+
+    /// Moves on to a partition that has credit, and waits until one has.
+    fn find_credit(&mut self) -> Result<(), Error> {
+        loop {
+            let Some((credit, group)) = &mut self.target.credit else {
+                return Ok(());
+            };
+            let collected = self.progress.collected.done();
+            let partitions = self.target.partitions;
+            let allowed = (0..partitions)
+                .map(|ahead| (self.partition + ahead) % partitions)
+                .find(|&partition| credit.allows(partition, collected));
+            if let Some(partition) = allowed {
+                self.partition = partition;
+                return Ok(());
+            }
+            credit.committed(&group.committed()?);
+            self.hear_deliveries()?;
+            self.pause()?;
+        }
+    }
+
+    fn hear_deliveries(&mut self) -> Result<(), Error> {
+        self.target.producer.poll(&mut self.deliveries);
+        if self.deliveries.is_empty() {
+            return Ok(());
+        }
+        self.last_delivery = Instant::now();
+        let mut jobs = 0;
+        for delivery in self.deliveries.drain(..) {
+            if let Some(code) = delivery.error {
+                return Err(Error::Kafka(kafka::Error::Delivery {
+                    topic: self.target.topic.name().to_owned(),
+                    partition: delivery.partition,
+                    code,
+                }));
+            }
+            jobs += delivery.id as u64;
+        }
+        self.progress.published.add(jobs);
+        Ok(())
+    }
+
+    fn wait_for_all(&mut self) -> Result<(), Error> {
+        loop {
+            self.hear_deliveries()?;
+            if self.target.producer.in_flight() == 0 {
+                // What was reported between the two looks.
+                return self.hear_deliveries();
+            }
+            self.pause()?;
+        }
+    }
+
+    /// Waits a little, unless it is to stop.
+    fn pause(&mut self) -> Result<(), Error> {
+        if let Some(signal) = self.shutdown.requested() {
+            return Err(Error::Stopped(signal));
+        }
+        let in_flight = self.target.producer.in_flight();
+        if in_flight > 0 && self.last_delivery.elapsed() >= PATIENCE {
+            warn!(
+                "no acknowledgement for {} s, {in_flight} messages wait for the broker",
+                PATIENCE.as_secs()
+            );
+            self.last_delivery = Instant::now();
+        }
+        thread::sleep(STEP);
+        Ok(())
+    }
+}

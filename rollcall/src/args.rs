@@ -1,0 +1,198 @@
+//! The command line of `rollcall`. Without a command it is `rollcall run`; each service is a command
+//! of its own, with the options that it has as a binary.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dispatcher::GroupingArgs;
+use dispatcher::args::MessageArgs;
+use kafka::BrokerArgs;
+use service::LogArgs;
+use service::exit::EXIT_CODES_HELP;
+
+/// Every job accounted for: a finite data set through Kafka with any number of workers
+///
+/// Without a command and without options, two million made-up COVID test records go through an
+/// in-process broker and come out as a positivity-rate time series in out/, with the proof that
+/// each row is in it exactly once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rollcall",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = after_help()
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl Cli {
+    /// What is to be done.
+    pub fn command(self) -> Command {
+        self.command.unwrap_or(Command::Run(self.run))
+    }
+}
+
+/// A command of `rollcall`.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)]
+pub enum Command {
+    /// Run the whole pipeline on this machine (the default)
+    #[command(after_help = after_help())]
+    Run(RunArgs),
+    /// Write fake COVID test records as CSV
+    Datagen(datagen::Args),
+    /// Cut a data set into jobs and publish them
+    Dispatcher(dispatcher::Args),
+    /// Compute the jobs of every run on a cluster, until stopped
+    Worker(worker::Args),
+    /// Collect the outcomes of a run, reconcile them, write series and report
+    Aggregator(aggregator::Args),
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n  \
+         rollcall                                    two million generated rows, nothing to install\n  \
+         rollcall tests.csv --every day              your own data set\n  \
+         rollcall tests.csv --engine local           the same without Kafka, for comparison\n  \
+         rollcall --bootstrap-servers localhost:9092 on Apache Kafka\n\n\
+         {EXIT_CODES_HELP}"
+    )
+}
+
+/// What runs the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Dispatcher, workers and aggregator over Kafka.
+    Kafka,
+    /// The reference: one polars query in one process.
+    Local,
+}
+
+/// The options of `rollcall run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The data set: a CSV file with a header [default: one is generated in the output folder]
+    pub data_set: Option<PathBuf>,
+
+    /// Rows to generate when there is no data set
+    #[arg(
+        long,
+        value_name = "ROWS",
+        default_value_t = 2_000_000,
+        value_parser = clap::value_parser!(u64).range(1..),
+        conflicts_with = "data_set"
+    )]
+    pub rows: u64,
+
+    /// Worker processes [default: one for each core, eight at most]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// What runs the work
+    #[arg(long, value_enum, default_value_t = Engine::Kafka)]
+    pub engine: Engine,
+
+    /// Folder for series.csv and report.json
+    #[arg(long, value_name = "FOLDER", default_value = "out")]
+    pub out: PathBuf,
+
+    /// How rows become jobs.
+    #[command(flatten, next_help_heading = "Jobs")]
+    pub grouping: GroupingArgs,
+
+    /// How jobs become messages.
+    #[command(flatten, next_help_heading = "Messages")]
+    pub messages: MessageArgs,
+
+    /// Prefix of the topics [default: one of this run's own, removed when it is complete]
+    #[arg(long, value_name = "PREFIX", help_heading = "Cluster")]
+    pub topic_prefix: Option<String>,
+
+    /// Keep this run's own topics when it is complete
+    #[arg(long, help_heading = "Cluster")]
+    pub keep_topics: bool,
+
+    /// The cluster.
+    #[command(flatten, next_help_heading = "Cluster")]
+    pub broker: BrokerArgs,
+
+    /// How often a failing job is tried before it is a dead letter
+    #[arg(long, value_name = "N", default_value = "3", help_heading = "Work")]
+    pub max_attempts: NonZeroU32,
+
+    /// Make each job take at least so long, to see how work spreads
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "0ms",
+        value_parser = humantime::parse_duration,
+        help_heading = "Work"
+    )]
+    pub simulate_work: Duration,
+
+    /// Give up when nothing new has come for so long
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Work"
+    )]
+    pub timeout: Duration,
+
+    /// How much is said.
+    #[command(flatten, next_help_heading = "Output")]
+    pub log: LogArgs,
+}
+
+impl RunArgs {
+    /// How many workers to start.
+    pub fn workers(&self) -> usize {
+        const MOST: usize = 8;
+        self.workers.map_or_else(
+            || {
+                let cores = std::thread::available_parallelism();
+                cores.map_or(1, NonZeroUsize::get).min(MOST)
+            },
+            NonZeroUsize::get,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_run_with_its_options() {
+        let cli = Cli::try_parse_from(["rollcall", "--rows", "5", "--engine", "local"]);
+        let Command::Run(args) = cli.expect("valid").command() else {
+            panic!("not a run");
+        };
+        assert_eq!((args.rows, args.engine), (5, Engine::Local));
+    }
+
+    #[test]
+    fn a_data_set_and_rows_to_generate_contradict_each_other() {
+        assert!(Cli::try_parse_from(["rollcall", "a.csv", "--rows", "5"]).is_err());
+        let cli = Cli::try_parse_from(["rollcall", "run", "a.csv", "--workers", "3"]);
+        let Command::Run(args) = cli.expect("valid").command() else {
+            panic!("not a run");
+        };
+        assert_eq!(args.workers(), 3);
+    }
+}

@@ -1,0 +1,69 @@
+//! Why a run on one machine fails.
+
+use std::io;
+
+use service::{Ending, Exit};
+
+/// An error that ends `rollcall run`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data set cannot be made.
+    #[error(transparent)]
+    Datagen(#[from] datagen::Error),
+
+    /// The data set cannot be dispatched.
+    #[error(transparent)]
+    Dispatcher(#[from] dispatcher::Error),
+
+    /// The run cannot be collected.
+    #[error(transparent)]
+    Aggregator(#[from] aggregator::Error),
+
+    /// The broker.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+
+    /// A worker process cannot be started.
+    #[error("cannot start a worker process")]
+    StartWorker(#[source] io::Error),
+
+    /// A worker process dies as often as it is started.
+    #[error("worker {id} died {deaths} times in a row, last by {status}; its own words are above")]
+    DyingWorker {
+        /// The worker.
+        id: String,
+        /// How often.
+        deaths: u32,
+        /// How it ended.
+        status: String,
+    },
+
+    /// A thread or a runtime could not be started, or died.
+    #[error("cannot run: {0}")]
+    Thread(String),
+
+    /// The reference query fails.
+    #[error("cannot run the local query")]
+    Query(#[from] polars::error::PolarsError),
+}
+
+impl Ending for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Datagen(error) => error.exit(),
+            Self::Dispatcher(error) => error.exit(),
+            Self::Aggregator(error) => error.exit(),
+            Self::Kafka(
+                kafka::Error::NoBootstrapServers
+                | kafka::Error::FixedProperty { .. }
+                | kafka::Error::Property { .. },
+            ) => Exit::Usage,
+            Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
+            Self::Kafka(_)
+            | Self::StartWorker(_)
+            | Self::DyingWorker { .. }
+            | Self::Thread(_)
+            | Self::Query(_) => Exit::Failure,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The worker processes of a run on one machine: started as children, started again when they die,
+//! and ended with this process however it ends.
+//!
+//! A child watches its standard input, the other end of which is this process's alone: when this
+//! process is gone, even killed, the child sees the end of its input and ends. Each is a static
+//! member of the group, so that one that is started again is back in half a second.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use service::Shutdown;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::error::Error;
+
+/// The pause before a dead worker is started again; doubled with each death in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A worker that lived so long starts afresh with its pauses.
+const LONG_LIFE: Duration = Duration::from_secs(30);
+
+/// So many deaths in a row, each after a short life, are not bad luck.
+const MAX_DEATHS: u32 = 20;
+
+/// How long a worker may take to end when its input does.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How workers are started.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// This program.
+    pub program: PathBuf,
+    /// Arguments of every worker.
+    pub arguments: Vec<OsString>,
+    /// Variables of every worker.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// The workers' group, of which each is a static member.
+    pub group: String,
+    /// How many.
+    pub workers: usize,
+}
+
+/// How often to start a worker that dies, and when no more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Deaths {
+    in_a_row: u32,
+}
+
+impl Deaths {
+    /// The pause after a death at this age; `None` when there were too many.
+    fn pause(&mut self, age: Duration) -> Option<Duration> {
+        self.in_a_row = if age >= LONG_LIFE { 1 } else { self.in_a_row + 1 };
+        let pause = FIRST_PAUSE.saturating_mul(1 << (self.in_a_row - 1).min(16));
+        (self.in_a_row < MAX_DEATHS).then_some(pause.min(LONGEST_PAUSE))
+    }
+}
+
+/// Running workers.
+pub struct Fleet {
+    slots: JoinSet<Result<(), Error>>,
+    stop: Shutdown,
+}
+
+impl Fleet {
+    /// Starts all workers.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub fn start(spec: &Spec) -> Result<Self, Error> {
+        let stop = Shutdown::new();
+        let mut slots = JoinSet::new();
+        for number in 1..=spec.workers {
+            let id = format!("worker-{number}");
+            let worker = spec.spawn(&id).map_err(Error::StartWorker)?;
+            slots.spawn(keep_alive(spec.clone(), id, worker, stop.clone()));
+        }
+        Ok(Self { slots, stop })
+    }
+
+    /// Waits until a worker cannot be kept alive. While all can, it waits for ever.
+    pub async fn failure(&mut self) -> Error {
+        loop {
+            match self.slots.join_next().await {
+                Some(Ok(Err(error))) => return error,
+                Some(Err(error)) => return Error::Thread(error.to_string()),
+                Some(Ok(Ok(()))) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends all workers: each finishes the job in hand, commits and leaves. One that does not in
+    /// time is killed.
+    pub async fn end(mut self) {
+        self.stop.request(service::Signal::Terminate);
+        while self.slots.join_next().await.is_some() {}
+    }
+}
+
+impl Spec {
+    fn spawn(&self, id: &str) -> io::Result<Worker> {
+        let mut process = Command::new(&self.program)
+            .args(&self.arguments)
+            .args(["--worker-id", id])
+            .arg("--group-instance-id")
+            .arg(format!("{}-{id}", self.group))
+            .arg("--exit-with-stdin")
+            .envs(self.variables.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            // A Ctrl-C in the terminal is this process's to hear; it ends its workers in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        Ok(Worker {
+            input: process.stdin.take(),
+            process,
+        })
+    }
+}
+
+/// A running worker process.
+struct Worker {
+    process: Child,
+    /// Kept apart, for waiting for a process closes its input.
+    input: Option<ChildStdin>,
+}
+
+/// Keeps one worker alive until it is to end.
+async fn keep_alive(
+    spec: Spec,
+    id: String,
+    mut worker: Worker,
+    stop: Shutdown,
+) -> Result<(), Error> {
+    let mut deaths = Deaths::default();
+    loop {
+        let born = Instant::now();
+        let status = tokio::select! {
+            status = worker.process.wait() => status.map_err(Error::StartWorker)?,
+            _ = stop.wait() => {
+                end(&id, worker).await;
+                return Ok(());
+            }
+        };
+        let Some(pause) = deaths.pause(born.elapsed()) else {
+            return Err(Error::DyingWorker {
+                id,
+                deaths: deaths.in_a_row,
+                status: describe(status),
+            });
+        };
+        warn!(worker = id, status = describe(status), "worker died; starting it again");
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stop.wait() => return Ok(()),
+        }
+        worker = spec.spawn(&id).map_err(Error::StartWorker)?;
+    }
+}
+
+/// Ends one worker through its standard input.
+async fn end(id: &str, mut worker: Worker) {
+    drop(worker.input.take());
+    match timeout(END_PATIENCE, worker.process.wait()).await {
+        Ok(Ok(status)) => debug!(worker = id, status = describe(status), "worker ended"),
+        Ok(Err(error)) => warn!(worker = id, %error, "cannot wait for a worker"),
+        Err(_) => {
+            warn!(worker = id, "worker does not end; killing it");
+            if let Err(error) = worker.process.kill().await {
+                warn!(worker = id, %error, "cannot kill a worker");
+            }
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    status.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_and_a_long_life_forgives() {
+        let mut deaths = Deaths::default();
+        let short = Duration::from_secs(1);
+        let pauses: Vec<_> = (0..8).filter_map(|_| deaths.pause(short)).collect();
+        let expected = [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000];
+        assert_eq!(pauses, expected.map(Duration::from_millis));
+        assert_eq!(deaths.pause(LONG_LIFE), Some(FIRST_PAUSE));
+    }
+
+    #[test]
+    fn a_worker_that_always_dies_is_given_up() {
+        let mut deaths = Deaths::default();
+        let given_up = (1..).find(|_| deaths.pause(Duration::ZERO).is_none());
+        assert_eq!(given_up, Some(MAX_DEATHS));
+    }
+}

@@ -1,0 +1,252 @@
+//! The reference: the same source and the same rejects as the pipeline, grouped by one polars query
+//! in one process, without Kafka. Its series must be the pipeline's, byte for byte.
+//!
+//! Truncating the time, grouping and ordering are polars', so that they check the dispatcher's.
+
+use std::path::Path;
+use std::time::Instant;
+
+use aggregator::Report;
+use aggregator::report::{
+    Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
+};
+use dispatcher::rejects::Rejects;
+use dispatcher::source::{DataSet, Rows, Source};
+use pipeline::job::POSITIVE;
+use pipeline::reconciliation::Check;
+use pipeline::{Grain, Grouping, LabelSet, Series, SeriesRow, TimeBucket, Verdict};
+use polars::prelude::*;
+use service::{Progress, Shutdown};
+
+use crate::error::Error;
+
+const TIME: &str = "time";
+const TESTS: &str = "tests";
+const POSITIVE_TESTS: &str = "positive";
+const IS_POSITIVE: &str = "is_positive";
+
+const MILLISECONDS_PER_HOUR: i64 = 3_600_000;
+
+/// Computes the series of a data set; the report's files are not written yet.
+///
+/// # Errors
+/// When the data set cannot be read, or the query fails.
+pub fn compute(
+    data_set: &Path,
+    grouping: &Grouping,
+    rejects: Rejects,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<(Series, Report), Error> {
+    let started = Instant::now();
+    let source = Source::open(data_set, grouping, &progress.read)?;
+    let DataSet {
+        rows,
+        rows_read,
+        rejects,
+    } = source.read(rejects, shutdown)?;
+    let read_seconds = started.elapsed().as_secs_f64();
+    let accepted = rows.len() as u64;
+
+    let started = Instant::now();
+    let series = query(rows, grouping)?;
+    let query_seconds = started.elapsed().as_secs_f64();
+
+    let tests = series.rows.iter().map(|row| row.tests).sum();
+    let positive = series.rows.iter().map(|row| row.positive).sum();
+    let checks = vec![
+        Check::numbers(
+            "accepted + rejected = rows read",
+            rows_read,
+            accepted + rejects.total,
+        ),
+        Check::numbers("tests in the series = rows accepted", accepted, tests),
+    ];
+    let mut report = Report {
+        schema_version: SCHEMA_VERSION,
+        status: if checks.iter().all(|check| check.holds) {
+            Verdict::Complete
+        } else {
+            Verdict::Failed
+        },
+        run: Run {
+            run_id: "local".to_owned(),
+            engine: "local",
+            opened_at: None,
+            grouping: grouping.clone(),
+        },
+        manifest: Some(ManifestReport {
+            jobs: 0,
+            rows_read,
+            rows_accepted: accepted,
+            rows_rejected: rejects.total,
+            rejected: rejects.by_reason,
+            messages: 0,
+            job_set_digest: String::new(),
+        }),
+        reconciliation: checks,
+        jobs: Jobs::default(),
+        tests,
+        positive,
+        rate: (tests > 0).then(|| positive as f64 / tests as f64),
+        series: SeriesReport::default(),
+        dead_letters: Vec::new(),
+        missing: Vec::new(),
+        conflicts: Vec::new(),
+        stages: Vec::new(),
+        rates: Rates::default(),
+        workers: Vec::new(),
+        files: Vec::new(),
+        versions: versions(),
+    };
+    report.add_stage("read", read_seconds);
+    report.add_stage("query", query_seconds);
+    Ok((series, report))
+}
+
+/// The one query: truncate, group, count, sum, sort.
+fn query(rows: Rows, grouping: &Grouping) -> Result<Series, Error> {
+    let every = match grouping.grain {
+        Grain::Hour => "1h",
+        Grain::Day => "1d",
+        Grain::Week => "1w",
+        Grain::Month => "1mo",
+    };
+    let labels: Vec<String> = (0..grouping.label_columns.len())
+        .map(|column| format!("label_{column}"))
+        .collect();
+    let keys = || labels.iter().map(String::as_str).chain([TIME]);
+    let grouped = frame(rows, &labels)?
+        .lazy()
+        .with_column(col(TIME).dt().truncate(lit(every)))
+        .group_by(keys().map(col).collect::<Vec<_>>())
+        .agg([
+            len().cast(DataType::UInt64).alias(TESTS),
+            col(IS_POSITIVE).sum().cast(DataType::UInt64).alias(POSITIVE_TESTS),
+        ])
+        .sort(keys().collect::<Vec<_>>(), SortMultipleOptions::default())
+        .collect()?;
+    series(&grouped, &labels)
+}
+
+fn frame(rows: Rows, labels: &[String]) -> PolarsResult<DataFrame> {
+    let height = rows.len();
+    let milliseconds = rows.seconds.iter().map(|seconds| seconds * 1_000);
+    let time = Int64Chunked::from_iter_values(TIME.into(), milliseconds)
+        .into_datetime(TimeUnit::Milliseconds, None);
+    let positive = rows.results.iter().map(|&result| result == POSITIVE);
+    let mut columns = vec![
+        time.into_column(),
+        BooleanChunked::from_iter_values(IS_POSITIVE.into(), positive).into_column(),
+    ];
+    for (position, name) in labels.iter().enumerate() {
+        let values = rows.label_set.iter().map(|&number| {
+            let set = &rows.label_sets[number as usize];
+            set.values[position].as_str()
+        });
+        let column = StringChunked::from_iter_values(name.as_str().into(), values);
+        columns.push(column.into_column());
+    }
+    DataFrame::new(height, columns)
+}
+
+/// The sorted groups as a series.
+fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
+    let labels = labels
+        .iter()
+        .map(|name| grouped.column(name)?.str())
+        .collect::<PolarsResult<Vec<_>>>()?;
+    let time = grouped.column(TIME)?.datetime()?;
+    let tests = grouped.column(TESTS)?.u64()?;
+    let positive = grouped.column(POSITIVE_TESTS)?.u64()?;
+    let mut series = Series::default();
+    for row in 0..grouped.height() {
+        let values = || labels.iter().map(|column| column.get(row).unwrap_or_default());
+        let same = series
+            .label_sets
+            .last()
+            .is_some_and(|last: &LabelSet| values().eq(last.values.iter().map(String::as_str)));
+        if !same {
+            series.label_sets.push(LabelSet::new(values()));
+        }
+        let missing = || polars_err!(ComputeError: "group {row} has no time");
+        let milliseconds = time.phys.get(row).ok_or_else(missing)?;
+        series.rows.push(SeriesRow {
+            label_set: series.label_sets.len() as u32 - 1,
+            time: TimeBucket::from_hours(milliseconds.div_euclid(MILLISECONDS_PER_HOUR))
+                .ok_or_else(missing)?,
+            tests: tests.get(row).unwrap_or(0),
+            positive: positive.get(row).unwrap_or(0),
+        });
+    }
+    Ok(series)
+}
+
+#[cfg(test)]
+mod tests {
+    use dispatcher::group::JobSet;
+    use pipeline::ledger::Ledger;
+    use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
+
+    use super::*;
+
+    fn grouping(grain: Grain, columns: &[&str]) -> Grouping {
+        Grouping {
+            label_columns: columns.iter().map(|&column| column.to_owned()).collect(),
+            time_column: "test_date".to_owned(),
+            grain,
+            result_column: "result".to_owned(),
+            positive: "positive".to_owned(),
+            negative: "negative".to_owned(),
+            max_rows_per_job: 3,
+        }
+    }
+
+    fn rows(columns: usize) -> Rows {
+        let names = ["Italy", "", "Ålesund", "italy", "a,b", "Zaire"];
+        let mut rows = Rows::default();
+        for (first, name) in names.iter().enumerate() {
+            let values = [*name, names[(first + 2) % names.len()]];
+            rows.label_sets.push(LabelSet::new(values[..columns].iter().copied()));
+        }
+        if columns == 0 {
+            rows.label_sets.truncate(1);
+        }
+        for row in 0..2_000u64 {
+            let mixed = row.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            rows.label_set.push((mixed >> 40) as u32 % rows.label_sets.len() as u32);
+            // Before and after 1970, over some months.
+            rows.seconds.push((mixed >> 20) as i64 % 10_000_000 - 5_000_000);
+            rows.results.push((mixed >> 60) as u8 & 1);
+        }
+        rows
+    }
+
+    /// The pipeline without Kafka: jobs, tallies, ledger, series.
+    fn by_jobs(rows: Rows, grouping: &Grouping) -> Series {
+        let jobs = JobSet::new(rows, grouping);
+        let run_id = "a-run".parse().expect("a run id");
+        let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
+        for job in jobs.jobs() {
+            let positive = job.results.iter().map(|&result| u32::from(result)).sum();
+            let tests = job.rows();
+            builder.push(&job, Outcome::Counted(Tally { tests, positive }));
+        }
+        let mut ledger = Ledger::new(jobs.jobs_count()).expect("it fits");
+        let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
+        ledger.record(&batch, &mut Vec::new());
+        ledger.series()
+    }
+
+    #[test]
+    fn polars_and_the_jobs_make_the_same_series_at_every_grain() {
+        for columns in 0..=2 {
+            for grain in Grain::ALL {
+                let grouping = grouping(grain, &["country", "city"][..columns]);
+                let reference = query(rows(columns), &grouping).expect("the query runs");
+                assert!(reference.rows.len() > 5);
+                assert_eq!(reference, by_jobs(rows(columns), &grouping), "{grain}");
+            }
+        }
+    }
+}

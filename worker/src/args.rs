@@ -1,0 +1,145 @@
+//! The command line of `worker`, which is turned once into a checked [`Config`].
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use clap::Parser;
+use kafka::{BrokerArgs, Cluster, Membership, TopicNames};
+use pipeline::Worker;
+use service::LogArgs;
+use service::exit::EXIT_CODES_HELP;
+
+use crate::error::Error;
+use crate::retry::RetryPolicy;
+
+/// Compute the jobs of every run on a cluster, until stopped
+///
+/// Start as many as you like, on as many machines as you like: they share the jobs. A worker that
+/// is killed costs nothing but the work that it had in hand, which another one does again.
+#[derive(Clone, Debug, Parser)]
+#[command(version, after_help = EXIT_CODES_HELP)]
+pub struct Args {
+    /// Consumer group that shares the jobs
+    #[arg(long, value_name = "GROUP", default_value = "rollcall.worker")]
+    pub group: String,
+
+    /// Prefix of the topics
+    #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
+    pub topic_prefix: String,
+
+    /// Threads that compute
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub threads: NonZeroUsize,
+
+    /// How often a failing job is tried before it is a dead letter
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub max_attempts: NonZeroU32,
+
+    /// Pause before the second attempt at a job; doubled before each further one, up to 10s
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "100ms",
+        value_parser = humantime::parse_duration
+    )]
+    pub retry_backoff: Duration,
+
+    /// Make each job take at least so long, to see how work spreads
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "0ms",
+        value_parser = humantime::parse_duration
+    )]
+    pub simulate_work: Duration,
+
+    /// Name of this worker in outcomes and reports [default: process id and start time]
+    #[arg(long, value_name = "ID")]
+    pub worker_id: Option<String>,
+
+    /// Lasting name in the group: a restarted worker of this name gets its partitions back at once
+    #[arg(long, value_name = "ID")]
+    pub group_instance_id: Option<String>,
+
+    /// How often offsets are committed
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "100ms",
+        value_parser = humantime::parse_duration
+    )]
+    pub commit_interval: Duration,
+
+    /// End when standard input does, so that a worker never outlives the process that started it
+    #[arg(long)]
+    pub exit_with_stdin: bool,
+
+    /// The cluster.
+    #[command(flatten)]
+    pub broker: BrokerArgs,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// A checked configuration of a worker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Its topics.
+    pub topics: TopicNames,
+    /// Membership in the group.
+    pub membership: Membership,
+    /// Who this worker is, as its outcomes say.
+    pub worker: Worker,
+    /// Threads that compute.
+    pub threads: NonZeroUsize,
+    /// When a failing job is tried again, and when no more.
+    pub retry: RetryPolicy,
+    /// The least that a job takes.
+    pub simulate_work: Duration,
+    /// How often offsets are committed.
+    pub commit_interval: Duration,
+    /// Whether the end of standard input is a request to end.
+    pub exit_with_stdin: bool,
+}
+
+impl Args {
+    /// The configuration that these arguments ask for.
+    ///
+    /// # Errors
+    /// When no broker is named, or a property is one that rollcall sets itself.
+    pub fn config(&self) -> Result<Config, Error> {
+        let id = self.worker_id.clone().unwrap_or_else(fresh_id);
+        Ok(Config {
+            cluster: Cluster::new(&self.broker, &format!("rollcall-worker-{id}"))?,
+            topics: TopicNames::new(&self.topic_prefix),
+            membership: Membership {
+                group: self.group.clone(),
+                instance_id: self.group_instance_id.clone(),
+            },
+            worker: Worker {
+                host: gethostname::gethostname().to_string_lossy().into_owned(),
+                id,
+            },
+            threads: self.threads,
+            retry: RetryPolicy {
+                max_attempts: self.max_attempts,
+                first_pause: self.retry_backoff,
+            },
+            simulate_work: self.simulate_work,
+            commit_interval: self.commit_interval,
+            exit_with_stdin: self.exit_with_stdin,
+        })
+    }
+}
+
+/// A name that no other worker of this host has had: in containers, process ids come again.
+fn fresh_id() -> String {
+    let started = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{}-{:x}", std::process::id(), started.as_millis())
+}

@@ -1,0 +1,549 @@
+//! The compute threads: each takes slices of messages, puts one job at a time through
+//! [`compute`](crate::compute::compute), and hands on what it finished.
+//!
+//! A job that fails waits for its next attempt apart from the others; its message's other jobs are
+//! not held up. Work whose partition was taken away meanwhile is dropped, for its new owner does
+//! it; so is what was not begun when the worker is asked to end.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use kafka::{Record, RecordBatch};
+use pipeline::offsets::{Epoch, Settled};
+use pipeline::{
+    DecodeError, Job, JobBatch, JobBatchEncoder, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker,
+};
+use service::Shutdown;
+use tracing::{debug, warn};
+
+use crate::compute::compute;
+use crate::outbox::{DeadLetterMessage, Finished};
+use crate::retry::{RetryPolicy, RetryQueue};
+
+/// Outcomes in one batch at most: some 20 bytes each, and messages over 64 KiB gain nothing.
+const MAX_OUTCOMES: usize = 3_072;
+
+/// Finished work is handed on at least so often, however slow jobs are.
+const HAND_ON_AFTER: Duration = Duration::from_millis(100);
+
+/// The clock is looked at once in so many jobs, unless each is slow.
+const JOBS_BETWEEN_LOOKS: u32 = 64;
+
+/// A partition's assignment, as those see it who work on its messages.
+#[derive(Debug)]
+pub struct Lease {
+    epoch: Epoch,
+    ended: AtomicBool,
+}
+
+impl Lease {
+    /// The lease of an assignment.
+    pub fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends it: work on the partition is in vain from now on.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Leases by partition.
+pub type Leases = BTreeMap<i32, Arc<Lease>>;
+
+/// A piece of work for one compute thread: some records of a batch.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The batch.
+    pub records: Arc<RecordBatch>,
+    /// Which of its records.
+    pub range: Range<usize>,
+    /// The leases under which they were taken.
+    pub leases: Arc<Leases>,
+}
+
+/// What a compute thread needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who this worker is.
+    pub worker: Worker,
+    /// When a failing job is tried again.
+    pub retry: RetryPolicy,
+    /// The least that a job takes.
+    pub simulate_work: Duration,
+}
+
+/// A job that waits for its next attempt, as a batch of one.
+#[derive(Debug)]
+struct FailedJob {
+    batch: Vec<u8>,
+    failed_attempts: u32,
+    reason: String,
+    settles: Settled,
+    lease: Arc<Lease>,
+}
+
+/// One compute thread.
+struct ComputeThread {
+    settings: Settings,
+    shutdown: Shutdown,
+    finished: Sender<Finished>,
+    failed: RetryQueue<FailedJob>,
+    /// Outcomes that were not handed on yet, all of one run.
+    outcomes: Option<(RunId, OutcomeBatchBuilder)>,
+    settles: Vec<Settled>,
+    handed_on_at: Instant,
+}
+
+/// Runs a compute thread until the channel of slices closes.
+pub fn run(
+    settings: Settings,
+    shutdown: Shutdown,
+    slices: &Receiver<Slice>,
+    finished: Sender<Finished>,
+) {
+    let mut thread = ComputeThread {
+        settings,
+        shutdown,
+        finished,
+        failed: RetryQueue::default(),
+        outcomes: None,
+        settles: Vec::new(),
+        handed_on_at: Instant::now(),
+    };
+    loop {
+        let slice = match thread.failed.next_due() {
+            None => slices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => slices.recv_deadline(due),
+        };
+        match slice {
+            Ok(slice) => thread.work_on(&slice),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        thread.try_failed_again();
+        thread.hand_on();
+    }
+}
+
+impl ComputeThread {
+    fn work_on(&mut self, slice: &Slice) {
+        self.handed_on_at = Instant::now();
+        let records = slice.records.iter();
+        for record in records.skip(slice.range.start).take(slice.range.len()) {
+            if self.shutdown.is_requested() {
+                return;
+            }
+            let Some(lease) = slice.leases.get(&record.partition) else {
+                continue;
+            };
+            if lease.has_ended() {
+                continue;
+            }
+            match JobBatch::decode(record.payload) {
+                Ok(batch) => self.work_on_batch(&record, &batch, lease),
+                Err(error) => self.bury_message(&record, &error, lease),
+            }
+            self.try_failed_again();
+        }
+    }
+
+    fn work_on_batch(&mut self, record: &Record<'_>, batch: &JobBatch, lease: &Arc<Lease>) {
+        let mut settles = Settled {
+            partition: record.partition,
+            epoch: lease.epoch,
+            offset: record.offset,
+            jobs: 0,
+            jobs_in_message: batch.jobs_count(),
+        };
+        if !matches!(&self.outcomes, Some((run_id, _)) if run_id == batch.run_id()) {
+            self.hand_on();
+        }
+        let looks_at_each = !self.settings.simulate_work.is_zero();
+        let mut until_look = JOBS_BETWEEN_LOOKS;
+        for job in batch.jobs() {
+            match self.attempt(&job) {
+                Ok(tally) => {
+                    self.outcomes_of(batch.run_id())
+                        .push(&job, Outcome::Counted(tally));
+                    settles.jobs += 1;
+                }
+                Err(reason) => self.fail(batch.run_id(), &job, reason, settles, lease),
+            }
+            until_look -= 1;
+            if until_look == 0 || looks_at_each {
+                until_look = JOBS_BETWEEN_LOOKS;
+                if self.shutdown.is_requested() || lease.has_ended() {
+                    break;
+                }
+                if self.handed_on_at.elapsed() >= HAND_ON_AFTER {
+                    self.settle(&mut settles);
+                    self.hand_on();
+                }
+            }
+            if self.outcomes_count() >= MAX_OUTCOMES {
+                self.settle(&mut settles);
+                self.hand_on();
+            }
+        }
+        self.settle(&mut settles);
+    }
+
+    fn outcomes_of(&mut self, run_id: &RunId) -> &mut OutcomeBatchBuilder {
+        let worker = &self.settings.worker;
+        let (_, builder) = self.outcomes.get_or_insert_with(|| {
+            let builder = OutcomeBatchBuilder::new(run_id, worker);
+            (run_id.clone(), builder)
+        });
+        builder
+    }
+
+    fn outcomes_count(&self) -> usize {
+        self.outcomes
+            .as_ref()
+            .map_or(0, |(_, builder)| builder.len())
+    }
+
+    /// Notes that jobs of a message are among the outcomes to be handed on.
+    fn settle(&mut self, settles: &mut Settled) {
+        if settles.jobs > 0 {
+            self.settles.push(*settles);
+            settles.jobs = 0;
+        }
+    }
+
+    /// Hands on the outcomes that there are.
+    fn hand_on(&mut self) {
+        self.handed_on_at = Instant::now();
+        if let Some((_, builder)) = self.outcomes.take() {
+            let finished = Finished {
+                dead_letter: None,
+                outcomes: Some(builder.encode()),
+                settles: std::mem::take(&mut self.settles),
+            };
+            self.send(finished);
+        }
+    }
+
+    fn send(&self, finished: Finished) {
+        // The receiver is gone only when the process gives up; then nobody commits either.
+        let _ = self.finished.send(finished);
+    }
+
+    /// One attempt at one job.
+    fn attempt(&self, job: &Job<'_>) -> Result<Tally, String> {
+        if !self.settings.simulate_work.is_zero() {
+            thread::sleep(self.settings.simulate_work);
+        }
+        match catch_unwind(AssertUnwindSafe(|| compute(job))) {
+            Ok(Ok(tally)) => Ok(tally),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(format!("panic: {}", panic_message(&*panic))),
+        }
+    }
+
+    /// A first attempt at a job has failed.
+    fn fail(
+        &mut self,
+        run_id: &RunId,
+        job: &Job<'_>,
+        reason: String,
+        settles: Settled,
+        lease: &Arc<Lease>,
+    ) {
+        let mut encoder = JobBatchEncoder::new(run_id);
+        encoder.push(job);
+        let mut batch = Vec::new();
+        encoder.finish(&mut batch);
+        self.again_or_bury(FailedJob {
+            batch,
+            failed_attempts: 1,
+            reason,
+            settles: Settled { jobs: 1, ..settles },
+            lease: Arc::clone(lease),
+        });
+    }
+
+    fn again_or_bury(&mut self, failed: FailedJob) {
+        match self.settings.retry.pause_after(failed.failed_attempts) {
+            Some(pause) => {
+                debug!(reason = failed.reason, attempts = failed.failed_attempts, "job failed");
+                self.failed.push(Instant::now() + pause, failed);
+            }
+            None => self.bury_job(failed),
+        }
+    }
+
+    fn try_failed_again(&mut self) {
+        if self.failed.next_due().is_none() {
+            return;
+        }
+        while let Some(mut failed) = self.failed.pop_due(Instant::now()) {
+            if failed.lease.has_ended() || self.shutdown.is_requested() {
+                continue;
+            }
+            // It was encoded by this thread.
+            let Ok(batch) = JobBatch::decode(&failed.batch) else {
+                continue;
+            };
+            let Some(job) = batch.jobs().next() else {
+                continue;
+            };
+            match self.attempt(&job) {
+                Ok(tally) => {
+                    let outcome = Outcome::Counted(tally);
+                    let outcomes = self.outcome_alone(&batch, &job, outcome, failed.failed_attempts);
+                    self.send(Finished {
+                        dead_letter: None,
+                        outcomes: Some(outcomes),
+                        settles: vec![failed.settles],
+                    });
+                }
+                Err(reason) => {
+                    failed.failed_attempts += 1;
+                    failed.reason = reason;
+                    self.again_or_bury(failed);
+                }
+            }
+        }
+    }
+
+    fn outcome_alone(
+        &self,
+        batch: &JobBatch,
+        job: &Job<'_>,
+        outcome: Outcome<'_>,
+        retries: u32,
+    ) -> Vec<u8> {
+        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.settings.worker);
+        builder.push(job, outcome);
+        builder.add_retries(retries);
+        builder.encode()
+    }
+
+    /// A job has failed for the last time.
+    fn bury_job(&mut self, failed: FailedJob) {
+        let Ok(batch) = JobBatch::decode(&failed.batch) else {
+            return;
+        };
+        let Some(job) = batch.jobs().next() else {
+            return;
+        };
+        warn!(
+            run_id = %batch.run_id(),
+            job = job.index,
+            attempts = failed.failed_attempts,
+            reason = failed.reason,
+            "dead letter"
+        );
+        let outcome = Outcome::DeadLettered {
+            reason: &failed.reason,
+            attempts: failed.failed_attempts,
+        };
+        let retries = failed.failed_attempts - 1;
+        let outcomes = self.outcome_alone(&batch, &job, outcome, retries);
+        self.send(Finished {
+            outcomes: Some(outcomes),
+            settles: vec![failed.settles],
+            dead_letter: Some(DeadLetterMessage {
+                payload: failed.batch,
+                partition: failed.settles.partition,
+                offset: failed.settles.offset,
+                attempts: failed.failed_attempts,
+                reason: failed.reason,
+            }),
+        });
+    }
+
+    /// A message that cannot be read goes to the DLQ as it is. Which jobs it held nobody knows, so
+    /// it has no outcomes, and reconciliation will miss them.
+    fn bury_message(&mut self, record: &Record<'_>, error: &DecodeError, lease: &Lease) {
+        let reason = match error {
+            DecodeError::Protobuf { source, .. } => format!("{error}: {source}"),
+            DecodeError::Invalid { .. } => error.to_string(),
+        };
+        warn!(
+            partition = record.partition,
+            offset = record.offset,
+            reason,
+            "message cannot be decoded"
+        );
+        self.send(Finished {
+            dead_letter: Some(DeadLetterMessage {
+                payload: record.payload.to_vec(),
+                partition: record.partition,
+                offset: record.offset,
+                attempts: 1,
+                reason,
+            }),
+            outcomes: None,
+            settles: vec![Settled {
+                partition: record.partition,
+                epoch: lease.epoch,
+                offset: record.offset,
+                jobs: 1,
+                jobs_in_message: 1,
+            }],
+        });
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use pipeline::{GroupKey, LabelSet, OutcomeBatch, TimeBucket};
+
+    use super::*;
+
+    const PARTITION: i32 = 3;
+    const OFFSET: i64 = 40;
+
+    fn message(results: &[&[u8]]) -> Vec<u8> {
+        let labels = LabelSet::new(["Italy"]);
+        let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
+        for (index, results) in results.iter().enumerate() {
+            encoder.push(&Job {
+                index: index as u64,
+                key: GroupKey {
+                    labels: &labels,
+                    time: TimeBucket::from_hours(index as i64).expect("in range"),
+                },
+                part: 0,
+                results,
+            });
+        }
+        let mut payload = Vec::new();
+        encoder.finish(&mut payload);
+        payload
+    }
+
+    /// What a compute thread makes of messages, until it has settled `jobs` jobs.
+    fn finished_of(messages: &[Vec<u8>], lease: &Arc<Lease>, jobs: u32) -> Vec<Finished> {
+        let mut records = RecordBatch::default();
+        for (offset, payload) in (OFFSET..).zip(messages) {
+            records.push(Record {
+                partition: PARTITION,
+                offset,
+                key: None,
+                payload,
+            });
+        }
+        let (slices, taken) = crossbeam_channel::unbounded();
+        let (finished, results) = crossbeam_channel::unbounded();
+        let settings = Settings {
+            worker: Worker::default(),
+            retry: RetryPolicy {
+                max_attempts: NonZeroU32::new(3).expect("not zero"),
+                first_pause: Duration::from_millis(1),
+            },
+            simulate_work: Duration::ZERO,
+        };
+        slices
+            .send(Slice {
+                range: 0..records.len(),
+                records: Arc::new(records),
+                leases: Arc::new(Leases::from([(PARTITION, Arc::clone(lease))])),
+            })
+            .expect("the channel is open");
+        thread::scope(|scope| {
+            scope.spawn(|| run(settings, Shutdown::new(), &taken, finished));
+            let mut all = Vec::new();
+            let mut settled = 0;
+            while settled < jobs {
+                let next: Finished = results
+                    .recv_timeout(Duration::from_secs(10))
+                    .expect("more is to come");
+                settled += next.settles.iter().map(|settles| settles.jobs).sum::<u32>();
+                all.push(next);
+            }
+            drop(slices);
+            all
+        })
+    }
+
+    fn outcomes(finished: &Finished) -> OutcomeBatch {
+        let outcomes = finished.outcomes.as_deref().expect("it has outcomes");
+        OutcomeBatch::decode(outcomes).expect("a valid batch")
+    }
+
+    #[test]
+    fn jobs_of_several_messages_come_back_in_one_batch() {
+        let messages = [message(&[&[0, 1], &[1]]), message(&[&[0]])];
+        let finished = finished_of(&messages, &Arc::new(Lease::new(7)), 3);
+        assert_eq!(finished.len(), 1);
+        assert_eq!(outcomes(&finished[0]).len(), 3);
+        let settled = |offset, jobs| Settled {
+            partition: PARTITION,
+            epoch: 7,
+            offset,
+            jobs,
+            jobs_in_message: jobs,
+        };
+        assert_eq!(finished[0].settles, [settled(OFFSET, 2), settled(OFFSET + 1, 1)]);
+    }
+
+    #[test]
+    fn a_job_that_fails_is_tried_again_and_buried_and_the_others_are_not_held_up() {
+        let messages = [message(&[&[0, 1], &[9], &[1]])];
+        let finished = finished_of(&messages, &Arc::new(Lease::new(1)), 3);
+        assert_eq!(finished.len(), 2);
+        assert_eq!(finished[0].settles[0].jobs, 2);
+        assert_eq!(finished[0].dead_letter, None);
+        assert_eq!(outcomes(&finished[0]).len(), 2);
+
+        let buried = outcomes(&finished[1]);
+        let dead: Vec<_> = buried.outcomes().collect();
+        assert_eq!(dead[0].index, 1);
+        assert!(
+            matches!(dead[0].outcome, Outcome::DeadLettered { attempts: 3, .. }),
+            "{}",
+            dead[0].outcome
+        );
+        assert_eq!(buried.retries(), 2);
+        let letter = finished[1].dead_letter.as_ref().expect("a dead letter");
+        assert!(letter.reason.contains("result code 9"), "{}", letter.reason);
+        let alone = JobBatch::decode(&letter.payload).expect("the dead job alone");
+        assert_eq!((alone.first_index(), alone.jobs_count()), (1, 1));
+        assert_eq!((letter.partition, letter.offset), (PARTITION, OFFSET));
+    }
+
+    #[test]
+    fn a_message_that_is_none_goes_to_the_dlq_as_it_is() {
+        let messages = [b"\xffnonsense".to_vec(), message(&[&[1]])];
+        let finished = finished_of(&messages, &Arc::new(Lease::new(1)), 2);
+        let buried = finished
+            .iter()
+            .find_map(|finished| finished.dead_letter.as_ref());
+        assert_eq!(buried.expect("a dead letter").payload, b"\xffnonsense");
+    }
+
+    #[test]
+    fn work_whose_lease_has_ended_is_dropped() {
+        let lease = Arc::new(Lease::new(1));
+        lease.end();
+        let finished = finished_of(&[message(&[&[1]])], &lease, 0);
+        assert_eq!(finished, []);
+    }
+}

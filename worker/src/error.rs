@@ -1,0 +1,29 @@
+//! Why a worker ends before it is asked to.
+
+use service::{Ending, Exit};
+
+/// An error that ends a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+
+    /// A thread could not be started, or died.
+    #[error("compute thread: {0}")]
+    Thread(String),
+}
+
+impl Ending for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Kafka(
+                kafka::Error::NoBootstrapServers
+                | kafka::Error::FixedProperty { .. }
+                | kafka::Error::Property { .. },
+            ) => Exit::Usage,
+            Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
+            Self::Kafka(_) | Self::Thread(_) => Exit::Failure,
+        }
+    }
+}

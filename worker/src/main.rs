@@ -1,0 +1,13 @@
+//! `worker`: job to tally to topic.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use service::Talk;
+
+fn main() -> ExitCode {
+    let args = worker::Args::parse();
+    service::process::run(&args.log, Talk::Steps, |shutdown| {
+        worker::run(&args.config()?, &shutdown)
+    })
+}

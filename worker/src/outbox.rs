@@ -1,0 +1,266 @@
+//! What is finished and not yet acknowledged, and what may be produced next. The order for a dead
+//! letter is: acknowledged by the DLQ, then its outcome acknowledged, then its offset settled; for
+//! everything else the first step is left out. The outbox is pure: it is told of deliveries and
+//! answers with what is to be produced or settled.
+
+use std::collections::VecDeque;
+
+use pipeline::offsets::Settled;
+
+/// A message for the dead-letter queue, with its headers as KIP-1191 names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetterMessage {
+    /// The dead job alone, as a batch of one; or the bytes that could not be decoded.
+    pub payload: Vec<u8>,
+    /// The partition of the jobs topic that it came from.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it is here.
+    pub reason: String,
+}
+
+/// Work that a compute thread has finished.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// To be acknowledged by the DLQ first.
+    pub dead_letter: Option<DeadLetterMessage>,
+    /// A batch of outcomes; `None` for a message that could not be decoded.
+    pub outcomes: Option<Vec<u8>>,
+    /// What is settled once all of it is acknowledged.
+    pub settles: Vec<Settled>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The dead-letter queue.
+    Dlq,
+    /// The outcomes topic.
+    Outcomes,
+}
+
+#[derive(Debug)]
+struct Entry {
+    finished: Finished,
+    /// What is to be produced or is on its way.
+    stage: Destination,
+}
+
+/// Finished work on its way to the broker. Entries have ids that come back with deliveries.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    /// Entries whose next message was not handed to the producer yet.
+    ready: VecDeque<usize>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in finished work. Returns what is settled at once, because there is nothing to wait
+    /// for.
+    pub fn add(&mut self, finished: Finished) -> Vec<Settled> {
+        let stage = match (&finished.dead_letter, &finished.outcomes) {
+            (Some(_), _) => Destination::Dlq,
+            (None, Some(_)) => Destination::Outcomes,
+            (None, None) => return finished.settles,
+        };
+        self.bytes += weight(&finished);
+        let entry = Some(Entry { finished, stage });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id] = entry;
+                id
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() - 1
+            }
+        };
+        self.ready.push_back(id);
+        Vec::new()
+    }
+
+    /// The entry whose message is to be produced next.
+    pub fn next(&self) -> Option<(usize, Destination)> {
+        let &id = self.ready.front()?;
+        Some((id, self.entries[id].as_ref()?.stage))
+    }
+
+    /// The dead letter of an entry.
+    pub fn dead_letter(&self, id: usize) -> Option<&DeadLetterMessage> {
+        self.entries.get(id)?.as_ref()?.finished.dead_letter.as_ref()
+    }
+
+    /// The outcomes of an entry.
+    pub fn outcomes(&self, id: usize) -> Option<&[u8]> {
+        self.entries.get(id)?.as_ref()?.finished.outcomes.as_deref()
+    }
+
+    /// The message of the entry that came from [`next`](Self::next) was handed to the producer.
+    pub fn produced(&mut self) {
+        self.ready.pop_front();
+    }
+
+    /// The message of an entry was acknowledged. Returns what is settled by it.
+    pub fn acknowledged(&mut self, id: usize) -> Vec<Settled> {
+        let Some(slot) = self.entries.get_mut(id) else {
+            return Vec::new();
+        };
+        let Some(entry) = slot else {
+            return Vec::new();
+        };
+        if entry.stage == Destination::Dlq && entry.finished.outcomes.is_some() {
+            entry.stage = Destination::Outcomes;
+            self.ready.push_back(id);
+            return Vec::new();
+        }
+        let Some(entry) = slot.take() else {
+            return Vec::new();
+        };
+        self.free.push(id);
+        self.bytes -= weight(&entry.finished);
+        entry.finished.settles
+    }
+
+    /// The message of an entry was given up by the producer: it is to be produced again.
+    pub fn not_delivered(&mut self, id: usize) {
+        if self.entries.get(id).is_some_and(Option::is_some) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Whether everything is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == self.free.len()
+    }
+
+    /// Bytes that are kept until they are acknowledged.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn weight(finished: &Finished) -> usize {
+    let dead_letter = finished.dead_letter.as_ref();
+    finished.outcomes.as_ref().map_or(0, Vec::len)
+        + dead_letter.map_or(0, |letter| letter.payload.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settled(offset: i64) -> Settled {
+        Settled {
+            partition: 0,
+            epoch: 1,
+            offset,
+            jobs: 1,
+            jobs_in_message: 1,
+        }
+    }
+
+    fn finished(offset: i64, dead: bool, outcomes: bool) -> Finished {
+        Finished {
+            dead_letter: dead.then(|| DeadLetterMessage {
+                payload: vec![1],
+                ..Default::default()
+            }),
+            outcomes: outcomes.then(|| vec![2, 3]),
+            settles: vec![settled(offset)],
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_is_in_the_dlq_before_its_outcome_is_told() {
+        let mut outbox = Outbox::new();
+        assert_eq!(outbox.add(finished(5, true, true)), []);
+        let (id, destination) = outbox.next().expect("one to produce");
+        assert_eq!(destination, Destination::Dlq);
+        outbox.produced();
+        assert_eq!(outbox.next(), None);
+        assert_eq!(outbox.acknowledged(id), []);
+        assert_eq!(outbox.next(), Some((id, Destination::Outcomes)));
+        outbox.produced();
+        assert_eq!(outbox.acknowledged(id), [settled(5)]);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn what_was_not_delivered_is_produced_again() {
+        let mut outbox = Outbox::new();
+        outbox.add(finished(5, false, true));
+        outbox.produced();
+        outbox.not_delivered(0);
+        assert_eq!(outbox.next(), Some((0, Destination::Outcomes)));
+        outbox.produced();
+        assert_eq!(outbox.acknowledged(0), [settled(5)]);
+        // A report that comes twice settles nothing twice.
+        assert_eq!(outbox.acknowledged(0), []);
+    }
+
+    #[test]
+    fn work_without_messages_is_settled_at_once() {
+        let mut outbox = Outbox::new();
+        assert_eq!(outbox.add(finished(5, false, false)), [settled(5)]);
+        assert!(outbox.is_empty());
+    }
+
+    proptest! {
+        /// In whatever order reports come and fail: everything is settled exactly once, and only
+        /// after each of its messages was acknowledged.
+        #[test]
+        fn everything_is_settled_once_and_after_its_messages(
+            kinds in prop::collection::vec((any::<bool>(), any::<bool>()), 1..30),
+            reports in prop::collection::vec((0usize..1_000, any::<bool>()), 0..200),
+        ) {
+            let mut outbox = Outbox::new();
+            let mut seen = vec![0; kinds.len()];
+            let mut owed: Vec<u32> = Vec::new();
+            for (position, &(dead, outcomes)) in kinds.iter().enumerate() {
+                owed.push(u32::from(dead) + u32::from(outcomes));
+                for settled in outbox.add(finished(position as i64, dead, outcomes)) {
+                    seen[settled.offset as usize] += 1;
+                }
+            }
+            let mut on_the_way = Vec::new();
+            let endless = reports.into_iter().chain(std::iter::repeat((0, true)));
+            for (pick, delivered) in endless {
+                while let Some((id, _)) = outbox.next() {
+                    outbox.produced();
+                    on_the_way.push(id);
+                }
+                if on_the_way.is_empty() {
+                    break;
+                }
+                let id = on_the_way.swap_remove(pick % on_the_way.len());
+                if !delivered {
+                    outbox.not_delivered(id);
+                    continue;
+                }
+                let offset = outbox.entries[id].as_ref().map(|e| e.finished.settles[0].offset);
+                let position = offset.expect("it is on its way") as usize;
+                owed[position] -= 1;
+                for settled in outbox.acknowledged(id) {
+                    prop_assert_eq!(settled.offset as usize, position);
+                    prop_assert_eq!(owed[position], 0);
+                    seen[position] += 1;
+                }
+            }
+            prop_assert!(outbox.is_empty());
+            prop_assert!(seen.iter().all(|&times| times == 1));
+        }
+    }
+}
