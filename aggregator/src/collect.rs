@@ -196,7 +196,8 @@ impl ChosenRun {
 
 /// A dispatcher makes the topics; an aggregator may be there before it.
 fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Error> {
-    const STEP: Duration = Duration::from_millis(200);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+    let mut pause = Duration::from_millis(10);
     let stopped = || shutdown.is_requested();
     let interrupted = |error| match (error, shutdown.requested()) {
         (kafka::Error::Stopped, Some(signal)) => Error::Stopped(signal),
@@ -213,7 +214,8 @@ fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result
             said = true;
         }
         give_up(config, shutdown, quiet)?;
-        std::thread::sleep(STEP);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
 }

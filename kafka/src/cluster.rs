@@ -1,7 +1,7 @@
 //! A cluster, as one process sees it: where it is, and the way to make clients of it. Every client
 //! of the process is made here, from the one table of settings.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -24,6 +24,8 @@ pub struct Cluster {
     properties: Arc<[(String, String)]>,
     client_id: Arc<str>,
     broker_timeout: Duration,
+    /// One client for all questions, made with the first: its connection is there for the next.
+    inquirer: Arc<OnceLock<BaseConsumer<Context>>>,
 }
 
 /// Properties may hold secrets, so only their names are shown.
@@ -56,6 +58,7 @@ impl Cluster {
             properties: args.properties.clone().into(),
             client_id: client_id.into(),
             broker_timeout: args.broker_timeout,
+            inquirer: Arc::default(),
         })
     }
 
@@ -84,8 +87,13 @@ impl Cluster {
     }
 
     /// A consumer that asks about the cluster and never consumes.
-    pub(crate) fn inquirer(&self) -> Result<BaseConsumer<Context>, Error> {
-        settings::create(&self.config(Role::Reader), Context)
+    pub(crate) fn inquirer(&self) -> Result<&BaseConsumer<Context>, Error> {
+        if let Some(inquirer) = self.inquirer.get() {
+            return Ok(inquirer);
+        }
+        let inquirer = settings::create(&self.config(Role::Reader), Context)?;
+        // If another thread was faster, its client is as good.
+        Ok(self.inquirer.get_or_init(|| inquirer))
     }
 
     /// Waits until a broker answers, at most as long as the options say, with a line that says so.

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
-use crate::queue::{DataQueue, ForwardTarget, PartitionError, commit_async};
+use crate::queue::{DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async};
 use crate::record::RecordBatch;
 use crate::settings::{self, Role};
 
@@ -53,8 +53,8 @@ pub struct Membership {
 
 /// A member of a consumer group, on one topic.
 pub struct GroupConsumer<L: RebalanceListener> {
-    // Dropped in this order: the queue before its consumer.
-    queue: Option<DataQueue>,
+    // Dropped in this order: the queues before their consumer.
+    queues: Option<(DataQueue, EventQueue)>,
     consumer: BaseConsumer<Context<L>>,
     topic: String,
     errors: Vec<PartitionError>,
@@ -207,7 +207,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
             .subscribe(&[topic])
             .map_err(Error::topic(topic, "subscribe"))?;
         Ok(Self {
-            queue: Some(queue),
+            queues: Some((queue, EventQueue::new(&consumer))),
             consumer,
             topic: topic.to_owned(),
             errors: Vec::new(),
@@ -220,20 +220,22 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     /// # Errors
     /// When this member can go on no longer.
     pub fn poll(&mut self) -> Result<(), Error> {
-        while let Some(event) = self.consumer.poll(Duration::ZERO) {
-            match event {
-                // Records that were on their way before their partition was forwarded would be
-                // lost here; partitions are forwarded before they are assigned, so there are none.
-                Ok(_) => debug_assert!(false, "a record on the consumer's own queue"),
-                Err(KafkaError::MessageConsumptionFatal(code)) => {
+        while self.queues.as_ref().is_some_and(|(_, events)| events.waiting() > 0) {
+            match self.consumer.poll(Duration::ZERO) {
+                None => {}
+                // Partitions are forwarded before they are assigned, so no record comes here.
+                Some(Ok(_)) => debug_assert!(false, "a record on the consumer's own queue"),
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                     return Err(Error::Client {
                         action: "stay a member of the group",
                         source: KafkaError::MessageConsumptionFatal(code),
                     });
                 }
-                Err(error) => debug!(%error, "consumer"),
+                Some(Err(error)) => debug!(%error, "consumer"),
             }
         }
+        // A poll of an empty queue is a sign of life, too.
+        self.consumer.poll(Duration::ZERO);
         Ok(())
     }
 
@@ -243,7 +245,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     /// # Errors
     /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
     pub fn consume(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
-        if let Some(queue) = &mut self.queue {
+        if let Some((queue, _)) = &mut self.queues {
             queue.consume(timeout, batch, &mut self.errors);
         }
         self.first_error()
@@ -254,7 +256,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     /// # Errors
     /// As [`consume`](Self::consume).
     pub fn consume_one(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
-        if let Some(queue) = &mut self.queue {
+        if let Some((queue, _)) = &mut self.queues {
             queue.consume_one(timeout, batch, &mut self.errors);
         }
         self.first_error()
@@ -300,7 +302,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
             }
             batch = RecordBatch::default();
         }
-        self.queue = None;
+        self.queues = None;
         let left = until.saturating_duration_since(Instant::now());
         let closed = std::sync::Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
         let told = std::sync::Arc::clone(&closed);

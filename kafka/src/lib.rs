@@ -24,7 +24,7 @@ pub use cluster::Cluster;
 pub use error::Error;
 pub use group_consumer::{GroupConsumer, Membership, RebalanceListener};
 pub use in_process::InProcessBroker;
-pub use offsets::{GroupOffsets, end_offsets};
+pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
 pub use reader::Reader;
 pub use record::{Record, RecordBatch};

@@ -1,11 +1,18 @@
 //! Where topics and groups stand: end offsets of partitions, and offsets that a group committed.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
 use crate::settings::{self, Role};
+
+/// Between two attempts at what a broker cannot tell yet.
+const RETRY_STEP: Duration = Duration::from_millis(10);
 
 /// The end offset of each partition: that of the next message to be written. One request to each
 /// leader, not one for each partition.
@@ -13,17 +20,67 @@ use crate::settings::{self, Role};
 /// # Errors
 /// When the topic or a leader cannot be asked.
 pub fn end_offsets(cluster: &Cluster, topic: &str, partitions: usize) -> Result<Vec<i64>, Error> {
-    let mut list = TopicPartitionList::with_capacity(partitions);
-    for partition in (0..).take(partitions) {
-        // ListOffsets takes -1 for a time and means the end by it.
-        list.add_partition_offset(topic, partition, Offset::End)
-            .map_err(Error::topic(topic, "ask for its end"))?;
+    list_offsets(cluster, topic, partitions, Offset::End)
+}
+
+/// The offset of the first message that each partition still has.
+///
+/// # Errors
+/// When the topic or a leader cannot be asked.
+pub fn beginning_offsets(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: usize,
+) -> Result<Vec<i64>, Error> {
+    list_offsets(cluster, topic, partitions, Offset::Beginning)
+}
+
+fn list_offsets(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: usize,
+    of: Offset,
+) -> Result<Vec<i64>, Error> {
+    const ACTION: &str = "ask for its offsets";
+    let inquirer = cluster.inquirer()?;
+    let until = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        let mut list = TopicPartitionList::with_capacity(partitions);
+        for partition in (0..).take(partitions) {
+            // ListOffsets takes -1 or -2 for a time and means the end or the beginning by it.
+            list.add_partition_offset(topic, partition, of)
+                .map_err(Error::topic(topic, ACTION))?;
+        }
+        let answered = inquirer
+            .offsets_for_times(list, REQUEST_TIMEOUT)
+            .map_err(Error::topic(topic, ACTION))
+            .and_then(|answered| by_partition(topic, ACTION, &answered, partitions));
+        match answered {
+            Err(error) if is_passing(&error) && Instant::now() < until => {
+                thread::sleep(RETRY_STEP);
+            }
+            answered => return answered,
+        }
     }
-    let answered = cluster
-        .inquirer()?
-        .offsets_for_times(list, REQUEST_TIMEOUT)
-        .map_err(Error::topic(topic, "ask for its end"))?;
-    by_partition(topic, "ask for its end", &answered, partitions)
+}
+
+/// Whether a broker will know better soon: a new partition's leader is told of it some milliseconds
+/// after everybody else.
+fn is_passing(error: &Error) -> bool {
+    let Error::Topic { source, .. } = error else {
+        return false;
+    };
+    matches!(
+        source.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::NotCoordinator
+        )
+    )
 }
 
 /// What a group has committed on a topic, asked as often as one likes.

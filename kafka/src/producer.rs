@@ -279,14 +279,25 @@ impl BatchProducer {
 
     /// Serves delivery reports and appends what became of messages to `deliveries`. Does not wait.
     pub fn poll(&self, deliveries: &mut Vec<Delivery>) {
-        self.producer.poll(Duration::ZERO);
+        // One poll serves one event, which is the reports of one request.
+        loop {
+            self.producer.poll(Duration::ZERO);
+            if self.take_reports(deliveries) == 0 {
+                break;
+            }
+        }
+    }
+
+    fn take_reports(&self, deliveries: &mut Vec<Delivery>) -> usize {
         let mut reported = self
             .producer
             .context()
             .deliveries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let taken = reported.len();
         deliveries.append(&mut reported);
+        taken
     }
 
     /// How many messages are in the producer's queue or on their way, or wait for a

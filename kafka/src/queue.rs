@@ -210,6 +210,40 @@ impl ForwardTarget {
     }
 }
 
+/// A consumer's own queue, on which its events are: rebalances, results of commits, errors. It must
+/// be dropped before its consumer, as a [`DataQueue`].
+pub(crate) struct EventQueue(*mut sys::rd_kafka_queue_t);
+
+// SAFETY: librdkafka's queues may be used from any thread.
+unsafe impl Send for EventQueue {}
+
+impl EventQueue {
+    /// The queue of a consumer that has a group.
+    pub(crate) fn new<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
+        // SAFETY: the client's handle is valid as long as `consumer` lives.
+        Self(unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) })
+    }
+
+    /// How many events wait to be served. rdkafka's `poll` serves one and does not tell whether
+    /// there are more.
+    pub(crate) fn waiting(&self) -> usize {
+        if self.0.is_null() {
+            return 0;
+        }
+        // SAFETY: the reference is held until this is dropped.
+        unsafe { sys::rd_kafka_queue_length(self.0) }
+    }
+}
+
+impl Drop for EventQueue {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the reference was taken by `new` and is given back once.
+            unsafe { sys::rd_kafka_queue_destroy(self.0) };
+        }
+    }
+}
+
 /// Asks for a commit whose result comes back through the consumer's `commit_callback`, unlike
 /// rdkafka's asynchronous commit, which tells nobody.
 pub(crate) fn commit_async<C: ConsumerContext>(

@@ -6,17 +6,19 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tracing::debug;
 
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
-use crate::queue::{DataQueue, PartitionError};
+use crate::queue::{DataQueue, EventQueue, PartitionError};
 use crate::record::RecordBatch;
 use crate::settings::{self, Role};
 
 /// A reader of one topic.
 pub struct Reader {
-    // Dropped in this order: the queue before its consumer.
+    // Dropped in this order: the queues before their consumer.
     queue: DataQueue,
+    events: EventQueue,
     consumer: BaseConsumer<Context>,
     topic: String,
     /// The offset to read next, by partition.
@@ -30,23 +32,6 @@ impl Reader {
     /// # Errors
     /// When a property is wrong or the topic's name is none.
     pub fn start(cluster: &Cluster, topic: &str, offsets: &[i64]) -> Result<Self, Error> {
-        let starts = offsets.iter().map(|&offset| Offset::Offset(offset));
-        Self::start_at(cluster, topic, starts.collect())
-    }
-
-    /// Begins to read each partition at what is its beginning.
-    ///
-    /// # Errors
-    /// When a property is wrong or the topic's name is none.
-    pub fn start_at_beginning(
-        cluster: &Cluster,
-        topic: &str,
-        partitions: usize,
-    ) -> Result<Self, Error> {
-        Self::start_at(cluster, topic, vec![Offset::Beginning; partitions])
-    }
-
-    fn start_at(cluster: &Cluster, topic: &str, starts: Vec<Offset>) -> Result<Self, Error> {
         let mut config = cluster.config(Role::Reader);
         // librdkafka assigns partitions to members of a named group only; this one is never joined.
         config.set("group.id", "rollcall.reader");
@@ -54,9 +39,9 @@ impl Reader {
         config.set("enable.partition.eof", "true");
         let consumer: BaseConsumer<Context> = settings::create(&config, Context)?;
         let queue = DataQueue::new(&consumer);
-        let mut list = TopicPartitionList::with_capacity(starts.len());
-        for (partition, &start) in (0..).zip(&starts) {
-            list.add_partition_offset(topic, partition, start)
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, &offset) in (0..).zip(offsets) {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))
                 .map_err(Error::topic(topic, "name an offset"))?;
             queue.target().forward(consumer.client(), topic, partition);
         }
@@ -65,12 +50,10 @@ impl Reader {
             .map_err(Error::topic(topic, "assign partitions"))?;
         Ok(Self {
             queue,
+            events: EventQueue::new(&consumer),
             consumer,
             topic: topic.to_owned(),
-            next: starts
-                .iter()
-                .map(|start| start.to_raw().map_or(0, |offset| offset.max(0)))
-                .collect(),
+            next: offsets.to_vec(),
             errors: Vec::new(),
         })
     }
@@ -80,8 +63,12 @@ impl Reader {
     /// # Errors
     /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
     pub fn read(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
-        // Serves errors and log lines; data goes to the queue.
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        // Errors and log lines; data goes to the queue.
+        while self.events.waiting() > 0 {
+            if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
+                debug!(%error, "reader");
+            }
+        }
         let before = batch.len();
         self.queue.consume(timeout, batch, &mut self.errors);
         for record in batch.iter().skip(before) {

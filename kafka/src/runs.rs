@@ -6,7 +6,7 @@ use pipeline::RunEvent;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::offsets::end_offsets;
+use crate::offsets::{beginning_offsets, end_offsets};
 use crate::producer::{BatchProducer, Outgoing, Topic};
 use crate::reader::Reader;
 use crate::record::RecordBatch;
@@ -64,9 +64,12 @@ impl RunsReader {
     /// # Errors
     /// When the topic cannot be asked for its end.
     pub fn start(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
+        // Asked for here, for librdkafka asks again only after half a second where a new topic's
+        // leader does not know of it yet.
+        let beginning = beginning_offsets(cluster, topic, 1)?;
         let end = end_offsets(cluster, topic, 1)?;
         Ok(Self {
-            reader: Reader::start_at_beginning(cluster, topic, 1)?,
+            reader: Reader::start(cluster, topic, &beginning)?,
             topic: topic.to_owned(),
             end,
         })

@@ -22,7 +22,7 @@ use crate::outbox::{Destination, Finished, Outbox};
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 
 /// While there is nothing to do at all, the worker sleeps so long at a time.
-const IDLE_WAIT: Duration = Duration::from_millis(50);
+const IDLE_WAIT: Duration = Duration::from_millis(10);
 
 /// Finished work that is not acknowledged yet, at most. Beyond it no more is taken from the compute
 /// threads, which then wait, and so the whole worker waits for the broker.
@@ -79,7 +79,8 @@ fn end_with_stdin(shutdown: Shutdown) {
 /// Waits until a dispatcher has made the topics; tells how many partitions outcomes have. `None`
 /// when it was asked to end meanwhile.
 fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>, Error> {
-    const STEP: Duration = Duration::from_millis(200);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+    let mut pause = Duration::from_millis(10);
     let mut said = false;
     loop {
         if shutdown.is_requested() {
@@ -94,7 +95,8 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
             info!(topic = config.topics.jobs, "waiting for a dispatcher to create the topics");
             said = true;
         }
-        thread::sleep(STEP);
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
