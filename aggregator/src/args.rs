@@ -21,7 +21,12 @@ use crate::error::Error;
 #[command(version, after_help = EXIT_CODES_HELP)]
 pub struct Args {
     /// The run: its id, or latest for the one that was opened last
-    #[arg(long, value_name = "ID|latest", default_value = "latest", env = "RUN_ID")]
+    #[arg(
+        long,
+        value_name = "ID|latest",
+        default_value = "latest",
+        env = "RUN_ID"
+    )]
     pub run_id: RunChoice,
 
     /// Folder for series.csv and report.json

@@ -210,7 +210,10 @@ fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result
     let mut said = false;
     while topics::partition_count(&config.cluster, &config.topics.runs)?.is_none() {
         if !said {
-            info!(topic = config.topics.runs, "waiting for a dispatcher to create the topics");
+            info!(
+                topic = config.topics.runs,
+                "waiting for a dispatcher to create the topics"
+            );
             said = true;
         }
         give_up(config, shutdown, quiet)?;

@@ -31,7 +31,9 @@ pub enum Error {
     },
 
     /// The run was made by another version.
-    #[error("run {run_id} numbers its jobs by version {version}, which this aggregator does not know")]
+    #[error(
+        "run {run_id} numbers its jobs by version {version}, which this aggregator does not know"
+    )]
     Numbering {
         /// The run.
         run_id: RunId,
@@ -68,10 +70,9 @@ impl Ending for Error {
             ) => Exit::Usage,
             Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
-            Self::Aborted { .. }
-            | Self::Numbering { .. }
-            | Self::Write { .. }
-            | Self::Kafka(_) => Exit::Failure,
+            Self::Aborted { .. } | Self::Numbering { .. } | Self::Write { .. } | Self::Kafka(_) => {
+                Exit::Failure
+            }
         }
     }
 }

@@ -15,4 +15,4 @@ pub mod series_csv;
 pub use args::{Args, Config, RunChoice};
 pub use error::Error;
 pub use report::Report;
-pub use run::run;
+pub use run::{run, serve};

@@ -144,14 +144,19 @@ mod tests {
     fn a_file_that_fails_half_way_leaves_the_old_one_and_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let outputs = Outputs::new(folder.path()).expect("it is there");
-        outputs.write("a", |out| out.write_all(b"old")).expect("it can be written");
+        outputs
+            .write("a", |out| out.write_all(b"old"))
+            .expect("it can be written");
         let failed = outputs.write("a", |out| {
             out.write_all(b"new")?;
             Err::<(), _>(io::Error::other("disk full"))
         });
         let error = failed.expect_err("it failed");
         assert!(error.to_string().ends_with("/a"), "{error}");
-        assert_eq!(fs::read(folder.path().join("a")).expect("it is there"), b"old");
+        assert_eq!(
+            fs::read(folder.path().join("a")).expect("it is there"),
+            b"old"
+        );
         assert_eq!(fs::read_dir(folder.path()).expect("it is there").count(), 1);
     }
 }

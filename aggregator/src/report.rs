@@ -416,7 +416,12 @@ impl Report {
             )?;
         }
         if !self.missing.is_empty() {
-            let shown: Vec<_> = self.missing.iter().take(SHOWN).map(u64::to_string).collect();
+            let shown: Vec<_> = self
+                .missing
+                .iter()
+                .take(SHOWN)
+                .map(u64::to_string)
+                .collect();
             writeln!(f, "  missing: jobs {}, …", shown.join(", "))?;
         }
         for conflict in self.conflicts.iter().take(SHOWN) {

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use pipeline::Series;
-use service::{Progress, Shutdown};
+use service::{Exit, Progress, Shutdown};
 use tracing::info;
 
-use crate::args::Config;
+use crate::args::{Args, Config};
 use crate::collect::{Collected, collect};
 use crate::error::Error;
 use crate::outputs::Outputs;
@@ -18,6 +18,23 @@ pub const SERIES_CSV: &str = "series.csv";
 
 /// The name of the report in the output folder.
 pub const REPORT_JSON: &str = "report.json";
+
+/// The `aggregator` process: shows its progress, and says on standard output what the run has come
+/// to.
+///
+/// # Errors
+/// Those of [`Args::config`] and [`run`].
+pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let config = args.config()?;
+    let progress = Progress::new();
+    let shown = progress.show(args.log.quiet);
+    let report = run(&config, shutdown, &progress)?;
+    drop(shown);
+    if !args.log.quiet {
+        print!("{report}");
+    }
+    Ok(report.exit())
+}
 
 /// Collects a run, judges it and writes what came of it. A run that is incomplete when the time-out
 /// strikes, or has failed, is written too: its report says so.
@@ -48,7 +65,11 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
     write_outputs(&outputs, &series, &mut report)?;
-    info!(run_id = report.run.run_id, status = report.status.word(), "run judged");
+    info!(
+        run_id = report.run.run_id,
+        status = report.status.word(),
+        "run judged"
+    );
     Ok(report)
 }
 
@@ -56,11 +77,7 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write_outputs(
-    outputs: &Outputs,
-    series: &Series,
-    report: &mut Report,
-) -> Result<(), Error> {
+pub fn write_outputs(outputs: &Outputs, series: &Series, report: &mut Report) -> Result<(), Error> {
     let started = Instant::now();
     let grouping = &report.run.grouping;
     let (file, sha256) = outputs.write(SERIES_CSV, |out| {

@@ -213,7 +213,9 @@ mod tests {
 
     #[test]
     fn the_digest_does_not_depend_on_how_the_lines_were_flushed() {
-        let rows: Vec<_> = (0..10_000).map(|hour| row(0, hour, 1 + hour as u64 % 90, 1)).collect();
+        let rows: Vec<_> = (0..10_000)
+            .map(|hour| row(0, hour, 1 + hour as u64 % 90, 1))
+            .collect();
         let series = Series {
             label_sets: vec![LabelSet::new(["Italy"])],
             rows,

@@ -7,5 +7,7 @@ use service::Talk;
 
 fn main() -> ExitCode {
     let args = datagen::Args::parse();
-    service::process::run(&args.log, Talk::Warnings, |shutdown| datagen::run(&args, &shutdown))
+    service::process::run(&args.log, Talk::Warnings, |shutdown| {
+        datagen::run(&args, &shutdown)
+    })
 }

@@ -237,7 +237,10 @@ impl Args {
             expected_job_time: self.messages.expected_job_time,
             wait_for_workers,
             max_rejects: self.grouping.max_rejects,
-            rejects: self.rejects.clone().unwrap_or_else(|| default_rejects(&run_id)),
+            rejects: self
+                .rejects
+                .clone()
+                .unwrap_or_else(|| default_rejects(&run_id)),
             uncommitted_limit: None,
             run_id,
         })
@@ -253,7 +256,12 @@ mod tests {
     use super::*;
 
     fn args(of: &[&str]) -> Args {
-        let fixed = ["dispatcher", "tests.csv", "--bootstrap-servers", "127.0.0.1:1"];
+        let fixed = [
+            "dispatcher",
+            "tests.csv",
+            "--bootstrap-servers",
+            "127.0.0.1:1",
+        ];
         Args::try_parse_from(fixed.iter().chain(of)).expect("valid arguments")
     }
 
@@ -261,7 +269,10 @@ mod tests {
     fn the_defaults_are_those_of_the_generated_data_set() {
         let grouping = args(&[]).config().expect("valid").grouping;
         assert_eq!(grouping.label_columns, ["country"]);
-        assert_eq!((grouping.grain, grouping.max_rows_per_job), (Grain::Hour, 10_000));
+        assert_eq!(
+            (grouping.grain, grouping.max_rows_per_job),
+            (Grain::Hour, 10_000)
+        );
     }
 
     #[test]

@@ -84,7 +84,9 @@ impl JobSet {
                     time: group.time,
                 };
                 let parts = own.chunks(self.max_rows_per_job as usize);
-                (0..).zip(parts).map(move |(part, results)| (key, part, results))
+                (0..)
+                    .zip(parts)
+                    .map(move |(part, results)| (key, part, results))
             })
             .map(move |(key, part, results)| Job {
                 index: index.next().expect("a run has fewer than 2^64 jobs"),
@@ -140,7 +142,10 @@ impl Keys {
             _ => 24,
         };
         Self {
-            label_set: label_set.iter().map(|&number| rank[number as usize]).collect(),
+            label_set: label_set
+                .iter()
+                .map(|&number| rank[number as usize])
+                .collect(),
             bucket: hours
                 .iter()
                 .map(|&hours| ((i64::from(hours) - first) / step) as u32)
@@ -262,7 +267,10 @@ mod tests {
         }
         let mut jobs = Vec::new();
         for ((label, time), results) in groups {
-            for (part, results) in results.chunks(grouping.max_rows_per_job as usize).enumerate() {
+            for (part, results) in results
+                .chunks(grouping.max_rows_per_job as usize)
+                .enumerate()
+            {
                 jobs.push((label.clone(), time.hours(), part as u32, results.to_vec()));
             }
         }

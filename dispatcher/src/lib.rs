@@ -2,7 +2,7 @@
 //!
 //! Data goes through these files in this order: [`source`] reads rows and rejects what cannot be
 //! counted, [`group`] sorts them into groups and numbers the jobs, [`packing`] says how many jobs a
-//! message takes, [`publish`] hands them to the broker, and [`run`] writes the manifest when all
+//! message takes, [`publish`] hands them to the broker, and [`mod@run`] writes the manifest when all
 //! are acknowledged.
 
 pub mod args;
@@ -19,4 +19,4 @@ pub mod timestamp;
 
 pub use args::{Args, Config, GroupingArgs};
 pub use error::Error;
-pub use run::{Dispatched, run};
+pub use run::{Dispatched, run, serve};

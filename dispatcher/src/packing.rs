@@ -13,6 +13,14 @@ const MAX_MESSAGE_BYTES: u64 = 64 * 1024;
 /// spreads over workers.
 const MESSAGES_PER_PARTITION: u64 = 16;
 
+/// A partition's share of a run is sent in so many turns, where it is small, so that no worker waits
+/// for the first job of its partitions until all others have theirs.
+const TURNS_PER_PARTITION: u64 = 4;
+
+/// A turn is at most so many messages or bytes: one call to the producer.
+const MAX_TURN_MESSAGES: usize = 256;
+const MAX_TURN_BYTES: usize = 256 * 1024;
+
 /// Jobs that take longer than this are better spread one by one.
 const LONG_JOB: Duration = Duration::from_millis(1);
 
@@ -88,9 +96,41 @@ impl Packing {
     }
 }
 
+/// How much goes to one partition before the next one's turn: fewer, fuller requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnLimit {
+    max_jobs: u64,
+}
+
+impl TurnLimit {
+    /// The limit for a run of so many jobs.
+    pub fn new(jobs: u64, partitions: usize) -> Self {
+        Self {
+            max_jobs: jobs / (TURNS_PER_PARTITION * partitions.max(1) as u64),
+        }
+    }
+
+    /// Whether a turn with so many jobs, messages and bytes is over.
+    pub fn is_reached(&self, jobs: u64, messages: usize, bytes: usize) -> bool {
+        jobs >= self.max_jobs || messages >= MAX_TURN_MESSAGES || bytes >= MAX_TURN_BYTES
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_run_reaches_every_partition_and_a_large_one_sends_full_turns() {
+        let small = TurnLimit::new(960, 24);
+        assert!(!small.is_reached(9, 9, 900));
+        assert!(small.is_reached(10, 10, 1_000));
+        assert!(TurnLimit::new(3, 24).is_reached(1, 1, 50));
+        let large = TurnLimit::new(1_000_000, 24);
+        assert!(!large.is_reached(255, 255, 20_000));
+        assert!(large.is_reached(256, 256, 20_000));
+        assert!(large.is_reached(5_000, 8, 256 * 1024));
+    }
 
     fn auto(bytes: u64, partitions: usize) -> Packing {
         Packing::new(JobsPerMessage::Auto, Duration::ZERO, bytes, partitions)

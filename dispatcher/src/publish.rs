@@ -13,12 +13,7 @@ use tracing::warn;
 use crate::credit::Credit;
 use crate::error::Error;
 use crate::group::JobSet;
-use crate::packing::Packing;
-
-/// A partition gets so many messages or bytes before the next one's turn: one call to the producer,
-/// and requests that are full.
-const MESSAGES_PER_TURN: usize = 256;
-const BYTES_PER_TURN: usize = 256 * 1024;
+use crate::packing::{Packing, TurnLimit};
 
 /// How long to wait where there is nothing to do but wait.
 const STEP: Duration = Duration::from_micros(500);
@@ -66,12 +61,14 @@ pub fn publish(
     shutdown: &Shutdown,
 ) -> Result<Published, Error> {
     progress.published.set_total(jobs.jobs_count());
+    let turn_limit = TurnLimit::new(jobs.jobs_count(), target.partitions);
     let mut publisher = Publisher {
         target,
         progress,
         shutdown,
         partition: 0,
         turn: Turn::default(),
+        turn_limit,
         messages: 0,
         bytes: 0,
         deliveries: Vec::new(),
@@ -114,6 +111,7 @@ struct Turn {
     buffer: Vec<u8>,
     /// Where each message is in the buffer, and how many jobs it has.
     messages: Vec<(Range<usize>, usize)>,
+    jobs: u64,
 }
 
 struct Publisher<'a> {
@@ -123,6 +121,7 @@ struct Publisher<'a> {
     /// Whose turn it is.
     partition: usize,
     turn: Turn,
+    turn_limit: TurnLimit,
     messages: u64,
     bytes: u64,
     deliveries: Vec<Delivery>,
@@ -135,9 +134,11 @@ impl Publisher<'_> {
         let jobs = encoder.jobs_count();
         let start = self.turn.buffer.len();
         encoder.finish(&mut self.turn.buffer);
-        self.turn.messages.push((start..self.turn.buffer.len(), jobs));
-        if self.turn.messages.len() >= MESSAGES_PER_TURN || self.turn.buffer.len() >= BYTES_PER_TURN
-        {
+        let turn = &mut self.turn;
+        turn.messages.push((start..turn.buffer.len(), jobs));
+        turn.jobs += jobs as u64;
+        let (messages, bytes) = (turn.messages.len(), turn.buffer.len());
+        if self.turn_limit.is_reached(turn.jobs, messages, bytes) {
             self.send_turn()?;
         }
         Ok(())
@@ -184,6 +185,7 @@ impl Publisher<'_> {
         self.turn = turn;
         self.turn.buffer.clear();
         self.turn.messages.clear();
+        self.turn.jobs = 0;
         self.partition = (self.partition + 1) % self.target.partitions;
         Ok(())
     }

@@ -10,10 +10,10 @@ use kafka::{
 };
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Manifest, RunAborted, RunEvent, RunOpened};
-use service::{Progress, Shutdown};
+use service::{Exit, Progress, Shutdown};
 use tracing::{info, warn};
 
-use crate::args::Config;
+use crate::args::{Args, Config};
 use crate::credit::Credit;
 use crate::error::Error;
 use crate::group::JobSet;
@@ -59,17 +59,29 @@ impl fmt::Display for Dispatched {
     }
 }
 
+/// The `dispatcher` process: shows its progress, and says on standard output what was dispatched.
+///
+/// # Errors
+/// Those of [`Args::config`] and [`run`].
+pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let config = args.config()?;
+    let progress = Progress::new();
+    let shown = progress.show(args.log.quiet);
+    let dispatched = run(&config, shutdown, &progress)?;
+    drop(shown);
+    if !args.log.quiet {
+        println!("{dispatched}");
+    }
+    Ok(Exit::Complete)
+}
+
 /// Dispatches a data set.
 ///
 /// # Errors
 /// When the data set cannot be read, the broker cannot be used, or it was stopped. A run that
 /// somebody may wait for is then told to be aborted, unless it was stopped by a signal: then it is
 /// to be dispatched again.
-pub fn run(
-    config: &Config,
-    shutdown: &Shutdown,
-    progress: &Progress,
-) -> Result<Dispatched, Error> {
+pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<Dispatched, Error> {
     // A data set that cannot be read is told at once, whatever the broker does.
     let source = match Source::open(&config.data_set, &config.grouping, &progress.read) {
         Ok(source) => source,
@@ -106,11 +118,7 @@ struct Read {
     stages: Vec<(String, f64)>,
 }
 
-fn read_and_group(
-    config: &Config,
-    source: Source<'_>,
-    shutdown: &Shutdown,
-) -> Result<Read, Error> {
+fn read_and_group(config: &Config, source: Source<'_>, shutdown: &Shutdown) -> Result<Read, Error> {
     let started = Instant::now();
     let rejects = Rejects::new(
         &config.data_set.to_string_lossy(),
@@ -189,9 +197,7 @@ impl Broker {
             run_id: config.run_id.clone(),
             reason: error.to_string(),
         });
-        if let Err(untold) =
-            publish_run_event(&self.producer, &self.runs, &event, ABORT_PATIENCE)
-        {
+        if let Err(untold) = publish_run_event(&self.producer, &self.runs, &event, ABORT_PATIENCE) {
             warn!(error = %untold, "cannot tell that the run is aborted");
         }
         error
@@ -266,7 +272,11 @@ fn dispatch(
     publish_run_event(&broker.producer, &broker.runs, &opened, EVENT_PATIENCE)?;
 
     let partitions = broker.jobs_start_offsets.len();
-    let bytes = read.jobs.jobs().map(|job| bytes_in_message(job.rows())).sum();
+    let bytes = read
+        .jobs
+        .jobs()
+        .map(|job| bytes_in_message(job.rows()))
+        .sum();
     let packing = Packing::new(
         config.jobs_per_message,
         config.expected_job_time,
@@ -360,5 +370,7 @@ fn wait_for_workers(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
 fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
 }

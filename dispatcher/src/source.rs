@@ -9,8 +9,8 @@ use std::path::Path;
 use csv::ByteRecord;
 use pipeline::job::{NEGATIVE, POSITIVE};
 use pipeline::{Grouping, LabelSet};
-use service::progress::Stage;
 use service::Shutdown;
+use service::progress::Stage;
 
 use crate::columns::Columns;
 use crate::error::Error;
@@ -287,9 +287,14 @@ mod tests {
             Italy,2020-07-14T09:23:51,positive\n\
             ,2020-07-14,negative\n\
             Italy,2020-07-14T10:00:00,negative\n";
-        let data_set = read(content, &["country"], None).data_set.expect("it is read");
+        let data_set = read(content, &["country"], None)
+            .data_set
+            .expect("it is read");
         let rows = data_set.rows;
-        assert_eq!(rows.label_sets, [LabelSet::new(["Italy"]), LabelSet::new([""])]);
+        assert_eq!(
+            rows.label_sets,
+            [LabelSet::new(["Italy"]), LabelSet::new([""])]
+        );
         assert_eq!(rows.label_set, [0, 1, 0]);
         assert_eq!(rows.results, [POSITIVE, NEGATIVE, NEGATIVE]);
         assert_eq!(rows.seconds[0] - rows.seconds[1], 9 * 3_600 + 23 * 60 + 51);
@@ -319,9 +324,15 @@ mod tests {
         ];
         assert_eq!(
             by_reason,
-            once.map(|name| (name.to_owned(), 1)).iter().map(|(n, c)| (n, c)).collect::<Vec<_>>()
+            once.map(|name| (name.to_owned(), 1))
+                .iter()
+                .map(|(n, c)| (n, c))
+                .collect::<Vec<_>>()
         );
-        assert_eq!(data_set.rows_read, data_set.rows.len() as u64 + data_set.rejects.total);
+        assert_eq!(
+            data_set.rows_read,
+            data_set.rows.len() as u64 + data_set.rejects.total
+        );
         let kept = fs::read(read.folder.path().join("rejects.csv")).expect("it is there");
         let expected = b"file,record,reason,fields\n\
             tests.csv,2,wrong_field_count,Italy,2020-07-14T09:23:51\n\
@@ -336,17 +347,27 @@ mod tests {
     #[test]
     fn too_many_rejects_end_the_reading_with_the_first_of_them() {
         let content = b"test_date,result\nx,positive\ny,positive\nz,positive\n";
-        let error = read(content, &[], Some(1)).data_set.expect_err("one is allowed");
+        let error = read(content, &[], Some(1))
+            .data_set
+            .expect_err("one is allowed");
         let text = error.to_string();
         assert!(text.starts_with("more than 1 rows are rejected"), "{text}");
-        assert!(text.contains("record 2: invalid_time: y,positive"), "{text}");
+        assert!(
+            text.contains("record 2: invalid_time: y,positive"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_data_set_without_an_accepted_row_is_an_error_that_says_where_the_rows_are() {
         let content = b"test_date,result\nx,positive\n";
-        let error = read(content, &[], None).data_set.expect_err("none is accepted");
-        assert!(error.to_string().contains("1 of 1 rows are rejected"), "{error}");
+        let error = read(content, &[], None)
+            .data_set
+            .expect_err("none is accepted");
+        assert!(
+            error.to_string().contains("1 of 1 rows are rejected"),
+            "{error}"
+        );
         let empty = read(b"", &[], None).data_set.expect_err("no header");
         assert!(matches!(empty, Error::Empty { .. }), "{empty}");
     }

@@ -12,11 +12,7 @@ pub const PROPERTIES_VARIABLE: &str = "KAFKA_PROPERTIES";
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
     /// Brokers to begin with, as host:port, separated by commas
-    #[arg(
-        long,
-        env = "KAFKA_BOOTSTRAP_SERVERS",
-        value_name = "HOST:PORT,…"
-    )]
+    #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", value_name = "HOST:PORT,…")]
     pub bootstrap_servers: Option<String>,
 
     /// Set any librdkafka property, as key=value (may be given more than once)

@@ -9,9 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No bootstrap servers were named.
-    #[error(
-        "no broker named: give --bootstrap-servers HOST:PORT or set KAFKA_BOOTSTRAP_SERVERS"
-    )]
+    #[error("no broker named: give --bootstrap-servers HOST:PORT or set KAFKA_BOOTSTRAP_SERVERS")]
     NoBootstrapServers,
 
     /// No broker answered in time.

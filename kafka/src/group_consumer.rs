@@ -71,7 +71,9 @@ struct Context<L> {
 impl<L: RebalanceListener> Context<L> {
     fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
         let elements = list.elements();
-        let own = elements.iter().filter(|element| element.topic() == self.topic);
+        let own = elements
+            .iter()
+            .filter(|element| element.topic() == self.topic);
         own.map(|element| element.partition()).collect()
     }
 
@@ -220,7 +222,11 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     /// # Errors
     /// When this member can go on no longer.
     pub fn poll(&mut self) -> Result<(), Error> {
-        while self.queues.as_ref().is_some_and(|(_, events)| events.waiting() > 0) {
+        while self
+            .queues
+            .as_ref()
+            .is_some_and(|(_, events)| events.waiting() > 0)
+        {
             match self.consumer.poll(Duration::ZERO) {
                 None => {}
                 // Partitions are forwarded before they are assigned, so no record comes here.

@@ -270,9 +270,7 @@ impl BatchProducer {
             Err((error, _)) => Err(Error::Produce {
                 topic: topic.name.clone(),
                 partition,
-                code: error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Fail),
+                code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
             }),
         }
     }

@@ -156,8 +156,8 @@ impl DataQueue {
                 sys::rd_kafka_message_destroy(message);
             }
         }
-        if taken > 0 {
-            self.average_bytes = (batch.bytes() - before) / taken;
+        if let Some(average) = (batch.bytes() - before).checked_div(taken) {
+            self.average_bytes = average;
         }
     }
 }

@@ -58,9 +58,7 @@ impl Grain {
         let start = match self {
             Self::Hour => hours,
             Self::Day => days * HOURS_PER_DAY,
-            Self::Week => {
-                (days - (days + DAYS_FROM_MONDAY_AT_EPOCH).rem_euclid(7)) * HOURS_PER_DAY
-            }
+            Self::Week => (days - (days + DAYS_FROM_MONDAY_AT_EPOCH).rem_euclid(7)) * HOURS_PER_DAY,
             Self::Month => {
                 let day = TimeBucket::from_hours(days.checked_mul(HOURS_PER_DAY)?)?;
                 days * HOURS_PER_DAY - (i64::from(day.date().day()) - 1) * HOURS_PER_DAY
@@ -167,7 +165,10 @@ mod tests {
         let bucket = Grain::Hour
             .truncate(seconds("1969-12-31T23:30:00Z"))
             .expect("in range");
-        assert_eq!(bucket.display(Grain::Hour).to_string(), "1969-12-31T23:00:00");
+        assert_eq!(
+            bucket.display(Grain::Hour).to_string(),
+            "1969-12-31T23:00:00"
+        );
     }
 
     #[test]

@@ -81,7 +81,11 @@ impl JobBatch {
         if wire.tests.contains(&0) {
             return Err(invalid("it has a job without tests"));
         }
-        if wire.tests.iter().map(|&tests| u64::from(tests)).sum::<u64>()
+        if wire
+            .tests
+            .iter()
+            .map(|&tests| u64::from(tests))
+            .sum::<u64>()
             != wire.results.len() as u64
         {
             return Err(invalid("it has not as many results as tests"));
@@ -162,7 +166,11 @@ impl JobBatchEncoder {
             wire.first_index = job.index;
         }
         debug_assert_eq!(wire.first_index + wire.tests.len() as u64, job.index);
-        label_runs::push(&mut wire.label_sets, &mut wire.label_set_jobs, job.key.labels);
+        label_runs::push(
+            &mut wire.label_sets,
+            &mut wire.label_set_jobs,
+            job.key.labels,
+        );
         wire.times.push(job.key.time.hours());
         wire.parts.push(job.part);
         wire.tests.push(job.rows());
@@ -339,7 +347,10 @@ pub(crate) mod tests {
         for (case, break_it) in broken.into_iter().enumerate() {
             let mut batch = whole.clone();
             break_it(&mut batch);
-            assert!(JobBatch::decode(&batch.encode_to_vec()).is_err(), "case {case}");
+            assert!(
+                JobBatch::decode(&batch.encode_to_vec()).is_err(),
+                "case {case}"
+            );
         }
     }
 }

@@ -22,7 +22,11 @@ pub(crate) fn push(
 pub(crate) fn cover(label_sets: &[LabelSet], label_set_jobs: &[u32], jobs: usize) -> bool {
     label_sets.len() == label_set_jobs.len()
         && label_set_jobs.iter().all(|&run| run > 0)
-        && label_set_jobs.iter().map(|&run| u64::from(run)).sum::<u64>() == jobs as u64
+        && label_set_jobs
+            .iter()
+            .map(|&run| u64::from(run))
+            .sum::<u64>()
+            == jobs as u64
 }
 
 /// Walks through the jobs' label sets by position.

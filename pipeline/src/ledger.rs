@@ -542,8 +542,16 @@ mod tests {
         ledger.record(&batch(&[(job, tally(&job))]), &mut conflicts);
         ledger.record(&batch(&[(job, wrong)]), &mut conflicts);
         assert_eq!(conflicts.len(), 1);
-        assert!(conflicts[0].kept.contains("1 positive of 2"), "{}", conflicts[0]);
-        assert!(conflicts[0].other.contains("2 positive of 2"), "{}", conflicts[0]);
+        assert!(
+            conflicts[0].kept.contains("1 positive of 2"),
+            "{}",
+            conflicts[0]
+        );
+        assert!(
+            conflicts[0].other.contains("2 positive of 2"),
+            "{}",
+            conflicts[0]
+        );
         assert_eq!(ledger.totals().positive, 1);
     }
 

@@ -3,8 +3,8 @@
 //!
 //! In the order in which data goes through it: a [`GroupKey`] names a group of rows, a [`Job`] is a
 //! part of it on its way in a [`JobBatch`], its [`Outcome`] comes back in an [`OutcomeBatch`], the
-//! [`Ledger`] keeps one outcome per job index, and [`Collection`](reconciliation::Collection) holds
-//! the ledger against the [`Manifest`].
+//! [`Ledger`] keeps one outcome per job index, and [`Collection`] holds the ledger
+//! against the [`Manifest`].
 
 pub mod digest;
 pub mod error;

@@ -86,7 +86,12 @@ impl OffsetTracker {
     /// Returns the epoch under which it was taken; `None` when the partition is not assigned.
     pub fn take(&mut self, partition: i32, offset: i64) -> Option<Epoch> {
         let partition = self.partitions.get_mut(&partition)?;
-        debug_assert!(partition.taken.back().is_none_or(|last| last.offset < offset));
+        debug_assert!(
+            partition
+                .taken
+                .back()
+                .is_none_or(|last| last.offset < offset)
+        );
         partition.taken.push_back(Taken { offset, left: None });
         Some(partition.epoch)
     }

@@ -42,7 +42,11 @@ impl fmt::Display for Outcome<'_> {
         match self {
             Self::DeadLettered { reason, .. } => write!(f, "dead-lettered ({reason})"),
             Self::Counted(tally) => {
-                write!(f, "counted ({} positive of {})", tally.positive, tally.tests)
+                write!(
+                    f,
+                    "counted ({} positive of {})",
+                    tally.positive, tally.tests
+                )
             }
         }
     }
@@ -79,12 +83,11 @@ impl OutcomeBatch {
     /// # Errors
     /// When the bytes are no `OutcomeBatch`, or when its columns do not fit together.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut wire = wire::OutcomeBatch::decode(bytes).map_err(|source| {
-            DecodeError::Protobuf {
+        let mut wire =
+            wire::OutcomeBatch::decode(bytes).map_err(|source| DecodeError::Protobuf {
                 message: "OutcomeBatch",
                 source,
-            }
-        })?;
+            })?;
         let invalid = |what| DecodeError::Invalid {
             message: "OutcomeBatch",
             what,
@@ -228,7 +231,11 @@ impl OutcomeBatchBuilder {
                 wire.run_lengths.push(1);
             }
         }
-        label_runs::push(&mut wire.label_sets, &mut wire.label_set_jobs, job.key.labels);
+        label_runs::push(
+            &mut wire.label_sets,
+            &mut wire.label_set_jobs,
+            job.key.labels,
+        );
         wire.times.push(job.key.time.hours());
         wire.parts.push(job.part);
         let tally = match outcome {
@@ -378,7 +385,10 @@ mod tests {
         for (case, break_it) in broken.into_iter().enumerate() {
             let mut batch = whole.clone();
             break_it(&mut batch);
-            assert!(OutcomeBatch::decode(&batch.encode_to_vec()).is_err(), "case {case}");
+            assert!(
+                OutcomeBatch::decode(&batch.encode_to_vec()).is_err(),
+                "case {case}"
+            );
         }
     }
 }

@@ -131,7 +131,11 @@ impl Collection {
     pub fn is_settled(&self) -> bool {
         let contradicted =
             self.disagreeing.is_some() || self.too_large || !self.conflicts.is_empty();
-        contradicted || self.ledger.as_ref().is_some_and(|ledger| ledger.missing() == 0)
+        contradicted
+            || self
+                .ledger
+                .as_ref()
+                .is_some_and(|ledger| ledger.missing() == 0)
     }
 
     /// Holds the ledger against the manifest.
@@ -439,10 +443,13 @@ mod tests {
                 collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
                 collection.hear_outcomes(run.batch(&[1], wrong));
             }),
-            ("outcomes of jobs that the run does not have", &|collection| {
-                collection.hear_manifest(run.manifest(3));
-                collection.hear_outcomes(run.batch(&[0, 1, 2, 3], COUNTED));
-            }),
+            (
+                "outcomes of jobs that the run does not have",
+                &|collection| {
+                    collection.hear_manifest(run.manifest(3));
+                    collection.hear_outcomes(run.batch(&[0, 1, 2, 3], COUNTED));
+                },
+            ),
             ("digest of the job set", &|collection| {
                 let mut manifest = run.manifest(3);
                 manifest.job_set_digest = run.manifest(2).job_set_digest;

@@ -358,7 +358,10 @@ pub(crate) mod tests {
     #[test]
     fn a_key_of_another_kind_is_skipped_and_one_of_another_run_refused() {
         let value = RunEvent::Opened(opened()).encode();
-        assert!(matches!(RunEvent::decode(b"a-run/paused", &value), Ok(None)));
+        assert!(matches!(
+            RunEvent::decode(b"a-run/paused", &value),
+            Ok(None)
+        ));
         assert!(matches!(RunEvent::decode(b"\xff", &value), Ok(None)));
         assert!(RunEvent::decode(b"b-run/opened", &value).is_err());
         assert!(RunEvent::decode(b"a-run/dispatched", &value).is_err());

@@ -44,7 +44,13 @@ pub enum Error {
 
     /// The reference query fails.
     #[error("cannot run the local query")]
-    Query(#[from] polars::error::PolarsError),
+    Query(#[source] Box<polars::error::PolarsError>),
+}
+
+impl From<polars::error::PolarsError> for Error {
+    fn from(error: polars::error::PolarsError) -> Self {
+        Self::Query(Box::new(error))
+    }
 }
 
 impl Ending for Error {

@@ -56,7 +56,11 @@ struct Deaths {
 impl Deaths {
     /// The pause after a death at this age; `None` when there were too many.
     fn pause(&mut self, age: Duration) -> Option<Duration> {
-        self.in_a_row = if age >= LONG_LIFE { 1 } else { self.in_a_row + 1 };
+        self.in_a_row = if age >= LONG_LIFE {
+            1
+        } else {
+            self.in_a_row + 1
+        };
         let pause = FIRST_PAUSE.saturating_mul(1 << (self.in_a_row - 1).min(16));
         (self.in_a_row < MAX_DEATHS).then_some(pause.min(LONGEST_PAUSE))
     }
@@ -157,7 +161,11 @@ async fn keep_alive(
                 status: describe(status),
             });
         };
-        warn!(worker = id, status = describe(status), "worker died; starting it again");
+        warn!(
+            worker = id,
+            status = describe(status),
+            "worker died; starting it again"
+        );
         tokio::select! {
             () = sleep(pause) => {}
             _ = stop.wait() => return Ok(()),

@@ -1,6 +1,6 @@
 //! `rollcall`: the whole pipeline on one machine in one command.
 //!
-//! [`run`] generates a data set if none is given, starts a broker if none is named, runs dispatcher
+//! [`mod@run`] generates a data set if none is given, starts a broker if none is named, runs dispatcher
 //! and aggregator in this process and workers as child processes ([`fleet`]). [`local`] is the
 //! reference that the pipeline must agree with: the same rows, one polars query, no Kafka.
 

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rollcall::{Cli, Command};
-use service::process;
-use service::{Exit, Progress, Talk};
+use service::{Talk, process};
 
 fn main() -> ExitCode {
     match Cli::parse().command() {
@@ -16,29 +15,13 @@ fn main() -> ExitCode {
             datagen::run(&args, &shutdown)
         }),
         Command::Dispatcher(args) => process::run(&args.log, Talk::Steps, |shutdown| {
-            let config = args.config()?;
-            let progress = Progress::new();
-            let shown = progress.show(args.log.quiet);
-            let dispatched = dispatcher::run(&config, &shutdown, &progress)?;
-            drop(shown);
-            if !args.log.quiet {
-                println!("{dispatched}");
-            }
-            Ok::<_, dispatcher::Error>(Exit::Complete)
+            dispatcher::serve(&args, &shutdown)
         }),
         Command::Worker(args) => process::run(&args.log, Talk::Steps, |shutdown| {
             worker::run(&args.config()?, &shutdown)
         }),
         Command::Aggregator(args) => process::run(&args.log, Talk::Steps, |shutdown| {
-            let config = args.config()?;
-            let progress = Progress::new();
-            let shown = progress.show(args.log.quiet);
-            let report = aggregator::run(&config, &shutdown, &progress)?;
-            drop(shown);
-            if !args.log.quiet {
-                println!("{report}");
-            }
-            Ok::<_, aggregator::Error>(report.exit())
+            aggregator::serve(&args, &shutdown)
         }),
     }
 }

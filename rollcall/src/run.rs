@@ -68,7 +68,13 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     };
     drop(shown);
     if !args.log.quiet {
-        say(args, &report, &where_it_ran, generated_in, started.elapsed());
+        say(
+            args,
+            &report,
+            &where_it_ran,
+            generated_in,
+            started.elapsed(),
+        );
     }
     Ok(report.exit())
 }
@@ -102,10 +108,7 @@ fn say(
 }
 
 /// Makes a data set.
-fn generate(
-    args: &RunArgs,
-    shutdown: &Shutdown,
-) -> Result<(PathBuf, Option<Duration>), Error> {
+fn generate(args: &RunArgs, shutdown: &Shutdown) -> Result<(PathBuf, Option<Duration>), Error> {
     let started = Instant::now();
     let path = args.out.join(DATA_SET);
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -115,7 +118,11 @@ fn generate(
         ..datagen::Config::default()
     };
     if !args.log.quiet {
-        eprintln!("generating {} rows in {}", grouped(args.rows), path.display());
+        eprintln!(
+            "generating {} rows in {}",
+            grouped(args.rows),
+            path.display()
+        );
     }
     datagen::write_file(&config, &path, shutdown, &|_| {})?;
     Ok((path, Some(started.elapsed())))
@@ -273,7 +280,10 @@ impl Stage {
             return;
         }
         if report.exit() != Exit::Complete {
-            eprintln!("topics {}.* are kept, for the run is not complete", self.prefix);
+            eprintln!(
+                "topics {}.* are kept, for the run is not complete",
+                self.prefix
+            );
             return;
         }
         let removed = topics::delete(&self.cluster, &self.topics)
@@ -290,7 +300,10 @@ impl Stage {
             Some(_) => "the in-process broker".to_owned(),
             None => format!("Kafka at {}", self.cluster.bootstrap_servers()),
         };
-        format!("on {broker} with {workers} worker process{}", if plural.is_empty() { "" } else { "es" })
+        format!(
+            "on {broker} with {workers} worker process{}",
+            if plural.is_empty() { "" } else { "es" }
+        )
     }
 }
 

@@ -39,8 +39,8 @@ impl LogArgs {
 
     /// Starts logging for the process. `RUST_LOG`, where it is set, is heeded instead of the options.
     pub fn start(&self, talk: Talk) {
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new(self.filter(talk)));
+        let filter =
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.filter(talk)));
         // A second start in one process (tests do that) keeps the first one's settings.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(filter)

@@ -220,7 +220,11 @@ fn write_lines(progress: &Progress, ended: &Ended) {
             .map(Stage::line)
             .collect();
         if !stages.is_empty() {
-            eprintln!("{:>4} s: {}", started.elapsed().as_secs(), stages.join(", "));
+            eprintln!(
+                "{:>4} s: {}",
+                started.elapsed().as_secs(),
+                stages.join(", ")
+            );
         }
     }
 }

@@ -1,1 +1,11 @@
-//! Whole runs.
+//! Whole runs, end to end: the binaries as people start them, on the in-process broker and on a
+//! real Apache Kafka, which is obtained and started here ([`apache_kafka`]).
+
+#![allow(clippy::unwrap_used)]
+
+mod apache_kafka;
+mod cluster;
+mod on_apache_kafka;
+mod on_the_in_process_broker;
+mod processes;
+mod usage;

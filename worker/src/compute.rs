@@ -64,6 +64,12 @@ mod tests {
     #[test]
     fn a_result_that_is_none_fails_the_job() {
         let failed = compute_over(&[0, 1, 7]);
-        assert_eq!(failed, Err(JobError::UnknownResult { position: 2, code: 7 }));
+        assert_eq!(
+            failed,
+            Err(JobError::UnknownResult {
+                position: 2,
+                code: 7
+            })
+        );
     }
 }

@@ -1,5 +1,5 @@
 //! The compute threads: each takes slices of messages, puts one job at a time through
-//! [`compute`](crate::compute::compute), and hands on what it finished.
+//! [`compute`], and hands on what it finished.
 //!
 //! A job that fails waits for its next attempt apart from the others; its message's other jobs are
 //! not held up. Work whose partition was taken away meanwhile is dropped, for its new owner does
@@ -280,7 +280,11 @@ impl ComputeThread {
     fn again_or_bury(&mut self, failed: FailedJob) {
         match self.settings.retry.pause_after(failed.failed_attempts) {
             Some(pause) => {
-                debug!(reason = failed.reason, attempts = failed.failed_attempts, "job failed");
+                debug!(
+                    reason = failed.reason,
+                    attempts = failed.failed_attempts,
+                    "job failed"
+                );
                 self.failed.push(Instant::now() + pause, failed);
             }
             None => self.bury_job(failed),
@@ -305,7 +309,8 @@ impl ComputeThread {
             match self.attempt(&job) {
                 Ok(tally) => {
                     let outcome = Outcome::Counted(tally);
-                    let outcomes = self.outcome_alone(&batch, &job, outcome, failed.failed_attempts);
+                    let outcomes =
+                        self.outcome_alone(&batch, &job, outcome, failed.failed_attempts);
                     self.send(Finished {
                         dead_letter: None,
                         outcomes: Some(outcomes),
@@ -501,7 +506,10 @@ mod tests {
             jobs,
             jobs_in_message: jobs,
         };
-        assert_eq!(finished[0].settles, [settled(OFFSET, 2), settled(OFFSET + 1, 1)]);
+        assert_eq!(
+            finished[0].settles,
+            [settled(OFFSET, 2), settled(OFFSET + 1, 1)]
+        );
     }
 
     #[test]

@@ -97,7 +97,12 @@ impl Outbox {
 
     /// The dead letter of an entry.
     pub fn dead_letter(&self, id: usize) -> Option<&DeadLetterMessage> {
-        self.entries.get(id)?.as_ref()?.finished.dead_letter.as_ref()
+        self.entries
+            .get(id)?
+            .as_ref()?
+            .finished
+            .dead_letter
+            .as_ref()
     }
 
     /// The outcomes of an entry.

@@ -58,7 +58,11 @@ pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
         return Ok(Exit::Complete);
     };
     let mut mover = Mover::start(config, shutdown, outcome_partitions)?;
-    info!(worker = config.worker.id, group = config.membership.group, "worker is up");
+    info!(
+        worker = config.worker.id,
+        group = config.membership.group,
+        "worker is up"
+    );
     let worked = mover.work(shutdown);
     mover.wind_down();
     worked.map(|()| Exit::Complete)
@@ -66,11 +70,13 @@ pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
 
 /// The end of standard input asks for the end: the parent process is gone, or wants it.
 fn end_with_stdin(shutdown: Shutdown) {
-    let watching = thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        // Whatever comes, only the end matters, and an error is an end.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        shutdown.request(Signal::Terminate);
-    });
+    let watching = thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || {
+            // Whatever comes, only the end matters, and an error is an end.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            shutdown.request(Signal::Terminate);
+        });
     if let Err(error) = watching {
         warn!(%error, "cannot watch standard input");
     }
@@ -92,7 +98,10 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
             return Ok(Some(partitions));
         }
         if !said {
-            info!(topic = config.topics.jobs, "waiting for a dispatcher to create the topics");
+            info!(
+                topic = config.topics.jobs,
+                "waiting for a dispatcher to create the topics"
+            );
             said = true;
         }
         thread::sleep(pause);
@@ -191,7 +200,9 @@ impl Hands {
         let payload = self.outbox.outcomes(id).unwrap_or_default();
         let (partition, bytes) = self.turn;
         let message = Outgoing { payload, id };
-        let refused = self.producer.produce(&self.outcomes, partition, &[message])?;
+        let refused = self
+            .producer
+            .produce(&self.outcomes, partition, &[message])?;
         if !refused.is_empty() {
             return Ok(false);
         }
@@ -295,7 +306,10 @@ impl Mover {
             outcomes: producer.topic(&config.topics.outcomes)?,
             outcome_partitions,
             // Workers begin at different partitions, so that a few of them fill all.
-            turn: ((std::process::id() % outcome_partitions.unsigned_abs()) as i32, 0),
+            turn: (
+                (std::process::id() % outcome_partitions.unsigned_abs()) as i32,
+                0,
+            ),
             dlq: producer.topic(&config.topics.dlq)?,
             jobs_topic: config.topics.jobs.clone(),
             group: config.membership.group.clone(),
@@ -347,7 +361,8 @@ impl Mover {
             if self.threads.iter().any(JoinHandle::is_finished) {
                 return Err(Error::Thread("it died".to_owned()));
             }
-            let full = !self.waiting.is_empty() || self.hands.lock().outbox.bytes() >= MAX_OUTBOX_BYTES;
+            let full =
+                !self.waiting.is_empty() || self.hands.lock().outbox.bytes() >= MAX_OUTBOX_BYTES;
             if full {
                 // The compute threads are busy: wait for what they finish, and go on polling.
                 if let Ok(finished) = self.finished.recv_timeout(BUSY_WAIT) {
@@ -414,7 +429,10 @@ impl Mover {
         let mut leases = Leases::new();
         for record in records.iter() {
             // Records of a partition that was just revoked have no lease and are skipped.
-            if hands.tracker.take(record.partition, record.offset).is_some()
+            if hands
+                .tracker
+                .take(record.partition, record.offset)
+                .is_some()
                 && let Some(lease) = hands.leases.get(&record.partition)
             {
                 leases

@@ -1,0 +1,218 @@
+//! `rollcall` as a newcomer starts it: nothing named, nothing installed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::processes::{
+    Finished, Running, assert_reconciled, assert_same, children, data_set, finish, folder,
+    is_alive, local, report, rollcall, signal, wait_until,
+};
+
+const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+
+fn run(out: &Path, data_set: &Path, options: &[&str]) -> Command {
+    let mut command = rollcall();
+    command.arg("run").arg(data_set).args(options);
+    command.args(["--timeout", "60s", "--out"]).arg(out);
+    command
+}
+
+#[track_caller]
+fn complete(data_set: &Path, options: &[&str]) -> Value {
+    let folder = folder();
+    finish(run(folder.path(), data_set, options)).expect_code(0);
+    let report = report(folder.path());
+    assert_eq!(report["status"], "complete");
+    assert_reconciled(&report);
+    report
+}
+
+#[test]
+fn plain_rollcall_generates_runs_and_reports() {
+    let folder = folder();
+    let mut command = rollcall();
+    command
+        .args(["--rows", "30000", "--out"])
+        .arg(folder.path());
+    let Finished { stdout, stderr, .. } = finish(command).expect_code(0);
+    assert!(
+        stdout.contains("30,000 read, 30,000 accepted, 0 rejected"),
+        "{stdout}"
+    );
+    assert!(stdout.contains("on the in-process broker"), "{stdout}");
+    assert!(stderr.contains("generating 30,000 rows"), "{stderr}");
+    let report = report(folder.path());
+    assert_reconciled(&report);
+    let data_set = folder.path().join("covid-tests.csv");
+    assert_same(&report, &local(&data_set, &[]));
+    // The file's digest is the report's, and its lines are as many as its groups.
+    let series = fs::read_to_string(folder.path().join("series.csv")).expect("a series");
+    assert_eq!(
+        series.lines().count() as u64 - 1,
+        report["series"]["rows"].as_u64().unwrap()
+    );
+    assert_eq!(report["files"][0]["bytes"], series.len());
+}
+
+#[test]
+fn every_grain_and_any_labels_agree_with_the_local_engine() {
+    let data_set = data_set(&FEW_JOBS);
+    let cases: [&[&str]; 5] = [
+        &["--every", "hour"],
+        &["--every", "week", "--by", "country", "--by", "result"],
+        &["--every", "month", "--by", "city"],
+        &["--every", "day", "--by", ""],
+        &[
+            "--every",
+            "day",
+            "--positive",
+            "negative",
+            "--negative",
+            "positive",
+        ],
+    ];
+    for options in cases {
+        assert_same(&complete(&data_set, options), &local(&data_set, options));
+    }
+}
+
+/// A partition keeps 5 MiB: the run is many times that, and nothing may be dropped unread.
+#[test]
+fn a_run_far_larger_than_what_the_broker_keeps_is_complete() {
+    let data_set = data_set(&["--rows", "200000"]);
+    let options = [
+        "--partitions",
+        "1",
+        "--jobs-per-message",
+        "1",
+        "--workers",
+        "2",
+    ];
+    let report = complete(&data_set, &options);
+    let messages = report["manifest"]["messages"].as_u64().expect("a number");
+    assert!(messages > 150_000, "{messages}");
+    assert_same(&report, &local(&data_set, &[]));
+}
+
+#[test]
+fn a_worker_that_is_killed_is_started_again_and_no_job_is_lost() {
+    let data_set = data_set(&FEW_JOBS);
+    let folder = folder();
+    let options = ["--every", "day", "--workers", "2", "--simulate-work", "1ms"];
+    let mut running = Running::start(
+        run(folder.path(), &data_set, &options),
+        folder.path(),
+        "run",
+    );
+    let mut workers = Vec::new();
+    wait_until("two workers are there", || {
+        workers = children(running.id());
+        workers.len() == 2
+    });
+    signal(workers[0], "KILL");
+    wait_until("another one took its place", || {
+        let now = children(running.id());
+        now.len() == 2 && !now.contains(&workers[0])
+    });
+    // Mid-run: nothing is reported yet, so outcomes were missing.
+    assert!(running.is_running() && !folder.path().join("report.json").exists());
+    assert_eq!(running.wait().code(), Some(0), "{}", running.said());
+    assert!(
+        running.said().contains("worker died; starting it again"),
+        "{}",
+        running.said()
+    );
+    let report = report(folder.path());
+    assert_reconciled(&report);
+    assert_same(&report, &local(&data_set, &["--every", "day"]));
+}
+
+#[test]
+fn a_run_that_is_interrupted_ends_with_130_and_leaves_no_worker() {
+    let data_set = data_set(&FEW_JOBS);
+    let folder = folder();
+    let options = [
+        "--every",
+        "day",
+        "--workers",
+        "2",
+        "--simulate-work",
+        "50ms",
+    ];
+    let mut running = Running::start(
+        run(folder.path(), &data_set, &options),
+        folder.path(),
+        "run",
+    );
+    let mut workers = Vec::new();
+    wait_until("two workers are there", || {
+        workers = children(running.id());
+        workers.len() == 2
+    });
+    running.signal("INT");
+    assert_eq!(running.wait().code(), Some(130), "{}", running.said());
+    assert!(!workers.iter().any(|&worker| is_alive(worker)));
+    assert!(!folder.path().join("report.json").exists());
+}
+
+#[test]
+fn a_run_that_is_terminated_ends_with_143() {
+    let data_set = data_set(&FEW_JOBS);
+    let folder = folder();
+    let options = [
+        "--every",
+        "day",
+        "--workers",
+        "1",
+        "--simulate-work",
+        "50ms",
+    ];
+    let mut running = Running::start(
+        run(folder.path(), &data_set, &options),
+        folder.path(),
+        "run",
+    );
+    wait_until("a worker is there", || children(running.id()).len() == 1);
+    running.signal("TERM");
+    assert_eq!(running.wait().code(), Some(143), "{}", running.said());
+}
+
+#[test]
+fn the_real_worlds_columns_are_options_away() {
+    let folder = folder();
+    let data_set = folder.path().join("tests.csv");
+    // A date without an hour, other names, a third result, `None` for a missing value.
+    let rows = "test_date,corona_result,gender\n\
+        2020-04-30,negative,female\n\
+        2020-04-30,positive,None\n\
+        2020-04-30,other,male\n\
+        2020-03-11,positive,female\n";
+    fs::write(&data_set, rows).expect("it can be written");
+    let out = folder.path().join("out");
+    let options = [
+        "--by",
+        "gender",
+        "--every",
+        "day",
+        "--result",
+        "corona_result",
+    ];
+    let Finished { stdout, .. } = finish(run(&out, &data_set, &options)).expect_code(0);
+    assert!(stdout.contains("1 unknown_result"), "{stdout}");
+    let series = fs::read_to_string(out.join("series.csv")).expect("a series");
+    assert_eq!(
+        series,
+        "gender,date_day,tests,positive,rate\n\
+         None,2020-04-30,1,1,1\n\
+         female,2020-03-11,1,1,1\n\
+         female,2020-04-30,1,0,0\n"
+    );
+    let rejects = fs::read_to_string(out.join("rejects.csv")).expect("the rejects");
+    assert!(
+        rejects.contains(",3,unknown_result,2020-04-30,other,male"),
+        "{rejects}"
+    );
+}

@@ -1,0 +1,109 @@
+//! What a newcomer gets wrong first: each is one line that says what to do, and exit code 2.
+
+use std::fs;
+
+use crate::processes::{Finished, data_set, finish, folder, rollcall};
+
+#[track_caller]
+fn fails(arguments: &[&str], code: i32) -> String {
+    let folder = folder();
+    let mut command = rollcall();
+    command.current_dir(folder.path()).args(arguments);
+    let Finished { stderr, .. } = finish(command).expect_code(code);
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    stderr
+}
+
+#[test]
+fn a_data_set_that_is_not_there_is_named() {
+    let line = fails(&["run", "no-such.csv"], 2);
+    assert!(line.contains("cannot open no-such.csv"), "{line}");
+    let line = fails(
+        &[
+            "dispatcher",
+            "no-such.csv",
+            "--bootstrap-servers",
+            "127.0.0.1:1",
+        ],
+        2,
+    );
+    assert!(line.contains("cannot open no-such.csv"), "{line}");
+    let line = fails(&["run", "no-such.csv", "--engine", "local"], 2);
+    assert!(line.contains("cannot open no-such.csv"), "{line}");
+}
+
+#[test]
+fn a_column_that_is_not_there_is_named_with_the_nearest_one() {
+    let data_set = data_set(&["--rows", "1000"]);
+    let data_set = data_set.to_str().expect("a path");
+    let line = fails(&["run", data_set, "--by", "contry"], 2);
+    assert!(line.contains("did you mean country?"), "{line}");
+    assert!(line.contains("patient_name, city, country"), "{line}");
+    let line = fails(
+        &["run", data_set, "--result", "outcome", "--engine", "local"],
+        2,
+    );
+    assert!(line.contains("--result outcome"), "{line}");
+}
+
+#[test]
+fn a_data_set_without_a_row_to_count_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("empty.csv");
+    fs::write(&path, "country,test_date,result\nItaly,soon,positive\n").expect("written");
+    let line = fails(&["run", path.to_str().expect("a path")], 2);
+    assert!(line.contains("no row of"), "{line}");
+    assert!(line.contains("1 of 1 rows are rejected"), "{line}");
+}
+
+#[test]
+fn a_broker_that_never_comes_ends_with_5() {
+    let folder = folder();
+    for service in ["worker", "aggregator"] {
+        let mut command = rollcall();
+        command.current_dir(folder.path()).arg(service);
+        // Port 1 of loopback: nobody listens there.
+        command.args([
+            "--bootstrap-servers",
+            "127.0.0.1:1",
+            "--broker-timeout",
+            "1s",
+        ]);
+        let finished = finish(command).expect_code(5);
+        let line = "no broker answered at 127.0.0.1:1 within 1s";
+        assert!(finished.stderr.contains(line), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn services_want_to_be_told_where_the_broker_is() {
+    for service in ["worker", "aggregator"] {
+        let line = fails(&[service], 2);
+        assert!(line.contains("--bootstrap-servers"), "{line}");
+    }
+}
+
+#[test]
+fn what_the_guarantees_rest_on_cannot_be_set() {
+    let fixed = [
+        "worker",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+        "-X",
+        "enable.auto.commit=true",
+    ];
+    let line = fails(&fixed, 2);
+    assert!(
+        line.contains("rollcall sets this property itself"),
+        "{line}"
+    );
+    let unknown = [
+        "worker",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+        "-X",
+        "linger.mss=3",
+    ];
+    let line = fails(&unknown, 2);
+    assert!(line.contains("linger.mss"), "{line}");
+}
