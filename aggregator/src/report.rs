@@ -312,24 +312,10 @@ impl fmt::Display for Report {
             for (reason, rows) in &manifest.rejected {
                 line(f, "", &format!("{} {reason}", grouped(*rows)))?;
             }
-            let jobs = &self.jobs;
-            let mut text = format!("{} counted", grouped(jobs.counted));
-            for (amount, what) in [
-                (jobs.dead_lettered, "dead-lettered"),
-                (jobs.missing.unwrap_or(0), "missing"),
-            ] {
-                if amount > 0 {
-                    text.push_str(&format!(", {} {what}", grouped(amount)));
-                }
+            // The reference has no jobs.
+            if manifest.jobs > 0 {
+                line(f, "jobs", &self.jobs_line(manifest.messages))?;
             }
-            if manifest.messages > 0 {
-                text.push_str(&format!(" in {} messages", grouped(manifest.messages)));
-            }
-            if jobs.duplicates_dropped > 0 {
-                let dropped = grouped(jobs.duplicates_dropped);
-                text.push_str(&format!(", {dropped} duplicate outcomes dropped"));
-            }
-            line(f, "jobs", &text)?;
         }
         let rate = self
             .rate
@@ -365,6 +351,25 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    fn jobs_line(&self, messages: u64) -> String {
+        let jobs = &self.jobs;
+        let mut text = format!("{} counted", grouped(jobs.counted));
+        for (amount, what) in [
+            (jobs.dead_lettered, "dead-lettered"),
+            (jobs.missing.unwrap_or(0), "missing"),
+        ] {
+            if amount > 0 {
+                text.push_str(&format!(", {} {what}", grouped(amount)));
+            }
+        }
+        text.push_str(&format!(" in {} messages", grouped(messages)));
+        if jobs.duplicates_dropped > 0 {
+            let dropped = grouped(jobs.duplicates_dropped);
+            text.push_str(&format!(", {dropped} duplicate outcomes dropped"));
+        }
+        text
+    }
+
     fn fmt_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rates = [
             ("read", self.rates.rows_read_per_second, "rows/s"),

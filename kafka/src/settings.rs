@@ -93,6 +93,13 @@ const TUNED: &[Setting] = &[
     ),
     (
         CONSUMERS,
+        "queued.min.messages",
+        "4096",
+        "as above, for messages of one job, each of which takes more than its payload (default: \
+         100000 for each partition)",
+    ),
+    (
+        CONSUMERS,
         "fetch.max.bytes",
         "8388608",
         "as above, for one answer (default: 50 MiB)",

@@ -1,13 +1,17 @@
 //! Progress that the threads which move data report by adding to a counter, a batch at a time,
 //! and that one thread shows: as bars on a terminal, as a line every few seconds elsewhere.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState,
+    ProgressStyle,
+};
 
 /// How often the bars are drawn again.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -187,6 +191,9 @@ fn draw_bars(progress: &Progress, ended: &Ended) {
                 bar.set_length(total);
             }
             bar.set_position(stage.done());
+            if stage.is_complete() && !bar.is_finished() {
+                bar.finish();
+            }
         }
         if over {
             for (_, bar) in &drawn {
@@ -198,16 +205,29 @@ fn draw_bars(progress: &Progress, ended: &Ended) {
 }
 
 fn bar(stage: &Stage) -> ProgressBar {
-    let template = if stage.unit == "bytes" {
-        "{prefix:>9} {wide_bar} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {eta:>4}"
+    let in_bytes = stage.unit == "bytes";
+    let template = if in_bytes {
+        "{prefix:>9} {wide_bar} {bytes:>10}/{total_bytes:10} {rate:>14} {eta:>4}"
     } else {
-        "{prefix:>9} {wide_bar} {human_pos:>10}/{human_len:10} {per_sec:>12} {eta:>4}"
+        "{prefix:>9} {wide_bar} {human_pos:>10}/{human_len:10} {rate:>14} {eta:>4}"
     };
-    let style =
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::no_length().with_style(style);
-    bar.set_prefix(stage.name);
-    bar
+    let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let per_second = state.per_sec() as u64;
+        // A formatter has nowhere to report an error to.
+        let _ = match (state.is_finished(), in_bytes) {
+            // Of a stage that is over only the time would go on.
+            (true, _) => Ok(()),
+            (false, true) => write!(out, "{}/s", HumanBytes(per_second)),
+            (false, false) => write!(out, "{}/s", HumanCount(per_second)),
+        };
+    };
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", rate);
+    // Hidden until it is one of several: a bar that draws itself leaves a line behind.
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+        .with_style(style)
+        .with_prefix(stage.name)
 }
 
 fn write_lines(progress: &Progress, ended: &Ended) {
