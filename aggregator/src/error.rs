@@ -63,12 +63,8 @@ impl Ending for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::NoRun { .. } => Exit::Incomplete,
-            Self::Kafka(
-                kafka::Error::NoBootstrapServers
-                | kafka::Error::FixedProperty { .. }
-                | kafka::Error::Property { .. },
-            ) => Exit::Usage,
-            Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_usage() => Exit::Usage,
+            Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Aborted { .. } | Self::Numbering { .. } | Self::Write { .. } | Self::Kafka(_) => {
                 Exit::Failure

@@ -142,13 +142,9 @@ impl Ending for Error {
             | Self::EmptyLabelColumn
             | Self::SameResults(_)
             | Self::NoAcceptedRow { .. }
-            | Self::RunExists(_)
-            | Self::Kafka(
-                kafka::Error::NoBootstrapServers
-                | kafka::Error::FixedProperty { .. }
-                | kafka::Error::Property { .. },
-            ) => Exit::Usage,
-            Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
+            | Self::RunExists(_) => Exit::Usage,
+            Self::Kafka(error) if error.is_usage() => Exit::Usage,
+            Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::TooManyRejects { .. }
             | Self::WriteRejects { .. }

@@ -137,6 +137,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the options are wrong, and not the cluster.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::NoBootstrapServers | Self::FixedProperty { .. } | Self::Property { .. }
+        )
+    }
+
+    /// Whether no broker answered at all.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
     pub(crate) fn client(action: &'static str) -> impl FnOnce(KafkaError) -> Self {
         move |source| Self::Client { action, source }
     }

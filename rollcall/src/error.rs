@@ -59,12 +59,8 @@ impl Ending for Error {
             Self::Datagen(error) => error.exit(),
             Self::Dispatcher(error) => error.exit(),
             Self::Aggregator(error) => error.exit(),
-            Self::Kafka(
-                kafka::Error::NoBootstrapServers
-                | kafka::Error::FixedProperty { .. }
-                | kafka::Error::Property { .. },
-            ) => Exit::Usage,
-            Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_usage() => Exit::Usage,
+            Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(_)
             | Self::StartWorker(_)
             | Self::DyingWorker { .. }

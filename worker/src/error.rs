@@ -17,12 +17,8 @@ pub enum Error {
 impl Ending for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Kafka(
-                kafka::Error::NoBootstrapServers
-                | kafka::Error::FixedProperty { .. }
-                | kafka::Error::Property { .. },
-            ) => Exit::Usage,
-            Self::Kafka(kafka::Error::Unreachable { .. }) => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_usage() => Exit::Usage,
+            Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(_) | Self::Thread(_) => Exit::Failure,
         }
     }
