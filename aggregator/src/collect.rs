@@ -96,7 +96,10 @@ pub fn collect(
         if !known || looked_at_runs.elapsed() >= RUNS_LOOK {
             looked_at_runs = Instant::now();
             for event in runs.read(Duration::ZERO)? {
-                quiet.end();
+                // Other runs come and go; that is no progress of this one.
+                if *event.run_id() == opened.run_id {
+                    quiet.end();
+                }
                 run.hear(event);
             }
             for manifest in run.manifests.drain(..) {
@@ -250,7 +253,6 @@ fn find_run(
     let mut aborted_unopened = None;
     loop {
         for event in runs.read(LOOK)? {
-            quiet.end();
             match (&config.run, event) {
                 (RunChoice::Latest, RunEvent::Opened(opened)) => {
                     chosen = Some(ChosenRun::new(opened));
@@ -277,6 +279,7 @@ fn find_run(
         }
         if runs.is_caught_up() {
             if let Some(chosen) = chosen {
+                quiet.end();
                 return Ok(chosen);
             }
             if let Some(error) = aborted_unopened {

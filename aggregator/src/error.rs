@@ -41,6 +41,19 @@ pub enum Error {
         version: u32,
     },
 
+    /// The output folder cannot be had or written to.
+    #[error("--out {}: cannot write to this folder", path.display())]
+    OutputFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Say(#[source] io::Error),
+
     /// An output cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -63,12 +76,15 @@ impl Ending for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::NoRun { .. } => Exit::Incomplete,
+            Self::OutputFolder { .. } => Exit::Usage,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
-            Self::Aborted { .. } | Self::Numbering { .. } | Self::Write { .. } | Self::Kafka(_) => {
-                Exit::Failure
-            }
+            Self::Aborted { .. }
+            | Self::Numbering { .. }
+            | Self::Say(_)
+            | Self::Write { .. }
+            | Self::Kafka(_) => Exit::Failure,
         }
     }
 }

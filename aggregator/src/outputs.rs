@@ -12,6 +12,9 @@ use tempfile::NamedTempFile;
 use crate::error::Error;
 use crate::series_csv::hexadecimal;
 
+/// The name of the report in the output folder.
+pub const REPORT_JSON: &str = "report.json";
+
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutputFile {
@@ -30,15 +33,22 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// The folder, made if it is not there.
+    /// The folder, made if it is not there. A report of an earlier run is removed: should this one
+    /// fail, nobody must take that for its result.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be made, or nothing can be written to it.
     pub fn new(folder: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(folder).map_err(|source| Error::Write {
+        let unusable = |source| Error::OutputFolder {
             path: folder.to_owned(),
             source,
-        })?;
+        };
+        fs::create_dir_all(folder).map_err(unusable)?;
+        tempfile::tempfile_in(folder).map_err(unusable)?;
+        match fs::remove_file(folder.join(REPORT_JSON)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+            _ => {}
+        }
         Ok(Self {
             folder: folder.to_owned(),
         })

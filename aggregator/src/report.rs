@@ -427,7 +427,12 @@ impl Report {
                 .take(SHOWN)
                 .map(u64::to_string)
                 .collect();
-            writeln!(f, "  missing: jobs {}, …", shown.join(", "))?;
+            let more = if self.missing.len() > SHOWN {
+                ", …"
+            } else {
+                ""
+            };
+            writeln!(f, "  missing: jobs {}{more}", shown.join(", "))?;
         }
         for conflict in self.conflicts.iter().take(SHOWN) {
             writeln!(f, "  conflict: {conflict}")?;

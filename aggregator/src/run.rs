@@ -3,21 +3,18 @@
 use std::time::Instant;
 
 use pipeline::Series;
-use service::{Exit, Progress, Shutdown};
+use service::{Exit, Progress, Shutdown, say};
 use tracing::info;
 
 use crate::args::{Args, Config};
 use crate::collect::{Collected, collect};
 use crate::error::Error;
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, REPORT_JSON};
 use crate::report::Report;
 use crate::series_csv;
 
 /// The name of the series in the output folder.
 pub const SERIES_CSV: &str = "series.csv";
-
-/// The name of the report in the output folder.
-pub const REPORT_JSON: &str = "report.json";
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -31,7 +28,7 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let report = run(&config, shutdown, &progress)?;
     drop(shown);
     if !args.log.quiet {
-        print!("{report}");
+        say(&report).map_err(Error::Say)?;
     }
     Ok(report.exit())
 }

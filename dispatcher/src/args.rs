@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::TypedValueParser;
-use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec};
+use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::{Grain, Grouping, RunId};
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
@@ -43,9 +43,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub wait_for_workers: usize,
 
-    /// The workers' consumer group, for --wait-for-workers
-    #[arg(long, value_name = "GROUP", default_value = "rollcall.worker")]
-    pub group: String,
+    /// The workers' consumer group, for --wait-for-workers [default: PREFIX.worker]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
 
     /// Where rejected rows are written, if there are any [default: rejects-RUN_ID.csv]
     #[arg(long, value_name = "FILE")]
@@ -142,11 +142,10 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 pub struct UncommittedLimit {
     /// The group whose commits count.
     pub group: String,
-    /// Bytes for each partition of the jobs topic.
-    pub bytes_per_partition: usize,
-    /// Jobs whose outcomes are not collected yet; what is collected is told by
+    /// Bytes for each partition of the jobs topic that are not committed, and for each of the
+    /// outcomes topic that are not collected; what is collected is told by
     /// [`service::Progress::collected`].
-    pub uncollected_jobs: u64,
+    pub bytes_per_partition: usize,
 }
 
 /// A checked configuration of a dispatcher.
@@ -191,6 +190,12 @@ impl GroupingArgs {
             columns if columns.iter().any(String::is_empty) => return Err(Error::EmptyLabelColumn),
             columns => columns.to_vec(),
         };
+        let columns = [self.every.column(), "tests", "positive", "rate"];
+        for (position, name) in label_columns.iter().enumerate() {
+            if columns.contains(&name.as_str()) || label_columns[..position].contains(name) {
+                return Err(Error::LabelColumnTaken(name.clone()));
+            }
+        }
         if self.positive == self.negative {
             return Err(Error::SameResults(self.positive.clone()));
         }
@@ -224,8 +229,10 @@ impl Args {
     /// When no broker is named, or options contradict each other.
     pub fn config(&self) -> Result<Config, Error> {
         let run_id = self.run_id.clone().unwrap_or_else(RunId::fresh);
+        let group = self.group.clone();
+        let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
         let wait_for_workers =
-            (self.wait_for_workers > 0).then(|| (self.wait_for_workers, self.group.clone()));
+            (self.wait_for_workers > 0).then_some((self.wait_for_workers, group));
         Ok(Config {
             data_set: self.data_set.clone(),
             grouping: self.grouping.grouping()?,

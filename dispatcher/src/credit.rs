@@ -20,13 +20,18 @@ pub struct Credit {
     windows: Vec<Window>,
     limit_bytes: usize,
     published_jobs: u64,
-    limit_jobs: u64,
+    /// What an outcome takes on its topic, at most, as far as the jobs so far tell: an outcome says
+    /// its job's labels again and names run and worker.
+    outcome_bytes: u64,
 }
 
+/// What an outcome takes beyond what its job has taken.
+const OUTCOME_OVERHEAD_BYTES: u64 = 100;
+
 impl Credit {
-    /// Full credit: `limit_bytes` for each partition, whose next messages have these offsets, and
-    /// `limit_jobs` that may be published and have no collected outcome.
-    pub fn new(start_offsets: &[i64], limit_bytes: usize, limit_jobs: u64) -> Self {
+    /// Full credit: `limit_bytes` for each partition, whose next messages have these offsets. The
+    /// outcomes topic has as many partitions, and the same limit for each.
+    pub fn new(start_offsets: &[i64], limit_bytes: usize) -> Self {
         let windows = start_offsets.iter().map(|&offset| Window {
             offset,
             sizes: VecDeque::new(),
@@ -36,14 +41,15 @@ impl Credit {
             windows: windows.collect(),
             limit_bytes,
             published_jobs: 0,
-            limit_jobs,
+            outcome_bytes: 0,
         }
     }
 
     /// Whether a partition may be sent more, when so many jobs have a collected outcome.
     pub fn allows(&self, partition: usize, collected_jobs: u64) -> bool {
         let uncollected = self.published_jobs.saturating_sub(collected_jobs);
-        uncollected < self.limit_jobs
+        let limit = (self.limit_bytes * self.windows.len()) as u64;
+        uncollected.saturating_mul(self.outcome_bytes) < limit
             && self
                 .windows
                 .get(partition)
@@ -53,6 +59,9 @@ impl Credit {
     /// A message was sent to a partition.
     pub fn sent(&mut self, partition: usize, bytes: usize, jobs: u64) {
         self.published_jobs += jobs;
+        let job_bytes = (bytes as u64).div_ceil(jobs.max(1));
+        let outcome_bytes = job_bytes + OUTCOME_OVERHEAD_BYTES;
+        self.outcome_bytes = self.outcome_bytes.max(outcome_bytes);
         if let Some(window) = self.windows.get_mut(partition) {
             window.sizes.push_back(bytes);
             window.bytes += bytes;
@@ -79,29 +88,31 @@ mod tests {
 
     #[test]
     fn a_partition_waits_until_the_group_has_committed_what_it_was_sent() {
-        let mut credit = Credit::new(&[10, 0], 100, 1_000);
+        let mut credit = Credit::new(&[10, 0], 100_000);
         for _ in 0..3 {
-            assert!(credit.allows(0, 0));
-            credit.sent(0, 40, 1);
+            assert!(credit.allows(0, 3_000));
+            credit.sent(0, 40_000, 1_000);
         }
-        assert!(!credit.allows(0, 0));
-        assert!(credit.allows(1, 0));
+        assert!(!credit.allows(0, 3_000));
+        assert!(credit.allows(1, 3_000));
         credit.committed(&[10, 5]);
-        assert!(!credit.allows(0, 0));
+        assert!(!credit.allows(0, 3_000));
         credit.committed(&[11, 0]);
-        assert!(credit.allows(0, 0));
+        assert!(credit.allows(0, 3_000));
         // More than was sent can be committed only by another dispatcher's messages.
         credit.committed(&[99, 0]);
-        assert!(credit.allows(0, 0));
+        assert!(credit.allows(0, 3_000));
     }
 
     #[test]
     fn outcomes_that_nobody_collects_use_up_the_credit_too() {
-        let mut credit = Credit::new(&[0], 1_000, 5);
-        credit.sent(0, 1, 4);
+        // An outcome takes 110 bytes here, so nine of them are too many.
+        let mut credit = Credit::new(&[0], 1_000);
+        credit.sent(0, 40, 4);
         assert!(credit.allows(0, 0));
-        credit.sent(0, 1, 4);
-        assert!(!credit.allows(0, 3));
-        assert!(credit.allows(0, 4));
+        credit.sent(0, 50, 5);
+        credit.sent(0, 10, 1);
+        assert!(!credit.allows(0, 0));
+        assert!(credit.allows(0, 1));
     }
 }

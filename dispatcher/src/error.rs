@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use pipeline::RunId;
 use service::{Ending, Exit, Signal};
 
+use crate::rejects::ShownReject;
+
 /// An error that ends a dispatcher.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -64,6 +66,12 @@ pub enum Error {
     #[error("--by '' groups by time alone; it cannot stand beside other columns")]
     EmptyLabelColumn,
 
+    /// A label column whose name another column of the series has.
+    #[error(
+        "--by {0}: the series has another column of this name already; rename it in the data set"
+    )]
+    LabelColumnTaken(String),
+
     /// A positive result that is also a negative one.
     #[error("--positive and --negative are both {0:?}")]
     SameResults(String),
@@ -84,12 +92,15 @@ pub enum Error {
     },
 
     /// More rows were rejected than the user allows.
-    #[error("more than {limit} rows are rejected, the first of them {}", shown.join("; "))]
+    #[error(
+        "more than {limit} rows are rejected, the first of them {}",
+        joined(shown)
+    )]
     TooManyRejects {
         /// How many are allowed.
         limit: u64,
         /// The first few.
-        shown: Vec<String>,
+        shown: Vec<ShownReject>,
     },
 
     /// The rejects file cannot be written.
@@ -101,12 +112,16 @@ pub enum Error {
         source: csv::Error,
     },
 
+    /// The rejected rows would overwrite what they are read from.
+    #[error("{} is the data set itself: choose another file for the rejects", _0.display())]
+    RejectsOverDataSet(PathBuf),
+
     /// Another run of this name is on the cluster.
     #[error("run {0} exists already: choose another --run-id, or none for a fresh one")]
     RunExists(RunId),
 
     /// Fewer workers than were asked for joined the group in time.
-    #[error("only {joined} of {wanted} workers joined group {group} within {}", humantime::format_duration(*.waited))]
+    #[error("only {joined} of {wanted} workers joined group {group} within {} (--broker-timeout)", humantime::format_duration(*.waited))]
     TooFewWorkers {
         /// Members of the group.
         joined: usize,
@@ -122,6 +137,10 @@ pub enum Error {
     #[error("stopped by {0} before all jobs were dispatched")]
     Stopped(Signal),
 
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Say(#[source] io::Error),
+
     /// The cluster.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
@@ -129,6 +148,30 @@ pub enum Error {
     /// A thread could not be started, or died.
     #[error("thread: {0}")]
     Thread(String),
+}
+
+fn joined(shown: &[ShownReject]) -> String {
+    let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    shown.join("; ")
+}
+
+impl Error {
+    /// The error as everybody on the cluster may read it: without the fields of any row.
+    pub fn without_rows(&self) -> String {
+        match self {
+            Self::TooManyRejects { limit, shown } => {
+                let shown: Vec<String> = shown
+                    .iter()
+                    .map(|reject| format!("record {}: {}", reject.number, reject.reason))
+                    .collect();
+                format!(
+                    "more than {limit} rows are rejected, the first of them {}",
+                    shown.join("; ")
+                )
+            }
+            other => other.to_string(),
+        }
+    }
 }
 
 impl Ending for Error {
@@ -140,8 +183,10 @@ impl Ending for Error {
             | Self::MissingColumn { .. }
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
+            | Self::LabelColumnTaken(_)
             | Self::SameResults(_)
             | Self::NoAcceptedRow { .. }
+            | Self::RejectsOverDataSet(_)
             | Self::RunExists(_) => Exit::Usage,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
@@ -149,6 +194,7 @@ impl Ending for Error {
             Self::TooManyRejects { .. }
             | Self::WriteRejects { .. }
             | Self::TooFewWorkers { .. }
+            | Self::Say(_)
             | Self::Kafka(_)
             | Self::Thread(_) => Exit::Failure,
         }

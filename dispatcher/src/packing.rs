@@ -9,13 +9,9 @@ use std::time::Duration;
 /// Messages are not filled further: beyond 64 KiB nothing is gained (measured).
 const MAX_MESSAGE_BYTES: u64 = 64 * 1024;
 
-/// So many messages for each partition are left, where there are jobs enough, so that the work
-/// spreads over workers.
+/// So many messages for each partition are left, where there are jobs enough, and sent in as many
+/// turns, so that the work spreads evenly over partitions and so over workers.
 const MESSAGES_PER_PARTITION: u64 = 16;
-
-/// A partition's share of a run is sent in so many turns, where it is small, so that no worker waits
-/// for the first job of its partitions until all others have theirs.
-const TURNS_PER_PARTITION: u64 = 4;
 
 /// A turn is at most so many messages or bytes: one call to the producer.
 const MAX_TURN_MESSAGES: usize = 256;
@@ -106,7 +102,8 @@ impl TurnLimit {
     /// The limit for a run of so many jobs.
     pub fn new(jobs: u64, partitions: usize) -> Self {
         Self {
-            max_jobs: jobs / (TURNS_PER_PARTITION * partitions.max(1) as u64),
+            // A message of a little less than the share is a turn, not the first half of one.
+            max_jobs: jobs * 3 / 4 / (MESSAGES_PER_PARTITION * partitions.max(1) as u64),
         }
     }
 
@@ -122,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_small_run_reaches_every_partition_and_a_large_one_sends_full_turns() {
-        let small = TurnLimit::new(960, 24);
+        // 5,120 jobs are 13 for each of 16 turns of 24 partitions.
+        let small = TurnLimit::new(5_120, 24);
         assert!(!small.is_reached(9, 9, 900));
         assert!(small.is_reached(10, 10, 1_000));
         assert!(TurnLimit::new(3, 24).is_reached(1, 1, 50));

@@ -18,6 +18,9 @@ use crate::packing::{Packing, TurnLimit};
 /// How long to wait where there is nothing to do but wait.
 const STEP: Duration = Duration::from_micros(500);
 
+/// The same for credit, which costs a request to ask for.
+const CREDIT_STEP: Duration = Duration::from_millis(4);
+
 /// A broker that acknowledges nothing for so long is worth a line.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -77,13 +80,10 @@ pub fn publish(
     let packing = publisher.target.packing;
     let mut encoder = JobBatchEncoder::new(run_id);
     let mut hasher = JobSetHasher::new();
-    let mut packed_bytes = 0;
     for job in jobs.jobs() {
         hasher.update(job.index, job.key, job.part, job.rows());
         encoder.push(&job);
-        packed_bytes += bytes_in_message(job.rows());
-        if packing.is_full(encoder.jobs_count() as u64, packed_bytes) {
-            packed_bytes = 0;
+        if packing.is_full(encoder.jobs_count() as u64, encoder.bytes_bound() as u64) {
             publisher.add(&mut encoder)?;
         }
     }
@@ -179,7 +179,7 @@ impl Publisher<'_> {
                 break;
             }
             // The producer's queue is full: its bound is the back-pressure.
-            self.pause()?;
+            self.pause(STEP)?;
         }
         drop(left);
         self.turn = turn;
@@ -207,7 +207,7 @@ impl Publisher<'_> {
             }
             credit.committed(&group.committed()?);
             self.hear_deliveries()?;
-            self.pause()?;
+            self.pause(CREDIT_STEP)?;
         }
     }
 
@@ -239,12 +239,12 @@ impl Publisher<'_> {
                 // What was reported between the two looks.
                 return self.hear_deliveries();
             }
-            self.pause()?;
+            self.pause(STEP)?;
         }
     }
 
     /// Waits a little, unless it is to stop.
-    fn pause(&mut self) -> Result<(), Error> {
+    fn pause(&mut self, step: Duration) -> Result<(), Error> {
         if let Some(signal) = self.shutdown.requested() {
             return Err(Error::Stopped(signal));
         }
@@ -256,7 +256,7 @@ impl Publisher<'_> {
             );
             self.last_delivery = Instant::now();
         }
-        thread::sleep(STEP);
+        thread::sleep(step);
         Ok(())
     }
 }

@@ -62,7 +62,29 @@ pub struct Rejects {
     counts: BTreeMap<Reason, u64>,
     total: u64,
     limit: Option<u64>,
-    shown: Vec<String>,
+    shown: Vec<ShownReject>,
+}
+
+/// A rejected row as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownReject {
+    /// Its record number.
+    pub number: u64,
+    /// Why it was rejected.
+    pub reason: Reason,
+    /// Its fields, which may name a person: they are shown to whoever has the data set, and nobody
+    /// else.
+    pub fields: String,
+}
+
+impl fmt::Display for ShownReject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "record {}: {}: {}",
+            self.number, self.reason, self.fields
+        )
+    }
 }
 
 impl Rejects {
@@ -89,8 +111,11 @@ impl Rejects {
         self.total += 1;
         if self.shown.len() < SHOWN {
             let fields: Vec<_> = row.iter().map(String::from_utf8_lossy).collect();
-            self.shown
-                .push(format!("record {number}: {reason}: {}", fields.join(",")));
+            self.shown.push(ShownReject {
+                number,
+                reason,
+                fields: fields.join(","),
+            });
         }
         self.write(number, reason, row)
             .map_err(|source| Error::WriteRejects {

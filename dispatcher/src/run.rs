@@ -10,7 +10,7 @@ use kafka::{
 };
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Manifest, RunAborted, RunEvent, RunOpened};
-use service::{Exit, Progress, Shutdown};
+use service::{Exit, Progress, Shutdown, say};
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
@@ -70,7 +70,7 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let dispatched = run(&config, shutdown, &progress)?;
     drop(shown);
     if !args.log.quiet {
-        println!("{dispatched}");
+        say(&format_args!("{dispatched}\n")).map_err(Error::Say)?;
     }
     Ok(Exit::Complete)
 }
@@ -78,10 +78,13 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
 /// Dispatches a data set.
 ///
 /// # Errors
-/// When the data set cannot be read, the broker cannot be used, or it was stopped. A run that
-/// somebody may wait for is then told to be aborted, unless it was stopped by a signal: then it is
-/// to be dispatched again.
+/// When the data set cannot be read, the broker cannot be used, or it was stopped. Whoever waits for
+/// the run is then told that it is aborted.
 pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<Dispatched, Error> {
+    let rejects = config.rejects.canonicalize().ok();
+    if rejects.is_some() && rejects == config.data_set.canonicalize().ok() {
+        return Err(Error::RejectsOverDataSet(config.rejects.clone()));
+    }
     // A data set that cannot be read is told at once, whatever the broker does.
     let source = match Source::open(&config.data_set, &config.grouping, &progress.read) {
         Ok(source) => source,
@@ -190,14 +193,11 @@ impl Broker {
 
     /// Tells whoever waits for the run that it will not come, and hands the error on.
     fn abort(&self, config: &Config, error: Error) -> Error {
-        if matches!(error, Error::Stopped(_) | Error::RunExists(_)) {
+        // That run is another dispatcher's.
+        if matches!(error, Error::RunExists(_)) {
             return error;
         }
-        let event = RunEvent::Aborted(RunAborted {
-            run_id: config.run_id.clone(),
-            reason: error.to_string(),
-        });
-        if let Err(untold) = publish_run_event(&self.producer, &self.runs, &event, ABORT_PATIENCE) {
+        if let Err(untold) = publish_abort(config, &self.producer, &self.runs, &error) {
             warn!(error = %untold, "cannot tell that the run is aborted");
         }
         error
@@ -229,10 +229,32 @@ fn abort_by_name(config: &Config, error: Error) -> Error {
     if config.cluster.wait_until_reachable(&over).is_err() {
         return error;
     }
-    match Broker::prepare(config, &Shutdown::new()) {
-        Ok(broker) => broker.abort(config, error),
-        Err(_) => error,
+    // Topics are not made for that: without them nobody waits.
+    let topic = &config.topics.runs;
+    let Ok(Some(_)) = topics::partition_count(&config.cluster, topic) else {
+        return error;
+    };
+    let told = BatchProducer::new(&config.cluster).and_then(|mut producer| {
+        let topic = producer.topic(topic)?;
+        publish_abort(config, &producer, &topic, &error)
+    });
+    if let Err(untold) = told {
+        warn!(error = %untold, "cannot tell that the run is aborted");
     }
+    error
+}
+
+fn publish_abort(
+    config: &Config,
+    producer: &BatchProducer,
+    runs: &Topic,
+    error: &Error,
+) -> Result<(), kafka::Error> {
+    let event = RunEvent::Aborted(RunAborted {
+        run_id: config.run_id.clone(),
+        reason: error.without_rows(),
+    });
+    publish_run_event(producer, runs, &event, ABORT_PATIENCE)
 }
 
 /// A run is opened once: a name that is taken is refused.
@@ -241,7 +263,8 @@ fn refuse_existing(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
     let mut reader = RunsReader::start(&config.cluster, &config.topics.runs)?;
     while !reader.is_caught_up() {
         for event in reader.read(STEP)? {
-            if *event.run_id() == config.run_id {
+            // A run that was aborted before it was opened has left nothing behind.
+            if matches!(&event, RunEvent::Opened(opened) if opened.run_id == config.run_id) {
                 return Err(Error::RunExists(config.run_id.clone()));
             }
         }
@@ -286,11 +309,7 @@ fn dispatch(
     let credit = match &config.uncommitted_limit {
         None => None,
         Some(limit) => Some((
-            Credit::new(
-                &broker.jobs_start_offsets,
-                limit.bytes_per_partition,
-                limit.uncollected_jobs,
-            ),
+            Credit::new(&broker.jobs_start_offsets, limit.bytes_per_partition),
             GroupOffsets::new(
                 &config.cluster,
                 &limit.group,

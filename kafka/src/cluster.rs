@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tracing::{debug, error, info, trace, warn};
 
-use crate::args::BrokerArgs;
+use crate::args::{BrokerArgs, PROPERTIES_VARIABLE, parse_properties};
 use crate::error::Error;
 use crate::settings::{self, Role};
 
@@ -52,10 +52,18 @@ impl Cluster {
             .as_deref()
             .filter(|servers| !servers.trim().is_empty())
             .ok_or(Error::NoBootstrapServers)?;
-        settings::check_overrides(&args.properties)?;
+        let mut properties =
+            parse_properties(&args.properties_text).map_err(|reason| Error::Property {
+                key: PROPERTIES_VARIABLE.to_owned(),
+                value: "…".to_owned(),
+                reason,
+            })?;
+        properties.extend(args.properties.iter().cloned());
+        settings::check_overrides(&properties)?;
+        settings::check_properties(bootstrap_servers, &properties)?;
         Ok(Self {
             bootstrap_servers: bootstrap_servers.into(),
-            properties: args.properties.clone().into(),
+            properties: properties.into(),
             client_id: client_id.into(),
             broker_timeout: args.broker_timeout,
             inquirer: Arc::default(),

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
@@ -229,8 +230,15 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         {
             match self.consumer.poll(Duration::ZERO) {
                 None => {}
-                // Partitions are forwarded before they are assigned, so no record comes here.
-                Some(Ok(_)) => debug_assert!(false, "a record on the consumer's own queue"),
+                // Partitions are forwarded before they are assigned, so no record comes here. If
+                // one did and were passed over, a later offset would be committed past it.
+                Some(Ok(record)) => {
+                    return Err(Error::Consume {
+                        topic: self.topic.clone(),
+                        partition: record.partition(),
+                        code: RDKafkaErrorCode::BadMessage,
+                    });
+                }
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                     return Err(Error::Client {
                         action: "stay a member of the group",

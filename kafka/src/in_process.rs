@@ -17,8 +17,9 @@ use crate::topics::TopicNames;
 pub const RETAINED_BYTES: usize = 5 * 1024 * 1024;
 
 /// The group's session time-out to use with this broker, and only with it: each later join or
-/// leave waits for it, less one second.
-pub const SESSION_TIMEOUT_MS: u32 = 1_200;
+/// leave waits for it, less one second. Shorter ones risk that a member which is starved of CPU for
+/// so long joins again while its first request still waits, at which the mock cluster aborts.
+pub const SESSION_TIMEOUT_MS: u32 = 2_000;
 
 /// At 0 a second member would wait for the session time-out; the default is 3 s.
 const INITIAL_REBALANCE_DELAY_MS: i32 = 100;

@@ -29,4 +29,4 @@ pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
 pub use reader::Reader;
 pub use record::{Record, RecordBatch};
 pub use runs::{RunsReader, publish_run_event};
-pub use topics::{TopicNames, TopicSpec};
+pub use topics::{TopicNames, TopicSpec, default_group};

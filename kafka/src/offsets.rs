@@ -75,6 +75,9 @@ fn is_passing(error: &Error) -> bool {
         Some(
             RDKafkaErrorCode::NotLeaderForPartition
                 | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::UnknownLeaderEpoch
+                | RDKafkaErrorCode::FencedLeaderEpoch
+                | RDKafkaErrorCode::OffsetNotAvailable
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::CoordinatorLoadInProgress
                 | RDKafkaErrorCode::CoordinatorNotAvailable

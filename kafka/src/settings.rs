@@ -108,7 +108,7 @@ const TUNED: &[Setting] = &[
         &[Member],
         "session.timeout.ms",
         "6000",
-        "the least that brokers allow: a killed worker's partitions are taken over after 6 s, not 45",
+        "the least that brokers allow by default: a killed worker's partitions are taken over after 6 s, not 45",
     ),
     (
         &[Member],
@@ -189,6 +189,19 @@ const FIXED: &[Setting] = &[
     ),
 ];
 
+/// Properties by which `-X` could get round the table or send a client elsewhere.
+const REFUSED: &[(&str, &str)] = &[
+    ("request.required.acks", "as acks"),
+    ("auto.commit.enable", "as enable.auto.commit"),
+    ("bootstrap.servers", "from --bootstrap-servers"),
+    ("metadata.broker.list", "from --bootstrap-servers"),
+    ("group.id", "from --group"),
+    ("group.instance.id", "from --group-instance-id"),
+    ("transactional.id", "where it uses transactions"),
+    ("enable.partition.eof", "where it needs to know the end"),
+    ("test.mock.num.brokers", "for its in-process broker"),
+];
+
 /// The producer has no such property; librdkafka warns when it is given one of the consumer's.
 fn applies(role: Role, key: &str) -> bool {
     key != "allow.auto.create.topics" || role == Member || role == Reader
@@ -197,6 +210,12 @@ fn applies(role: Role, key: &str) -> bool {
 /// Refuses properties of `-X` that the guarantees rest on.
 pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Error> {
     for (key, _) in overrides {
+        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == key) {
+            return Err(Error::FixedProperty {
+                key: key.clone(),
+                why,
+            });
+        }
         if let Some((.., why)) = FIXED.iter().find(|(_, fixed, ..)| fixed == key) {
             return Err(Error::FixedProperty {
                 key: key.clone(),
@@ -205,6 +224,41 @@ pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Erro
         }
     }
     Ok(())
+}
+
+/// Refuses properties that librdkafka does not take, before any client is made.
+pub(crate) fn check_properties(
+    bootstrap_servers: &str,
+    overrides: &[(String, String)],
+) -> Result<(), Error> {
+    for role in [Producer, Member, Reader, Admin] {
+        client_config(role, bootstrap_servers, "check", overrides)
+            .create_native_config()
+            .map_err(wrong_property)?;
+    }
+    Ok(())
+}
+
+fn wrong_property(error: KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, _, key, _) if is_secret(&key) => Error::Property {
+            key,
+            value: "…".to_owned(),
+            reason: "librdkafka does not take this value".to_owned(),
+        },
+        KafkaError::ClientConfig(_, reason, key, value) => Error::Property { key, value, reason },
+        source => Error::Client {
+            action: "create a client",
+            source,
+        },
+    }
+}
+
+/// Whether a property's value is nobody's business.
+fn is_secret(key: &str) -> bool {
+    ["password", "secret", "pem", "token", "key", "oauthbearer"]
+        .iter()
+        .any(|part| key.contains(part))
 }
 
 /// The configuration of a client.
@@ -234,13 +288,7 @@ where
     T: FromClientConfigAndContext<C>,
     C: rdkafka::ClientContext,
 {
-    T::from_config_and_context(config, context).map_err(|error| match error {
-        KafkaError::ClientConfig(_, reason, key, value) => Error::Property { key, value, reason },
-        source => Error::Client {
-            action: "create a client",
-            source,
-        },
-    })
+    T::from_config_and_context(config, context).map_err(wrong_property)
 }
 
 #[cfg(test)]
@@ -284,7 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn no_secret_is_in_an_error() {
+        let overrides = [("sasl.passwords".to_owned(), "hunter2".to_owned())];
+        let error = check_properties("127.0.0.1:1", &overrides).expect_err("no such property");
+        let text = format!("{error} {error:?}");
+        assert!(
+            text.contains("sasl.passwords") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn what_the_guarantees_rest_on_is_refused_and_a_typing_error_named() {
+        for key in ["request.required.acks", "group.id", "metadata.broker.list"] {
+            assert!(
+                check_overrides(&[(key.to_owned(), "0".to_owned())]).is_err(),
+                "{key}"
+            );
+        }
         let fixed = check_overrides(&[("acks".to_owned(), "0".to_owned())]);
         let fixed = fixed.expect_err("it is fixed").to_string();
         assert!(fixed.contains("-X acks: rollcall sets this"), "{fixed}");

@@ -46,6 +46,12 @@ impl TopicNames {
     }
 }
 
+/// The workers' group of a prefix, unless another one is named: workers of one prefix share its
+/// jobs and nobody else's.
+pub fn default_group(prefix: &str) -> String {
+    format!("{prefix}.worker")
+}
+
 /// How topics are made.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {

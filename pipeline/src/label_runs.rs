@@ -3,17 +3,26 @@
 
 use crate::group_key::LabelSet;
 
-/// Appends one job's labels to the columns `label_sets` and `label_set_jobs`.
+/// Appends one job's labels to the columns `label_sets` and `label_set_jobs`. Returns how many bytes
+/// that adds to a message, at most.
 pub(crate) fn push(
     label_sets: &mut Vec<LabelSet>,
     label_set_jobs: &mut Vec<u32>,
     labels: &LabelSet,
-) {
+) -> usize {
+    /// A tag and a length before each value, and before the set; the number of its jobs.
+    const FRAME_BYTES: usize = 6;
     match (label_sets.last(), label_set_jobs.last_mut()) {
-        (Some(last), Some(jobs)) if last == labels => *jobs += 1,
+        (Some(last), Some(jobs)) if last == labels => {
+            *jobs += 1;
+            0
+        }
         _ => {
             label_sets.push(labels.clone());
             label_set_jobs.push(1);
+            let values = labels.values.iter();
+            let values: usize = values.map(|value| value.len() + FRAME_BYTES).sum();
+            values + FRAME_BYTES + 5
         }
     }
 }

@@ -207,7 +207,19 @@ impl OutcomeBatch {
 #[derive(Clone, Debug)]
 pub struct OutcomeBatchBuilder {
     wire: wire::OutcomeBatch,
+    /// An upper bound of what the batch takes.
+    bytes: usize,
 }
+
+/// What an outcome takes of a message beside its labels and reason, at most: its columns, and a run
+/// of indexes of its own.
+const COLUMN_BYTES: usize = 4 + 4 * 5 + 15;
+
+/// What a dead letter takes beside its reason, at most.
+const DEAD_LETTER_BYTES: usize = 24;
+
+/// What a batch takes beside its outcomes and names, at most.
+const FRAME_BYTES: usize = 96;
 
 impl OutcomeBatchBuilder {
     /// An empty batch for jobs of one run, from one worker.
@@ -218,6 +230,7 @@ impl OutcomeBatchBuilder {
                 worker: Some(worker.clone()),
                 ..Default::default()
             },
+            bytes: FRAME_BYTES + run_id.as_str().len() + worker.host.len() + worker.id.len(),
         }
     }
 
@@ -231,7 +244,8 @@ impl OutcomeBatchBuilder {
                 wire.run_lengths.push(1);
             }
         }
-        label_runs::push(
+        self.bytes += COLUMN_BYTES;
+        self.bytes += label_runs::push(
             &mut wire.label_sets,
             &mut wire.label_set_jobs,
             job.key.labels,
@@ -241,6 +255,7 @@ impl OutcomeBatchBuilder {
         let tally = match outcome {
             Outcome::Counted(tally) => tally,
             Outcome::DeadLettered { reason, attempts } => {
+                self.bytes += DEAD_LETTER_BYTES + reason.len();
                 wire.dead_letters.push(DeadLetter {
                     position: wire.rows.len() as u32,
                     reason: reason.to_owned(),
@@ -267,6 +282,11 @@ impl OutcomeBatchBuilder {
     /// Whether the batch has no outcomes.
     pub fn is_empty(&self) -> bool {
         self.wire.rows.is_empty()
+    }
+
+    /// How many bytes the batch takes as a message, at most.
+    pub fn bytes_bound(&self) -> usize {
+        self.bytes
     }
 
     /// The batch as the value of a message.
@@ -309,7 +329,9 @@ mod tests {
             builder.push(&job.at(*index), outcome_of(job, *dead));
         }
         builder.add_retries(2);
-        builder.encode()
+        let (bytes, bound) = (builder.encode(), builder.bytes_bound());
+        assert!(bytes.len() <= bound, "{} > {bound}", bytes.len());
+        bytes
     }
 
     proptest! {

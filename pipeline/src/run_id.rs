@@ -11,7 +11,7 @@ pub struct RunId(Arc<str>);
 
 /// A name that no run can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a run id is 1 to 120 letters, digits, '.', '_' or '-'; {0:?} is not")]
+#[error("a run id is 1 to 120 letters, digits, '.', '_' or '-', and not \"latest\"; {0:?} is none")]
 pub struct InvalidRunId(String);
 
 impl RunId {
@@ -33,7 +33,13 @@ impl FromStr for RunId {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        if name.is_empty() || name.len() > Self::MAX_LENGTH || !name.bytes().all(allowed) {
+        // `latest` stands for whichever run was opened last.
+        let reserved = name == "latest";
+        if name.is_empty()
+            || name.len() > Self::MAX_LENGTH
+            || !name.bytes().all(allowed)
+            || reserved
+        {
             return Err(InvalidRunId(name.chars().take(Self::MAX_LENGTH).collect()));
         }
         Ok(Self(name.into()))
@@ -60,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_name_with_a_slash_or_none_at_all_is_refused() {
-        for name in ["", "a/b", "a b", "ü", &"x".repeat(121)] {
+        for name in ["", "a/b", "a b", "ü", "latest", &"x".repeat(121)] {
             assert!(name.parse::<RunId>().is_err(), "{name:?}");
         }
     }

@@ -38,6 +38,10 @@ pub enum Error {
         status: String,
     },
 
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Say(#[source] io::Error),
+
     /// A thread or a runtime could not be started, or died.
     #[error("cannot run: {0}")]
     Thread(String),
@@ -64,6 +68,7 @@ impl Ending for Error {
             Self::Kafka(_)
             | Self::StartWorker(_)
             | Self::DyingWorker { .. }
+            | Self::Say(_)
             | Self::Thread(_)
             | Self::Query(_) => Exit::Failure,
         }

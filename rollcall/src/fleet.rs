@@ -29,8 +29,8 @@ const LONG_LIFE: Duration = Duration::from_secs(30);
 /// So many deaths in a row, each after a short life, are not bad luck.
 const MAX_DEATHS: u32 = 20;
 
-/// How long a worker may take to end when its input does.
-const END_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a worker may take to end when its input does: longer than it allows itself.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How workers are started.
 #[derive(Clone, Debug)]

@@ -12,12 +12,13 @@ use aggregator::{Report, RunChoice};
 use dispatcher::Dispatched;
 use dispatcher::args::UncommittedLimit;
 use dispatcher::rejects::Rejects;
-use kafka::args::PROPERTIES_VARIABLE;
-use kafka::{BrokerArgs, Cluster, InProcessBroker, TopicNames, in_process, topics};
+use kafka::args::{PROPERTIES_VARIABLE, write_properties};
+use kafka::{Cluster, InProcessBroker, TopicNames, in_process, topics};
 use pipeline::RunId;
 use service::progress::grouped;
-use service::{Exit, Progress, Shutdown, Signal};
+use service::{Exit, Progress, Shutdown, Signal, say};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::args::{Engine, RunArgs};
@@ -35,11 +36,11 @@ const REJECTS: &str = "rejects.csv";
 /// keeps, so that what was collected and is not committed yet has room, too.
 const CREDIT_BYTES: usize = in_process::RETAINED_BYTES * 2 / 5;
 
-/// What an outcome takes on its topic, at most: one in a batch of its own.
-const OUTCOME_BYTES: usize = 160;
-
 /// On one machine, offsets are committed often: a commit costs little, and credit waits for it.
 const COMMIT_INTERVAL: &str = "20ms";
+
+/// How long a dispatcher may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// For workers that begin together, stay to the end, and come back under their old names: the
 /// rebalances are those at the start, where one round is better than the two of a cooperative one
@@ -60,6 +61,7 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         Some(path) => (path.clone(), None),
         None => generate(args, shutdown)?,
     };
+    remove_stale_rejects(args, &data_set)?;
     let progress = Progress::new();
     let shown = progress.show(args.log.quiet);
     let (report, where_it_ran) = match args.engine {
@@ -68,43 +70,59 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     };
     drop(shown);
     if !args.log.quiet {
-        say(
-            args,
-            &report,
-            &where_it_ran,
-            generated_in,
-            started.elapsed(),
-        );
+        let elapsed = started.elapsed();
+        let text = summary(args, &report, &where_it_ran, generated_in, elapsed);
+        say(&text).map_err(Error::Say)?;
     }
     Ok(report.exit())
 }
 
-/// The summary, on standard output.
-fn say(
+/// What is said at the end, on standard output.
+fn summary(
     args: &RunArgs,
     report: &Report,
     where_it_ran: &str,
     generated_in: Option<Duration>,
     elapsed: Duration,
-) {
-    print!("{report}");
+) -> String {
     let generated = generated_in.unwrap_or_default();
-    print!(
-        "\n  {:.2} s {where_it_ran}",
-        (elapsed - generated).as_secs_f64()
-    );
-    match generated_in {
-        Some(generated) => println!(", after {:.2} s to generate", generated.as_secs_f64()),
-        None => println!(),
+    let seconds = (elapsed - generated).as_secs_f64();
+    let mut text = format!("{report}\n  {seconds:.2} s {where_it_ran}");
+    if let Some(generated) = generated_in {
+        text.push_str(&format!(
+            ", after {:.2} s to generate",
+            generated.as_secs_f64()
+        ));
     }
+    text.push('\n');
     let rejected = report
         .manifest
         .as_ref()
         .is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejected.then_some(REJECTS);
     for name in ["series.csv", "report.json"].into_iter().chain(rejects) {
-        println!("  {}", args.out.join(name).display());
+        text.push_str(&format!("  {}\n", args.out.join(name).display()));
     }
+    text
+}
+
+/// Rejects of an earlier run must not be taken for this one's; a data set must not be taken for
+/// rejects.
+fn remove_stale_rejects(args: &RunArgs, data_set: &Path) -> Result<(), Error> {
+    let rejects = args.out.join(REJECTS);
+    let Ok(resolved) = rejects.canonicalize() else {
+        return Ok(());
+    };
+    if data_set.canonicalize().is_ok_and(|input| input == resolved) {
+        return Err(dispatcher::Error::RejectsOverDataSet(rejects).into());
+    }
+    std::fs::remove_file(&rejects).map_err(|source| {
+        aggregator::Error::OutputFolder {
+            path: args.out.clone(),
+            source,
+        }
+        .into()
+    })
 }
 
 /// Makes a data set.
@@ -150,7 +168,6 @@ fn run_local(
 struct Stage {
     run_id: RunId,
     cluster: Cluster,
-    broker_args: BrokerArgs,
     topics: TopicNames,
     prefix: String,
     group: String,
@@ -167,9 +184,11 @@ impl Stage {
             .unwrap_or_else(|| format!("rollcall.{run_id}"));
         let topics = TopicNames::new(&prefix);
         let mut broker_args = args.broker.clone();
-        let broker = match broker_args.bootstrap_servers {
-            Some(_) => None,
-            None => {
+        let named = broker_args.bootstrap_servers.as_deref();
+        let broker = match named.map(str::trim) {
+            // An empty variable, as compose files leave it, names none.
+            Some(named) if !named.is_empty() => None,
+            _ => {
                 let broker = InProcessBroker::start(&topics, args.messages.partitions.get())?;
                 broker_args.bootstrap_servers = Some(broker.bootstrap_servers().to_owned());
                 Some(broker)
@@ -179,7 +198,6 @@ impl Stage {
             cluster: Cluster::new(&broker_args, "rollcall-run")?,
             group: format!("{prefix}.worker"),
             run_id,
-            broker_args,
             topics,
             prefix,
             broker,
@@ -187,11 +205,9 @@ impl Stage {
     }
 
     fn dispatcher(&self, args: &RunArgs, data_set: &Path) -> Result<dispatcher::Config, Error> {
-        let partitions = args.messages.partitions.get();
         let uncommitted_limit = self.broker.as_ref().map(|_| UncommittedLimit {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
-            uncollected_jobs: (partitions * CREDIT_BYTES / OUTCOME_BYTES) as u64,
         });
         Ok(dispatcher::Config {
             data_set: data_set.to_owned(),
@@ -239,30 +255,22 @@ impl Stage {
         for _ in 0..args.log.verbose {
             arguments.push("-v".into());
         }
-        let mut properties: Vec<String> = self
-            .broker_args
-            .properties
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        for (key, value) in FLEET_PROPERTIES {
-            if !properties.iter().any(|property| property.starts_with(key)) {
-                properties.push(format!("{key}={value}"));
+        let mut properties = self.cluster.properties().to_vec();
+        let session_timeout = in_process::SESSION_TIMEOUT_MS.to_string();
+        let in_process = self.broker.as_ref();
+        let in_process = in_process.map(|_| ("session.timeout.ms", session_timeout.as_str()));
+        for (key, value) in FLEET_PROPERTIES.into_iter().chain(in_process) {
+            if !properties.iter().any(|(known, _)| known == key) {
+                properties.push((key.to_owned(), value.to_owned()));
             }
-        }
-        if self.broker.is_some() {
-            let timeout = in_process::SESSION_TIMEOUT_MS;
-            properties.push(format!("session.timeout.ms={timeout}"));
         }
         let mut variables: Vec<(&'static str, OsString)> = vec![(
             "KAFKA_BOOTSTRAP_SERVERS",
             self.cluster.bootstrap_servers().into(),
         )];
-        if !properties.is_empty() {
-            // Not as arguments, which every user of the machine can read.
-            variables.push((PROPERTIES_VARIABLE, properties.join("\n").into()));
-        }
-        if args.log.verbose == 0 && std::env::var_os("RUST_LOG").is_none() {
+        // Not as arguments, which every user of the machine can read.
+        variables.push((PROPERTIES_VARIABLE, write_properties(&properties).into()));
+        if args.log.verbose == 0 && !args.log.quiet && std::env::var_os("RUST_LOG").is_none() {
             variables.push(("RUST_LOG", "warn,librdkafka=error".into()));
         }
         Ok(Spec {
@@ -274,14 +282,15 @@ impl Stage {
         })
     }
 
-    /// Removes what the run alone has used, once nobody needs it any more.
-    fn tidy_up(&self, args: &RunArgs, report: &Report) {
+    /// Removes what the run alone has used, once nobody needs it any more; says so where somebody
+    /// may.
+    fn tidy_up(&self, args: &RunArgs, report: Option<&Report>) {
         if self.broker.is_some() || args.topic_prefix.is_some() || args.keep_topics {
             return;
         }
-        if report.exit() != Exit::Complete {
+        if !report.is_some_and(|report| report.exit() == Exit::Complete) {
             eprintln!(
-                "topics {}.* are kept, for the run is not complete",
+                "topics {}.* are kept, for not every job was counted",
                 self.prefix
             );
             return;
@@ -295,15 +304,12 @@ impl Stage {
 
     fn describe(&self, args: &RunArgs) -> String {
         let workers = args.workers();
-        let plural = if workers == 1 { "" } else { "s" };
         let broker = match self.broker {
             Some(_) => "the in-process broker".to_owned(),
             None => format!("Kafka at {}", self.cluster.bootstrap_servers()),
         };
-        format!(
-            "on {broker} with {workers} worker process{}",
-            if plural.is_empty() { "" } else { "es" }
-        )
+        let plural = if workers == 1 { "" } else { "es" };
+        format!("on {broker} with {workers} worker process{plural}")
     }
 }
 
@@ -336,9 +342,9 @@ fn run_on_kafka(
         let report = supervise(dispatching, aggregating, &mut fleet, shutdown, &stop).await;
         fleet.end().await;
         report
-    })?;
-    stage.tidy_up(args, &report);
-    Ok((report, stage.describe(args)))
+    });
+    stage.tidy_up(args, report.as_ref().ok());
+    Ok((report?, stage.describe(args)))
 }
 
 type Running<T> = oneshot::Receiver<T>;
@@ -396,6 +402,15 @@ async fn supervise(
                 stop.request(Signal::Terminate);
             }
             result = &mut aggregating => {
+                // Nothing that the dispatcher still does can matter, and it must be gone before
+                // the broker is.
+                stop.request(Signal::Terminate);
+                if !dispatched
+                    && let Ok(Ok(Err(error))) = timeout(STOP_PATIENCE, &mut dispatching).await
+                    && !matches!(error, dispatcher::Error::Stopped(_))
+                {
+                    failure.get_or_insert(error.into());
+                }
                 // The first failure is the cause; that the others were stopped is its consequence.
                 return match (failure, result) {
                     (Some(error), _) => Err(error),

@@ -3,11 +3,13 @@
 
 pub mod exit;
 pub mod logging;
+pub mod output;
 pub mod process;
 pub mod progress;
 pub mod shutdown;
 
 pub use exit::{Ending, Exit};
 pub use logging::{LogArgs, Talk};
+pub use output::say;
 pub use progress::Progress;
 pub use shutdown::{Shutdown, Signal};

@@ -46,6 +46,7 @@ impl TestCluster {
         let args = BrokerArgs {
             bootstrap_servers: Some(bootstrap_servers.to_owned()),
             properties: Vec::new(),
+            properties_text: String::new(),
             broker_timeout: Duration::from_secs(60),
         };
         Self {

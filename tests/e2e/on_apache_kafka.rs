@@ -176,6 +176,17 @@ fn more_rejects_than_allowed_abort_the_run_for_whoever_waits_for_it() {
         said.contains("was aborted by its dispatcher: more than 3 rows"),
         "{said}"
     );
+    // The fields of the rows are for whoever has the data set, and not on the cluster.
+    let shown = dispatcher.stderr.split("record ").nth(1).expect("a row");
+    let fields = shown.splitn(3, ": ").nth(2).expect("its fields");
+    let name = fields.split(',').next().expect("a name");
+    assert!(name.len() > 3 && !said.contains(name), "{name}: {said}");
+    let events = test.records(&test.topics.runs);
+    let events: Vec<u8> = events
+        .iter()
+        .flat_map(|event| event.payload.to_vec())
+        .collect();
+    assert_eq!(memchr::memmem::find(&events, name.as_bytes()), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap::Parser;
-use kafka::{BrokerArgs, Cluster, Membership, TopicNames};
+use kafka::{BrokerArgs, Cluster, Membership, TopicNames, default_group};
 use pipeline::Worker;
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
@@ -19,9 +19,9 @@ use crate::retry::RetryPolicy;
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = EXIT_CODES_HELP)]
 pub struct Args {
-    /// Consumer group that shares the jobs
-    #[arg(long, value_name = "GROUP", default_value = "rollcall.worker")]
-    pub group: String,
+    /// Consumer group that shares the jobs [default: PREFIX.worker]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
 
     /// Prefix of the topics
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
@@ -117,7 +117,10 @@ impl Args {
             cluster: Cluster::new(&self.broker, &format!("rollcall-worker-{id}"))?,
             topics: TopicNames::new(&self.topic_prefix),
             membership: Membership {
-                group: self.group.clone(),
+                group: self
+                    .group
+                    .clone()
+                    .unwrap_or_else(|| default_group(&self.topic_prefix)),
                 instance_id: self.group_instance_id.clone(),
             },
             worker: Worker {

@@ -26,14 +26,19 @@ use crate::compute::compute;
 use crate::outbox::{DeadLetterMessage, Finished};
 use crate::retry::{RetryPolicy, RetryQueue};
 
-/// Outcomes in one batch at most: some 20 bytes each, and messages over 64 KiB gain nothing.
-const MAX_OUTCOMES: usize = 3_072;
+/// A batch of outcomes is handed on at so many bytes: messages over 64 KiB gain nothing.
+const FULL_BYTES: usize = 64 * 1024;
 
 /// Finished work is handed on at least so often, however slow jobs are.
 const HAND_ON_AFTER: Duration = Duration::from_millis(100);
 
-/// The clock is looked at once in so many jobs, unless each is slow.
-const JOBS_BETWEEN_LOOKS: u32 = 64;
+/// The clock, the lease and the shutdown are looked at about so often, but at least once in so many
+/// jobs.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+const MAX_JOBS_BETWEEN_LOOKS: u32 = 64;
+
+/// Failed jobs that wait for their next attempt, at most. With more, the thread waits with them.
+const MAX_FAILED_JOBS: usize = 1_024;
 
 /// A partition's assignment, as those see it who work on its messages.
 #[derive(Debug)]
@@ -106,6 +111,41 @@ struct ComputeThread {
     outcomes: Option<(RunId, OutcomeBatchBuilder)>,
     settles: Vec<Settled>,
     handed_on_at: Instant,
+    looks: Looks,
+}
+
+/// When to look at the clock: after every job if jobs are slow, after many if they are fast.
+#[derive(Debug)]
+struct Looks {
+    at: Instant,
+    /// Jobs between the last look and the next.
+    stride: u32,
+    left: u32,
+}
+
+impl Looks {
+    fn new(now: Instant) -> Self {
+        Self {
+            at: now,
+            stride: 1,
+            left: 1,
+        }
+    }
+
+    /// A job is done; whether it is time for a look. `now` is asked for only then.
+    fn job_done(&mut self, now: impl FnOnce() -> Instant) -> bool {
+        self.left -= 1;
+        if self.left > 0 {
+            return false;
+        }
+        let now = now();
+        let per_job = (now - self.at).as_nanos() / u128::from(self.stride);
+        let jobs = LOOK_EVERY.as_nanos() / per_job.max(1);
+        self.stride = jobs.clamp(1, MAX_JOBS_BETWEEN_LOOKS.into()) as u32;
+        self.left = self.stride;
+        self.at = now;
+        true
+    }
 }
 
 /// Runs a compute thread until the channel of slices closes.
@@ -123,6 +163,7 @@ pub fn run(
         outcomes: None,
         settles: Vec::new(),
         handed_on_at: Instant::now(),
+        looks: Looks::new(Instant::now()),
     };
     loop {
         let slice = match thread.failed.next_due() {
@@ -142,6 +183,7 @@ pub fn run(
 impl ComputeThread {
     fn work_on(&mut self, slice: &Slice) {
         self.handed_on_at = Instant::now();
+        self.looks = Looks::new(self.handed_on_at);
         let records = slice.records.iter();
         for record in records.skip(slice.range.start).take(slice.range.len()) {
             if self.shutdown.is_requested() {
@@ -172,8 +214,6 @@ impl ComputeThread {
         if !matches!(&self.outcomes, Some((run_id, _)) if run_id == batch.run_id()) {
             self.hand_on();
         }
-        let looks_at_each = !self.settings.simulate_work.is_zero();
-        let mut until_look = JOBS_BETWEEN_LOOKS;
         for job in batch.jobs() {
             match self.attempt(&job) {
                 Ok(tally) => {
@@ -181,11 +221,12 @@ impl ComputeThread {
                         .push(&job, Outcome::Counted(tally));
                     settles.jobs += 1;
                 }
-                Err(reason) => self.fail(batch.run_id(), &job, reason, settles, lease),
+                Err(reason) => {
+                    self.settle(&mut settles);
+                    self.fail(batch.run_id(), &job, reason, settles, lease);
+                }
             }
-            until_look -= 1;
-            if until_look == 0 || looks_at_each {
-                until_look = JOBS_BETWEEN_LOOKS;
+            if self.looks.job_done(Instant::now) {
                 if self.shutdown.is_requested() || lease.has_ended() {
                     break;
                 }
@@ -194,7 +235,7 @@ impl ComputeThread {
                     self.hand_on();
                 }
             }
-            if self.outcomes_count() >= MAX_OUTCOMES {
+            if self.outcomes_bytes() >= FULL_BYTES {
                 self.settle(&mut settles);
                 self.hand_on();
             }
@@ -211,10 +252,10 @@ impl ComputeThread {
         builder
     }
 
-    fn outcomes_count(&self) -> usize {
+    fn outcomes_bytes(&self) -> usize {
         self.outcomes
             .as_ref()
-            .map_or(0, |(_, builder)| builder.len())
+            .map_or(0, |(_, builder)| builder.bytes_bound())
     }
 
     /// Notes that jobs of a message are among the outcomes to be handed on.
@@ -275,6 +316,7 @@ impl ComputeThread {
             settles: Settled { jobs: 1, ..settles },
             lease: Arc::clone(lease),
         });
+        self.wait_while_too_many_failed();
     }
 
     fn again_or_bury(&mut self, failed: FailedJob) {
@@ -288,6 +330,19 @@ impl ComputeThread {
                 self.failed.push(Instant::now() + pause, failed);
             }
             None => self.bury_job(failed),
+        }
+    }
+
+    /// Bounds what failed jobs take: each is kept in memory until its next attempt.
+    fn wait_while_too_many_failed(&mut self) {
+        const STEP: Duration = Duration::from_millis(50);
+        while self.failed.len() > MAX_FAILED_JOBS && !self.shutdown.is_requested() {
+            // What is finished need not wait with them.
+            self.hand_on();
+            if let Some(due) = self.failed.next_due() {
+                thread::sleep(due.saturating_duration_since(Instant::now()).min(STEP));
+            }
+            self.try_failed_again();
         }
     }
 
@@ -418,6 +473,25 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
 mod tests {
     use std::num::NonZeroU32;
 
+    #[test]
+    fn slow_jobs_are_looked_at_one_by_one_and_fast_ones_by_the_dozen() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut looks = Looks::new(start);
+        let mut count = |per_job: Duration, jobs: u32| {
+            (0..jobs)
+                .filter(|_| {
+                    now += per_job;
+                    looks.job_done(|| now)
+                })
+                .count()
+        };
+        assert!(count(Duration::from_nanos(50), 640) <= 11);
+        // The stride of the fast ones is used up first.
+        assert!(count(Duration::from_millis(100), 74) >= 10);
+        assert_eq!(count(Duration::from_millis(100), 10), 10);
+    }
+
     use pipeline::{GroupKey, LabelSet, OutcomeBatch, TimeBucket};
 
     use super::*;
@@ -517,7 +591,8 @@ mod tests {
         let messages = [message(&[&[0, 1], &[9], &[1]])];
         let finished = finished_of(&messages, &Arc::new(Lease::new(1)), 3);
         assert_eq!(finished.len(), 2);
-        assert_eq!(finished[0].settles[0].jobs, 2);
+        let settled: u32 = finished[0].settles.iter().map(|piece| piece.jobs).sum();
+        assert_eq!(settled, 2);
         assert_eq!(finished[0].dead_letter, None);
         assert_eq!(outcomes(&finished[0]).len(), 2);
 

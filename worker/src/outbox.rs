@@ -95,6 +95,11 @@ impl Outbox {
         Some((id, self.entries[id].as_ref()?.stage))
     }
 
+    /// Where the message of an entry goes or went.
+    pub fn stage(&self, id: usize) -> Option<Destination> {
+        Some(self.entries.get(id)?.as_ref()?.stage)
+    }
+
     /// The dead letter of an entry.
     pub fn dead_letter(&self, id: usize) -> Option<&DeadLetterMessage> {
         self.entries

@@ -93,6 +93,16 @@ impl<T> RetryQueue<T> {
         self.waiting.pop().map(|Reverse(due)| due.what)
     }
 
+    /// How many things wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When the earliest thing is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.waiting.peek().map(|Reverse(due)| due.at)

@@ -37,8 +37,14 @@ const ROTATE_AFTER_BYTES: usize = 128 * 1024;
 /// How long a rebalance waits for outcomes that are on their way to be acknowledged.
 const REVOKE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long each step of winding down may take.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long winding down waits for the jobs in hand.
+const JOB_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long it then takes at most to have them acknowledged, commit them and leave the group.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same where the parent process is gone, and maybe the broker with it.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Works until `shutdown` is requested.
 ///
@@ -64,7 +70,11 @@ pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
         "worker is up"
     );
     let worked = mover.work(shutdown);
-    mover.wind_down();
+    mover.wind_down(if config.exit_with_stdin {
+        ORPHAN_PATIENCE
+    } else {
+        LEAVE_PATIENCE
+    });
     worked.map(|()| Exit::Complete)
 }
 
@@ -117,6 +127,8 @@ struct Hands {
     outbox: Outbox,
     producer: BatchProducer,
     deliveries: Vec<Delivery>,
+    /// From the compute threads.
+    finished: Receiver<Finished>,
     outcomes: Topic,
     outcome_partitions: i32,
     /// Where outcomes go now, and how many bytes went there.
@@ -147,6 +159,7 @@ impl RebalanceListener for SharedHands {
     /// Finished work is committed, unfinished work is forgotten.
     fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)> {
         let mut hands = self.lock();
+        hands.take_in_all();
         hands.drain(REVOKE_PATIENCE);
         let mut offsets = hands.tracker.committable();
         offsets.retain(|(partition, _)| partitions.contains(partition));
@@ -178,6 +191,16 @@ impl Hands {
     fn take_in(&mut self, finished: Finished) {
         for settled in self.outbox.add(finished) {
             self.tracker.settle(&settled);
+        }
+    }
+
+    /// Takes in what the compute threads have finished, as far as the outbox has room.
+    fn take_in_all(&mut self) {
+        while self.outbox.bytes() < MAX_OUTBOX_BYTES {
+            let Ok(finished) = self.finished.try_recv() else {
+                break;
+            };
+            self.take_in(finished);
         }
     }
 
@@ -241,21 +264,28 @@ impl Hands {
             .produce_one(&self.dlq, 0, None, &headers, message)?)
     }
 
-    /// Hears what became of messages.
-    fn hear_deliveries(&mut self) {
+    /// Hears what became of messages. The producer tries again by itself for as long as that can
+    /// help; what it gives up would fail again for ever.
+    fn hear_deliveries(&mut self) -> Result<(), Error> {
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.producer.poll(&mut deliveries);
         for delivery in deliveries.drain(..) {
             if let Some(code) = delivery.error {
-                warn!(%code, "not delivered, producing again");
-                self.outbox.not_delivered(delivery.id);
-                continue;
+                return Err(Error::Kafka(kafka::Error::Delivery {
+                    topic: match self.outbox.stage(delivery.id) {
+                        Some(Destination::Dlq) => self.dlq.name().to_owned(),
+                        _ => self.outcomes.name().to_owned(),
+                    },
+                    partition: delivery.partition,
+                    code,
+                }));
             }
             for settled in self.outbox.acknowledged(delivery.id) {
                 self.tracker.settle(&settled);
             }
         }
         self.deliveries = deliveries;
+        Ok(())
     }
 
     /// Produces and waits until everything finished is acknowledged, or patience is over.
@@ -263,11 +293,10 @@ impl Hands {
         const STEP: Duration = Duration::from_micros(250);
         let until = Instant::now() + patience;
         loop {
-            if let Err(error) = self.produce() {
+            if let Err(error) = self.produce().and_then(|()| self.hear_deliveries()) {
                 warn!(%error, "while draining");
                 return;
             }
-            self.hear_deliveries();
             if self.outbox.is_empty() || Instant::now() >= until {
                 return;
             }
@@ -296,6 +325,7 @@ impl Mover {
         shutdown: &Shutdown,
         outcome_partitions: usize,
     ) -> Result<Self, Error> {
+        let (finished_sender, finished) = crossbeam_channel::bounded(64);
         let mut producer = BatchProducer::new(&config.cluster)?;
         let outcome_partitions = i32::try_from(outcome_partitions).unwrap_or(i32::MAX);
         let hands = SharedHands(Arc::new(Mutex::new(Hands {
@@ -303,6 +333,7 @@ impl Mover {
             leases: Leases::new(),
             outbox: Outbox::new(),
             deliveries: Vec::new(),
+            finished: finished.clone(),
             outcomes: producer.topic(&config.topics.outcomes)?,
             outcome_partitions,
             // Workers begin at different partitions, so that a few of them fill all.
@@ -323,7 +354,6 @@ impl Mover {
         )?;
         let threads_count = config.threads.get();
         let (slices, taken) = crossbeam_channel::bounded(threads_count * WAITING_SLICES);
-        let (finished_sender, finished) = crossbeam_channel::bounded(64);
         let settings = Settings {
             worker: config.worker.clone(),
             retry: config.retry,
@@ -361,15 +391,14 @@ impl Mover {
             if self.threads.iter().any(JoinHandle::is_finished) {
                 return Err(Error::Thread("it died".to_owned()));
             }
-            let full =
-                !self.waiting.is_empty() || self.hands.lock().outbox.bytes() >= MAX_OUTBOX_BYTES;
-            if full {
-                // The compute threads are busy: wait for what they finish, and go on polling.
-                if let Ok(finished) = self.finished.recv_timeout(BUSY_WAIT) {
-                    self.hands.lock().take_in(finished);
-                }
-            } else {
+            if self.hands.lock().outbox.bytes() >= MAX_OUTBOX_BYTES {
+                // The broker is slow or away: everything waits for it, but for polling.
+                thread::sleep(BUSY_WAIT);
+            } else if self.waiting.is_empty() {
                 self.take()?;
+            } else if let Ok(finished) = self.finished.recv_timeout(BUSY_WAIT) {
+                // The compute threads are busy: whatever they finish next is moved on.
+                self.hands.lock().take_in(finished);
             }
         }
         Ok(())
@@ -381,14 +410,9 @@ impl Mover {
             member.poll()?;
         }
         let mut hands = self.hands.lock();
-        while hands.outbox.bytes() < MAX_OUTBOX_BYTES {
-            let Ok(finished) = self.finished.try_recv() else {
-                break;
-            };
-            hands.take_in(finished);
-        }
+        hands.take_in_all();
         hands.produce()?;
-        hands.hear_deliveries();
+        hands.hear_deliveries()?;
         // What the DLQ has acknowledged can be told now.
         hands.produce()?;
         let idle = hands.tracker.in_hand() == 0;
@@ -475,10 +499,10 @@ impl Mover {
 
     /// The order of winding down: the compute threads finish the job in hand and end; what they
     /// finished is produced and acknowledged; leaving the group commits it; the client is closed.
-    fn wind_down(mut self) {
+    fn wind_down(mut self, leave_patience: Duration) {
         self.slices = None;
         self.waiting.clear();
-        let until = Instant::now() + DRAIN_PATIENCE;
+        let until = Instant::now() + JOB_PATIENCE;
         while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
             // Keeps the membership alive and the compute threads from waiting for room.
             if let Err(error) = self.serve() {
@@ -489,15 +513,14 @@ impl Mover {
                 self.hands.lock().take_in(finished);
             }
         }
+        let until = Instant::now() + leave_patience;
         {
             let mut hands = self.hands.lock();
-            while let Ok(finished) = self.finished.try_recv() {
-                hands.take_in(finished);
-            }
-            hands.drain(DRAIN_PATIENCE);
+            hands.take_in_all();
+            hands.drain(leave_patience);
         }
         if let Some(member) = self.member.take() {
-            member.close(DRAIN_PATIENCE);
+            member.close(until.saturating_duration_since(Instant::now()));
         }
         debug!("worker is down");
     }
