@@ -101,6 +101,18 @@ pub enum Error {
         source: csv::Error,
     },
 
+    /// Rows beyond the memory budget cannot be written or read back.
+    #[error(
+        "cannot spill rows to {}: give --spill-folder one with room, or a larger --memory-budget",
+        folder.display()
+    )]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
     /// Another run of this name is on the cluster.
     #[error("run {0} exists already: choose another --run-id, or none for a fresh one")]
     RunExists(RunId),
@@ -148,6 +160,7 @@ impl Ending for Error {
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::TooManyRejects { .. }
             | Self::WriteRejects { .. }
+            | Self::Spill { .. }
             | Self::TooFewWorkers { .. }
             | Self::Kafka(_)
             | Self::Thread(_) => Exit::Failure,
