@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::Parser;
 use clap::builder::TypedValueParser;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
@@ -30,6 +31,10 @@ pub struct Args {
     /// How jobs become messages.
     #[command(flatten)]
     pub messages: MessageArgs,
+
+    /// How much memory rows may take.
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 
     /// Name of the run [default: a fresh UUIDv7]
     #[arg(long, value_name = "ID", env = "RUN_ID")]
@@ -107,6 +112,25 @@ pub struct GroupingArgs {
     pub max_rejects: Option<u64>,
 }
 
+/// How much memory rows may take. No result depends on these.
+#[derive(clap::Args, Clone, Debug)]
+pub struct MemoryArgs {
+    /// Memory for rows, at most; beyond it they are spilled to disk
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub memory_budget: ByteSize,
+
+    /// Folder for rows that are spilled [default: the system's for temporary files]
+    #[arg(long, value_name = "FOLDER")]
+    pub spill_folder: Option<PathBuf>,
+}
+
+impl MemoryArgs {
+    /// The folder for rows that are spilled.
+    pub fn spill_folder(&self) -> PathBuf {
+        self.spill_folder.clone().unwrap_or_else(std::env::temp_dir)
+    }
+}
+
 /// How jobs become messages. No result depends on these.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MessageArgs {
@@ -175,6 +199,10 @@ pub struct Config {
     pub max_rejects: Option<u64>,
     /// Where rejected rows go.
     pub rejects: PathBuf,
+    /// Memory for rows.
+    pub memory_budget_bytes: u64,
+    /// Where rows go beyond it.
+    pub spill_folder: PathBuf,
     /// `None` for a broker that keeps everything.
     pub uncommitted_limit: Option<UncommittedLimit>,
 }
@@ -248,6 +276,8 @@ impl Args {
                 .rejects
                 .clone()
                 .unwrap_or_else(|| default_rejects(&run_id)),
+            memory_budget_bytes: self.memory.memory_budget.as_u64(),
+            spill_folder: self.memory.spill_folder(),
             uncommitted_limit: None,
             run_id,
         })

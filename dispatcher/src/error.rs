@@ -116,6 +116,18 @@ pub enum Error {
     #[error("{} is the data set itself: choose another file for the rejects", _0.display())]
     RejectsOverDataSet(PathBuf),
 
+    /// Rows beyond the memory budget cannot be written or read back.
+    #[error(
+        "cannot spill rows to {}: give --spill-folder one with room, or a larger --memory-budget",
+        folder.display()
+    )]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
     /// Another run of this name is on the cluster.
     #[error("run {0} exists already: choose another --run-id, or none for a fresh one")]
     RunExists(RunId),
@@ -193,6 +205,7 @@ impl Ending for Error {
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::TooManyRejects { .. }
             | Self::WriteRejects { .. }
+            | Self::Spill { .. }
             | Self::TooFewWorkers { .. }
             | Self::Say(_)
             | Self::Kafka(_)

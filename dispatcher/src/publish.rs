@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::credit::Credit;
 use crate::error::Error;
-use crate::group::JobSet;
+use crate::job_set::JobSet;
 use crate::packing::{Packing, TurnLimit};
 
 /// How long to wait where there is nothing to do but wait.
@@ -63,8 +63,9 @@ pub fn publish(
     progress: &Progress,
     shutdown: &Shutdown,
 ) -> Result<Published, Error> {
-    progress.published.set_total(jobs.jobs_count());
-    let turn_limit = TurnLimit::new(jobs.jobs_count(), target.partitions);
+    let counts = jobs.counts();
+    progress.published.set_total(counts.jobs);
+    let turn_limit = TurnLimit::new(counts.jobs, target.partitions);
     let mut publisher = Publisher {
         target,
         progress,
@@ -80,13 +81,14 @@ pub fn publish(
     let packing = publisher.target.packing;
     let mut encoder = JobBatchEncoder::new(run_id);
     let mut hasher = JobSetHasher::new();
-    for job in jobs.jobs() {
+    jobs.for_each(|job| {
         hasher.update(job.index, job.key, job.part, job.rows());
-        encoder.push(&job);
+        encoder.push(job);
         if packing.is_full(encoder.jobs_count() as u64, encoder.bytes_bound() as u64) {
             publisher.add(&mut encoder)?;
         }
-    }
+        Ok(())
+    })?;
     if encoder.jobs_count() > 0 {
         publisher.add(&mut encoder)?;
     }
@@ -99,10 +101,10 @@ pub fn publish(
     })
 }
 
-/// What a job adds to a message, about: its columns, and its results.
-pub(crate) fn bytes_in_message(rows: u32) -> u64 {
+/// What jobs with so many rows add to messages, about: their columns, and their results.
+pub(crate) fn bytes_in_messages(jobs: u64, rows: u64) -> u64 {
     const COLUMNS: u64 = 6;
-    COLUMNS + u64::from(rows)
+    COLUMNS * jobs + rows
 }
 
 /// Messages for one partition that go to the producer in one call.

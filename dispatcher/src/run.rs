@@ -16,11 +16,12 @@ use tracing::{info, warn};
 use crate::args::{Args, Config};
 use crate::credit::Credit;
 use crate::error::Error;
-use crate::group::JobSet;
+use crate::job_set::JobSet;
 use crate::packing::Packing;
-use crate::publish::{Published, Target, bytes_in_message, publish};
+use crate::publish::{Published, Target, bytes_in_messages, publish};
 use crate::rejects::Rejects;
 use crate::source::{DataSet, Source};
+use crate::spill::Spill;
 
 /// How long the broker may take to acknowledge an event of the run.
 const EVENT_PATIENCE: Duration = Duration::from_secs(30);
@@ -128,20 +129,27 @@ fn read_and_group(config: &Config, source: Source<'_>, shutdown: &Shutdown) -> R
         &config.rejects,
         config.max_rejects,
     );
+    let spill = Spill::new(
+        &config.spill_folder,
+        config.grouping.grain,
+        config.memory_budget_bytes,
+    );
     let DataSet {
         rows,
+        spill,
         rows_read,
         rejects,
-    } = source.read(rejects, shutdown)?;
+    } = source.read(rejects, spill, shutdown)?;
     let read_seconds = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let jobs = JobSet::new(rows, &config.grouping);
+    let jobs = JobSet::new(rows, spill, &config.grouping)?;
     let group_seconds = started.elapsed().as_secs_f64();
     info!(
         rows = rows_read,
         rejected = rejects.total,
-        groups = jobs.groups_count(),
-        jobs = jobs.jobs_count(),
+        groups = jobs.counts().groups,
+        jobs = jobs.counts().jobs,
+        spilled_runs = jobs.counts().spilled_runs,
         "data set read"
     );
     Ok(Read {
@@ -295,11 +303,8 @@ fn dispatch(
     publish_run_event(&broker.producer, &broker.runs, &opened, EVENT_PATIENCE)?;
 
     let partitions = broker.jobs_start_offsets.len();
-    let bytes = read
-        .jobs
-        .jobs()
-        .map(|job| bytes_in_message(job.rows()))
-        .sum();
+    let counts = read.jobs.counts();
+    let bytes = bytes_in_messages(counts.jobs, counts.rows);
     let packing = Packing::new(
         config.jobs_per_message,
         config.expected_job_time,
@@ -335,9 +340,9 @@ fn dispatch(
     stages.push(("publish".to_owned(), started.elapsed().as_secs_f64()));
     let manifest = Manifest {
         run_id: config.run_id.clone(),
-        jobs: read.jobs.jobs_count(),
+        jobs: counts.jobs,
         rows_read: read.rows_read,
-        rows_accepted: read.jobs.rows_count(),
+        rows_accepted: counts.rows,
         rejected: read.rejected.clone(),
         job_set_digest: digest,
         messages,

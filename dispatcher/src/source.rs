@@ -15,6 +15,7 @@ use service::progress::Stage;
 use crate::columns::Columns;
 use crate::error::Error;
 use crate::rejects::{Reason, RejectSummary, Rejects};
+use crate::spill::Spill;
 use crate::timestamp;
 
 /// One system call reads so many bytes.
@@ -49,10 +50,12 @@ impl Rows {
 }
 
 /// A data set that was read.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct DataSet {
-    /// The rows that can be counted.
+    /// The rows that can be counted, as far as memory has room.
     pub rows: Rows,
+    /// Those before them.
+    pub spill: Spill,
     /// Records that were read, the header not counted.
     pub rows_read: u64,
     /// The rows that cannot.
@@ -118,7 +121,12 @@ impl<'a> Source<'a> {
     /// # Errors
     /// When the file cannot be read to its end, when too many rows are rejected, when none is
     /// accepted, or when it was stopped.
-    pub fn read(mut self, mut rejects: Rejects, shutdown: &Shutdown) -> Result<DataSet, Error> {
+    pub fn read(
+        mut self,
+        mut rejects: Rejects,
+        mut spill: Spill,
+        shutdown: &Shutdown,
+    ) -> Result<DataSet, Error> {
         let mut rows = Rows::default();
         let mut labels = Labels::default();
         let mut record = ByteRecord::new();
@@ -143,15 +151,16 @@ impl<'a> Source<'a> {
                 }
                 Err(reason) => rejects.reject(rows_read, reason, &record)?,
             }
-            if rows_read % ROWS_BETWEEN_LOOKS == 0
-                && let Some(signal) = shutdown.requested()
-            {
-                return Err(Error::Stopped(signal));
+            if rows_read % ROWS_BETWEEN_LOOKS == 0 {
+                spill.make_room(&mut rows, &labels.sets)?;
+                if let Some(signal) = shutdown.requested() {
+                    return Err(Error::Stopped(signal));
+                }
             }
         }
         rows.label_sets = labels.sets;
         let rejects = rejects.finish()?;
-        if rows.is_empty() {
+        if rows.is_empty() && spill.runs() == 0 {
             return Err(Error::NoAcceptedRow {
                 path: self.path.to_owned(),
                 rejected: rejects.total,
@@ -160,6 +169,7 @@ impl<'a> Source<'a> {
         }
         Ok(DataSet {
             rows,
+            spill,
             rows_read,
             rejects,
         })
@@ -275,8 +285,10 @@ mod tests {
         let grouping = grouping(labels);
         let progress = Progress::new();
         let rejects = Rejects::new("tests.csv", &folder.path().join("rejects.csv"), limit);
-        let data_set = Source::open(&path, &grouping, &progress.read)
-            .and_then(|source| source.read(rejects, &Shutdown::new()));
+        let data_set = Source::open(&path, &grouping, &progress.read).and_then(|source| {
+            let spill = Spill::new(folder.path(), Grain::Hour, u64::MAX);
+            source.read(rejects, spill, &Shutdown::new())
+        });
         assert_eq!(progress.read.total().unwrap_or(0), content.len() as u64);
         Read { folder, data_set }
     }

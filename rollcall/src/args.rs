@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dispatcher::GroupingArgs;
-use dispatcher::args::MessageArgs;
+use dispatcher::args::{MemoryArgs, MessageArgs};
 use kafka::BrokerArgs;
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
@@ -111,6 +111,10 @@ pub struct RunArgs {
     /// How jobs become messages.
     #[command(flatten, next_help_heading = "Messages")]
     pub messages: MessageArgs,
+
+    /// How much memory rows may take.
+    #[command(flatten, next_help_heading = "Memory")]
+    pub memory: MemoryArgs,
 
     /// Prefix of the topics [default: one of this run's own, removed when it is complete]
     #[arg(long, value_name = "PREFIX", help_heading = "Cluster")]

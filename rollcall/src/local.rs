@@ -12,6 +12,7 @@ use aggregator::report::{
 };
 use dispatcher::rejects::Rejects;
 use dispatcher::source::{DataSet, Rows, Source};
+use dispatcher::spill::Spill;
 use pipeline::job::POSITIVE;
 use pipeline::reconciliation::Check;
 use pipeline::{Grain, Grouping, LabelSet, Series, SeriesRow, TimeBucket, Verdict};
@@ -40,11 +41,14 @@ pub fn compute(
 ) -> Result<(Series, Report), Error> {
     let started = Instant::now();
     let source = Source::open(data_set, grouping, &progress.read)?;
+    // The reference has it all in memory.
+    let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
     let DataSet {
         rows,
         rows_read,
         rejects,
-    } = source.read(rejects, shutdown)?;
+        ..
+    } = source.read(rejects, no_spill, shutdown)?;
     let read_seconds = started.elapsed().as_secs_f64();
     let accepted = rows.len() as u64;
 
@@ -191,7 +195,7 @@ fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
 
 #[cfg(test)]
 mod tests {
-    use dispatcher::group::JobSet;
+    use dispatcher::job_set::JobSet;
     use pipeline::ledger::Ledger;
     use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
 
@@ -234,15 +238,18 @@ mod tests {
 
     /// The pipeline without Kafka: jobs, tallies, ledger, series.
     fn by_jobs(rows: Rows, grouping: &Grouping) -> Series {
-        let jobs = JobSet::new(rows, grouping);
+        let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
+        let jobs = JobSet::new(rows, no_spill, grouping).expect("memory has room");
         let run_id = "a-run".parse().expect("a run id");
         let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
-        for job in jobs.jobs() {
+        let counted = jobs.for_each(|job| {
             let positive = job.results.iter().map(|&result| u32::from(result)).sum();
             let tests = job.rows();
-            builder.push(&job, Outcome::Counted(Tally { tests, positive }));
-        }
-        let mut ledger = Ledger::new(jobs.jobs_count()).expect("it fits");
+            builder.push(job, Outcome::Counted(Tally { tests, positive }));
+            Ok(())
+        });
+        counted.expect("memory can be read");
+        let mut ledger = Ledger::new(jobs.counts().jobs).expect("it fits");
         let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
         ledger.record(&batch, &mut Vec::new());
         ledger.series()

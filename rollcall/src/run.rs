@@ -222,6 +222,8 @@ impl Stage {
             wait_for_workers: None,
             max_rejects: args.grouping.max_rejects,
             rejects: args.out.join(REJECTS),
+            memory_budget_bytes: args.memory.memory_budget.as_u64(),
+            spill_folder: args.memory.spill_folder(),
             uncommitted_limit,
         })
     }

@@ -13,8 +13,8 @@ use pipeline::{
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_reconciled, assert_same, children, data_set, finish, is_alive, local, report,
-    rollcall, wait_until,
+    Running, assert_reconciled, assert_same, children, data_set, finish, is_alive, local,
+    peak_resident_bytes, report, rollcall, wait_until,
 };
 
 const ROWS: [&str; 2] = ["--rows", "200000"];
@@ -123,6 +123,47 @@ fn a_group_of_many_parts_is_one_row_of_the_series() {
         "{run:?}"
     );
     assert_same(&report, &local(&data_set, &options));
+}
+
+/// 2,000,000 rows take some 110 MB to group; half of that has to go to disk and come back.
+#[test]
+fn rows_beyond_the_memory_budget_are_spilled_and_numbered_the_same() {
+    const MIB: u64 = 1024 * 1024;
+    let test = TestCluster::new("spill");
+    let data_set = data_set(&["--rows", "2000000"]);
+    let _workers = ["a", "b"].map(|id| test.worker(id, "0ms"));
+    let peak = |budget: &str, run_id: &str| {
+        let options = ["--memory-budget", budget, "--run-id", run_id];
+        let mut command = test.dispatcher(&data_set, &options);
+        command.arg("--spill-folder").arg(test.folder.path());
+        let mut dispatcher = Running::start(command, test.folder.path(), run_id);
+        let mut peak = 0;
+        wait_until("it has dispatched", || {
+            peak = peak_resident_bytes(dispatcher.id()).unwrap_or(peak);
+            !dispatcher.is_running()
+        });
+        let said = dispatcher.said();
+        assert!(said.contains("run dispatched"), "{said}");
+        (peak, said.matches("memory budget used up").count())
+    };
+    let (spilled_peak, runs) = peak("64MiB", "spilled");
+    assert!(runs >= 2, "{runs} runs");
+    assert!(spilled_peak < (64 + 48) * MIB, "{} MiB", spilled_peak / MIB);
+    let (memory_peak, runs) = peak("1GiB", "in-memory");
+    assert_eq!(runs, 0);
+    assert!(memory_peak > spilled_peak, "{memory_peak} {spilled_peak}");
+    let reference = local(&data_set, &[]);
+    for run_id in ["spilled", "in-memory"] {
+        let run_id = run_id.parse().expect("a run id");
+        assert_same(&test.aggregate_complete(&run_id), &reference);
+    }
+    // Runs have no names: nothing is left in the folder.
+    let left = fs::read_dir(test.folder.path()).expect("it can be read");
+    let spilled = left.filter(|entry| {
+        let name = entry.as_ref().expect("an entry").file_name();
+        name.to_string_lossy().contains("tmp")
+    });
+    assert_eq!(spilled.count(), 0);
 }
 
 #[test]

@@ -192,6 +192,14 @@ pub fn is_alive(id: u32) -> bool {
     })
 }
 
+/// The most memory that a living process has had so far.
+pub fn peak_resident_bytes(id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 /// The report in an output folder.
 #[track_caller]
 pub fn report(out: &Path) -> Value {
