@@ -120,6 +120,16 @@ pub struct MessageArgs {
     #[arg(long, value_name = "N")]
     pub replication_factor: Option<u16>,
 
+    /// How long the topics keep jobs and outcomes, if they are not there yet: longer than your
+    /// longest run
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "7d",
+        value_parser = humantime::parse_duration
+    )]
+    pub retention: Duration,
+
     /// Jobs in a message: auto, or a number
     #[arg(long, value_name = "auto|N", default_value_t = JobsPerMessage::Auto)]
     pub jobs_per_message: JobsPerMessage,
@@ -133,9 +143,6 @@ pub struct MessageArgs {
     )]
     pub expected_job_time: Duration,
 }
-
-/// How long topics keep jobs and outcomes.
-const RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// A limit to what is published and not yet worked off, for a broker that keeps little.
 #[derive(Clone, Debug)]
@@ -212,7 +219,7 @@ impl MessageArgs {
         TopicSpec {
             partitions: self.partitions.get(),
             replication_factor: self.replication_factor,
-            retention: RETENTION,
+            retention: self.retention,
         }
     }
 }

@@ -150,6 +150,18 @@ impl Error {
         matches!(self, Self::Unreachable { .. })
     }
 
+    /// Whether the cluster knows who asks, or wants to, and does not allow it.
+    pub fn is_denied(&self) -> bool {
+        let code = match self {
+            Self::Client { source, .. } | Self::Topic { source, .. } => source.rdkafka_error_code(),
+            Self::Produce { code, .. }
+            | Self::Delivery { code, .. }
+            | Self::Consume { code, .. } => Some(*code),
+            _ => None,
+        };
+        code.is_some_and(is_denial)
+    }
+
     pub(crate) fn client(action: &'static str) -> impl FnOnce(KafkaError) -> Self {
         move |source| Self::Client { action, source }
     }
@@ -162,4 +174,16 @@ impl Error {
             source,
         }
     }
+}
+
+/// Whether a code says that something is not allowed.
+pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::Authentication
+    )
 }

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use crate::args::{Engine, RunArgs};
+use crate::config_file::CONFIG_VARIABLE;
 use crate::error::Error;
 use crate::fleet::{Fleet, Spec};
 use crate::local;
@@ -258,6 +259,8 @@ impl Stage {
             "KAFKA_BOOTSTRAP_SERVERS",
             self.cluster.bootstrap_servers().into(),
         )];
+        // A worker has what the run was given, and no options of its own from a file.
+        variables.push((CONFIG_VARIABLE, OsString::new()));
         if !properties.is_empty() {
             // Not as arguments, which every user of the machine can read.
             variables.push((PROPERTIES_VARIABLE, properties.join("\n").into()));
