@@ -18,7 +18,7 @@ use crate::packing::JobsPerMessage;
 ///
 /// Prints the run's id, by which `aggregator --run-id` collects what the workers make of it.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = EXIT_CODES_HELP)]
+#[command(version, after_help = after_help())]
 pub struct Args {
     /// The data set: a CSV file with a header
     pub data_set: PathBuf,
@@ -154,6 +154,16 @@ pub struct UncommittedLimit {
     /// Jobs whose outcomes are not collected yet; what is collected is told by
     /// [`service::Progress::collected`].
     pub uncollected_jobs: u64,
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n\
+         \x20 dispatcher tests.csv --bootstrap-servers localhost:9092\n\
+         \x20 dispatcher tests.csv --by country --by city --every day --run-id tuesday\n\
+         \x20 dispatcher tests.csv --partitions 48 --retention 30d\n\n\
+         {EXIT_CODES_HELP}"
+    )
 }
 
 /// A checked configuration of a dispatcher.

@@ -52,7 +52,7 @@ pub enum Error {
     },
 
     /// A column that is needed is there more than once.
-    #[error("{option} {name}: the data set has more than one such column")]
+    #[error("{option} {name}: the data set has more than one such column; rename all but one")]
     AmbiguousColumn {
         /// The option that names it.
         option: &'static str,
@@ -65,7 +65,7 @@ pub enum Error {
     EmptyLabelColumn,
 
     /// A positive result that is also a negative one.
-    #[error("--positive and --negative are both {0:?}")]
+    #[error("--positive and --negative are both {0:?}; give each its own value")]
     SameResults(String),
 
     /// There is nothing to do.
@@ -93,7 +93,7 @@ pub enum Error {
     },
 
     /// The rejects file cannot be written.
-    #[error("cannot write the rejects to {}", path.display())]
+    #[error("cannot write the rejects to {}; choose another place by --rejects or --out", path.display())]
     WriteRejects {
         /// The file.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum Error {
     RunExists(RunId),
 
     /// Fewer workers than were asked for joined the group in time.
-    #[error("only {joined} of {wanted} workers joined group {group} within {}", humantime::format_duration(*.waited))]
+    #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, or wait for fewer", humantime::format_duration(*.waited))]
     TooFewWorkers {
         /// Members of the group.
         joined: usize,
@@ -119,7 +119,7 @@ pub enum Error {
     },
 
     /// A signal came before the run was dispatched.
-    #[error("stopped by {0} before all jobs were dispatched")]
+    #[error("stopped by {0} before all jobs were dispatched; dispatch it again")]
     Stopped(Signal),
 
     /// The cluster.

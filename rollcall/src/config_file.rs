@@ -128,14 +128,18 @@ pub fn parse() -> Result<Cli, Error> {
     let arguments: Vec<OsString> = env::args_os().collect();
     let given = Cli::definition().get_matches_from(&arguments);
     let named = given.get_one::<OsString>(CONFIG_OPTION);
-    let wanted = !given
+    let needs_none = given
         .subcommand_name()
         .is_some_and(|name| WITHOUT_FILE.contains(&name));
-    let matches = match File::open(named.map(OsString::as_os_str))? {
-        Some(file) if wanted => file
+    let file = match needs_none {
+        true => None,
+        false => File::open(named.map(OsString::as_os_str))?,
+    };
+    let matches = match file {
+        Some(file) => file
             .apply(Cli::definition(), &given)?
             .get_matches_from(&arguments),
-        _ => given,
+        None => given,
     };
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }

@@ -25,7 +25,7 @@ pub enum Error {
     Kafka(#[from] kafka::Error),
 
     /// A worker process cannot be started.
-    #[error("cannot start a worker process")]
+    #[error("cannot start a worker process; ask for fewer --workers")]
     StartWorker(#[source] io::Error),
 
     /// A worker process dies as often as it is started.
