@@ -144,8 +144,8 @@ impl Cluster {
         // librdkafka's default of both properties.
         const DEFAULT: usize = 1_000_000;
         let set = |key: &str| {
-            let values = self.properties.iter().filter(|(known, _)| known == key);
-            let value = values.last().and_then(|(_, value)| value.parse().ok());
+            let mut values = self.properties.iter().filter(|(known, _)| known == key);
+            let value = values.next_back().and_then(|(_, value)| value.parse().ok());
             value.unwrap_or(DEFAULT)
         };
         set("batch.size").min(set("message.max.bytes"))

@@ -176,11 +176,14 @@ impl RunsReader {
     }
 }
 
+/// A record's offset, key and value.
+type Heard = (i64, Vec<u8>, Vec<u8>);
+
 /// Records of the runs topic that no later tombstone has taken back, in order.
 #[derive(Debug, Default)]
 struct History {
-    /// Offset, key and value; `None` where a tombstone came for it.
-    records: Vec<Option<(i64, Vec<u8>, Vec<u8>)>>,
+    /// `None` where a tombstone came for it.
+    records: Vec<Option<Heard>>,
     /// Where in `records` those of a key are. All of them, not the last: two manifests of one run
     /// that disagree must both be seen.
     by_key: HashMap<Vec<u8>, Vec<usize>>,
@@ -207,7 +210,7 @@ impl History {
     }
 
     /// Hands out what is left and forgets it.
-    fn take(&mut self) -> impl Iterator<Item = (i64, Vec<u8>, Vec<u8>)> {
+    fn take(&mut self) -> impl Iterator<Item = Heard> {
         self.by_key.clear();
         std::mem::take(&mut self.records).into_iter().flatten()
     }

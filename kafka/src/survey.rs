@@ -51,12 +51,15 @@ pub struct Survey {
     /// The broker that clients are told is the controller.
     pub controller: Option<i32>,
     /// The four topics, in the order of [`TopicNames::all`]; `None` for one that is not there.
-    pub topics: Vec<(String, Result<Option<TopicFacts>, Refusal>)>,
+    pub topics: Vec<(String, TopicAnswer)>,
     /// Prefixes under which the cluster has a runs topic, the asked one included.
     pub prefixes: Vec<String>,
     /// The workers' group.
     pub group: Result<GroupFacts, Refusal>,
 }
+
+/// What the cluster says of one topic; `None`: it is not there.
+pub type TopicAnswer = Result<Option<TopicFacts>, Refusal>;
 
 /// One topic.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,7 +140,7 @@ pub fn survey(cluster: &Cluster, names: &TopicNames, group: &str) -> Result<Surv
         .collect();
     prefixes.sort_unstable();
 
-    let mut topics: Vec<(String, Result<Option<TopicFacts>, Refusal>)> = Vec::new();
+    let mut topics: Vec<(String, TopicAnswer)> = Vec::new();
     for name in names.all() {
         topics.push((name.to_owned(), topic_facts(cluster, name)));
     }
@@ -192,7 +195,7 @@ fn count(topic: &MetadataTopic) -> TopicFacts {
 }
 
 /// Adds the settings of those that are there.
-fn describe(cluster: &Cluster, topics: &mut [(String, Result<Option<TopicFacts>, Refusal>)]) {
+fn describe(cluster: &Cluster, topics: &mut [(String, TopicAnswer)]) {
     let mut there: Vec<(&str, &mut TopicFacts)> = topics
         .iter_mut()
         .filter_map(|(name, facts)| Some((name.as_str(), facts.as_mut().ok()?.as_mut()?)))

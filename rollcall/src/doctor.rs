@@ -270,8 +270,10 @@ fn topics(facts: &Facts) -> Line {
     let mut advice = "a dispatcher creates them".to_owned();
     if there.is_empty() && !facts.survey.prefixes.is_empty() {
         const SHOWN: usize = 3;
-        let prefixes = &facts.survey.prefixes;
-        let shown: Vec<&str> = prefixes.iter().map(String::as_str).take(SHOWN).collect();
+        let mut prefixes: Vec<&str> = facts.survey.prefixes.iter().map(String::as_str).collect();
+        let likeness = |prefix: &str| strsim::jaro_winkler(prefix, &facts.prefix);
+        prefixes.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
+        let shown: Vec<&str> = prefixes.iter().copied().take(SHOWN).collect();
         let more = prefixes.len().saturating_sub(SHOWN);
         advice.push_str("; or did you mean --topic-prefix ");
         advice.push_str(&shown.join(" or "));
@@ -318,8 +320,8 @@ fn replication(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     );
     let alter = |to: usize| {
         format!(
-            "set it lower: kafka-configs.sh --alter --topic TOPIC --add-config \
-             min.insync.replicas={to}, for each topic under {}",
+            "set it lower: {} TOPIC --add-config min.insync.replicas={to}, for each topic under {}",
+            configs(facts),
             facts.prefix
         )
     };
@@ -336,9 +338,12 @@ fn replication(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
         let found = format!("{found}: no broker may be away");
         Line::warn(CHECK, found, alter(copies - 1))
     } else if copies >= 3 && min_insync < 2 {
-        let advice = "kafka-configs.sh --alter --topic TOPIC --add-config min.insync.replicas=2";
+        let advice = format!(
+            "{} TOPIC --add-config min.insync.replicas=2",
+            configs(facts)
+        );
         let found = format!("{found}: a write that one broker alone has is acknowledged");
-        Line::warn(CHECK, found, advice.to_owned())
+        Line::warn(CHECK, found, advice)
     } else if copies < brokers.min(3) {
         let found = format!("{found}: a broker that is lost may take jobs and outcomes with it");
         let advice = "use a new --topic-prefix and leave --replication-factor out (it is 3 then)";
@@ -354,7 +359,8 @@ fn cleanup(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
         .filter_map(|(name, told)| Some((name, told.cleanup_policy.as_deref()?)))
         .collect();
     let alter = |name: &str, policy: &str| {
-        format!("kafka-configs.sh --alter --topic {name} --add-config cleanup.policy={policy}")
+        let configs = configs(facts);
+        format!("{configs} {name} --add-config cleanup.policy={policy}")
     };
     let runs = &facts.names.runs;
     for &(name, policy) in &policies {
@@ -406,9 +412,10 @@ fn retention(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     };
     let found = format!("{}{longest_open}", shown(least));
     let longer = format!(
-        "kafka-configs.sh --alter --topic TOPIC --add-config retention.ms=MILLISECONDS, for \
-         {} and {}",
-        names.jobs, names.outcomes
+        "{} TOPIC --add-config retention.ms=MILLISECONDS, for {} and {}",
+        configs(facts),
+        names.jobs,
+        names.outcomes
     );
     let gone = |run: &Run| {
         format!(
@@ -443,8 +450,9 @@ fn message_size(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
             CHECK,
             format!("topic {name} takes {least_shown} bytes, and batches have up to {sent}"),
             format!(
-                "kafka-configs.sh --alter --topic {name} --add-config max.message.bytes=1048588; \
-                 or give -X batch.size={least} to the dispatcher and every worker"
+                "{} {name} --add-config max.message.bytes={batch}; or give -X batch.size={least} \
+                 -X message.max.bytes={least} to the dispatcher and every worker",
+                configs(facts)
             ),
         );
     }
@@ -480,8 +488,9 @@ fn partitions(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Vec<Line> {
     let for_workers = format!("{jobs} for {}", counted(workers, "worker"));
     let more = |partitions: usize| {
         format!(
-            "kafka-topics.sh --alter --topic {} --partitions {partitions}, while no run is open",
-            facts.names.jobs
+            "kafka-topics.sh --bootstrap-server {} --alter --topic {} --partitions {partitions}, \
+             while no run is open",
+            facts.bootstrap_servers, facts.names.jobs
         )
     };
     lines.push(if workers == 0 {
@@ -569,6 +578,12 @@ fn clock(facts: &Facts) -> Line {
         "clock",
         format!("no run was opened in the future; {not_checked}"),
     )
+}
+
+/// Kafka's own tool that changes the settings of a topic.
+fn configs(facts: &Facts) -> String {
+    let servers = &facts.bootstrap_servers;
+    format!("kafka-configs.sh --bootstrap-server {servers} --alter --topic")
 }
 
 /// The settings that were told.
