@@ -15,7 +15,7 @@ pub enum Error {
     /// No broker answered in time.
     #[error(
         "no broker answered at {bootstrap_servers} within {}; is it up, is the address right, and \
-         does it want TLS or SASL (-X security.protocol=…)? -vv shows what librdkafka says",
+         does it want SASL (KAFKA_PROPERTIES)? -vv shows what librdkafka says",
         humantime::format_duration(*.waited)
     )]
     Unreachable {

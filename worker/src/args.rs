@@ -88,7 +88,7 @@ fn after_help() -> String {
         "Examples:\n\
          \x20 worker --bootstrap-servers localhost:9092\n\
          \x20 worker --threads 4 --topic-prefix tests --group tests.worker\n\
-         \x20 worker -X security.protocol=SSL -X ssl.ca.location=ca.pem\n\n\
+         \x20 worker -X session.timeout.ms=10000\n\n\
          {EXIT_CODES_HELP}"
     )
 }
