@@ -18,7 +18,7 @@ use crate::error::Error;
 /// It may be started before, during or after the run, and as often as you like: the result is the
 /// same.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = EXIT_CODES_HELP)]
+#[command(version, after_help = after_help())]
 pub struct Args {
     /// The run: its id, or latest for the one that was opened last
     #[arg(
@@ -82,6 +82,15 @@ impl fmt::Display for RunChoice {
             Self::Named(run_id) => run_id.fmt(f),
         }
     }
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n\
+         \x20 aggregator --bootstrap-servers localhost:9092\n\
+         \x20 aggregator --run-id tuesday --out results --timeout 1h\n\n\
+         {EXIT_CODES_HELP}"
+    )
 }
 
 /// A checked configuration of an aggregator.

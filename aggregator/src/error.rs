@@ -11,7 +11,10 @@ use service::{Ending, Exit, Signal};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The run did not appear in time.
-    #[error("no run {run} on topic {topic} within {}", humantime::format_duration(*.waited))]
+    #[error(
+        "no run {run} on topic {topic} within {}; rollcall runs lists those that are there",
+        humantime::format_duration(*.waited)
+    )]
     NoRun {
         /// The run that was looked for.
         run: String,
@@ -32,7 +35,8 @@ pub enum Error {
 
     /// The run was made by another version.
     #[error(
-        "run {run_id} numbers its jobs by version {version}, which this aggregator does not know"
+        "run {run_id} numbers its jobs by version {version}, which this aggregator does not know; \
+         use the rollcall that dispatched it"
     )]
     Numbering {
         /// The run.
@@ -55,7 +59,7 @@ pub enum Error {
     Say(#[source] io::Error),
 
     /// An output cannot be written.
-    #[error("cannot write {}", path.display())]
+    #[error("cannot write {}; choose another --out", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -64,7 +68,7 @@ pub enum Error {
     },
 
     /// A signal came before the run was complete.
-    #[error("stopped by {0} before the run was complete")]
+    #[error("stopped by {0} before the run was complete; start it again to go on")]
     Stopped(Signal),
 
     /// The cluster.

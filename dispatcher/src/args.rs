@@ -19,7 +19,7 @@ use crate::packing::JobsPerMessage;
 ///
 /// Prints the run's id, by which `aggregator --run-id` collects what the workers make of it.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = EXIT_CODES_HELP)]
+#[command(version, after_help = after_help())]
 pub struct Args {
     /// The data set: a CSV file with a header
     pub data_set: PathBuf,
@@ -144,6 +144,16 @@ pub struct MessageArgs {
     #[arg(long, value_name = "N")]
     pub replication_factor: Option<u16>,
 
+    /// How long the topics keep jobs and outcomes, if they are not there yet: longer than your
+    /// longest run
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "7d",
+        value_parser = humantime::parse_duration
+    )]
+    pub retention: Duration,
+
     /// Jobs in a message: auto, or a number
     #[arg(long, value_name = "auto|N", default_value_t = JobsPerMessage::Auto)]
     pub jobs_per_message: JobsPerMessage,
@@ -158,9 +168,6 @@ pub struct MessageArgs {
     pub expected_job_time: Duration,
 }
 
-/// How long topics keep jobs and outcomes.
-const RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
-
 /// A limit to what is published and not yet worked off, for a broker that keeps little.
 #[derive(Clone, Debug)]
 pub struct UncommittedLimit {
@@ -170,6 +177,16 @@ pub struct UncommittedLimit {
     /// outcomes topic that are not collected; what is collected is told by
     /// [`service::Progress::collected`].
     pub bytes_per_partition: usize,
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n\
+         \x20 dispatcher tests.csv --bootstrap-servers localhost:9092\n\
+         \x20 dispatcher tests.csv --by country --by city --every day --run-id tuesday\n\
+         \x20 dispatcher tests.csv --partitions 48 --retention 30d\n\n\
+         {EXIT_CODES_HELP}"
+    )
 }
 
 /// A checked configuration of a dispatcher.
@@ -245,7 +262,7 @@ impl MessageArgs {
         TopicSpec {
             partitions: self.partitions.get(),
             replication_factor: self.replication_factor,
-            retention: RETENTION,
+            retention: self.retention,
         }
     }
 }

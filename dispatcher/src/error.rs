@@ -54,7 +54,7 @@ pub enum Error {
     },
 
     /// A column that is needed is there more than once.
-    #[error("{option} {name}: the data set has more than one such column")]
+    #[error("{option} {name}: the data set has more than one such column; rename all but one")]
     AmbiguousColumn {
         /// The option that names it.
         option: &'static str,
@@ -73,7 +73,7 @@ pub enum Error {
     LabelColumnTaken(String),
 
     /// A positive result that is also a negative one.
-    #[error("--positive and --negative are both {0:?}")]
+    #[error("--positive and --negative are both {0:?}; give each its own value")]
     SameResults(String),
 
     /// There is nothing to do.
@@ -104,7 +104,7 @@ pub enum Error {
     },
 
     /// The rejects file cannot be written.
-    #[error("cannot write the rejects to {}", path.display())]
+    #[error("cannot write the rejects to {}; choose another place by --rejects or --out", path.display())]
     WriteRejects {
         /// The file.
         path: PathBuf,
@@ -133,7 +133,7 @@ pub enum Error {
     RunExists(RunId),
 
     /// Fewer workers than were asked for joined the group in time.
-    #[error("only {joined} of {wanted} workers joined group {group} within {} (--broker-timeout)", humantime::format_duration(*.waited))]
+    #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, wait for fewer, or longer (--broker-timeout)", humantime::format_duration(*.waited))]
     TooFewWorkers {
         /// Members of the group.
         joined: usize,
@@ -146,7 +146,7 @@ pub enum Error {
     },
 
     /// A signal came before the run was dispatched.
-    #[error("stopped by {0} before all jobs were dispatched")]
+    #[error("stopped by {0} before all jobs were dispatched; dispatch it again")]
     Stopped(Signal),
 
     /// Standard output cannot be written.

@@ -179,6 +179,10 @@ impl Broker {
         let cluster = &config.cluster;
         reach(config, shutdown)?;
         topics::create(cluster, &config.topics, &config.topic_spec)?;
+        if config.uncommitted_limit.is_none() {
+            let asked = config.topic_spec.retention;
+            topics::warn_of_other_retention(cluster, &config.topics, asked);
+        }
         if config.run_is_named {
             refuse_existing(config, shutdown)?;
         }

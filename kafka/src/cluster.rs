@@ -146,6 +146,19 @@ impl Cluster {
         rdkafka::util::get_rdkafka_version().1
     }
 
+    /// The most bytes that a producer of this cluster sends as one batch: a topic that takes less
+    /// refuses it.
+    pub fn batch_bytes(&self) -> usize {
+        // librdkafka's default of both properties.
+        const DEFAULT: usize = 1_000_000;
+        let set = |key: &str| {
+            let mut values = self.properties.iter().filter(|(known, _)| known == key);
+            let value = values.next_back().and_then(|(_, value)| value.parse().ok());
+            value.unwrap_or(DEFAULT)
+        };
+        set("batch.size").min(set("message.max.bytes"))
+    }
+
     /// How many brokers the cluster has.
     ///
     /// # Errors

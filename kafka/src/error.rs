@@ -13,7 +13,11 @@ pub enum Error {
     NoBootstrapServers,
 
     /// No broker answered in time.
-    #[error("no broker answered at {bootstrap_servers} within {}", humantime::format_duration(*.waited))]
+    #[error(
+        "no broker answered at {bootstrap_servers} within {}; is it up, is the address right, and \
+         does it want SASL (KAFKA_PROPERTIES)? -vv shows what librdkafka says",
+        humantime::format_duration(*.waited)
+    )]
     Unreachable {
         /// Where it was looked for.
         bootstrap_servers: String,
@@ -66,7 +70,7 @@ pub enum Error {
     },
 
     /// A topic that should be there is not.
-    #[error("topic {topic} does not exist; a dispatcher creates it")]
+    #[error("topic {topic} does not exist; a dispatcher creates it, --topic-prefix names another")]
     NoTopic {
         /// The topic.
         topic: String,
@@ -84,7 +88,10 @@ pub enum Error {
     },
 
     /// A message was given up by the producer.
-    #[error("topic {topic}, partition {partition}: message not delivered: {code}")]
+    #[error(
+        "topic {topic}, partition {partition}: message not delivered: {code}; rollcall doctor \
+         looks at the cluster"
+    )]
     Delivery {
         /// The topic.
         topic: String,
@@ -97,7 +104,8 @@ pub enum Error {
     /// Messages that should be there are gone, or the offset lies behind the end.
     #[error(
         "topic {topic}, partition {partition}: the offset to read next is out of range; \
-         messages were deleted before they were read"
+         messages were deleted before they were read; dispatch the data set again, with a longer \
+         --retention on new topics"
     )]
     OffsetOutOfRange {
         /// The topic.
@@ -107,7 +115,10 @@ pub enum Error {
     },
 
     /// A partition cannot be read.
-    #[error("topic {topic}, partition {partition}: cannot consume: {code}")]
+    #[error(
+        "topic {topic}, partition {partition}: cannot consume: {code}; rollcall doctor looks at \
+         the cluster"
+    )]
     Consume {
         /// The topic.
         topic: String,
@@ -118,7 +129,10 @@ pub enum Error {
     },
 
     /// A message on the runs topic is none.
-    #[error("topic {topic}, offset {offset}: not an event of a run")]
+    #[error(
+        "topic {topic}, offset {offset}: not an event of a run; use another --topic-prefix, or a \
+         rollcall as new as the one that wrote it"
+    )]
     RunEvent {
         /// The topic.
         topic: String,
@@ -129,7 +143,7 @@ pub enum Error {
     },
 
     /// The in-process broker failed.
-    #[error("in-process broker: cannot {action}")]
+    #[error("in-process broker: cannot {action}; name another with --bootstrap-servers")]
     InProcess {
         /// What was to be done.
         action: &'static str,
@@ -150,6 +164,18 @@ impl Error {
         matches!(self, Self::Unreachable { .. })
     }
 
+    /// Whether the cluster knows who asks, or wants to, and does not allow it.
+    pub fn is_denied(&self) -> bool {
+        let code = match self {
+            Self::Client { source, .. } | Self::Topic { source, .. } => source.rdkafka_error_code(),
+            Self::Produce { code, .. }
+            | Self::Delivery { code, .. }
+            | Self::Consume { code, .. } => Some(*code),
+            _ => None,
+        };
+        code.is_some_and(is_denial)
+    }
+
     pub(crate) fn client(action: &'static str) -> impl FnOnce(KafkaError) -> Self {
         move |source| Self::Client { action, source }
     }
@@ -162,4 +188,16 @@ impl Error {
             source,
         }
     }
+}
+
+/// Whether a code says that something is not allowed.
+pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::Authentication
+    )
 }

@@ -17,6 +17,7 @@ pub mod reader;
 pub mod record;
 pub mod runs;
 pub mod settings;
+pub mod survey;
 pub mod topics;
 
 pub use args::BrokerArgs;
@@ -28,5 +29,6 @@ pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
 pub use reader::Reader;
 pub use record::{Record, RecordBatch};
-pub use runs::{RunsReader, publish_run_event};
+pub use runs::{RunsReader, all_run_events, publish_run_event, remove_runs};
+pub use survey::{Refusal, Survey, survey};
 pub use topics::{TopicNames, TopicSpec, default_group};

@@ -264,6 +264,32 @@ impl BatchProducer {
             }
             record = record.headers(owned);
         }
+        self.send(topic, partition, record)
+    }
+
+    /// Hands a tombstone to the producer: a key without a value, which takes back the records of
+    /// that key on a compacted topic. Returns false when its queue is full.
+    ///
+    /// # Errors
+    /// When the message can never be produced.
+    pub fn produce_tombstone(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        key: &[u8],
+    ) -> Result<bool, Error> {
+        let record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&topic.name, 0)
+            .partition(partition)
+            .key(key);
+        self.send(topic, partition, record)
+    }
+
+    fn send(
+        &self,
+        topic: &Topic,
+        partition: i32,
+        record: BaseRecord<'_, [u8], [u8], usize>,
+    ) -> Result<bool, Error> {
         match self.producer.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),

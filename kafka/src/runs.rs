@@ -1,15 +1,18 @@
 //! The runs topic: what becomes of each run, keyed so that compaction keeps the last word on each.
+//! A run that was removed (a tombstone for each of its keys) is as if it had never been, whether or
+//! not the broker has compacted its records away yet.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use pipeline::RunEvent;
+use pipeline::{RunEvent, RunId};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::offsets::{beginning_offsets, end_offsets};
 use crate::producer::{BatchProducer, Outgoing, Topic};
 use crate::reader::Reader;
-use crate::record::RecordBatch;
+use crate::record::{Record, RecordBatch};
 
 /// The runs topic has one partition, so that all agree on the order of its events.
 const PARTITION: i32 = 0;
@@ -50,12 +53,75 @@ pub fn publish_run_event(
     }
 }
 
+/// Removes runs from the runs topic: a tombstone for each key that one can have. Nothing else is
+/// touched; what they have on other topics goes with the retention of those. Returns when the
+/// broker has acknowledged all.
+///
+/// # Errors
+/// When a tombstone is not delivered within `deadline`.
+pub fn remove_runs(
+    cluster: &Cluster,
+    topic: &str,
+    run_ids: &[RunId],
+    deadline: Duration,
+) -> Result<(), Error> {
+    let mut producer = BatchProducer::new(cluster)?;
+    let target = producer.topic(topic)?;
+    let until = Instant::now() + deadline;
+    for run_id in run_ids {
+        let not_delivered = |code| Error::Delivery {
+            topic: topic.to_owned(),
+            partition: PARTITION,
+            code,
+        };
+        for key in RunEvent::keys_of(run_id) {
+            if !producer.produce_tombstone(&target, PARTITION, key.as_bytes())? {
+                return Err(not_delivered(rdkafka::error::RDKafkaErrorCode::QueueFull));
+            }
+        }
+        // Run by run, so that the queue is never full however many there are.
+        let mut deliveries = Vec::new();
+        let left = until.saturating_duration_since(Instant::now());
+        if !producer.drain(left, &mut deliveries) {
+            let timed_out = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
+            return Err(not_delivered(timed_out));
+        }
+        if let Some(code) = deliveries.iter().find_map(|delivery| delivery.error) {
+            return Err(not_delivered(code));
+        }
+    }
+    Ok(())
+}
+
+/// Every event of every run that is on the topic now, in order.
+///
+/// # Errors
+/// When the topic cannot be read, holds what is no event, or `stopped` says so.
+pub fn all_run_events(
+    cluster: &Cluster,
+    topic: &str,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<RunEvent>, Error> {
+    const STEP: Duration = Duration::from_millis(20);
+    let mut reader = RunsReader::start(cluster, topic)?;
+    let mut events = Vec::new();
+    while !reader.is_caught_up() {
+        events.extend(reader.read(STEP)?);
+        if stopped() {
+            return Err(Error::Stopped);
+        }
+    }
+    Ok(events)
+}
+
 /// Reads the runs topic from its beginning, and goes on as it grows.
 pub struct RunsReader {
     reader: Reader,
     topic: String,
     /// Where the topic ended when the reader began.
     end: Vec<i64>,
+    /// What was there when the reader began, as far as it is read; handed out when all of it is.
+    history: History,
 }
 
 impl RunsReader {
@@ -72,6 +138,7 @@ impl RunsReader {
             reader: Reader::start(cluster, topic, &beginning)?,
             topic: topic.to_owned(),
             end,
+            history: History::default(),
         })
     }
 
@@ -80,27 +147,117 @@ impl RunsReader {
         self.reader.has_reached(&self.end)
     }
 
-    /// Events that have come, waiting at most `timeout` for the first. Events of a kind that this
-    /// version does not know are skipped.
+    /// Events that have come, waiting at most `timeout` for the first. Those that were there when
+    /// the reader began come all at once, without those of runs that were removed since. Events of
+    /// a kind that this version does not know are skipped.
     ///
     /// # Errors
     /// When the topic cannot be read, or holds what is no event.
     pub fn read(&mut self, timeout: Duration) -> Result<Vec<RunEvent>, Error> {
         let mut batch = RecordBatch::default();
         self.reader.read(timeout, &mut batch)?;
-        let mut events = Vec::with_capacity(batch.len());
         for record in batch.iter() {
-            // An empty value is a tombstone: the run was removed.
-            if record.payload.is_empty() {
-                continue;
-            }
-            let event = RunEvent::decode(record.key.unwrap_or_default(), record.payload);
+            self.history.hear(record);
+        }
+        if !self.is_caught_up() {
+            // A tombstone for any of it may be still to come.
+            return Ok(Vec::new());
+        }
+        let mut events = Vec::with_capacity(self.history.len());
+        for (offset, key, value) in self.history.take() {
+            let event = RunEvent::decode(&key, &value);
             events.extend(event.map_err(|source| Error::RunEvent {
                 topic: self.topic.clone(),
-                offset: record.offset,
+                offset,
                 source,
             })?);
         }
         Ok(events)
+    }
+}
+
+/// A record's offset, key and value.
+type Heard = (i64, Vec<u8>, Vec<u8>);
+
+/// Records of the runs topic that no later tombstone has taken back, in order.
+#[derive(Debug, Default)]
+struct History {
+    /// `None` where a tombstone came for it.
+    records: Vec<Option<Heard>>,
+    /// Where in `records` those of a key are. All of them, not the last: two manifests of one run
+    /// that disagree must both be seen.
+    by_key: HashMap<Vec<u8>, Vec<usize>>,
+}
+
+impl History {
+    fn hear(&mut self, record: Record<'_>) {
+        let key = record.key.unwrap_or_default();
+        if record.payload.is_empty() {
+            for position in self.by_key.remove(key).unwrap_or_default() {
+                self.records[position] = None;
+            }
+            return;
+        }
+        let positions = self.by_key.entry(key.to_vec()).or_default();
+        positions.push(self.records.len());
+        let record = (record.offset, key.to_vec(), record.payload.to_vec());
+        self.records.push(Some(record));
+    }
+
+    /// How many records were heard since the last [`take`](Self::take).
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Hands out what is left and forgets it.
+    fn take(&mut self) -> impl Iterator<Item = Heard> {
+        self.by_key.clear();
+        std::mem::take(&mut self.records).into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of keys and values, an empty one being a tombstone.
+    fn left(of: &[(&str, &str)]) -> Vec<(i64, String)> {
+        let mut history = History::default();
+        for (offset, (key, value)) in (0..).zip(of) {
+            history.hear(Record {
+                partition: PARTITION,
+                offset,
+                key: Some(key.as_bytes()),
+                payload: value.as_bytes(),
+            });
+        }
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let left = history.take().map(|(offset, key, _)| (offset, text(key)));
+        left.collect()
+    }
+
+    #[test]
+    fn a_tombstone_takes_back_every_earlier_record_of_its_key_and_no_other() {
+        let records = [
+            ("a/opened", "1"),
+            ("b/opened", "2"),
+            ("a/opened", "3"),
+            ("a/opened", ""),
+            ("a/dispatched", "4"),
+        ];
+        let left = left(&records);
+        assert_eq!(left, [(1, "b/opened".into()), (4, "a/dispatched".into())]);
+    }
+
+    #[test]
+    fn what_comes_after_a_tombstone_stays() {
+        let left = left(&[("a/opened", "1"), ("a/opened", ""), ("a/opened", "2")]);
+        assert_eq!(left, [(2, "a/opened".into())]);
+    }
+
+    #[test]
+    fn two_records_of_one_key_are_both_handed_out() {
+        let left = left(&[("a/dispatched", "1"), ("a/dispatched", "2")]);
+        assert_eq!(left.len(), 2);
     }
 }

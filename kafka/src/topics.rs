@@ -1,13 +1,16 @@
 //! The four topics of a prefix: their names, and how they are made. The dispatcher makes them with
 //! every setting stated; no client makes one by accident.
 
+use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
@@ -118,6 +121,54 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
         }
     }
     wait_for_leaders(cluster, names)
+}
+
+/// Topics that were there before keep their retention; one that is not what was asked for is told.
+/// Not for the in-process broker, which leaves the question without an answer for 10 s.
+pub fn warn_of_other_retention(cluster: &Cluster, names: &TopicNames, asked: Duration) {
+    let there = [&names.jobs, &names.outcomes, &names.dlq].map(String::as_str);
+    let described = match describe(cluster, &there) {
+        Ok(described) => described,
+        // Not everybody may ask, and no run needs it.
+        Err(error) => {
+            debug!(%error, "retention not checked");
+            return;
+        }
+    };
+    for (topic, settings) in there.iter().zip(described) {
+        match settings.map(|settings| retention(&settings)) {
+            Ok(Some(kept)) if kept != Some(asked) => warn!(
+                topic,
+                "topic keeps messages {}, not {}: --retention holds for new topics; to change this \
+                 one: kafka-configs.sh --alter --topic {topic} --add-config retention.ms={}",
+                kept.map_or_else(
+                    || "for ever".to_owned(),
+                    |kept| humantime::format_duration(kept).to_string()
+                ),
+                humantime::format_duration(asked),
+                asked.as_millis()
+            ),
+            Ok(_) => {}
+            Err(code) => debug!(topic, %code, "retention not checked"),
+        }
+    }
+}
+
+/// The settings of a topic, by name.
+pub(crate) type Settings = HashMap<String, String>;
+
+/// `retention.ms` among a topic's settings: `None` where it is not told, `Some(None)` for ever.
+pub(crate) fn retention(settings: &Settings) -> Option<Option<Duration>> {
+    let told = settings.get("retention.ms")?.parse::<i64>().ok()?;
+    Some(u64::try_from(told).ok().map(Duration::from_millis))
+}
+
+/// The settings of topics, in their order.
+pub(crate) fn describe(
+    cluster: &Cluster,
+    topics: &[&str],
+) -> Result<Vec<Result<Settings, RDKafkaErrorCode>>, Error> {
+    Admin::new(cluster)?.describe(topics)
 }
 
 /// Deletes topics; those that are not there are no error.
@@ -261,6 +312,27 @@ impl Admin {
             .block_on(self.client.create_topics(&specs, &self.options))
             .map_err(Error::client("create topics"))?;
         Ok(results.into_iter().filter_map(Result::err).collect())
+    }
+
+    fn describe(&self, topics: &[&str]) -> Result<Vec<Result<Settings, RDKafkaErrorCode>>, Error> {
+        let topics: Vec<_> = topics
+            .iter()
+            .map(|topic| ResourceSpecifier::Topic(topic))
+            .collect();
+        let results = self
+            .runtime
+            .block_on(self.client.describe_configs(&topics, &self.options))
+            .map_err(Error::client("ask for the settings of topics"))?;
+        let settings = |resource: ConfigResource| {
+            let entries = resource.entries.into_iter();
+            entries
+                .filter_map(|entry| Some((entry.name, entry.value?)))
+                .collect()
+        };
+        Ok(results
+            .into_iter()
+            .map(|result| result.map(settings))
+            .collect())
     }
 
     fn delete(&self, names: &[&str]) -> Result<Refused, Error> {

@@ -135,6 +135,11 @@ impl RunEvent {
         format!("{}/{kind}", self.run_id())
     }
 
+    /// Every key that a message about a run can have.
+    pub fn keys_of(run_id: &RunId) -> [String; 3] {
+        [Self::OPENED, Self::DISPATCHED, Self::ABORTED].map(|kind| format!("{run_id}/{kind}"))
+    }
+
     /// The value of the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -350,6 +355,7 @@ pub(crate) mod tests {
             }),
         ];
         for event in events {
+            assert!(RunEvent::keys_of(event.run_id()).contains(&event.key()));
             let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
             assert_eq!(decoded.expect("a valid event"), Some(event));
         }

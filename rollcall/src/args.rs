@@ -1,16 +1,22 @@
 //! The command line of `rollcall`. Without a command it is `rollcall run`; each service is a command
 //! of its own, with the options that it has as a binary.
 
+use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dispatcher::GroupingArgs;
 use dispatcher::args::{MemoryArgs, MessageArgs};
 use kafka::BrokerArgs;
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+
+use crate::config_file::CONFIG_VARIABLE;
+use crate::doctor::DoctorArgs;
+use crate::manual::{CompletionsArgs, ManArgs};
+use crate::runs::RunsArgs;
 
 /// Every job accounted for: a finite data set through Kafka with any number of workers
 ///
@@ -30,9 +36,19 @@ pub struct Cli {
 
     #[command(flatten)]
     run: RunArgs,
+
+    /// File with options, in TOML [default: rollcall.toml in this folder, if it is there; '' for
+    /// none]
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE, global = true)]
+    pub config: Option<OsString>,
 }
 
 impl Cli {
+    /// The command line, for what is made from it.
+    pub fn definition() -> clap::Command {
+        <Self as CommandFactory>::command()
+    }
+
     /// What is to be done.
     pub fn command(self) -> Command {
         self.command.unwrap_or(Command::Run(self.run))
@@ -54,6 +70,14 @@ pub enum Command {
     Worker(worker::Args),
     /// Collect the outcomes of a run, reconcile them, write series and report
     Aggregator(aggregator::Args),
+    /// Look at a cluster and say what is good for runs and what to do
+    Doctor(DoctorArgs),
+    /// List the runs on a cluster, or remove some
+    Runs(RunsArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(ManArgs),
 }
 
 fn after_help() -> String {
@@ -177,8 +201,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        use clap::CommandFactory;
-        <Cli as CommandFactory>::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use service::{Ending, Exit};
+use pipeline::RunId;
+use service::{Ending, Exit, Shutdown, Signal};
 
 /// An error that ends `rollcall run`.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +25,7 @@ pub enum Error {
     Kafka(#[from] kafka::Error),
 
     /// A worker process cannot be started.
-    #[error("cannot start a worker process")]
+    #[error("cannot start a worker process; ask for fewer --workers")]
     StartWorker(#[source] io::Error),
 
     /// A worker process dies as often as it is started.
@@ -46,9 +47,50 @@ pub enum Error {
     #[error("cannot run: {0}")]
     Thread(String),
 
+    /// A run that is to be removed is not there.
+    #[error("no run {run_id} on topic {topic}; rollcall runs lists those that are there")]
+    NoSuchRun {
+        /// The run.
+        run_id: RunId,
+        /// Where it was looked for.
+        topic: String,
+    },
+
+    /// Something that was asked for cannot be shown or written.
+    #[error("cannot write {what}")]
+    Write {
+        /// What it is.
+        what: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
+    /// A signal came before it was done.
+    #[error("stopped by {0} before it was done")]
+    Stopped(Signal),
+
     /// The reference query fails.
     #[error("cannot run the local query")]
     Query(#[source] Box<polars::error::PolarsError>),
+}
+
+impl Error {
+    /// An error of the cluster, or the signal that interrupted a wait for it.
+    pub(crate) fn of_cluster(error: kafka::Error, shutdown: &Shutdown) -> Self {
+        match (error, shutdown.requested()) {
+            (kafka::Error::Stopped, Some(signal)) => Self::Stopped(signal),
+            (error, _) => error.into(),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Write {
+            what: "a line of JSON".to_owned(),
+            source: error.into(),
+        }
+    }
 }
 
 impl From<polars::error::PolarsError> for Error {
@@ -65,7 +107,10 @@ impl Ending for Error {
             Self::Aggregator(error) => error.exit(),
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
+            Self::NoSuchRun { .. } => Exit::Usage,
+            Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Kafka(_)
+            | Self::Write { .. }
             | Self::StartWorker(_)
             | Self::DyingWorker { .. }
             | Self::Say(_)

@@ -3,12 +3,18 @@
 //! [`mod@run`] generates a data set if none is given, starts a broker if none is named, runs dispatcher
 //! and aggregator in this process and workers as child processes ([`fleet`]). [`local`] is the
 //! reference that the pipeline must agree with: the same rows, one polars query, no Kafka.
+//! [`doctor`] and [`runs`] look at a cluster; [`config_file`] and [`manual`] are for comfort.
 
 pub mod args;
+pub mod config_file;
+pub mod doctor;
 pub mod error;
 pub mod fleet;
 pub mod local;
+pub mod manual;
 pub mod run;
+pub mod runs;
+pub mod table;
 
 pub use args::{Cli, Command};
 pub use error::Error;

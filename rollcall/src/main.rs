@@ -2,12 +2,18 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use rollcall::{Cli, Command};
-use service::{Talk, process};
+use rollcall::{Command, config_file};
+use service::{Exit, LogArgs, Talk, process};
 
 fn main() -> ExitCode {
-    match Cli::parse().command() {
+    let cli = match config_file::parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Exit::Usage.into();
+        }
+    };
+    match cli.command() {
         Command::Run(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             rollcall::run::run(&args, &shutdown)
         }),
@@ -23,5 +29,15 @@ fn main() -> ExitCode {
         Command::Aggregator(args) => process::run(&args.log, Talk::Steps, |shutdown| {
             aggregator::serve(&args, &shutdown)
         }),
+        Command::Doctor(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
+            rollcall::doctor::run(&args, &shutdown)
+        }),
+        Command::Runs(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
+            rollcall::runs::run(&args, &shutdown)
+        }),
+        Command::Completions(args) => {
+            process::run(&LogArgs::default(), Talk::Warnings, |_| args.write())
+        }
+        Command::Man(args) => process::run(&LogArgs::default(), Talk::Warnings, |_| args.write()),
     }
 }

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::args::{Engine, RunArgs};
+use crate::config_file::CONFIG_VARIABLE;
 use crate::error::Error;
 use crate::fleet::{Fleet, Spec};
 use crate::local;
@@ -270,6 +271,8 @@ impl Stage {
             "KAFKA_BOOTSTRAP_SERVERS",
             self.cluster.bootstrap_servers().into(),
         )];
+        // A worker has what the run was given, and no options of its own from a file.
+        variables.push((CONFIG_VARIABLE, OsString::new()));
         // Not as arguments, which every user of the machine can read.
         variables.push((PROPERTIES_VARIABLE, write_properties(&properties).into()));
         if args.log.verbose == 0 && !args.log.quiet && std::env::var_os("RUST_LOG").is_none() {

@@ -5,6 +5,7 @@
 
 mod apache_kafka;
 mod cluster;
+mod knowing_the_cluster;
 mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod processes;

@@ -30,6 +30,7 @@ pub fn rollcall() -> Command {
     for name in [
         "KAFKA_BOOTSTRAP_SERVERS",
         "KAFKA_PROPERTIES",
+        "ROLLCALL_CONFIG",
         "RUN_ID",
         "RUST_LOG",
     ] {

@@ -107,3 +107,38 @@ fn what_the_guarantees_rest_on_cannot_be_set() {
     let line = fails(&unknown, 2);
     assert!(line.contains("linger.mss"), "{line}");
 }
+
+#[test]
+fn a_wrong_option_in_a_file_is_named_with_its_line() {
+    let folder = folder();
+    fs::write(
+        folder.path().join("rollcall.toml"),
+        "[worker]\ngruop = \"x\"\n",
+    )
+    .expect("written");
+    let start = |arguments: &[&str]| {
+        let mut command = rollcall();
+        command.current_dir(folder.path()).args(arguments);
+        finish(command)
+    };
+    let Finished { stderr, .. } = start(&["worker"]).expect_code(2);
+    let line = "error: rollcall.toml:2: unknown key gruop in [worker]; did you mean group?\n";
+    assert_eq!(stderr, line);
+    let Finished { stderr, .. } = start(&["worker", "--config", "no.toml"]).expect_code(2);
+    assert!(stderr.contains("cannot read no.toml"), "{stderr}");
+}
+
+#[test]
+fn completions_and_the_manual_page_are_printed_whatever_a_file_says() {
+    let folder = folder();
+    fs::write(folder.path().join("rollcall.toml"), "nonsense").expect("written");
+    for (arguments, says) in [
+        (["completions", "bash"].as_slice(), "_rollcall()"),
+        (&["man"], ".TH rollcall 1"),
+    ] {
+        let mut command = rollcall();
+        command.current_dir(folder.path()).args(arguments);
+        let Finished { stdout, .. } = finish(command).expect_code(0);
+        assert!(stdout.contains(says), "{stdout}");
+    }
+}

@@ -17,7 +17,7 @@ use crate::retry::RetryPolicy;
 /// Start as many as you like, on as many machines as you like: they share the jobs. A worker that
 /// is killed costs nothing but the work that it had in hand, which another one does again.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = EXIT_CODES_HELP)]
+#[command(version, after_help = after_help())]
 pub struct Args {
     /// Consumer group that shares the jobs [default: PREFIX.worker]
     #[arg(long, value_name = "GROUP")]
@@ -81,6 +81,16 @@ pub struct Args {
     /// How much is said.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:\n\
+         \x20 worker --bootstrap-servers localhost:9092\n\
+         \x20 worker --threads 4 --topic-prefix tests --group tests.worker\n\
+         \x20 worker -X session.timeout.ms=10000\n\n\
+         {EXIT_CODES_HELP}"
+    )
 }
 
 /// A checked configuration of a worker.

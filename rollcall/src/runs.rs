@@ -1,0 +1,419 @@
+//! `rollcall runs`: which runs a cluster knows, in which state, and the removal of those that nobody
+//! needs any more. What is there is told by the runs topic alone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, topics};
+use pipeline::{Grouping, Manifest, RunEvent, RunId};
+use serde::Serialize;
+use service::progress::grouped;
+use service::{Exit, LogArgs, Shutdown};
+
+use crate::error::Error;
+use crate::table::{Align, table};
+
+/// How long the broker may take to acknowledge a removal.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a cell shows where there is nothing to show.
+const NOTHING: &str = "-";
+
+/// The options of `rollcall runs`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  rollcall runs --bootstrap-servers localhost:9092
+  rollcall runs --json | jq -r 'select(.state == \"open\") | .run_id'
+  rollcall runs rm 019a9f6e-8c5a-7a10-a4f0-0d3c5a2f7b11 --bootstrap-servers localhost:9092"
+)]
+pub struct RunsArgs {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    #[command(flatten)]
+    place: Place,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What else than to list runs.
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Remove runs from the runs topic; their jobs and outcomes go with the topics' retention
+    Rm(RemoveArgs),
+}
+
+/// The options of `rollcall runs rm`.
+#[derive(Args, Clone, Debug)]
+struct RemoveArgs {
+    /// The runs to remove, by their ids
+    #[arg(required = true, value_name = "ID")]
+    run_ids: Vec<RunId>,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the runs are.
+#[derive(Args, Clone, Debug)]
+struct Place {
+    /// Prefix of the topics
+    #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
+    topic_prefix: String,
+
+    /// The cluster.
+    #[command(flatten)]
+    broker: BrokerArgs,
+}
+
+/// How far a run has come, as the runs topic tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its dispatcher has begun and not ended, or died.
+    Open,
+    /// All its jobs are published.
+    Dispatched,
+    /// Its dispatcher gave it up.
+    Aborted,
+}
+
+impl State {
+    /// The word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Dispatched => "dispatched",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// A run, as the runs topic tells of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Its name.
+    pub run_id: RunId,
+    /// When it was opened, in milliseconds since 1970-01-01T00:00:00Z; `None` when it could not be.
+    pub opened_at_ms: Option<i64>,
+    /// How its rows became jobs.
+    pub grouping: Option<Grouping>,
+    /// What its dispatcher swore to.
+    pub manifest: Option<Manifest>,
+    /// Why its dispatcher gave it up.
+    pub aborted: Option<String>,
+}
+
+impl Run {
+    /// How far it has come. A run that was dispatched after all is no longer aborted.
+    pub fn state(&self) -> State {
+        match (&self.manifest, &self.aborted) {
+            (Some(_), _) => State::Dispatched,
+            (None, Some(_)) => State::Aborted,
+            (None, None) => State::Open,
+        }
+    }
+
+    fn opened_at(&self) -> Option<String> {
+        let opened_at = Timestamp::from_millisecond(self.opened_at_ms?).ok()?;
+        Some(opened_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let manifest = self.manifest.as_ref();
+        let number = |count: Option<u64>| count.map_or_else(|| NOTHING.to_owned(), grouped);
+        let grouping = self.grouping.as_ref();
+        let labels = grouping.map(|grouping| match grouping.label_columns.as_slice() {
+            [] => "(time alone)".to_owned(),
+            columns => columns.join(","),
+        });
+        let text = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
+        vec![
+            self.run_id.to_string(),
+            self.state().word().to_owned(),
+            text(self.opened_at()),
+            number(manifest.map(|manifest| manifest.jobs)),
+            number(manifest.map(|manifest| manifest.rows_read)),
+            number(manifest.map(Manifest::rows_rejected)),
+            text(labels),
+            text(grouping.map(|grouping| grouping.grain.to_string())),
+        ]
+    }
+
+    fn line(&self) -> RunLine<'_> {
+        let manifest = self.manifest.as_ref();
+        RunLine {
+            run_id: self.run_id.as_str(),
+            state: self.state(),
+            opened_at: self.opened_at(),
+            jobs: manifest.map(|manifest| manifest.jobs),
+            rows: manifest.map(|manifest| manifest.rows_read),
+            rejected: manifest.map(Manifest::rows_rejected),
+            grouping: self.grouping.as_ref(),
+            reason: self.aborted.as_deref(),
+        }
+    }
+}
+
+/// A run as a line of JSON; what is not known is null.
+#[derive(Serialize)]
+struct RunLine<'a> {
+    run_id: &'a str,
+    state: State,
+    opened_at: Option<String>,
+    jobs: Option<u64>,
+    rows: Option<u64>,
+    rejected: Option<u64>,
+    grouping: Option<&'a Grouping>,
+    reason: Option<&'a str>,
+}
+
+/// Gathers what events tell of each run, the one that was opened last first.
+pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut positions: HashMap<RunId, usize> = HashMap::new();
+    for event in events {
+        let run_id = event.run_id().clone();
+        let position = *positions.entry(run_id.clone()).or_insert_with(|| {
+            runs.push(Run {
+                run_id,
+                opened_at_ms: None,
+                grouping: None,
+                manifest: None,
+                aborted: None,
+            });
+            runs.len() - 1
+        });
+        let run = &mut runs[position];
+        match event {
+            RunEvent::Opened(opened) => {
+                run.opened_at_ms = Some(opened.opened_at_ms);
+                run.grouping = Some(opened.grouping);
+            }
+            RunEvent::Dispatched(manifest) => run.manifest = Some(manifest),
+            RunEvent::Aborted(aborted) => run.aborted = Some(aborted.reason),
+        }
+    }
+    // A run that was never opened stands where it was first heard of, which is the topic's order.
+    runs.reverse();
+    runs.sort_by_key(|run| std::cmp::Reverse(run.opened_at_ms));
+    runs
+}
+
+/// The runs as a table.
+fn as_table(runs: &[Run]) -> String {
+    let head = [
+        ("RUN", Align::Left),
+        ("STATE", Align::Left),
+        ("OPENED", Align::Left),
+        ("JOBS", Align::Right),
+        ("ROWS", Align::Right),
+        ("REJECTED", Align::Right),
+        ("BY", Align::Left),
+        ("EVERY", Align::Left),
+    ];
+    let rows: Vec<_> = runs.iter().map(Run::cells).collect();
+    table(&head, &rows)
+}
+
+/// The runs that a cluster knows, newest first; none where there is no runs topic.
+///
+/// # Errors
+/// When the topic cannot be read.
+pub fn known(
+    cluster: &Cluster,
+    names: &TopicNames,
+    shutdown: &Shutdown,
+) -> Result<Vec<Run>, Error> {
+    if topics::partition_count(cluster, &names.runs)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let stopped = || shutdown.is_requested();
+    let events = all_run_events(cluster, &names.runs, &stopped)
+        .map_err(|error| Error::of_cluster(error, shutdown))?;
+    Ok(gather(events))
+}
+
+/// Lists runs, or removes some.
+///
+/// # Errors
+/// When the cluster cannot be asked, or a run that is to be removed is not there.
+pub fn run(args: &RunsArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let place = match &args.action {
+        Some(Action::Rm(remove)) => &remove.place,
+        None => &args.place,
+    };
+    let cluster = Cluster::new(&place.broker, "rollcall-runs")?;
+    let names = TopicNames::new(&place.topic_prefix);
+    cluster
+        .wait_until_reachable(&|| shutdown.is_requested())
+        .map_err(|error| Error::of_cluster(error, shutdown))?;
+    let runs = known(&cluster, &names, shutdown)?;
+    match &args.action {
+        Some(Action::Rm(remove)) => rm(&cluster, &names, &runs, &remove.run_ids),
+        None => list(&names, &runs, args.json),
+    }
+}
+
+fn list(names: &TopicNames, runs: &[Run], json: bool) -> Result<Exit, Error> {
+    if json {
+        for run in runs {
+            println!("{}", serde_json::to_string(&run.line())?);
+        }
+    } else if runs.is_empty() {
+        eprintln!(
+            "no runs on topic {}; --topic-prefix names other topics",
+            names.runs
+        );
+    } else {
+        print!("{}", as_table(runs));
+    }
+    Ok(Exit::Complete)
+}
+
+fn rm(
+    cluster: &Cluster,
+    names: &TopicNames,
+    runs: &[Run],
+    run_ids: &[RunId],
+) -> Result<Exit, Error> {
+    let mut chosen = Vec::with_capacity(run_ids.len());
+    // Nothing is removed when one of them is a mistake.
+    for run_id in run_ids {
+        let known = runs.iter().find(|run| run.run_id == *run_id);
+        chosen.push(known.ok_or_else(|| Error::NoSuchRun {
+            run_id: run_id.clone(),
+            topic: names.runs.clone(),
+        })?);
+    }
+    remove_runs(cluster, &names.runs, run_ids, REMOVAL_PATIENCE)?;
+    for run in chosen {
+        println!("run {} removed from topic {}", run.run_id, names.runs);
+        if run.state() == State::Open {
+            println!("  it was open: a dispatcher of it that still goes on is not stopped by this");
+        }
+    }
+    println!(
+        "nothing else is deleted: jobs and outcomes go with the retention of topics {} and {}",
+        names.jobs, names.outcomes
+    );
+    Ok(Exit::Complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use pipeline::{Grain, JobSetHasher, RunAborted, RunOpened};
+
+    use super::*;
+
+    fn id(name: &str) -> RunId {
+        name.parse().expect("a run id")
+    }
+
+    fn opened(name: &str, at_ms: i64) -> RunEvent {
+        RunEvent::Opened(RunOpened {
+            run_id: id(name),
+            numbering_version: 1,
+            grouping: Grouping {
+                label_columns: vec!["country".to_owned(), "city".to_owned()],
+                time_column: "test_date".to_owned(),
+                grain: Grain::Day,
+                result_column: "result".to_owned(),
+                positive: "positive".to_owned(),
+                negative: "negative".to_owned(),
+                max_rows_per_job: 10,
+            },
+            opened_at_ms: at_ms,
+            jobs_start_offsets: vec![0],
+            outcomes_start_offsets: vec![0],
+        })
+    }
+
+    fn dispatched(name: &str) -> RunEvent {
+        RunEvent::Dispatched(Manifest {
+            run_id: id(name),
+            jobs: 1_200,
+            rows_read: 2_000_000,
+            rows_accepted: 1_999_993,
+            rejected: BTreeMap::from([("unknown_result".to_owned(), 7)]),
+            job_set_digest: JobSetHasher::new().finish(),
+            messages: 1,
+            stages: Vec::new(),
+        })
+    }
+
+    fn aborted(name: &str) -> RunEvent {
+        RunEvent::Aborted(RunAborted {
+            run_id: id(name),
+            reason: "too many rejects".to_owned(),
+        })
+    }
+
+    #[test]
+    fn runs_come_newest_first_with_what_was_heard_last_of_each() {
+        let events = [
+            opened("old", 1_000),
+            opened("new", 3_000),
+            dispatched("old"),
+            opened("middle", 2_000),
+            aborted("middle"),
+            aborted("never-opened"),
+        ];
+        let runs = gather(events);
+        let told: Vec<_> = runs
+            .iter()
+            .map(|run| (run.run_id.as_str(), run.state()))
+            .collect();
+        let expected = [
+            ("new", State::Open),
+            ("middle", State::Aborted),
+            ("old", State::Dispatched),
+            ("never-opened", State::Aborted),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_run_that_is_dispatched_after_all_is_no_longer_aborted() {
+        let runs = gather([opened("a", 1), aborted("a"), dispatched("a")]);
+        assert_eq!(runs[0].state(), State::Dispatched);
+    }
+
+    #[test]
+    fn the_table_shows_a_dash_for_what_is_not_known() {
+        let runs = gather([
+            opened("a", 1_594_718_631_000),
+            dispatched("a"),
+            aborted("b"),
+        ]);
+        let expected = "\
+RUN  STATE       OPENED                 JOBS       ROWS  REJECTED  BY            EVERY
+a    dispatched  2020-07-14T09:23:51Z  1,200  2,000,000         7  country,city  day
+b    aborted     -                         -          -         -  -             -
+";
+        assert_eq!(as_table(&runs), expected);
+    }
+
+    #[test]
+    fn a_line_of_json_has_null_for_what_is_not_known() {
+        let runs = gather([opened("a", 0)]);
+        let line = serde_json::to_value(runs[0].line()).expect("JSON");
+        assert_eq!(line["state"], "open");
+        assert_eq!(line["opened_at"], "1970-01-01T00:00:00Z");
+        assert!(line["jobs"].is_null(), "{line}");
+        assert_eq!(line["grouping"]["grain"], "day");
+    }
+}

@@ -1,0 +1,65 @@
+//! Lays out rows of text as a table for people: columns as wide as their widest cell, numbers to the
+//! right, nothing at the end of a line.
+
+/// How a column is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// The lines of a table, its head first. A row with fewer cells than the head ends early.
+pub fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        widest.max(head[column].0.chars().count())
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for ((cell, (_, align)), &width) in cells.zip(head).zip(&widths) {
+            match align {
+                Align::Left => line.push_str(&format!("{cell:<width$}  ")),
+                Align::Right => line.push_str(&format!("{cell:>width$}  ")),
+            }
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let mut lines = line(&mut head.iter().map(|(name, _)| *name));
+    for row in rows {
+        lines.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_stand_left_and_numbers_right_whatever_their_length() {
+        let rows = [
+            vec!["a".to_owned(), "1,000".to_owned(), "day".to_owned()],
+            vec!["überlang".to_owned(), "7".to_owned(), "-".to_owned()],
+        ];
+        let head = [
+            ("RUN", Align::Left),
+            ("JOBS", Align::Right),
+            ("EVERY", Align::Left),
+        ];
+        let lines = [
+            "RUN        JOBS  EVERY",
+            "a         1,000  day",
+            "überlang      7  -",
+        ];
+        assert_eq!(table(&head, &rows), format!("{}\n", lines.join("\n")));
+    }
+
+    #[test]
+    fn a_table_without_rows_is_its_head() {
+        assert_eq!(table(&[("RUN", Align::Left)], &[]), "RUN\n");
+    }
+}
