@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::error::Error;
-use crate::series_csv::hexadecimal;
+use crate::export::Exporter;
+use crate::export::series_csv::hexadecimal;
 
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +43,15 @@ impl Outputs {
         Ok(Self {
             folder: folder.to_owned(),
         })
+    }
+
+    /// Writes what an exporter makes.
+    ///
+    /// # Errors
+    /// Those of [`Outputs::write`].
+    pub fn export(&self, exporter: &mut dyn Exporter) -> Result<OutputFile, Error> {
+        let (file, ()) = self.write(&exporter.file_name(), |out| exporter.export(out))?;
+        Ok(file)
     }
 
     /// Writes a file and puts it in place. Returns it with what `write` returns.

@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aggregator::OutputArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dispatcher::GroupingArgs;
 use dispatcher::args::MessageArgs;
@@ -100,9 +101,13 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Engine::Kafka)]
     pub engine: Engine,
 
-    /// Folder for series.csv and report.json
+    /// Folder for the series and report.json
     #[arg(long, value_name = "FOLDER", default_value = "out")]
     pub out: PathBuf,
+
+    /// What is written there.
+    #[command(flatten)]
+    pub outputs: OutputArgs,
 
     /// How rows become jobs.
     #[command(flatten, next_help_heading = "Jobs")]
