@@ -22,7 +22,7 @@ const SIZE: (i32, i32) = (900, 480);
 const SCALE: i32 = 4;
 
 /// The plot, from its left, top, right and bottom edge to that of the picture.
-const MARGINS: (i32, i32, i32, i32) = (64, 84, 184, 44);
+const MARGINS: (i32, i32, i32, i32) = (64, 88, 184, 44);
 
 /// The colours of Okabe and Ito, which the colour-blind can tell apart, without those that are hard
 /// to see on white (<https://jfly.uni-koeln.de/color/>).
@@ -45,7 +45,7 @@ const TEXT_SIZE: i32 = 15;
 /// From the baseline of one label beside the plot to that of the next, at least.
 const LABEL_PITCH: i32 = 22;
 
-/// Up to so many points, each has a dot.
+/// Up to so many points of a line that is no mean, each has a dot.
 const MOST_DOTS: usize = 40;
 
 /// Draws a series.
@@ -81,13 +81,13 @@ fn title(label_columns: &[String], lines: &Lines) -> String {
     xml_text(&title)
 }
 
-/// `The 6 of 195 with most tests. 2,000,000 tests in all.`
+/// `The 6 of 195 with most tests; 2,000,000 tests in all`.
 fn subtitle(lines: &Lines) -> String {
     let mut text = String::new();
     if lines.of > lines.lines.len() {
         let _ = write!(
             text,
-            "The {} of {} with most tests, of ",
+            "The {} of {} with most tests; ",
             lines.lines.len(),
             lines.of
         );
@@ -107,11 +107,11 @@ fn draw(lines: &Lines, title: &str, picture: &mut String) -> Drawn {
     let root = SVGBackend::with_string(picture, size).into_drawing_area();
     root.fill(&WHITE)?;
     let left = MARGINS.0;
-    write(&root, title, (left, 18), TITLE_SIZE, true, INK, HPos::Left)?;
+    write(&root, title, (left, 24), TITLE_SIZE, true, INK, HPos::Left)?;
     write(
         &root,
         &subtitle(lines),
-        (left, 48),
+        (left, 53),
         TEXT_SIZE,
         false,
         FAINT_INK,
@@ -199,8 +199,10 @@ fn draw_plot(root: &Area<'_>, lines: &Lines, (first, last): (i32, i32)) -> Drawn
     let ends: Vec<Option<(i32, i32)>> = ends.collect();
 
     // The one with most tests is drawn last, above the others.
+    let points_of = |line: &Line| line.stretches.iter().map(Vec::len).sum::<usize>();
+    let dots = !lines.mean && lines.lines.iter().all(|line| points_of(line) <= MOST_DOTS);
     for (line, colour) in lines.lines.iter().zip(COLOURS).rev() {
-        draw_line(&mut chart, line, colour)?;
+        draw_line(&mut chart, line, colour, dots)?;
     }
     draw_labels(root, lines, &ends, right, (top, bottom))
 }
@@ -211,9 +213,8 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-fn draw_line(chart: &mut Chart<'_, '_>, line: &Line, colour: RGBColor) -> Drawn {
+fn draw_line(chart: &mut Chart<'_, '_>, line: &Line, colour: RGBColor, dots: bool) -> Drawn {
     let style = colour.stroke_width((5 * SCALE / 2) as u32);
-    let dots = line.stretches.iter().map(Vec::len).sum::<usize>() <= MOST_DOTS;
     for stretch in &line.stretches {
         let points = stretch.iter().map(|&(day, rate)| (f64::from(day), rate));
         if stretch.len() > 1 {
@@ -404,7 +405,7 @@ mod tests {
         let texts = texts(&picture);
         for text in [
             "Positivity rate by country, 7-day trailing mean",
-            "The 6 of 8 with most tests, of 82,800 tests in all",
+            "The 6 of 8 with most tests; 82,800 tests in all",
             "0 %",
             "10 %",
             "9 Mar 2020",
