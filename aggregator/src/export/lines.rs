@@ -185,10 +185,15 @@ fn shown(labels: &LabelSet) -> String {
         value => value,
     });
     let text = values.collect::<Vec<_>>().join(", ");
-    if text.chars().count() <= MOST_CHARS {
+    cut(text, MOST_CHARS)
+}
+
+/// A text of at most so many characters, which shows where it was cut.
+pub(super) fn cut(text: String, most_chars: usize) -> String {
+    if text.chars().count() <= most_chars {
         return text;
     }
-    let beginning: String = text.chars().take(MOST_CHARS - 1).collect();
+    let beginning: String = text.chars().take(most_chars - 1).collect();
     format!("{}…", beginning.trim_end())
 }
 

@@ -130,7 +130,7 @@ fn reconciliation(report: &Report, text: &mut String) -> fmt::Result {
             text,
             &[
                 mark.to_owned(),
-                cell(&check.name),
+                cell(check.name),
                 value(&check.expected),
                 value(&check.found),
             ],

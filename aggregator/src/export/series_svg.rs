@@ -1,5 +1,5 @@
 //! `series.svg`: the positivity rate over time of the label sets with most tests, as a picture for
-//! a README or a report. [`super::lines`] decides what is drawn and [`super::axes`] where the grid
+//! a README or a report. `lines.rs` decides what is drawn and `axes.rs` where the grid
 //! is; this file draws.
 //!
 //! No font is needed to make it: SVG leaves texts to whoever shows it.
@@ -12,7 +12,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axes::{Rates, dates};
-use super::lines::{Line, Lines, lines};
+use super::lines::{Line, Lines, cut, lines};
 use super::{Exporter, Table};
 
 /// The size of the picture, in pixels of CSS: what a README shows without shrinking it.
@@ -69,10 +69,12 @@ impl Exporter for SeriesSvg<'_> {
 
 /// `Positivity rate by country, 7-day trailing mean`.
 fn title(label_columns: &[String], lines: &Lines) -> String {
+    // Of the label columns, so that the title has room.
+    const MOST_CHARS: usize = 36;
     let mut title = "Positivity rate".to_owned();
     if !label_columns.is_empty() {
         title.push_str(" by ");
-        title.push_str(&label_columns.join(" and "));
+        title.push_str(&cut(label_columns.join(" and "), MOST_CHARS));
     }
     match lines.mean {
         true => title.push_str(", 7-day trailing mean"),
@@ -449,6 +451,16 @@ mod tests {
         assert!(
             shown.contains(&"No test was counted.".to_owned()),
             "{shown:?}"
+        );
+    }
+
+    #[test]
+    fn a_title_of_many_label_columns_is_cut() {
+        let label_columns = columns(&["administrative_region", "age_group", "gender"]);
+        let title = title(&label_columns, &lines(&Series::default(), Grain::Week));
+        assert_eq!(
+            title,
+            "Positivity rate by administrative_region and age_group…, by week"
         );
     }
 
