@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use kafka::{BrokerArgs, Cluster, TopicNames};
-use pipeline::RunId;
+use pipeline::{Grain, RunId};
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
 
 use crate::error::Error;
+use crate::export::Format;
 
 /// Collect the outcomes of a run, reconcile them against its manifest, write series and report
 ///
@@ -29,9 +30,13 @@ pub struct Args {
     )]
     pub run_id: RunChoice,
 
-    /// Folder for series.csv and report.json
+    /// Folder for the series and report.json
     #[arg(long, value_name = "FOLDER", default_value = "out")]
     pub out: PathBuf,
+
+    /// What is written.
+    #[command(flatten)]
+    pub outputs: OutputArgs,
 
     /// Give up when nothing new has come for so long
     #[arg(
@@ -53,6 +58,80 @@ pub struct Args {
     /// How much is said.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// What is written of a run. `report.json` always is.
+#[derive(clap::Args, Clone, Debug)]
+pub struct OutputArgs {
+    /// Files beside report.json: series.csv, series.parquet, series.svg (a picture), report.md (for
+    /// the summary of a CI job)
+    #[arg(
+        long,
+        value_name = "FORMS",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "csv,parquet,svg,md",
+        hide_possible_values = true
+    )]
+    pub outputs: Vec<Format>,
+
+    /// Add a coarser series of the same tallies, such as series-day.csv: hour, day, week or month;
+    /// may be given several times
+    #[arg(long, value_name = "GRAIN", value_delimiter = ',')]
+    pub grain_out: Vec<Grain>,
+}
+
+/// A checked choice of what is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputChoice {
+    formats: Vec<Format>,
+    grains: Vec<Grain>,
+}
+
+impl OutputArgs {
+    /// The choice that these arguments make.
+    ///
+    /// # Errors
+    /// When coarser series are asked for in no form.
+    pub fn choice(&self) -> Result<OutputChoice, Error> {
+        let mut formats = self.outputs.clone();
+        formats.sort_unstable();
+        formats.dedup();
+        let has_series = formats.contains(&Format::Csv) || formats.contains(&Format::Parquet);
+        if !self.grain_out.is_empty() && !has_series {
+            return Err(Error::GrainOutWithoutForm);
+        }
+        let asked = Grain::ALL.into_iter();
+        let grains = asked.filter(|grain| self.grain_out.contains(grain));
+        Ok(OutputChoice {
+            formats,
+            grains: grains.collect(),
+        })
+    }
+}
+
+impl OutputChoice {
+    /// Whether a form was chosen.
+    pub fn has(&self, format: Format) -> bool {
+        self.formats.contains(&format)
+    }
+
+    /// The grains of the series that are added, the finest first, each once.
+    pub fn grains(&self) -> &[Grain] {
+        &self.grains
+    }
+
+    /// Checks the choice against the grain of the run, which can be done as soon as that is known.
+    ///
+    /// # Errors
+    /// When the run's series does not add up to one that was asked for.
+    pub fn check(&self, run: Grain) -> Result<(), Error> {
+        let wrong = self
+            .grains
+            .iter()
+            .find(|asked| !run.makes().contains(asked));
+        wrong.map_or(Ok(()), |&asked| Err(Error::GrainOut { asked, run }))
+    }
 }
 
 /// Which run to collect.
@@ -100,6 +179,8 @@ pub struct Config {
     pub run: RunChoice,
     /// Folder for the outputs.
     pub out: PathBuf,
+    /// What is written there.
+    pub outputs: OutputChoice,
     /// The longest time without anything new.
     pub timeout: Duration,
     /// The cluster.
@@ -112,14 +193,65 @@ impl Args {
     /// The configuration that these arguments ask for.
     ///
     /// # Errors
-    /// When no broker is named, or a property is one that rollcall sets itself.
+    /// When no broker is named, a property is one that rollcall sets itself, or options contradict
+    /// each other.
     pub fn config(&self) -> Result<Config, Error> {
         Ok(Config {
             run: self.run_id.clone(),
             out: self.out.clone(),
+            outputs: self.outputs.choice()?,
             timeout: self.timeout,
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(options: &[&str]) -> Result<OutputChoice, Error> {
+        let fixed = ["aggregator"].iter();
+        let args = Args::try_parse_from(fixed.chain(options)).expect("valid arguments");
+        args.outputs.choice()
+    }
+
+    #[test]
+    fn all_four_forms_are_written_unless_some_are_chosen() {
+        let all = choice(&[]).expect("valid");
+        let forms = [Format::Csv, Format::Parquet, Format::Svg, Format::Md];
+        assert!(forms.iter().all(|&format| all.has(format)));
+        assert_eq!(all.grains(), []);
+        let some = choice(&["--outputs", "md,csv,md"]).expect("valid");
+        assert_eq!(some.formats, [Format::Csv, Format::Md]);
+        assert!(Args::try_parse_from(["aggregator", "--outputs", "csv,xlsx"]).is_err());
+    }
+
+    #[test]
+    fn grains_are_added_once_each_the_finest_first() {
+        let options = ["--grain-out", "month", "--grain-out", "day,month"];
+        let choice = choice(&options).expect("valid");
+        assert_eq!(choice.grains(), [Grain::Day, Grain::Month]);
+    }
+
+    #[test]
+    fn a_grain_that_the_run_does_not_add_up_to_is_refused_with_those_it_does() {
+        let month = choice(&["--grain-out", "month"]).expect("valid");
+        assert!(month.check(Grain::Hour).is_ok() && month.check(Grain::Month).is_ok());
+        let error = month.check(Grain::Week).expect_err("weeks").to_string();
+        assert_eq!(
+            error,
+            "--grain-out month: a run by week adds up to week, give one of these"
+        );
+        let hour = choice(&["--grain-out", "hour"]).expect("valid");
+        let error = hour.check(Grain::Day).expect_err("finer").to_string();
+        assert!(error.contains("adds up to day, week, month"), "{error}");
+    }
+
+    #[test]
+    fn coarser_series_want_a_form_that_they_can_have() {
+        let error = choice(&["--grain-out", "day", "--outputs", "svg,md"]);
+        assert!(matches!(error, Err(Error::GrainOutWithoutForm)));
     }
 }

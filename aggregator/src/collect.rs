@@ -34,7 +34,8 @@ pub struct Collected {
 /// configuration allows.
 ///
 /// # Errors
-/// When the run does not appear, was aborted, or cannot be read.
+/// When the run does not appear, was aborted, cannot be read, or has a grain that what is to be
+/// written cannot be made of.
 pub fn collect(
     config: &Config,
     shutdown: &Shutdown,
@@ -51,6 +52,7 @@ pub fn collect(
             version: opened.numbering_version,
         });
     }
+    config.outputs.check(opened.grouping.grain)?;
     info!(run_id = %opened.run_id, "collecting");
 
     let topic = &config.topics.outcomes;

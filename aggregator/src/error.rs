@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pipeline::RunId;
+use pipeline::{Grain, RunId};
 use service::{Ending, Exit, Signal};
 
 /// An error that ends an aggregator.
@@ -58,6 +58,22 @@ pub enum Error {
     #[error("cannot write to standard output")]
     Say(#[source] io::Error),
 
+    /// A series of this grain cannot be made from the run's.
+    #[error(
+        "--grain-out {asked}: a run by {run} adds up to {}, give one of these",
+        names(.run.makes())
+    )]
+    GrainOut {
+        /// The grain that was asked for.
+        asked: Grain,
+        /// The run's grain.
+        run: Grain,
+    },
+
+    /// Coarser series in no form.
+    #[error("--grain-out adds series files: let --outputs name csv or parquet, too")]
+    GrainOutWithoutForm,
+
     /// An output cannot be written.
     #[error("cannot write {}; choose another --out", path.display())]
     Write {
@@ -76,11 +92,17 @@ pub enum Error {
     Kafka(#[from] kafka::Error),
 }
 
+fn names(grains: &[Grain]) -> String {
+    let names: Vec<_> = grains.iter().map(|grain| grain.name()).collect();
+    names.join(", ")
+}
+
 impl Ending for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::NoRun { .. } => Exit::Incomplete,
             Self::OutputFolder { .. } => Exit::Usage,
+            Self::GrainOut { .. } | Self::GrainOutWithoutForm => Exit::Usage,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),

@@ -2,17 +2,18 @@
 //! writes the time series and the report.
 //!
 //! [`collect`] moves data from the topics into a [`pipeline::Collection`], which decides;
-//! [`series_csv`] and [`report`] say what is written, [`outputs`] puts it in place.
+//! [`report`] says what it has come to, [`export`] what is written of it in which form, and
+//! [`outputs`] puts the files in place.
 
 pub mod args;
 pub mod collect;
 pub mod error;
+pub mod export;
 pub mod outputs;
 pub mod report;
 pub mod run;
-pub mod series_csv;
 
-pub use args::{Args, Config, RunChoice};
+pub use args::{Args, Config, OutputArgs, OutputChoice, RunChoice};
 pub use error::Error;
 pub use report::Report;
 pub use run::{run, serve};

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::error::Error;
-use crate::series_csv::hexadecimal;
+use crate::export::Exporter;
+use crate::export::series_csv::hexadecimal;
 
 /// The name of the report in the output folder.
 pub const REPORT_JSON: &str = "report.json";
@@ -52,6 +53,15 @@ impl Outputs {
         Ok(Self {
             folder: folder.to_owned(),
         })
+    }
+
+    /// Writes what an exporter makes.
+    ///
+    /// # Errors
+    /// Those of [`Outputs::write`].
+    pub fn export(&self, exporter: &mut dyn Exporter) -> Result<OutputFile, Error> {
+        let (file, ()) = self.write(&exporter.file_name(), |out| exporter.export(out))?;
+        Ok(file)
     }
 
     /// Writes a file and puts it in place. Returns it with what `write` returns.

@@ -275,6 +275,17 @@ impl Report {
         };
     }
 
+    /// The work per second of a stage, and its unit.
+    pub fn rate_of(&self, stage: &str) -> Option<(f64, &'static str)> {
+        let (rate, unit) = match stage {
+            "read" => (self.rates.rows_read_per_second, "rows/s"),
+            "publish" => (self.rates.jobs_published_per_second, "jobs/s"),
+            "collect" => (self.rates.jobs_collected_per_second, "jobs/s"),
+            _ => (None, ""),
+        };
+        rate.map(|rate| (rate, unit))
+    }
+
     /// How the process is to end.
     pub fn exit(&self) -> Exit {
         match self.status {
@@ -371,16 +382,10 @@ impl Report {
     }
 
     fn fmt_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rates = [
-            ("read", self.rates.rows_read_per_second, "rows/s"),
-            ("publish", self.rates.jobs_published_per_second, "jobs/s"),
-            ("collect", self.rates.jobs_collected_per_second, "jobs/s"),
-        ];
         for (number, stage) in self.stages.iter().enumerate() {
             let mut text = format!("{:<10} {:>8.3} s", stage.stage, stage.seconds);
-            let rate = rates.iter().find(|(name, ..)| *name == stage.stage);
-            if let Some((_, Some(rate), unit)) = rate {
-                text.push_str(&format!("  {:>12} {unit}", grouped(*rate as u64)));
+            if let Some((rate, unit)) = self.rate_of(&stage.stage) {
+                text.push_str(&format!("  {:>12} {unit}", grouped(rate as u64)));
             }
             line(f, if number == 0 { "stages" } else { "" }, &text)?;
         }
@@ -446,7 +451,7 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
 }
 
 /// A digest is recognised by its beginning.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     const LONG: usize = 40;
     const SHOWN: usize = 16;
     match text.get(..SHOWN) {

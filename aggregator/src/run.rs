@@ -1,20 +1,18 @@
 //! A whole aggregation, in order: collect, reconcile, write the series, write the report last.
 
+use std::io;
 use std::time::Instant;
 
 use pipeline::Series;
 use service::{Exit, Progress, Shutdown, say};
 use tracing::info;
 
-use crate::args::{Args, Config};
+use crate::args::{Args, Config, OutputChoice};
 use crate::collect::{Collected, collect};
 use crate::error::Error;
-use crate::outputs::{Outputs, REPORT_JSON};
+use crate::export::{Exporter, Format, ReportMd, SeriesCsv, SeriesParquet, SeriesSvg, Table};
+use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::Report;
-use crate::series_csv;
-
-/// The name of the series in the output folder.
-pub const SERIES_CSV: &str = "series.csv";
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -61,7 +59,7 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
     }
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
-    write_outputs(&outputs, &series, &mut report)?;
+    write_outputs(&outputs, &config.outputs, &series, &mut report)?;
     info!(
         run_id = report.run.run_id,
         status = report.status.word(),
@@ -70,24 +68,76 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
     Ok(report)
 }
 
-/// Writes the series, and last the report with the digests of what was written before it.
+/// Writes what was chosen, and last the report with the digests of what was written before it.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write_outputs(outputs: &Outputs, series: &Series, report: &mut Report) -> Result<(), Error> {
+pub fn write_outputs(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    series: &Series,
+    report: &mut Report,
+) -> Result<(), Error> {
     let started = Instant::now();
-    let grouping = &report.run.grouping;
-    let (file, sha256) = outputs.write(SERIES_CSV, |out| {
-        series_csv::write(series, &grouping.label_columns, grouping.grain, out)
-    })?;
     report.series.rows = series.rows.len() as u64;
-    report.series.sha256 = sha256;
-    report.files = vec![file];
+    (report.files, report.series.sha256) = write_series(outputs, choice, series, report)?;
     report.add_stage("write", started.elapsed().as_secs_f64());
     report.work_out_rates();
+    if choice.has(Format::Md) {
+        let file = outputs.export(&mut ReportMd(report))?;
+        report.files.push(file);
+    }
     outputs.write(REPORT_JSON, |out| {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         out.write_all(b"\n")
     })?;
     Ok(())
+}
+
+/// Writes the files of the series. Returns them with the digest of the run's own.
+fn write_series(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    series: &Series,
+    report: &Report,
+) -> Result<(Vec<OutputFile>, String), Error> {
+    let grouping = &report.run.grouping;
+    let table = Table {
+        series,
+        label_columns: &grouping.label_columns,
+        grain: grouping.grain,
+        added: false,
+    };
+    let mut files = Vec::new();
+    let mut csv = SeriesCsv::new(table);
+    if choice.has(Format::Csv) {
+        files.push(outputs.export(&mut csv)?);
+    } else {
+        // The report has the digest of the series whatever is written.
+        csv.export(&mut io::sink()).map_err(|source| Error::Write {
+            path: csv.file_name().into(),
+            source,
+        })?;
+    }
+    if choice.has(Format::Parquet) {
+        files.push(outputs.export(&mut SeriesParquet(table))?);
+    }
+    if choice.has(Format::Svg) {
+        files.push(outputs.export(&mut SeriesSvg(table))?);
+    }
+    for &grain in choice.grains() {
+        let table = Table {
+            series: &series.coarsened(grain),
+            grain,
+            added: true,
+            ..table
+        };
+        if choice.has(Format::Csv) {
+            files.push(outputs.export(&mut SeriesCsv::new(table))?);
+        }
+        if choice.has(Format::Parquet) {
+            files.push(outputs.export(&mut SeriesParquet(table))?);
+        }
+    }
+    Ok((files, csv.into_digest().unwrap_or_default()))
 }

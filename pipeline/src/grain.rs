@@ -50,6 +50,24 @@ impl Grain {
         }
     }
 
+    /// The grains that a series of this one can be added up to, itself first. A week is in no month:
+    /// it may begin in one and end in the next.
+    pub fn makes(self) -> &'static [Self] {
+        match self {
+            Self::Hour => &Self::ALL,
+            Self::Day => &[Self::Day, Self::Week, Self::Month],
+            Self::Week => &[Self::Week],
+            Self::Month => &[Self::Month],
+        }
+    }
+
+    /// The bucket of this grain that a bucket of a finer one is in. The first week that there is
+    /// begins before the year 0, so that its bucket begins with the year.
+    pub fn of(self, bucket: TimeBucket) -> TimeBucket {
+        self.truncate(bucket.seconds())
+            .unwrap_or(TimeBucket(TimeBucket::MIN_HOURS as i32))
+    }
+
     /// The bucket that `seconds` since 1970-01-01T00:00:00Z fall into; `None` outside the years
     /// 0 to 9999.
     pub fn truncate(self, seconds: i64) -> Option<TimeBucket> {
@@ -179,6 +197,13 @@ mod tests {
         };
         assert_eq!(show(TimeBucket::MIN_HOURS), "0000-01-01T00:00:00");
         assert_eq!(show(TimeBucket::MAX_HOURS), "9999-12-29T23:00:00");
+    }
+
+    #[test]
+    fn the_first_week_begins_with_the_first_year() {
+        let first = TimeBucket::from_hours(TimeBucket::MIN_HOURS).expect("in range");
+        assert_eq!(Grain::Week.truncate(first.seconds()), None);
+        assert_eq!(Grain::Week.of(first), first);
     }
 
     #[test]

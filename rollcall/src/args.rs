@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aggregator::OutputArgs;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dispatcher::GroupingArgs;
 use dispatcher::args::{MemoryArgs, MessageArgs};
@@ -124,9 +125,13 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = Engine::Kafka)]
     pub engine: Engine,
 
-    /// Folder for series.csv and report.json
+    /// Folder for the series and report.json
     #[arg(long, value_name = "FOLDER", default_value = "out")]
     pub out: PathBuf,
+
+    /// What is written there.
+    #[command(flatten)]
+    pub outputs: OutputArgs,
 
     /// How rows become jobs.
     #[command(flatten, next_help_heading = "Jobs")]

@@ -597,11 +597,11 @@ mod tests {
             "bootstrap-servers = \"kafka:9092\"\ngroup = \"all\"\n[worker]\ngroup = \"own\"\n";
         let args = worker(file, &[]);
         assert_eq!(args.broker.bootstrap_servers.as_deref(), Some("kafka:9092"));
-        assert_eq!(args.group, "own");
+        assert_eq!(args.group.as_deref(), Some("own"));
         let Ok(Chosen::Dispatcher(args)) = parse(file, &["dispatcher", "a.csv"]) else {
             panic!("not a dispatcher");
         };
-        assert_eq!(args.group, "all");
+        assert_eq!(args.group.as_deref(), Some("all"));
     }
 
     #[test]

@@ -266,4 +266,16 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_coarser_series_of_a_run_is_the_one_that_polars_makes_at_its_grain() {
+        for fine in Grain::ALL {
+            let series = by_jobs(rows(1), &grouping(fine, &["country"]));
+            for &coarse in fine.makes() {
+                let grouping = grouping(coarse, &["country"]);
+                let reference = query(rows(1), &grouping).expect("the query runs");
+                assert_eq!(series.coarsened(coarse), reference, "{fine} to {coarse}");
+            }
+        }
+    }
 }

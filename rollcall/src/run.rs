@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aggregator::outputs::Outputs;
-use aggregator::{Report, RunChoice};
+use aggregator::outputs::REPORT_JSON;
+use aggregator::{OutputChoice, Report, RunChoice};
 use dispatcher::Dispatched;
 use dispatcher::args::UncommittedLimit;
 use dispatcher::rejects::Rejects;
@@ -57,6 +58,8 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
 /// When any part of it fails; what it was is said by the part.
 pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let started = Instant::now();
+    let choice = args.outputs.choice()?;
+    choice.check(args.grouping.every)?;
     let outputs = Outputs::new(&args.out)?;
     let (data_set, generated_in) = match &args.data_set {
         Some(path) => (path.clone(), None),
@@ -66,8 +69,8 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let progress = Progress::new();
     let shown = progress.show(args.log.quiet);
     let (report, where_it_ran) = match args.engine {
-        Engine::Local => run_local(args, &data_set, &outputs, shutdown, &progress)?,
-        Engine::Kafka => run_on_kafka(args, &data_set, shutdown, &progress)?,
+        Engine::Local => run_local(args, &choice, &data_set, &outputs, shutdown, &progress)?,
+        Engine::Kafka => run_on_kafka(args, choice, &data_set, shutdown, &progress)?,
     };
     drop(shown);
     if !args.log.quiet {
@@ -101,7 +104,8 @@ fn summary(
         .as_ref()
         .is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejected.then_some(REJECTS);
-    for name in ["series.csv", "report.json"].into_iter().chain(rejects) {
+    let files = report.files.iter().map(|file| file.name.as_str());
+    for name in files.chain([REPORT_JSON]).chain(rejects) {
         text.push_str(&format!("  {}\n", args.out.join(name).display()));
     }
     text
@@ -149,6 +153,7 @@ fn generate(args: &RunArgs, shutdown: &Shutdown) -> Result<(PathBuf, Option<Dura
 
 fn run_local(
     args: &RunArgs,
+    choice: &OutputChoice,
     data_set: &Path,
     outputs: &Outputs,
     shutdown: &Shutdown,
@@ -161,7 +166,7 @@ fn run_local(
         args.grouping.max_rejects,
     );
     let (series, mut report) = local::compute(data_set, &grouping, rejects, shutdown, progress)?;
-    aggregator::run::write_outputs(outputs, &series, &mut report)?;
+    aggregator::run::write_outputs(outputs, choice, &series, &mut report)?;
     Ok((report, "in one process, without Kafka".to_owned()))
 }
 
@@ -229,10 +234,11 @@ impl Stage {
         })
     }
 
-    fn aggregator(&self, args: &RunArgs) -> aggregator::Config {
+    fn aggregator(&self, args: &RunArgs, outputs: OutputChoice) -> aggregator::Config {
         aggregator::Config {
             run: RunChoice::Named(self.run_id.clone()),
             out: args.out.clone(),
+            outputs,
             timeout: args.timeout,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
@@ -320,13 +326,14 @@ impl Stage {
 
 fn run_on_kafka(
     args: &RunArgs,
+    choice: OutputChoice,
     data_set: &Path,
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
 ) -> Result<(Report, String), Error> {
     let stage = Stage::set(args)?;
     let dispatcher = stage.dispatcher(args, data_set)?;
-    let aggregator = stage.aggregator(args);
+    let aggregator = stage.aggregator(args, choice);
     let fleet = stage.fleet(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

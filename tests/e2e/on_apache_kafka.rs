@@ -284,6 +284,20 @@ fn an_aggregator_gives_up_on_a_run_without_workers_and_says_what_is_missing() {
 }
 
 #[test]
+fn an_aggregator_refuses_a_grain_that_the_run_does_not_add_up_to_before_it_waits() {
+    let test = TestCluster::new("grain-out");
+    test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
+    let mut command = test.service("aggregator");
+    command.args(["--grain-out", "hour", "--timeout", "60s", "--out"]);
+    command.arg(test.folder.path().join("out"));
+    let refused = finish(command).expect_code(2).stderr;
+    assert!(
+        refused.contains("a run by day adds up to day, week, month"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn no_name_city_or_birth_date_is_on_any_topic() {
     let test = TestCluster::new("privacy");
     let data_set = data_set(&FEW_JOBS);

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use aggregator::export::series_csv::hexadecimal;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::processes::{
-    Finished, Running, assert_reconciled, assert_same, children, data_set, finish, folder,
+    self, Finished, Running, assert_reconciled, assert_same, children, data_set, finish, folder,
     is_alive, local, report, rollcall, signal, wait_until,
 };
 
@@ -76,6 +78,92 @@ fn every_grain_and_any_labels_agree_with_the_local_engine() {
     ];
     for options in cases {
         assert_same(&complete(&data_set, options), &local(&data_set, options));
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_form_is_written_with_the_digest_that_the_report_names() {
+    let data_set = data_set(&FEW_JOBS);
+    let folder = folder();
+    let options = ["--grain-out", "day", "--grain-out", "month"];
+    let Finished { stdout, .. } = finish(run(folder.path(), &data_set, &options)).expect_code(0);
+    let report = report(folder.path());
+    assert_reconciled(&report);
+    let files = report["files"].as_array().expect("a list");
+    let names: Vec<_> = files
+        .iter()
+        .map(|file| file["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "series.csv",
+            "series.parquet",
+            "series.svg",
+            "series-day.csv",
+            "series-day.parquet",
+            "series-month.csv",
+            "series-month.parquet",
+            "report.md"
+        ]
+    );
+    for file in files {
+        let name = file["name"].as_str().unwrap();
+        let bytes = fs::read(folder.path().join(name)).expect("the file is there");
+        assert_eq!(file["bytes"], bytes.len(), "{name}");
+        assert_eq!(
+            file["sha256"],
+            hexadecimal(&Sha256::digest(&bytes)),
+            "{name}"
+        );
+        assert!(
+            stdout.contains(&format!("/{name}\n")),
+            "{name} is not in {stdout}"
+        );
+    }
+    // Nothing half-written is left, and nothing else.
+    assert_eq!(names_in(folder.path()).len(), names.len() + 1);
+
+    // What was added up is what a run at that grain makes, byte for byte; so are all forms.
+    let by_day = processes::folder();
+    let mut reference = rollcall();
+    reference.args(["run", "--engine", "local", "--quiet", "--every", "day"]);
+    reference.arg(&data_set).arg("--out").arg(by_day.path());
+    finish(reference).expect_code(0);
+    for (added, own) in [
+        ("series-day.csv", "series.csv"),
+        ("series-day.parquet", "series.parquet"),
+        ("series.svg", "series.svg"),
+    ] {
+        let added = fs::read(folder.path().join(added)).expect("the file is there");
+        let own = fs::read(by_day.path().join(own)).expect("the file is there");
+        assert!(added == own, "the day's series differ");
+    }
+}
+
+#[test]
+fn only_the_chosen_forms_are_written_by_either_engine() {
+    let data_set = data_set(&FEW_JOBS);
+    let reference = local(&data_set, &["--every", "day"]);
+    for engine in ["kafka", "local"] {
+        let folder = folder();
+        let options = ["--every", "day", "--outputs", "md", "--engine", engine];
+        finish(run(folder.path(), &data_set, &options)).expect_code(0);
+        assert_eq!(
+            names_in(folder.path()),
+            ["report.json", "report.md"],
+            "{engine}"
+        );
+        // The series is known by its digest all the same.
+        assert_same(&report(folder.path()), &reference);
     }
 }
 

@@ -47,6 +47,20 @@ fn a_column_that_is_not_there_is_named_with_the_nearest_one() {
 }
 
 #[test]
+fn a_series_that_the_run_does_not_add_up_to_is_refused_before_the_run() {
+    for engine in ["kafka", "local"] {
+        // Nothing is generated: the output folder is not even made.
+        let options = ["run", "--engine", engine, "--every", "week"];
+        let line = fails(&[&options[..], &["--grain-out", "month"]].concat(), 2);
+        let what = "--grain-out month: a run by week adds up to week, give one of these";
+        assert!(line.contains(what), "{line}");
+    }
+    let options = ["run", "--grain-out", "day", "--outputs", "svg"];
+    let line = fails(&options, 2);
+    assert!(line.contains("let --outputs name csv or parquet"), "{line}");
+}
+
+#[test]
 fn a_data_set_without_a_row_to_count_is_refused() {
     let folder = folder();
     let path = folder.path().join("empty.csv");

@@ -8,11 +8,52 @@ use std::io::{self, Write};
 use pipeline::{Grain, LabelSet, Series, TimeBucket};
 use sha2::{Digest, Sha256};
 
+use super::{Exporter, Table};
+
 /// Lines are handed on in pieces of so many bytes.
 const FLUSH_AT: usize = 64 * 1024;
 
 /// Rates of groups with fewer tests than this are divided and written out once.
 const CACHED_TESTS: u64 = 64;
+
+/// Writes a series as CSV, and keeps its digest.
+#[derive(Clone, Debug)]
+pub struct SeriesCsv<'a> {
+    table: Table<'a>,
+    digest: Option<String>,
+}
+
+impl<'a> SeriesCsv<'a> {
+    /// The exporter of this series.
+    pub fn new(table: Table<'a>) -> Self {
+        Self {
+            table,
+            digest: None,
+        }
+    }
+
+    /// The digest of the series, in lower-case hexadecimal digits, once it has been exported.
+    pub fn into_digest(self) -> Option<String> {
+        self.digest
+    }
+}
+
+impl Exporter for SeriesCsv<'_> {
+    fn file_name(&self) -> String {
+        self.table.file_name("csv")
+    }
+
+    fn export(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let Table {
+            series,
+            label_columns,
+            grain,
+            ..
+        } = self.table;
+        self.digest = Some(write(series, label_columns, grain, out)?);
+        Ok(())
+    }
+}
 
 /// Writes a series; returns its digest in lower-case hexadecimal digits.
 ///
@@ -22,7 +63,7 @@ const CACHED_TESTS: u64 = 64;
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn write(
+fn write(
     series: &Series,
     label_columns: &[String],
     grain: Grain,

@@ -1,0 +1,96 @@
+//! What a run leaves behind, one file for each form: an [`Exporter`] turns series or report into
+//! the bytes of one file, and [`crate::outputs`] puts the file in place.
+
+mod axes;
+mod lines;
+pub mod report_md;
+pub mod series_csv;
+pub mod series_parquet;
+pub mod series_svg;
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use pipeline::{Grain, Series};
+
+pub use report_md::ReportMd;
+pub use series_csv::SeriesCsv;
+pub use series_parquet::SeriesParquet;
+pub use series_svg::SeriesSvg;
+
+/// A form of output, chosen by `--outputs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Format {
+    /// The series as text.
+    Csv,
+    /// The series as columns.
+    Parquet,
+    /// The series as a picture.
+    Svg,
+    /// The report for people.
+    Md,
+}
+
+/// Makes the bytes of one file. The same input makes the same bytes, wherever and whenever.
+pub trait Exporter {
+    /// The name of the file in the output folder.
+    fn file_name(&self) -> String;
+
+    /// Writes the whole file.
+    ///
+    /// # Errors
+    /// When `out` cannot be written.
+    fn export(&mut self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// A series with what its columns are called.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    /// The groups.
+    pub series: &'a Series,
+    /// The names of the labels, in order.
+    pub label_columns: &'a [String],
+    /// The grain of its times.
+    pub grain: Grain,
+    /// Whether it was added by `--grain-out`, so that its file is named by its grain.
+    pub added: bool,
+}
+
+impl Table<'_> {
+    fn file_name(&self, extension: &str) -> String {
+        match self.added {
+            false => format!("series.{extension}"),
+            true => format!("series-{}.{extension}", self.grain),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod test_series {
+    //! Series for the tests of the exporters.
+
+    use pipeline::{LabelSet, Series, SeriesRow, TimeBucket};
+
+    /// A row, its time in hours since 1970.
+    pub(crate) fn row(label_set: u32, hours: i64, tests: u64, positive: u64) -> SeriesRow {
+        SeriesRow {
+            label_set,
+            time: TimeBucket::from_hours(hours).expect("in range"),
+            tests,
+            positive,
+        }
+    }
+
+    /// A series of one label column.
+    pub(crate) fn series(labels: &[&str], rows: Vec<SeriesRow>) -> Series {
+        Series {
+            label_sets: labels.iter().map(|&label| LabelSet::new([label])).collect(),
+            rows,
+        }
+    }
+
+    /// Names as owned strings.
+    pub(crate) fn columns(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+}
