@@ -82,8 +82,11 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
 /// somebody may wait for is then told to be aborted, unless it was stopped by a signal: then it is
 /// to be dispatched again.
 pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<Dispatched, Error> {
+    if !config.input.is_rereadable() {
+        info!("standard input cannot be read again: this run is not resumable");
+    }
     // A data set that cannot be read is told at once, whatever the broker does.
-    let source = match Source::open(&config.data_set, &config.grouping, &progress.read) {
+    let source = match Source::open(&config.input, &config.grouping, &progress.read) {
         Ok(source) => source,
         Err(error) => return Err(abort_by_name(config, error)),
     };
@@ -120,11 +123,7 @@ struct Read {
 
 fn read_and_group(config: &Config, source: Source<'_>, shutdown: &Shutdown) -> Result<Read, Error> {
     let started = Instant::now();
-    let rejects = Rejects::new(
-        &config.data_set.to_string_lossy(),
-        &config.rejects,
-        config.max_rejects,
-    );
+    let rejects = Rejects::new(&config.rejects, config.max_rejects);
     let DataSet {
         rows,
         rows_read,

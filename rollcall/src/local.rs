@@ -3,13 +3,13 @@
 //!
 //! Truncating the time, grouping and ordering are polars', so that they check the dispatcher's.
 
-use std::path::Path;
 use std::time::Instant;
 
 use aggregator::Report;
 use aggregator::report::{
     Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
 };
+use dispatcher::Input;
 use dispatcher::rejects::Rejects;
 use dispatcher::source::{DataSet, Rows, Source};
 use pipeline::job::POSITIVE;
@@ -32,14 +32,14 @@ const MILLISECONDS_PER_HOUR: i64 = 3_600_000;
 /// # Errors
 /// When the data set cannot be read, or the query fails.
 pub fn compute(
-    data_set: &Path,
+    input: &Input,
     grouping: &Grouping,
     rejects: Rejects,
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Series, Report), Error> {
     let started = Instant::now();
-    let source = Source::open(data_set, grouping, &progress.read)?;
+    let source = Source::open(input, grouping, &progress.read)?;
     let DataSet {
         rows,
         rows_read,

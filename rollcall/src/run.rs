@@ -2,16 +2,16 @@
 //! all of them.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aggregator::outputs::Outputs;
 use aggregator::{Report, RunChoice};
-use dispatcher::Dispatched;
 use dispatcher::args::UncommittedLimit;
 use dispatcher::rejects::Rejects;
+use dispatcher::{Dispatched, Input};
 use kafka::args::PROPERTIES_VARIABLE;
 use kafka::{BrokerArgs, Cluster, InProcessBroker, TopicNames, in_process, topics};
 use pipeline::RunId;
@@ -28,7 +28,7 @@ use crate::local;
 /// The generated data set, in the output folder.
 const DATA_SET: &str = "covid-tests.csv";
 
-/// The rejected rows, in the output folder.
+/// The rejected rows, in the output folder, unless they are to be elsewhere.
 const REJECTS: &str = "rejects.csv";
 
 /// What may be uncommitted of a partition on the in-process broker: less than half of what it
@@ -56,15 +56,18 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
 pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let started = Instant::now();
     let outputs = Outputs::new(&args.out)?;
-    let (data_set, generated_in) = match &args.data_set {
-        Some(path) => (path.clone(), None),
-        None => generate(args, shutdown)?,
+    let (input, generated_in) = match args.data_sets.as_slice() {
+        [] => {
+            let (path, generated_in) = generate(args, shutdown)?;
+            (Input::of(&path), generated_in)
+        }
+        arguments => (args.input.input(arguments)?, None),
     };
     let progress = Progress::new();
     let shown = progress.show(args.log.quiet);
     let (report, where_it_ran) = match args.engine {
-        Engine::Local => run_local(args, &data_set, &outputs, shutdown, &progress)?,
-        Engine::Kafka => run_on_kafka(args, &data_set, shutdown, &progress)?,
+        Engine::Local => run_local(args, &input, &outputs, shutdown, &progress)?,
+        Engine::Kafka => run_on_kafka(args, &input, shutdown, &progress)?,
     };
     drop(shown);
     if !args.log.quiet {
@@ -101,10 +104,17 @@ fn say(
         .manifest
         .as_ref()
         .is_some_and(|manifest| manifest.rows_rejected > 0);
-    let rejects = rejected.then_some(REJECTS);
-    for name in ["series.csv", "report.json"].into_iter().chain(rejects) {
-        println!("  {}", args.out.join(name).display());
+    let rejects = rejected.then(|| rejects_file(args));
+    let outputs = ["series.csv", "report.json"].map(|name| args.out.join(name));
+    for path in outputs.into_iter().chain(rejects) {
+        println!("  {}", path.display());
     }
+}
+
+/// Where rejected rows go.
+fn rejects_file(args: &RunArgs) -> PathBuf {
+    let given = args.rejects.clone();
+    given.unwrap_or_else(|| args.out.join(REJECTS))
 }
 
 /// Makes a data set.
@@ -124,24 +134,20 @@ fn generate(args: &RunArgs, shutdown: &Shutdown) -> Result<(PathBuf, Option<Dura
             path.display()
         );
     }
-    datagen::write_file(&config, &path, shutdown, &|_| {})?;
+    datagen::write_file(&config, datagen::Format::Csv, &path, shutdown, &|_| {})?;
     Ok((path, Some(started.elapsed())))
 }
 
 fn run_local(
     args: &RunArgs,
-    data_set: &Path,
+    input: &Input,
     outputs: &Outputs,
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
     let grouping = args.grouping.grouping()?;
-    let rejects = Rejects::new(
-        &data_set.to_string_lossy(),
-        &args.out.join(REJECTS),
-        args.grouping.max_rejects,
-    );
-    let (series, mut report) = local::compute(data_set, &grouping, rejects, shutdown, progress)?;
+    let rejects = Rejects::new(&rejects_file(args), args.input.max_rejects);
+    let (series, mut report) = local::compute(input, &grouping, rejects, shutdown, progress)?;
     aggregator::run::write_outputs(outputs, &series, &mut report)?;
     Ok((report, "in one process, without Kafka".to_owned()))
 }
@@ -186,7 +192,7 @@ impl Stage {
         })
     }
 
-    fn dispatcher(&self, args: &RunArgs, data_set: &Path) -> Result<dispatcher::Config, Error> {
+    fn dispatcher(&self, args: &RunArgs, input: &Input) -> Result<dispatcher::Config, Error> {
         let partitions = args.messages.partitions.get();
         let uncommitted_limit = self.broker.as_ref().map(|_| UncommittedLimit {
             group: self.group.clone(),
@@ -194,7 +200,7 @@ impl Stage {
             uncollected_jobs: (partitions * CREDIT_BYTES / OUTCOME_BYTES) as u64,
         });
         Ok(dispatcher::Config {
-            data_set: data_set.to_owned(),
+            input: input.clone(),
             grouping: args.grouping.grouping()?,
             run_id: self.run_id.clone(),
             run_is_named: false,
@@ -204,8 +210,8 @@ impl Stage {
             jobs_per_message: args.messages.jobs_per_message,
             expected_job_time: args.messages.expected_job_time.max(args.simulate_work),
             wait_for_workers: None,
-            max_rejects: args.grouping.max_rejects,
-            rejects: args.out.join(REJECTS),
+            max_rejects: args.input.max_rejects,
+            rejects: rejects_file(args),
             uncommitted_limit,
         })
     }
@@ -309,12 +315,12 @@ impl Stage {
 
 fn run_on_kafka(
     args: &RunArgs,
-    data_set: &Path,
+    input: &Input,
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
 ) -> Result<(Report, String), Error> {
     let stage = Stage::set(args)?;
-    let dispatcher = stage.dispatcher(args, data_set)?;
+    let dispatcher = stage.dispatcher(args, input)?;
     let aggregator = stage.aggregator(args);
     let fleet = stage.fleet(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
