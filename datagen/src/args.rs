@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use jiff::civil::Date;
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::countries::COUNTRIES;
 use crate::error::Error;
 
-/// Write fake COVID test records as CSV
+/// Write fake COVID test records as CSV or Parquet
 ///
 /// The same options give the same bytes, on every machine and with any number of threads.
 #[derive(Clone, Debug, Parser)]
@@ -26,6 +26,10 @@ pub struct Args {
     /// File to write, or - for standard output
     #[arg(long, value_name = "FILE", default_value = "covid-tests.csv")]
     pub out: PathBuf,
+
+    /// Form of the file [default: parquet if its name ends so, else csv]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
 
     /// Seed of all randomness
     #[arg(long, value_name = "SEED", default_value_t = Config::default().seed)]
@@ -65,11 +69,28 @@ pub struct Args {
     pub log: LogArgs,
 }
 
+/// The form of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines of text with a header.
+    Csv,
+    /// Apache Parquet, with types, packed by zstd.
+    Parquet,
+}
+
 impl Args {
+    /// The form that is asked for, or that the name of the file tells.
+    pub fn format(&self) -> Format {
+        self.format.unwrap_or_else(|| match self.out.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("parquet") => Format::Parquet,
+            _ => Format::Csv,
+        })
+    }
+
     /// The configuration that these arguments ask for.
     ///
     /// # Errors
-    /// [`Config::check`]'s.
+    /// [`Config::check`]'s; when rows of a Parquet file are to be spoiled.
     pub fn config(&self) -> Result<Config, Error> {
         let config = Config {
             rows: self.rows,
@@ -83,6 +104,9 @@ impl Args {
                 .unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get)),
         };
         config.check()?;
+        if self.format() == Format::Parquet && config.malformed > 0.0 {
+            return Err(Error::SpoiledParquet);
+        }
         Ok(config)
     }
 
@@ -98,6 +122,7 @@ fn after_help() -> String {
 Examples:
   datagen
   datagen --rows 100000 --countries 20 --out small.csv
+  datagen --out covid-tests.parquet
   datagen --malformed 0.01 --seed 7 --out dirty.csv
   datagen --rows 1000 --out - | head
 
@@ -120,6 +145,31 @@ mod tests {
     fn no_options_are_the_default_configuration() {
         let args = Args::parse_from(["datagen", "--threads", "1"]);
         assert_eq!(args.config().expect("valid"), Config::default());
+    }
+
+    #[test]
+    fn the_form_is_told_by_the_name_unless_it_is_asked_for() {
+        let format = |arguments: &[&str]| {
+            let args = Args::parse_from(["datagen"].iter().chain(arguments));
+            args.format()
+        };
+        assert_eq!(format(&[]), Format::Csv);
+        assert_eq!(format(&["--out", "a.PARQUET"]), Format::Parquet);
+        assert_eq!(
+            format(&["--out", "-", "--format", "parquet"]),
+            Format::Parquet
+        );
+        assert_eq!(
+            format(&["--out", "a.parquet", "--format", "csv"]),
+            Format::Csv
+        );
+    }
+
+    #[test]
+    fn rows_of_a_parquet_file_cannot_be_spoiled() {
+        let args = Args::parse_from(["datagen", "--out", "a.parquet", "--malformed", "0.1"]);
+        let error = args.config().expect_err("its columns have types");
+        assert!(matches!(error, Error::SpoiledParquet), "{error}");
     }
 
     #[test]

@@ -50,6 +50,15 @@ pub enum Error {
         /// What is asked for.
         asked: f64,
     },
+    /// Spoiled rows in a file whose columns have types.
+    #[error("--malformed spoils lines of text: it needs --format csv")]
+    SpoiledParquet,
+    /// polars cannot write the rows as Parquet.
+    #[error("cannot write rows as Parquet: {reason}")]
+    Parquet {
+        /// What polars says.
+        reason: String,
+    },
     /// No thread, or too many.
     #[error("{asked} threads asked for, there can be 1 to {most}")]
     Threads {
@@ -110,10 +119,14 @@ impl Ending for Error {
             | Self::EarlyRange { .. }
             | Self::LongRange { .. }
             | Self::Share { .. }
+            | Self::SpoiledParquet
             | Self::Threads { .. }
             // A path that cannot be created is a wrong argument.
             | Self::Create { .. } => Exit::Usage,
-            Self::Write { .. } | Self::Rename { .. } | Self::Thread { .. } => Exit::Failure,
+            Self::Write { .. }
+            | Self::Parquet { .. }
+            | Self::Rename { .. }
+            | Self::Thread { .. } => Exit::Failure,
             Self::Stopped { signal } => Exit::Stopped(*signal),
         }
     }

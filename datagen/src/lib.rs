@@ -1,4 +1,4 @@
-//! Fake COVID test records as CSV: what the pipeline is fed with in demonstrations, benchmarks and
+//! Fake COVID test records as CSV or Parquet: what the pipeline is fed with in demonstrations, benchmarks and
 //! tests. The same seed gives the same bytes, on every machine and with any number of threads.
 //!
 //! # The file
@@ -6,6 +6,9 @@
 //! `\n`, in no order at all, as a registry is dumped. `birth_date` is `1961-04-30`, `test_date` is
 //! local time without a zone, `2020-07-14T09:23:51`, `result` is `positive` or `negative`. No field
 //! of an unspoiled row needs quotes. Text is UTF-8.
+//!
+//! As Parquet the same rows have the same columns; `birth_date` is a date, `test_date` a point in time
+//! without a zone, all else is text.
 //!
 //! # The model
 //! Rows are independent of each other. Of each row,
@@ -46,6 +49,7 @@ pub mod countries;
 mod epidemic;
 mod error;
 mod output;
+mod parquet;
 mod pools;
 mod random;
 mod rhythm;
@@ -53,7 +57,7 @@ mod rows;
 mod run;
 mod spoil;
 
-pub use args::Args;
+pub use args::{Args, Format};
 pub use blocks::{Generated, generate};
 pub use config::Config;
 pub use error::Error;

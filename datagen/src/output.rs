@@ -2,15 +2,17 @@
 //! output.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use service::Shutdown;
 
+use crate::args::Format;
 use crate::blocks::{Generated, generate};
 use crate::config::Config;
 use crate::error::Error;
+use crate::parquet::generate_parquet;
 
 /// Makes a data set and writes it to a file, in place of one that may be there.
 ///
@@ -22,6 +24,7 @@ use crate::error::Error;
 /// [`generate`]'s; [`Error::Create`] and [`Error::Rename`].
 pub fn write_file(
     config: &Config,
+    format: Format,
     path: &Path,
     shutdown: &Shutdown,
     progress: &dyn Fn(u64),
@@ -36,7 +39,7 @@ pub fn write_file(
             .write(true)
             .open(path)
             .map_err(create_error)?;
-        return generate(config, &mut file, shutdown, progress);
+        return generate_as(format, config, &mut file, shutdown, progress);
     }
     // A symbolic link keeps pointing: the file that it points to is the one that is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -47,7 +50,7 @@ pub fn write_file(
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory(&target))
         .map_err(create_error)?;
-    let generated = generate(config, file.as_file_mut(), shutdown, progress)?;
+    let generated = generate_as(format, config, file.as_file_mut(), shutdown, progress)?;
     file.persist(&target).map_err(|error| Error::Rename {
         path: path.to_owned(),
         source: error.error,
@@ -62,13 +65,27 @@ pub fn write_file(
 /// [`generate`]'s.
 pub fn write_stdout(
     config: &Config,
+    format: Format,
     shutdown: &Shutdown,
     progress: &dyn Fn(u64),
 ) -> Result<Option<Generated>, Error> {
-    match generate(config, &mut io::stdout().lock(), shutdown, progress) {
+    match generate_as(format, config, &mut io::stdout().lock(), shutdown, progress) {
         Ok(generated) => Ok(Some(generated)),
         Err(error) if error.is_broken_pipe() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+fn generate_as(
+    format: Format,
+    config: &Config,
+    out: &mut dyn Write,
+    shutdown: &Shutdown,
+    progress: &dyn Fn(u64),
+) -> Result<Generated, Error> {
+    match format {
+        Format::Csv => generate(config, out, shutdown, progress),
+        Format::Parquet => generate_parquet(config, out, shutdown, progress),
     }
 }
 

@@ -25,9 +25,9 @@ pub fn run(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let progress = |rows| bar.inc(rows);
     let started = Instant::now();
     let generated = if args.to_stdout() {
-        write_stdout(&config, shutdown, &progress)
+        write_stdout(&config, args.format(), shutdown, &progress)
     } else {
-        write_file(&config, &args.out, shutdown, &progress).map(Some)
+        write_file(&config, args.format(), &args.out, shutdown, &progress).map(Some)
     };
     bar.finish_and_clear();
     if let Some(generated) = generated?

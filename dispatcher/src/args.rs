@@ -13,7 +13,10 @@ use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
 
 use crate::error::Error;
+use crate::input::{self, CsvFormat, Delimiter, Input, Quote};
 use crate::packing::JobsPerMessage;
+use crate::rejects::MaxRejects;
+use crate::timestamp::TimeFormat;
 
 /// Cut a data set into jobs by labels and time, and publish them
 ///
@@ -21,8 +24,15 @@ use crate::packing::JobsPerMessage;
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = after_help())]
 pub struct Args {
-    /// The data set: a CSV file with a header
-    pub data_set: PathBuf,
+    /// The data set: CSV files with a header, plain or packed by gzip or zstd, or Parquet files;
+    /// patterns such as 'tests-*.csv'; or - for standard input, which cannot be read again: such a
+    /// run is not resumable
+    #[arg(value_name = "DATASET", required = true)]
+    pub data_sets: Vec<PathBuf>,
+
+    /// How the data set is read.
+    #[command(flatten)]
+    pub input: InputArgs,
 
     /// How rows become jobs.
     #[command(flatten)]
@@ -65,6 +75,42 @@ pub struct Args {
     pub log: LogArgs,
 }
 
+/// How a data set is read.
+#[derive(clap::Args, Clone, Debug)]
+pub struct InputArgs {
+    /// Character between the fields of CSV files: an ASCII one, or tab
+    #[arg(long, value_name = "CHAR", default_value = ",")]
+    pub delimiter: Delimiter,
+
+    /// Character around fields of CSV files with a delimiter in them: an ASCII one, or none
+    #[arg(long, value_name = "CHAR|none", default_value = "\"")]
+    pub quote: Quote,
+
+    /// How times that are text are written, in directives of strftime, such as '%d.%m.%Y %H:%M',
+    /// '%Y-%m-%d %H:%M %z' with a zone, or %s for seconds since 1970 [default: ISO 8601]
+    #[arg(long, value_name = "FORMAT")]
+    pub time_format: Option<TimeFormat>,
+
+    /// Give up when more rows than this are rejected: a number, at once, or a percentage of all
+    /// rows, when they are read [default: no limit]
+    #[arg(long, value_name = "N|P%")]
+    pub max_rejects: Option<MaxRejects>,
+}
+
+impl InputArgs {
+    /// The data set that `arguments` name, to be read as these arguments say.
+    ///
+    /// # Errors
+    /// Those of [`input::expand`] and [`CsvFormat::new`].
+    pub fn input(&self, arguments: &[PathBuf]) -> Result<Input, Error> {
+        Ok(Input {
+            files: input::expand(arguments)?,
+            csv: CsvFormat::new(self.delimiter, self.quote)?,
+            time: self.time_format.clone().unwrap_or_default(),
+        })
+    }
+}
+
 /// How rows become jobs. The job indexes depend on these and the data set alone.
 #[derive(clap::Args, Clone, Debug)]
 pub struct GroupingArgs {
@@ -72,7 +118,7 @@ pub struct GroupingArgs {
     #[arg(long, value_name = "COLUMN", default_value = "country")]
     pub by: Vec<String>,
 
-    /// Column with the time of a test, in ISO 8601; without a zone it is taken for UTC
+    /// Column with the time of a test; without a zone it is taken for UTC
     #[arg(long, value_name = "COLUMN", default_value = "test_date")]
     pub time: String,
 
@@ -106,10 +152,6 @@ pub struct GroupingArgs {
         value_parser = clap::value_parser!(u32).range(1..=500_000)
     )]
     pub max_rows_per_job: u32,
-
-    /// Give up when more rows than this are rejected [default: no limit]
-    #[arg(long, value_name = "N")]
-    pub max_rejects: Option<u64>,
 }
 
 /// How much memory rows may take. No result depends on these.
@@ -193,7 +235,7 @@ fn after_help() -> String {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data set.
-    pub data_set: PathBuf,
+    pub input: Input,
     /// How rows become jobs.
     pub grouping: Grouping,
     /// The run's name.
@@ -213,7 +255,7 @@ pub struct Config {
     /// Workers to wait for, and their group.
     pub wait_for_workers: Option<(usize, String)>,
     /// Rows that may be rejected; `None`: any number.
-    pub max_rejects: Option<u64>,
+    pub max_rejects: Option<MaxRejects>,
     /// Where rejected rows go.
     pub rejects: PathBuf,
     /// Memory for rows.
@@ -279,7 +321,7 @@ impl Args {
         let wait_for_workers =
             (self.wait_for_workers > 0).then_some((self.wait_for_workers, group));
         Ok(Config {
-            data_set: self.data_set.clone(),
+            input: self.input.input(&self.data_sets)?,
             grouping: self.grouping.grouping()?,
             run_is_named: self.run_id.is_some(),
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,
@@ -288,7 +330,7 @@ impl Args {
             jobs_per_message: self.messages.jobs_per_message,
             expected_job_time: self.messages.expected_job_time,
             wait_for_workers,
-            max_rejects: self.grouping.max_rejects,
+            max_rejects: self.input.max_rejects,
             rejects: self
                 .rejects
                 .clone()

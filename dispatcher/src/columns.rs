@@ -23,12 +23,12 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns that a grouping needs in a header.
+    /// Finds the columns that a grouping needs in a header; `input` is the file for people.
     ///
     /// # Errors
     /// When a column is not there, or there twice.
-    pub fn find(header: &ByteRecord, grouping: &Grouping) -> Result<Self, Error> {
-        let find = |option, name| find(header, option, name);
+    pub fn find(input: &str, header: &ByteRecord, grouping: &Grouping) -> Result<Self, Error> {
+        let find = |option, name| find(input, header, option, name);
         Ok(Self {
             count: header.len(),
             labels: grouping
@@ -42,7 +42,12 @@ impl Columns {
     }
 }
 
-fn find(header: &ByteRecord, option: &'static str, name: &str) -> Result<usize, Error> {
+fn find(
+    input: &str,
+    header: &ByteRecord,
+    option: &'static str,
+    name: &str,
+) -> Result<usize, Error> {
     let mut found = header
         .iter()
         .enumerate()
@@ -50,6 +55,7 @@ fn find(header: &ByteRecord, option: &'static str, name: &str) -> Result<usize, 
     match (found.next(), found.next()) {
         (Some((position, _)), None) => Ok(position),
         (Some(_), Some(_)) => Err(Error::AmbiguousColumn {
+            input: input.to_owned(),
             option,
             name: name.to_owned(),
         }),
@@ -59,6 +65,7 @@ fn find(header: &ByteRecord, option: &'static str, name: &str) -> Result<usize, 
                 .map(|column| String::from_utf8_lossy(column).into_owned())
                 .collect();
             Err(Error::MissingColumn {
+                input: input.to_owned(),
                 option,
                 name: name.to_owned(),
                 nearest: nearest(name, &columns),
@@ -101,7 +108,8 @@ mod tests {
     #[test]
     fn columns_are_found_wherever_they_are() {
         let header = ByteRecord::from(vec!["result", "x", "test_date", "country"]);
-        let columns = Columns::find(&header, &grouping(&["country", "x"])).expect("all are there");
+        let columns = Columns::find("tests.csv", &header, &grouping(&["country", "x"]))
+            .expect("all are there");
         assert_eq!((columns.count, columns.time, columns.result), (4, 2, 0));
         assert_eq!(columns.labels, [3, 1]);
     }
@@ -109,10 +117,11 @@ mod tests {
     #[test]
     fn a_missing_column_is_named_with_those_that_exist_and_the_nearest() {
         let header = ByteRecord::from(vec!["Country", "test_date", "result"]);
-        let error = Columns::find(&header, &grouping(&["country"])).expect_err("case differs");
+        let error =
+            Columns::find("tests.csv", &header, &grouping(&["country"])).expect_err("case differs");
         assert_eq!(
             error.to_string(),
-            "--by country: the data set has no such column, did you mean Country? \
+            "--by country: tests.csv has no such column, did you mean Country? \
              It has Country, test_date, result"
         );
     }
@@ -120,7 +129,8 @@ mod tests {
     #[test]
     fn a_column_that_is_there_twice_is_ambiguous() {
         let header = ByteRecord::from(vec!["result", "test_date", "result"]);
-        let error = Columns::find(&header, &grouping(&[])).expect_err("result is there twice");
+        let error =
+            Columns::find("tests.csv", &header, &grouping(&[])).expect_err("result is there twice");
         assert!(error.to_string().contains("--result result"), "{error}");
     }
 }

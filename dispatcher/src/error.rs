@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pipeline::RunId;
 use service::{Ending, Exit, Signal};
 
-use crate::rejects::ShownReject;
+use crate::rejects::{MaxRejects, ShownReject};
 
 /// An error that ends a dispatcher.
 #[derive(Debug, thiserror::Error)]
@@ -20,29 +20,103 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The data set cannot be read to its end.
-    #[error("cannot read {}", path.display())]
+    /// A file cannot be read to its end.
+    #[error("cannot read {input} beyond record {records}")]
     Read {
-        /// The data set.
-        path: PathBuf,
+        /// The file.
+        input: String,
+        /// Records that were read of it.
+        records: u64,
         /// What was wrong.
-        source: csv::Error,
+        source: io::Error,
     },
 
-    /// The data set has no header.
-    #[error("{} is empty: it has not even a header", path.display())]
-    Empty {
-        /// The data set.
-        path: PathBuf,
+    /// A packed file lacks its end.
+    #[error("{input} is cut short: it ends in the middle, after {records} records")]
+    CutShort {
+        /// The file.
+        input: String,
+        /// Records that were read of it.
+        records: u64,
     },
+
+    /// A Parquet file is damaged, or has what polars cannot read.
+    #[error("cannot read {input} as Parquet beyond record {records}: {reason}")]
+    Parquet {
+        /// The file.
+        input: String,
+        /// Records that were read of it.
+        records: u64,
+        /// What polars says, in one line.
+        reason: String,
+    },
+
+    /// Parquet from where one cannot jump to its end, where its footer is.
+    #[error("{input} is Parquet, which is read from plain files only: save or unpack it first")]
+    StreamedParquet {
+        /// The file.
+        input: String,
+    },
+
+    /// A packed file is in a packed file.
+    #[error("{input} is packed twice: unpack it once")]
+    PackedTwice {
+        /// The file.
+        input: String,
+    },
+
+    /// A text file is in an encoding that is not read.
+    #[error("{input} is in UTF-16: convert it, for example by iconv -f UTF-16 -t UTF-8")]
+    Utf16 {
+        /// The file.
+        input: String,
+    },
+
+    /// A file has no header.
+    #[error("{input} is empty: it has not even a header")]
+    Empty {
+        /// The file.
+        input: String,
+    },
+
+    /// A pattern of file names is none.
+    #[error("{pattern} is no pattern of file names")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+
+    /// A pattern of file names matches none.
+    #[error("{0}: no file has such a name")]
+    NoMatch(String),
+
+    /// A file is there twice in a data set.
+    #[error(
+        "{first} is named twice{}: each record counts once",
+        if first == again { String::new() } else { format!(", also as {again}") }
+    )]
+    SameFileTwice {
+        /// How it is named first.
+        first: String,
+        /// How it is named again.
+        again: String,
+    },
+
+    /// What parts fields is also what stands around them.
+    #[error("--delimiter and --quote are both {0:?}")]
+    SameBytes(char),
 
     /// A column that is needed is not there.
     #[error(
-        "{option} {name}: the data set has no such column{} It has {}",
+        "{option} {name}: {input} has no such column{} It has {}",
         nearest.as_ref().map_or(".".to_owned(), |nearest| format!(", did you mean {nearest}?")),
         columns.join(", ")
     )]
     MissingColumn {
+        /// The file.
+        input: String,
         /// The option that names it.
         option: &'static str,
         /// Its name.
@@ -54,8 +128,10 @@ pub enum Error {
     },
 
     /// A column that is needed is there more than once.
-    #[error("{option} {name}: the data set has more than one such column; rename all but one")]
+    #[error("{option} {name}: {input} has more than one such column; rename all but one")]
     AmbiguousColumn {
+        /// The file.
+        input: String,
         /// The option that names it.
         option: &'static str,
         /// Its name.
@@ -78,13 +154,12 @@ pub enum Error {
 
     /// There is nothing to do.
     #[error(
-        "no row of {} can be counted: {rejected} of {rejected} rows are rejected{}",
-        path.display(),
+        "no row of {input} can be counted: {rejected} of {rejected} rows are rejected{}",
         file.as_ref().map_or(String::new(), |file| format!(", see {}", file.display()))
     )]
     NoAcceptedRow {
         /// The data set.
-        path: PathBuf,
+        input: String,
         /// Rows that were rejected.
         rejected: u64,
         /// Where they are.
@@ -93,12 +168,17 @@ pub enum Error {
 
     /// More rows were rejected than the user allows.
     #[error(
-        "more than {limit} rows are rejected, the first of them {}",
+        "more than {limit} {} rejected ({rejected} of {rows_read}), the first of them {}",
+        if matches!(limit, MaxRejects::Rows(1)) { "row is" } else { "rows are" },
         joined(shown)
     )]
     TooManyRejects {
         /// How many are allowed.
-        limit: u64,
+        limit: MaxRejects,
+        /// How many there are until now.
+        rejected: u64,
+        /// Rows that were read until now.
+        rows_read: u64,
         /// The first few.
         shown: Vec<ShownReject>,
     },
@@ -171,15 +251,23 @@ impl Error {
     /// The error as everybody on the cluster may read it: without the fields of any row.
     pub fn without_rows(&self) -> String {
         match self {
-            Self::TooManyRejects { limit, shown } => {
-                let shown: Vec<String> = shown
-                    .iter()
-                    .map(|reject| format!("record {}: {}", reject.number, reject.reason))
-                    .collect();
-                format!(
-                    "more than {limit} rows are rejected, the first of them {}",
-                    shown.join("; ")
-                )
+            Self::TooManyRejects {
+                limit,
+                rejected,
+                rows_read,
+                shown,
+            } => {
+                let shown = shown.iter().map(|reject| ShownReject {
+                    fields: "…".to_owned(),
+                    ..reject.clone()
+                });
+                Self::TooManyRejects {
+                    limit: *limit,
+                    rejected: *rejected,
+                    rows_read: *rows_read,
+                    shown: shown.collect(),
+                }
+                .to_string()
             }
             other => other.to_string(),
         }
@@ -191,7 +279,16 @@ impl Ending for Error {
         match self {
             Self::Open { .. }
             | Self::Read { .. }
+            | Self::CutShort { .. }
+            | Self::Parquet { .. }
+            | Self::StreamedParquet { .. }
+            | Self::PackedTwice { .. }
+            | Self::Utf16 { .. }
             | Self::Empty { .. }
+            | Self::Pattern { .. }
+            | Self::NoMatch(_)
+            | Self::SameFileTwice { .. }
+            | Self::SameBytes(_)
             | Self::MissingColumn { .. }
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn

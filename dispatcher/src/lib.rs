@@ -1,8 +1,8 @@
 //! The dispatcher: cuts a data set into jobs, publishes them, and swears to what it published.
 //!
-//! Data goes through these files in this order: [`source`] reads rows and rejects what cannot be
-//! counted, [`group`] sorts them into groups (by way of [`spill`] where memory has no room for all),
-//! [`job_set`] cuts these into numbered jobs, [`packing`] says how many jobs a
+//! Data goes through these files in this order: [`input`] lists the files, [`source`] reads rows and
+//! rejects what cannot be counted, [`group`] sorts them into groups (by way of [`spill`] where memory
+//! has no room for all), [`job_set`] cuts these into numbered jobs, [`packing`] says how many jobs a
 //! message takes, [`publish`] hands them to the broker, and [`mod@run`] writes the manifest when all
 //! are acknowledged.
 
@@ -11,6 +11,7 @@ pub mod columns;
 pub mod credit;
 pub mod error;
 pub mod group;
+pub mod input;
 pub mod job_set;
 pub mod packing;
 pub mod publish;
@@ -20,6 +21,7 @@ pub mod source;
 pub mod spill;
 pub mod timestamp;
 
-pub use args::{Args, Config, GroupingArgs};
+pub use args::{Args, Config, GroupingArgs, InputArgs};
 pub use error::Error;
+pub use input::Input;
 pub use run::{Dispatched, run, serve};

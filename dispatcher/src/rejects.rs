@@ -6,8 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-
-use csv::ByteRecord;
+use std::str::FromStr;
 
 use crate::error::Error;
 
@@ -51,24 +50,59 @@ impl fmt::Display for Reason {
     }
 }
 
+/// How many rows may be rejected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxRejects {
+    /// So many; one more ends the reading at once.
+    Rows(u64),
+    /// So many in a hundred of all rows, which is judged when all are read.
+    Percent(f64),
+}
+
+impl FromStr for MaxRejects {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let limit = match text.strip_suffix('%') {
+            None => text.parse().ok().map(Self::Rows),
+            Some(percent) => {
+                let percent = percent.trim_end().parse().ok();
+                // A comparison with NaN is false, so NaN is no percentage either.
+                let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+                percent.map(Self::Percent)
+            }
+        };
+        limit.ok_or("a number of rows is needed, or a percentage from 0% to 100%")
+    }
+}
+
+impl fmt::Display for MaxRejects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rows(rows) => write!(f, "{rows}"),
+            Self::Percent(percent) => write!(f, "{percent}% of the"),
+        }
+    }
+}
+
 /// The rejected rows of a data set.
 #[derive(Debug)]
 pub struct Rejects {
     path: PathBuf,
-    /// The data set, as the rejects file names it.
-    data_set: String,
     /// Made with the first rejected row.
     writer: Option<csv::Writer<BufWriter<File>>>,
     counts: BTreeMap<Reason, u64>,
     total: u64,
-    limit: Option<u64>,
+    limit: Option<MaxRejects>,
     shown: Vec<ShownReject>,
 }
 
 /// A rejected row as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownReject {
-    /// Its record number.
+    /// Its file.
+    pub file: String,
+    /// Its record number there.
     pub number: u64,
     /// Why it was rejected.
     pub reason: Reason,
@@ -81,8 +115,8 @@ impl fmt::Display for ShownReject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "record {}: {}: {}",
-            self.number, self.reason, self.fields
+            "{} record {}: {}: {}",
+            self.file, self.number, self.reason, self.fields
         )
     }
 }
@@ -90,10 +124,9 @@ impl fmt::Display for ShownReject {
 impl Rejects {
     /// No row was rejected yet. They are written to `path`, which is made with the first; more than
     /// `limit` are an error.
-    pub fn new(data_set: &str, path: &Path, limit: Option<u64>) -> Self {
+    pub fn new(path: &Path, limit: Option<MaxRejects>) -> Self {
         Self {
             path: path.to_owned(),
-            data_set: data_set.to_owned(),
             writer: None,
             counts: BTreeMap::new(),
             total: 0,
@@ -102,36 +135,58 @@ impl Rejects {
         }
     }
 
-    /// Rejects a row by its record number, from 1, the header not counted.
+    /// Rejects a row by its record number in its file, from 1, a header not counted. `rows_read` is
+    /// how many rows of all files were read, with this one.
     ///
     /// # Errors
-    /// When the file cannot be written, or the limit is passed.
-    pub fn reject(&mut self, number: u64, reason: Reason, row: &ByteRecord) -> Result<(), Error> {
+    /// When the file of rejects cannot be written, or the limit is passed.
+    pub fn reject(
+        &mut self,
+        file: &str,
+        number: u64,
+        reason: Reason,
+        fields: &[&[u8]],
+        rows_read: u64,
+    ) -> Result<(), Error> {
         *self.counts.entry(reason).or_default() += 1;
         self.total += 1;
         if self.shown.len() < SHOWN {
-            let fields: Vec<_> = row.iter().map(String::from_utf8_lossy).collect();
             self.shown.push(ShownReject {
+                file: file.to_owned(),
                 number,
                 reason,
-                fields: fields.join(","),
+                fields: String::from_utf8_lossy(&fields.join(&b',')).into_owned(),
             });
         }
-        self.write(number, reason, row)
+        self.write(file, number, reason, fields)
             .map_err(|source| Error::WriteRejects {
                 path: self.path.clone(),
                 source,
             })?;
         match self.limit {
-            Some(limit) if self.total > limit => Err(Error::TooManyRejects {
-                limit,
-                shown: self.shown.clone(),
-            }),
+            Some(limit @ MaxRejects::Rows(rows)) if self.total > rows => {
+                Err(self.too_many(limit, rows_read))
+            }
             _ => Ok(()),
         }
     }
 
-    fn write(&mut self, number: u64, reason: Reason, row: &ByteRecord) -> csv::Result<()> {
+    fn too_many(&self, limit: MaxRejects, rows_read: u64) -> Error {
+        Error::TooManyRejects {
+            limit,
+            rejected: self.total,
+            rows_read,
+            shown: self.shown.clone(),
+        }
+    }
+
+    fn write(
+        &mut self,
+        file: &str,
+        number: u64,
+        reason: Reason,
+        fields: &[&[u8]],
+    ) -> csv::Result<()> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
@@ -146,21 +201,26 @@ impl Rejects {
             }
         };
         let number = number.to_string();
-        let fixed = [&self.data_set, number.as_str(), reason.name()].map(str::as_bytes);
-        writer.write_record(fixed.into_iter().chain(row))
+        let fixed = [file, number.as_str(), reason.name()].map(str::as_bytes);
+        writer.write_record(fixed.iter().chain(fields))
     }
 
     /// Ends the file.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn finish(mut self) -> Result<RejectSummary, Error> {
+    /// When it cannot be written, or too many of the rows that were read are in it.
+    pub fn finish(mut self, rows_read: u64) -> Result<RejectSummary, Error> {
         let written = self.writer.take();
         if let Some(mut writer) = written {
             writer.flush().map_err(|source| Error::WriteRejects {
                 path: self.path.clone(),
                 source: source.into(),
             })?;
+        }
+        if let Some(limit @ MaxRejects::Percent(percent)) = self.limit
+            && self.total as f64 * 100.0 > percent * rows_read as f64
+        {
+            return Err(self.too_many(limit, rows_read));
         }
         Ok(RejectSummary {
             file: (self.total > 0).then_some(self.path),
@@ -183,4 +243,37 @@ pub struct RejectSummary {
     pub by_reason: BTreeMap<String, u64>,
     /// Rows in all.
     pub total: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_number_or_a_percentage() {
+        assert_eq!("0".parse(), Ok(MaxRejects::Rows(0)));
+        assert_eq!("2.5%".parse(), Ok(MaxRejects::Percent(2.5)));
+        for wrong in ["", "%", "-1", "1.5", "101%", "NaN%", "many"] {
+            assert!(wrong.parse::<MaxRejects>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_is_judged_at_the_end_and_is_passed_by_more_than_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rejects = || {
+            let path = folder.path().join("rejects.csv");
+            let mut rejects = Rejects::new(&path, Some(MaxRejects::Percent(20.0)));
+            for number in 1..=2 {
+                let rejected = rejects.reject("a.csv", number, Reason::MissingTime, &[], number);
+                rejected.expect("all rows until now are rejected, and that may be");
+            }
+            rejects
+        };
+        assert_eq!(rejects().finish(10).expect("2 of 10").total, 2);
+        let error = rejects().finish(9).expect_err("2 of 9").to_string();
+        let start =
+            "more than 20% of the rows are rejected (2 of 9), the first of them a.csv record 1";
+        assert!(error.starts_with(start), "{error}");
+    }
 }

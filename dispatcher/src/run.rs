@@ -82,12 +82,14 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
 /// When the data set cannot be read, the broker cannot be used, or it was stopped. Whoever waits for
 /// the run is then told that it is aborted.
 pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<Dispatched, Error> {
-    let rejects = config.rejects.canonicalize().ok();
-    if rejects.is_some() && rejects == config.data_set.canonicalize().ok() {
+    if config.input.contains(&config.rejects) {
         return Err(Error::RejectsOverDataSet(config.rejects.clone()));
     }
+    if !config.input.is_rereadable() {
+        info!("standard input cannot be read again: this run is not resumable");
+    }
     // A data set that cannot be read is told at once, whatever the broker does.
-    let source = match Source::open(&config.data_set, &config.grouping, &progress.read) {
+    let source = match Source::open(&config.input, &config.grouping, &progress.read) {
         Ok(source) => source,
         Err(error) => return Err(abort_by_name(config, error)),
     };
@@ -124,11 +126,7 @@ struct Read {
 
 fn read_and_group(config: &Config, source: Source<'_>, shutdown: &Shutdown) -> Result<Read, Error> {
     let started = Instant::now();
-    let rejects = Rejects::new(
-        &config.data_set.to_string_lossy(),
-        &config.rejects,
-        config.max_rejects,
-    );
+    let rejects = Rejects::new(&config.rejects, config.max_rejects);
     let spill = Spill::new(
         &config.spill_folder,
         config.grouping.grain,

@@ -1,31 +1,34 @@
-//! Reads a data set: only the needed columns are looked at, labels become small numbers, and rows
-//! that cannot be counted are rejected.
+//! Reads a data set, file by file: only the needed columns are looked at, labels become small
+//! numbers, and rows that cannot be counted are rejected.
+//!
+//! [`decompress`] says what a file is, [`csv_file`] and [`parquet_file`] read the two kinds that there
+//! are, [`rules`] judge their rows alike, and [`sink`] collects them.
 
-use std::collections::HashMap;
-use std::fs::File;
+pub mod csv_file;
+pub mod decompress;
+pub mod labels;
+pub mod parquet_file;
+pub mod rules;
+pub mod sink;
+
 use std::io::{self, Read};
-use std::path::Path;
 
-use csv::ByteRecord;
-use pipeline::job::{NEGATIVE, POSITIVE};
 use pipeline::{Grouping, LabelSet};
 use service::Shutdown;
 use service::progress::Stage;
 
-use crate::columns::Columns;
 use crate::error::Error;
-use crate::rejects::{Reason, RejectSummary, Rejects};
+use crate::input::{Bytes, Input, InputFile};
+use crate::rejects::{RejectSummary, Rejects};
 use crate::spill::Spill;
-use crate::timestamp;
-
-/// One system call reads so many bytes.
-const READ_BYTES: usize = 256 * 1024;
-
-/// Between two looks whether to stop.
-const ROWS_BETWEEN_LOOKS: u64 = 16 * 1024;
+use csv_file::CsvFile;
+use decompress::{Kind, sniff, unpack};
+use parquet_file::ParquetFile;
+use rules::Rules;
+use sink::Sink;
 
 /// The accepted rows of a data set, in record order, as columns.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
     /// The label sets that occur, in the order of their first row.
     pub label_sets: Vec<LabelSet>,
@@ -62,191 +65,160 @@ pub struct DataSet {
     pub rejects: RejectSummary,
 }
 
-/// A data set whose header was read.
-#[derive(Debug)]
+/// A data set whose files were all opened and have all needed columns.
 pub struct Source<'a> {
-    path: &'a Path,
+    input: &'a Input,
     grouping: &'a Grouping,
-    reader: csv::Reader<CountingReader<'a>>,
-    columns: Columns,
+    progress: &'a Stage,
+    /// For each file, what can be opened only once.
+    streams: Vec<Option<Opened<'a>>>,
 }
 
 impl<'a> Source<'a> {
-    /// Opens a CSV file and finds the needed columns. Bytes that are read are added to `progress`.
+    /// Opens every file of a data set and finds the needed columns in each. Files are closed again
+    /// until it is their turn, for there may be more of them than a process may have open.
     ///
     /// # Errors
-    /// When the file cannot be opened or read, is empty, or lacks a column.
+    /// When a file cannot be opened or read, is empty, or lacks a column.
     pub fn open(
-        path: &'a Path,
+        input: &'a Input,
         grouping: &'a Grouping,
         progress: &'a Stage,
     ) -> Result<Self, Error> {
-        let cannot_open = |source| Error::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(cannot_open)?;
-        let metadata = file.metadata().map_err(cannot_open)?;
-        if metadata.is_dir() {
-            return Err(cannot_open(io::Error::from(io::ErrorKind::IsADirectory)));
-        }
-        progress.set_total(metadata.len());
-        let mut reader = csv::ReaderBuilder::new()
-            // Records of a wrong length are rows to reject, not the end of the reading.
-            .flexible(true)
-            .buffer_capacity(READ_BYTES)
-            .from_reader(CountingReader { file, progress });
-        let header = reader
-            .byte_headers()
-            .map_err(|source| Error::Read {
-                path: path.to_owned(),
-                source,
-            })?
-            .clone();
-        if header.is_empty() {
-            return Err(Error::Empty {
-                path: path.to_owned(),
+        let mut total = 0;
+        let mut streams = Vec::with_capacity(input.files.len());
+        for file in &input.files {
+            let bytes = file.open()?;
+            streams.push(match bytes.length {
+                Some(length) => {
+                    total += length;
+                    Opened::open(file, bytes, input, grouping)?;
+                    None
+                }
+                None => Some(Opened::open(
+                    file,
+                    bytes.counted(progress),
+                    input,
+                    grouping,
+                )?),
             });
         }
+        progress.set_total(total);
         Ok(Self {
-            path,
+            input,
             grouping,
-            columns: Columns::find(&header, grouping)?,
-            reader,
+            progress,
+            streams,
         })
     }
 
-    /// Reads all rows.
+    /// Reads all rows of all files. Bytes that are read are added to the progress.
     ///
     /// # Errors
-    /// When the file cannot be read to its end, when too many rows are rejected, when none is
+    /// When a file cannot be read to its end, when too many rows are rejected, when none is
     /// accepted, or when it was stopped.
     pub fn read(
-        mut self,
-        mut rejects: Rejects,
-        mut spill: Spill,
+        self,
+        rejects: Rejects,
+        spill: Spill,
         shutdown: &Shutdown,
     ) -> Result<DataSet, Error> {
-        let mut rows = Rows::default();
-        let mut labels = Labels::default();
-        let mut record = ByteRecord::new();
-        let mut rows_read = 0;
-        loop {
-            let more = self
-                .reader
-                .read_byte_record(&mut record)
-                .map_err(|source| Error::Read {
-                    path: self.path.to_owned(),
-                    source,
-                })?;
-            if !more {
-                break;
-            }
-            rows_read += 1;
-            match self.accept(&record, &mut labels) {
-                Ok((label_set, seconds, result)) => {
-                    rows.label_set.push(label_set);
-                    rows.seconds.push(seconds);
-                    rows.results.push(result);
+        let rules = Rules::new(self.grouping, &self.input.time);
+        let mut sink = Sink::new(rules, rejects, spill, shutdown);
+        for (file, stream) in self.input.files.iter().zip(self.streams) {
+            let opened = match stream {
+                Some(opened) => opened,
+                None => {
+                    let bytes = file.open()?.counted(self.progress);
+                    Opened::open(file, bytes, self.input, self.grouping)?
                 }
-                Err(reason) => rejects.reject(rows_read, reason, &record)?,
-            }
-            if rows_read % ROWS_BETWEEN_LOOKS == 0 {
-                spill.make_room(&mut rows, &labels.sets)?;
-                if let Some(signal) = shutdown.requested() {
-                    return Err(Error::Stopped(signal));
-                }
+            };
+            match opened {
+                Opened::Csv(csv) => csv.read(&mut sink)?,
+                Opened::Parquet(parquet) => parquet.read(&mut sink, self.progress)?,
             }
         }
-        rows.label_sets = labels.sets;
-        let rejects = rejects.finish()?;
-        if rows.is_empty() && spill.runs() == 0 {
+        let data_set = sink.finish()?;
+        if data_set.rows.is_empty() && data_set.spill.runs() == 0 {
             return Err(Error::NoAcceptedRow {
-                path: self.path.to_owned(),
-                rejected: rejects.total,
-                file: rejects.file,
+                input: self.input.to_string(),
+                rejected: data_set.rejects.total,
+                file: data_set.rejects.file,
             });
         }
-        Ok(DataSet {
-            rows,
-            spill,
-            rows_read,
-            rejects,
-        })
-    }
-
-    /// Label set, seconds and result of a row.
-    fn accept(&self, record: &ByteRecord, labels: &mut Labels) -> Result<(u32, i64, u8), Reason> {
-        let columns = &self.columns;
-        if record.len() != columns.count {
-            return Err(Reason::WrongFieldCount);
-        }
-        let time = &record[columns.time];
-        let seconds = match timestamp::parse(time) {
-            // What no bucket can hold is no time either.
-            Some(seconds) if self.grouping.grain.truncate(seconds).is_some() => seconds,
-            _ if time.is_empty() => return Err(Reason::MissingTime),
-            _ => return Err(Reason::InvalidTime),
-        };
-        let result = &record[columns.result];
-        let result = if result == self.grouping.positive.as_bytes() {
-            POSITIVE
-        } else if result == self.grouping.negative.as_bytes() {
-            NEGATIVE
-        } else if result.is_empty() {
-            return Err(Reason::MissingResult);
-        } else {
-            return Err(Reason::UnknownResult);
-        };
-        let values = columns.labels.iter().map(|&column| &record[column]);
-        let label_set = labels.number(values).ok_or(Reason::InvalidUtf8)?;
-        Ok((label_set, seconds, result))
+        Ok(data_set)
     }
 }
 
-/// Gives each label set a small number, in the order of first appearance.
-#[derive(Debug, Default)]
-struct Labels {
-    sets: Vec<LabelSet>,
-    /// Values as bytes, each after its length, so that no two sets look the same. `None`: no UTF-8.
-    numbers: HashMap<Box<[u8]>, Option<u32>, foldhash::fast::RandomState>,
-    scratch: Vec<u8>,
+/// A file whose header or footer was read.
+enum Opened<'a> {
+    Csv(CsvFile<'a>),
+    Parquet(ParquetFile),
 }
 
-impl Labels {
-    fn number<'v>(&mut self, values: impl Iterator<Item = &'v [u8]> + Clone) -> Option<u32> {
-        self.scratch.clear();
-        for value in values.clone() {
-            self.scratch
-                .extend_from_slice(&(value.len() as u64).to_le_bytes());
-            self.scratch.extend_from_slice(value);
+impl<'a> Opened<'a> {
+    fn open(
+        file: &InputFile,
+        bytes: Bytes<'a>,
+        input: &Input,
+        grouping: &Grouping,
+    ) -> Result<Self, Error> {
+        let name = file.to_string();
+        let unreadable = |source| Error::Read {
+            input: file.to_string(),
+            records: 0,
+            source,
+        };
+        let (kind, reader) = sniff(bytes.reader).map_err(unreadable)?;
+        if kind == Kind::Parquet {
+            return match (file, bytes.length) {
+                (InputFile::Path(path), Some(_)) => {
+                    ParquetFile::open(name, path, grouping).map(Self::Parquet)
+                }
+                _ => Err(Error::StreamedParquet { input: name }),
+            };
         }
-        if let Some(&number) = self.numbers.get(self.scratch.as_slice()) {
-            return number;
+        let (kind, reader) = match unpack(kind, reader).and_then(sniff) {
+            Ok(unpacked) => unpacked,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(Error::CutShort {
+                    input: name,
+                    records: 0,
+                });
+            }
+            Err(error) => return Err(unreadable(error)),
+        };
+        match kind {
+            Kind::Text => CsvFile::open(name, reader, input.csv, grouping).map(Self::Csv),
+            Kind::Utf16 => Err(Error::Utf16 { input: name }),
+            Kind::Parquet => Err(Error::StreamedParquet { input: name }),
+            Kind::Gzip | Kind::Zstandard => Err(Error::PackedTwice { input: name }),
         }
-        let set: Option<Vec<String>> = values
-            .map(|value| std::str::from_utf8(value).ok().map(str::to_owned))
-            .collect();
-        let number = set.map(|values| {
-            self.sets.push(LabelSet { values });
-            self.sets.len() as u32 - 1
-        });
-        self.numbers
-            .insert(self.scratch.clone().into_boxed_slice(), number);
-        number
+    }
+}
+
+impl<'a> Bytes<'a> {
+    /// Adds what is read to a stage.
+    fn counted(self, progress: &'a Stage) -> Self {
+        Self {
+            reader: Box::new(CountingReader {
+                reader: self.reader,
+                progress,
+            }),
+            length: self.length,
+        }
     }
 }
 
 /// A file that adds what is read of it to a stage.
-#[derive(Debug)]
 struct CountingReader<'a> {
-    file: File,
+    reader: Box<dyn Read + 'a>,
     progress: &'a Stage,
 }
 
 impl Read for CountingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(buffer)?;
+        let read = self.reader.read(buffer)?;
         self.progress.add(read as u64);
         Ok(read)
     }
@@ -255,11 +227,19 @@ impl Read for CountingReader<'_> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
+    use std::path::Path;
 
     use pipeline::Grain;
+    use pipeline::job::{NEGATIVE, POSITIVE};
+    use polars::prelude::*;
+    use proptest::prelude::*;
     use service::Progress;
 
     use super::*;
+    use crate::input::{self, CsvFormat, Delimiter, Quote};
+    use crate::rejects::MaxRejects;
+    use crate::timestamp::TimeFormat;
 
     fn grouping(labels: &[&str]) -> Grouping {
         Grouping {
@@ -273,22 +253,25 @@ mod tests {
         }
     }
 
+    fn no_spill() -> Spill {
+        Spill::new(Path::new(""), Grain::Hour, u64::MAX)
+    }
+
     struct Read {
         folder: tempfile::TempDir,
         data_set: Result<DataSet, Error>,
     }
 
-    fn read(content: &[u8], labels: &[&str], limit: Option<u64>) -> Read {
+    fn read(content: &[u8], labels: &[&str], limit: Option<MaxRejects>) -> Read {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tests.csv");
         fs::write(&path, content).expect("it can be written");
         let grouping = grouping(labels);
         let progress = Progress::new();
-        let rejects = Rejects::new("tests.csv", &folder.path().join("rejects.csv"), limit);
-        let data_set = Source::open(&path, &grouping, &progress.read).and_then(|source| {
-            let spill = Spill::new(folder.path(), Grain::Hour, u64::MAX);
-            source.read(rejects, spill, &Shutdown::new())
-        });
+        let rejects = Rejects::new(&folder.path().join("rejects.csv"), limit);
+        let input = Input::of(&path);
+        let data_set = Source::open(&input, &grouping, &progress.read)
+            .and_then(|source| source.read(rejects, no_spill(), &Shutdown::new()));
         assert_eq!(progress.read.total().unwrap_or(0), content.len() as u64);
         Read { folder, data_set }
     }
@@ -346,24 +329,29 @@ mod tests {
             data_set.rows.len() as u64 + data_set.rejects.total
         );
         let kept = fs::read(read.folder.path().join("rejects.csv")).expect("it is there");
-        let expected = b"file,record,reason,fields\n\
+        let kept = String::from_utf8_lossy(&kept).into_owned();
+        let folder = format!("{}/", read.folder.path().display());
+        let expected = "file,record,reason,fields\n\
             tests.csv,2,wrong_field_count,Italy,2020-07-14T09:23:51\n\
             tests.csv,3,missing_time,Italy,,positive\n\
             tests.csv,4,invalid_time,Italy,yesterday,positive\n\
             tests.csv,5,unknown_result,Italy,2020-07-14,other\n\
             tests.csv,6,missing_result,Italy,2020-07-14,\n\
-            tests.csv,7,invalid_utf8,Cura\xe7ao,2020-07-14,negative\n";
-        assert_eq!(kept, expected);
+            tests.csv,7,invalid_utf8,Cura\u{fffd}ao,2020-07-14,negative\n";
+        assert_eq!(kept.replace(&folder, ""), expected);
     }
 
     #[test]
     fn too_many_rejects_end_the_reading_with_the_first_of_them() {
         let content = b"test_date,result\nx,positive\ny,positive\nz,positive\n";
-        let error = read(content, &[], Some(1))
+        let error = read(content, &[], Some(MaxRejects::Rows(1)))
             .data_set
             .expect_err("one is allowed");
         let text = error.to_string();
-        assert!(text.starts_with("more than 1 rows are rejected"), "{text}");
+        assert!(
+            text.starts_with("more than 1 row is rejected (2 of 2)"),
+            "{text}"
+        );
         assert!(
             text.contains("record 2: invalid_time: y,positive"),
             "{text}"
@@ -390,5 +378,175 @@ mod tests {
         let rows = read(content, &[], None).data_set.expect("it is read").rows;
         assert_eq!(rows.label_sets, [LabelSet::default()]);
         assert_eq!(rows.label_set, [0, 0]);
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).expect("it can be packed");
+        encoder.finish().expect("it can be packed")
+    }
+
+    /// A Parquet file of rows of country, seconds and result; `None` is a missing value.
+    fn parquet(rows: &[(Option<String>, Option<i64>, bool)], rows_in_group: usize) -> Vec<u8> {
+        let countries = rows.iter().map(|row| row.0.as_deref());
+        let times = rows.iter().map(|row| row.1.map(|time| time * 1_000));
+        let results = rows.iter().map(|row| row.2);
+        let mut frame = DataFrame::new(
+            rows.len(),
+            vec![
+                BooleanChunked::from_iter_values("result".into(), results).into_column(),
+                Int64Chunked::from_iter_options("test_date".into(), times)
+                    .into_datetime(TimeUnit::Milliseconds, None)
+                    .into_column(),
+                StringChunked::from_iter_options("country".into(), countries).into_column(),
+            ],
+        )
+        .expect("columns of one length");
+        let mut bytes = Vec::new();
+        ParquetWriter::new(&mut bytes)
+            .with_row_group_size(Some(rows_in_group))
+            .finish(&mut frame)
+            .expect("it can be written");
+        bytes
+    }
+
+    /// All files of a folder by name, with results as booleans have them.
+    fn read_files(files: &[(&str, &[u8])], csv: CsvFormat) -> Result<DataSet, Error> {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).expect("it can be written");
+        }
+        let mut grouping = grouping(&["country"]);
+        grouping.positive = "true".to_owned();
+        grouping.negative = "false".to_owned();
+        let input = Input {
+            files: input::expand(&[folder.path().join("*")])?,
+            csv,
+            time: TimeFormat::default(),
+        };
+        let progress = Progress::new();
+        let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
+        Source::open(&input, &grouping, &progress.read)?.read(rejects, no_spill(), &Shutdown::new())
+    }
+
+    #[test]
+    fn a_byte_order_mark_line_ends_delimiter_and_quotes_change_no_row() {
+        let plain = b"country,test_date,result\nItaly,2020-07-14,true\n'n,2020-07-15,false\n";
+        let expected = read_files(&[("a", plain)], CsvFormat::default()).expect("it is read");
+        let marked = b"\xef\xbb\xbfcountry,test_date,result\r\nItaly,2020-07-14,true\r\n'n,2020-07-15,false\r\n";
+        let same = read_files(&[("a", marked)], CsvFormat::default()).expect("it is read");
+        assert_eq!(same.rows, expected.rows);
+        let tabs = b"country\ttest_date\tresult\nItaly\t2020-07-14\ttrue\n'n\t2020-07-15\tfalse\n";
+        let format = CsvFormat::new(Delimiter(b'\t'), Quote(None)).expect("they differ");
+        let same = read_files(&[("a", tabs)], format).expect("it is read");
+        assert_eq!(same.rows, expected.rows);
+        let utf16 = read_files(&[("a", b"\xff\xfec\0")], CsvFormat::default());
+        assert!(matches!(utf16, Err(Error::Utf16 { .. })));
+    }
+
+    #[test]
+    fn each_file_has_its_own_header_and_the_lack_of_a_column_is_told_by_file() {
+        let first = b"country,test_date,result\nItaly,2020-07-14,true\n";
+        let second = b"result,age,country,test_date\nfalse,7,Italy,2020-07-14\n";
+        let both = read_files(&[("a", first), ("b", second)], CsvFormat::default());
+        let rows = both.expect("both have all columns").rows;
+        assert_eq!(
+            (rows.label_set, rows.results),
+            (vec![0, 0], vec![POSITIVE, NEGATIVE])
+        );
+        let third = b"country,test_day,result\n";
+        let error = read_files(&[("a", first), ("c", third)], CsvFormat::default());
+        let text = error.expect_err("a column is missing").to_string();
+        assert!(
+            text.contains("/c has no such column, did you mean test_day?"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_packed_file_that_is_cut_short_is_told_with_the_records_that_were_read() {
+        let mut text = b"country,test_date,result\n".to_vec();
+        for second in 0..50_000 {
+            let row = format!(
+                "Land{},2020-07-14T00:00:{:02},true\n",
+                second * 7_919,
+                second % 60
+            );
+            text.extend_from_slice(row.as_bytes());
+        }
+        for packed in [gzip(&text), zstd::encode_all(&*text, 1).expect("packed")] {
+            let half = &packed[..packed.len() / 2];
+            match read_files(&[("a", half)], CsvFormat::default()) {
+                Err(Error::CutShort { input, records }) => {
+                    assert!(input.ends_with("/a"), "{input}");
+                    assert!((1..50_000).contains(&records), "{records}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_parquet_file_that_is_cut_or_damaged_is_an_error_in_one_line() {
+        let rows: Vec<_> = (0..1_000)
+            .map(|row| (Some(format!("Land{row}")), Some(row), true))
+            .collect();
+        let whole = parquet(&rows, 100);
+        let mut damaged = whole.clone();
+        for at in (10..whole.len() / 2).step_by(50) {
+            damaged[at] ^= 0xff;
+        }
+        for bytes in [&whole[..whole.len() / 2], &whole[..8], &damaged] {
+            let error = read_files(&[("a", bytes)], CsvFormat::default());
+            let error = error.expect_err("it is damaged");
+            assert!(matches!(error, Error::Parquet { .. }), "{error}");
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_in_parquet_is_an_empty_one() {
+        let rows = [
+            (None, Some(-1), true),
+            (Some("Italy".to_owned()), None, false),
+        ];
+        let read = read_files(&[("a", &parquet(&rows, 10))], CsvFormat::default());
+        let data_set = read.expect("one row can be counted");
+        assert_eq!(data_set.rows.label_sets, [LabelSet::new([""])]);
+        assert_eq!(data_set.rows.seconds, [-1]);
+        assert_eq!(data_set.rejects.by_reason.get("missing_time"), Some(&1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn the_same_rows_make_the_same_jobs_whatever_the_file_is(
+            rows in prop::collection::vec(
+                (prop::option::of("[a-c]{1,2}"), prop::option::of(-9_000_000..9_000_000i64), any::<bool>()),
+                1..60,
+            ),
+            rows_in_group in 1usize..30,
+        ) {
+            prop_assume!(rows.iter().any(|row| row.1.is_some()));
+            let mut csv = String::from("country,test_date,result\n");
+            for (country, seconds, result) in &rows {
+                let time = seconds.map(|seconds| {
+                    jiff::Timestamp::from_second(seconds).expect("in range").to_string()
+                });
+                let (country, time) = (country.as_deref().unwrap_or(""), time.unwrap_or_default());
+                csv.push_str(&format!("{country},{time},{result}\n"));
+            }
+            let read = |bytes: &[u8]| {
+                let read = read_files(&[("a", bytes)], CsvFormat::default()).expect("it is read");
+                let mut rejects = read.rejects;
+                rejects.file = None;
+                (read.rows, read.rows_read, rejects)
+            };
+            let expected = read(csv.as_bytes());
+            prop_assert_eq!(&read(&gzip(csv.as_bytes())), &expected);
+            prop_assert_eq!(&read(&zstd::encode_all(csv.as_bytes(), 1).expect("packed")), &expected);
+            prop_assert_eq!(&read(&parquet(&rows, rows_in_group)), &expected);
+        }
     }
 }

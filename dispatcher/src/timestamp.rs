@@ -1,10 +1,64 @@
 //! The time of a test, as data sets write it. A time without a zone is taken for UTC.
 
+use std::str::FromStr;
+
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::Offset;
+use jiff::fmt::strtime::{self, BrokenDownTime};
+use jiff::tz::{Offset, TimeZone};
 
 const SECONDS_PER_DAY: i64 = 86_400;
+
+/// How times that are text are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TimeFormat {
+    /// As ISO 8601 has it, see [`parse`].
+    #[default]
+    Iso,
+    /// By the directives of [`jiff::fmt::strtime`], which are those of strftime.
+    Directives(Box<str>),
+}
+
+impl TimeFormat {
+    /// Seconds since 1970-01-01T00:00:00Z; `None` for what is not written so.
+    #[inline]
+    pub fn parse(&self, text: &[u8]) -> Option<i64> {
+        match self {
+            Self::Iso => parse(text),
+            Self::Directives(format) => {
+                let read = BrokenDownTime::parse(format.as_bytes(), text).ok()?;
+                seconds(&read).ok()
+            }
+        }
+    }
+}
+
+impl FromStr for TimeFormat {
+    type Err = String;
+
+    /// Takes directives that make up a date at least, and can be read back from what they write.
+    fn from_str(format: &str) -> Result<Self, Self::Err> {
+        let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
+        let written = strtime::format(format, &sample).map_err(|error| error.to_string())?;
+        let read = BrokenDownTime::parse(format, &written).map_err(|error| error.to_string())?;
+        seconds(&read).map_err(|error| error.to_string())?;
+        Ok(Self::Directives(format.into()))
+    }
+}
+
+/// Of `%s`, else of date, time and zone; without a time it is midnight, without a zone UTC.
+fn seconds(read: &BrokenDownTime) -> Result<i64, jiff::Error> {
+    let timestamp = match (read.timestamp(), read.offset()) {
+        (None, None) => Offset::UTC.to_timestamp(read.to_datetime()?)?,
+        _ => read.to_timestamp()?,
+    };
+    Ok(whole_seconds(timestamp))
+}
+
+/// Cut off towards the past, also before 1970.
+fn whole_seconds(timestamp: Timestamp) -> i64 {
+    timestamp.as_nanosecond().div_euclid(1_000_000_000) as i64
+}
 
 /// Seconds since 1970-01-01T00:00:00Z of a point in time in ISO 8601: `2020-07-14T09:23:51` or
 /// `2020-07-14`, with a blank for the `T`, without seconds, with fractions of them (cut off), with
@@ -77,11 +131,11 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 fn parse_any(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Some(timestamp.as_nanosecond().div_euclid(1_000_000_000) as i64);
+        return Some(whole_seconds(timestamp));
     }
     let civil: DateTime = text.parse().ok()?;
     let timestamp = Offset::UTC.to_timestamp(civil).ok()?;
-    Some(timestamp.as_nanosecond().div_euclid(1_000_000_000) as i64)
+    Some(whole_seconds(timestamp))
 }
 
 #[cfg(test)]
@@ -131,6 +185,36 @@ mod tests {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
         assert_eq!(parse(b"2020-07-14T09:23:\xff1"), None);
+    }
+
+    #[test]
+    fn directives_say_how_other_forms_are_read() {
+        let noon = utc("2020-07-14T12:00:00Z");
+        for (format, text) in [
+            ("%d.%m.%Y %H:%M", "14.07.2020 12:00"),
+            ("%d/%m/%y %I:%M:%S %p", "14/07/20 12:00:00 PM"),
+            ("%Y-%m-%dT%H:%M:%S%z", "2020-07-14T14:00:00+0200"),
+            ("%Y-%m-%d %H:%M %:z", "2020-07-14 07:00 -05:00"),
+            ("%s", "1594728000"),
+            ("%d %b %Y %T", "14 Jul 2020 12:00:00"),
+        ] {
+            let format: TimeFormat = format.parse().expect("it makes up a time");
+            assert_eq!(format.parse(text.as_bytes()), noon, "{format:?}");
+            for wrong in ["", "2020-07-14T12:00:00", "n/a"] {
+                assert_eq!(format.parse(wrong.as_bytes()), None, "{format:?} {wrong}");
+            }
+        }
+        let date: TimeFormat = "%d.%m.%Y".parse().expect("a date is enough");
+        assert_eq!(date.parse(b"14.07.2020"), utc("2020-07-14T00:00:00Z"));
+        assert_eq!(date.parse(b"31.02.2020"), None);
+        assert_eq!(date.parse(b"14.07.2020 "), None);
+    }
+
+    #[test]
+    fn directives_that_make_up_no_date_are_refused() {
+        for format in ["", "yesterday", "%H:%M", "%Y-%m", "%Y-%m-%", "%d.%m.%!"] {
+            assert!(format.parse::<TimeFormat>().is_err(), "{format}");
+        }
     }
 
     proptest! {

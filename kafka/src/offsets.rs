@@ -43,8 +43,7 @@ fn list_offsets(
 ) -> Result<Vec<i64>, Error> {
     const ACTION: &str = "ask for its offsets";
     let inquirer = cluster.inquirer()?;
-    let until = Instant::now() + REQUEST_TIMEOUT;
-    loop {
+    until_it_passes(|| {
         let mut list = TopicPartitionList::with_capacity(partitions);
         for partition in (0..).take(partitions) {
             // ListOffsets takes -1 or -2 for a time and means the end or the beginning by it.
@@ -53,9 +52,16 @@ fn list_offsets(
         }
         let answered = inquirer
             .offsets_for_times(list, REQUEST_TIMEOUT)
-            .map_err(Error::topic(topic, ACTION))
-            .and_then(|answered| by_partition(topic, ACTION, &answered, partitions));
-        match answered {
+            .map_err(Error::topic(topic, ACTION))?;
+        by_partition(topic, ACTION, &answered, partitions)
+    })
+}
+
+/// Asks again while a broker cannot tell yet.
+fn until_it_passes<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let until = Instant::now() + REQUEST_TIMEOUT;
+    loop {
+        match ask() {
             Err(error) if is_passing(&error) && Instant::now() < until => {
                 thread::sleep(RETRY_STEP);
             }
@@ -118,16 +124,18 @@ impl GroupOffsets {
     /// # Errors
     /// When the group's coordinator cannot be asked.
     pub fn committed(&self) -> Result<Vec<i64>, Error> {
-        let mut list = TopicPartitionList::with_capacity(self.partitions);
-        for partition in (0..).take(self.partitions) {
-            list.add_partition(&self.topic, partition);
-        }
-        let action = "ask for a group's offsets";
-        let answered = self
-            .consumer
-            .committed_offsets(list, REQUEST_TIMEOUT)
-            .map_err(Error::topic(&self.topic, action))?;
-        by_partition(&self.topic, action, &answered, self.partitions)
+        const ACTION: &str = "ask for a group's offsets";
+        until_it_passes(|| {
+            let mut list = TopicPartitionList::with_capacity(self.partitions);
+            for partition in (0..).take(self.partitions) {
+                list.add_partition(&self.topic, partition);
+            }
+            let answered = self
+                .consumer
+                .committed_offsets(list, REQUEST_TIMEOUT)
+                .map_err(Error::topic(&self.topic, ACTION))?;
+            by_partition(&self.topic, ACTION, &answered, self.partitions)
+        })
     }
 }
 

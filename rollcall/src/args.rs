@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aggregator::OutputArgs;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use dispatcher::GroupingArgs;
 use dispatcher::args::{MemoryArgs, MessageArgs};
+use dispatcher::{GroupingArgs, InputArgs};
 use kafka::BrokerArgs;
 use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
@@ -104,8 +104,20 @@ pub enum Engine {
 /// The options of `rollcall run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The data set: a CSV file with a header [default: one is generated in the output folder]
-    pub data_set: Option<PathBuf>,
+    /// The data set: CSV files with a header, plain or packed by gzip or zstd, or Parquet files;
+    /// patterns such as 'tests-*.csv'; or - for standard input, which cannot be read again: such a
+    /// run is not resumable [default: one is generated in the output folder]
+    #[arg(value_name = "DATASET")]
+    pub data_sets: Vec<PathBuf>,
+
+    /// How the data set is read.
+    #[command(flatten, next_help_heading = "Input")]
+    pub input: InputArgs,
+
+    /// Where rejected rows are written, if there are any [default: rejects.csv in the output
+    /// folder]
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub rejects: Option<PathBuf>,
 
     /// Rows to generate when there is no data set
     #[arg(
@@ -113,7 +125,7 @@ pub struct RunArgs {
         value_name = "ROWS",
         default_value_t = 2_000_000,
         value_parser = clap::value_parser!(u64).range(1..),
-        conflicts_with = "data_set"
+        conflicts_with = "data_sets"
     )]
     pub rows: u64,
 

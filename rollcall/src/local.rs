@@ -10,6 +10,7 @@ use aggregator::Report;
 use aggregator::report::{
     Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
 };
+use dispatcher::Input;
 use dispatcher::rejects::Rejects;
 use dispatcher::source::{DataSet, Rows, Source};
 use dispatcher::spill::Spill;
@@ -33,14 +34,14 @@ const MILLISECONDS_PER_HOUR: i64 = 3_600_000;
 /// # Errors
 /// When the data set cannot be read, or the query fails.
 pub fn compute(
-    data_set: &Path,
+    input: &Input,
     grouping: &Grouping,
     rejects: Rejects,
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Series, Report), Error> {
     let started = Instant::now();
-    let source = Source::open(data_set, grouping, &progress.read)?;
+    let source = Source::open(input, grouping, &progress.read)?;
     // The reference has it all in memory.
     let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
     let DataSet {

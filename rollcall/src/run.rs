@@ -2,7 +2,7 @@
 //! all of them.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use aggregator::outputs::Outputs;
 use aggregator::outputs::REPORT_JSON;
 use aggregator::{OutputChoice, Report, RunChoice};
-use dispatcher::Dispatched;
 use dispatcher::args::UncommittedLimit;
 use dispatcher::rejects::Rejects;
+use dispatcher::{Dispatched, Input};
 use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, in_process, topics};
 use pipeline::RunId;
@@ -31,7 +31,7 @@ use crate::local;
 /// The generated data set, in the output folder.
 const DATA_SET: &str = "covid-tests.csv";
 
-/// The rejected rows, in the output folder.
+/// The rejected rows, in the output folder, unless they are to be elsewhere.
 const REJECTS: &str = "rejects.csv";
 
 /// What may be uncommitted of a partition on the in-process broker: less than half of what it
@@ -61,16 +61,19 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
     let outputs = Outputs::new(&args.out)?;
-    let (data_set, generated_in) = match &args.data_set {
-        Some(path) => (path.clone(), None),
-        None => generate(args, shutdown)?,
+    let (input, generated_in) = match args.data_sets.as_slice() {
+        [] => {
+            let (path, generated_in) = generate(args, shutdown)?;
+            (Input::of(&path), generated_in)
+        }
+        arguments => (args.input.input(arguments)?, None),
     };
-    remove_stale_rejects(args, &data_set)?;
+    remove_stale_rejects(args, &input)?;
     let progress = Progress::new();
     let shown = progress.show(args.log.quiet);
     let (report, where_it_ran) = match args.engine {
-        Engine::Local => run_local(args, &choice, &data_set, &outputs, shutdown, &progress)?,
-        Engine::Kafka => run_on_kafka(args, choice, &data_set, shutdown, &progress)?,
+        Engine::Local => run_local(args, &choice, &input, &outputs, shutdown, &progress)?,
+        Engine::Kafka => run_on_kafka(args, choice, &input, shutdown, &progress)?,
     };
     drop(shown);
     if !args.log.quiet {
@@ -103,23 +106,24 @@ fn summary(
         .manifest
         .as_ref()
         .is_some_and(|manifest| manifest.rows_rejected > 0);
-    let rejects = rejected.then_some(REJECTS);
+    let rejects = rejected.then(|| rejects_file(args));
     let files = report.files.iter().map(|file| file.name.as_str());
-    for name in files.chain([REPORT_JSON]).chain(rejects) {
-        text.push_str(&format!("  {}\n", args.out.join(name).display()));
+    let files = files.chain([REPORT_JSON]).map(|name| args.out.join(name));
+    for path in files.chain(rejects) {
+        text.push_str(&format!("  {}\n", path.display()));
     }
     text
 }
 
 /// Rejects of an earlier run must not be taken for this one's; a data set must not be taken for
 /// rejects.
-fn remove_stale_rejects(args: &RunArgs, data_set: &Path) -> Result<(), Error> {
-    let rejects = args.out.join(REJECTS);
-    let Ok(resolved) = rejects.canonicalize() else {
-        return Ok(());
-    };
-    if data_set.canonicalize().is_ok_and(|input| input == resolved) {
+fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
+    let rejects = rejects_file(args);
+    if input.contains(&rejects) {
         return Err(dispatcher::Error::RejectsOverDataSet(rejects).into());
+    }
+    if !rejects.is_file() {
+        return Ok(());
     }
     std::fs::remove_file(&rejects).map_err(|source| {
         aggregator::Error::OutputFolder {
@@ -128,6 +132,12 @@ fn remove_stale_rejects(args: &RunArgs, data_set: &Path) -> Result<(), Error> {
         }
         .into()
     })
+}
+
+/// Where rejected rows go.
+fn rejects_file(args: &RunArgs) -> PathBuf {
+    let given = args.rejects.clone();
+    given.unwrap_or_else(|| args.out.join(REJECTS))
 }
 
 /// Makes a data set.
@@ -147,25 +157,21 @@ fn generate(args: &RunArgs, shutdown: &Shutdown) -> Result<(PathBuf, Option<Dura
             path.display()
         );
     }
-    datagen::write_file(&config, &path, shutdown, &|_| {})?;
+    datagen::write_file(&config, datagen::Format::Csv, &path, shutdown, &|_| {})?;
     Ok((path, Some(started.elapsed())))
 }
 
 fn run_local(
     args: &RunArgs,
     choice: &OutputChoice,
-    data_set: &Path,
+    input: &Input,
     outputs: &Outputs,
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
     let grouping = args.grouping.grouping()?;
-    let rejects = Rejects::new(
-        &data_set.to_string_lossy(),
-        &args.out.join(REJECTS),
-        args.grouping.max_rejects,
-    );
-    let (series, mut report) = local::compute(data_set, &grouping, rejects, shutdown, progress)?;
+    let rejects = Rejects::new(&rejects_file(args), args.input.max_rejects);
+    let (series, mut report) = local::compute(input, &grouping, rejects, shutdown, progress)?;
     aggregator::run::write_outputs(outputs, choice, &series, &mut report)?;
     Ok((report, "in one process, without Kafka".to_owned()))
 }
@@ -210,13 +216,13 @@ impl Stage {
         })
     }
 
-    fn dispatcher(&self, args: &RunArgs, data_set: &Path) -> Result<dispatcher::Config, Error> {
+    fn dispatcher(&self, args: &RunArgs, input: &Input) -> Result<dispatcher::Config, Error> {
         let uncommitted_limit = self.broker.as_ref().map(|_| UncommittedLimit {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
         });
         Ok(dispatcher::Config {
-            data_set: data_set.to_owned(),
+            input: input.clone(),
             grouping: args.grouping.grouping()?,
             run_id: self.run_id.clone(),
             run_is_named: false,
@@ -226,8 +232,8 @@ impl Stage {
             jobs_per_message: args.messages.jobs_per_message,
             expected_job_time: args.messages.expected_job_time.max(args.simulate_work),
             wait_for_workers: None,
-            max_rejects: args.grouping.max_rejects,
-            rejects: args.out.join(REJECTS),
+            max_rejects: args.input.max_rejects,
+            rejects: rejects_file(args),
             memory_budget_bytes: args.memory.memory_budget.as_u64(),
             spill_folder: args.memory.spill_folder(),
             uncommitted_limit,
@@ -327,12 +333,12 @@ impl Stage {
 fn run_on_kafka(
     args: &RunArgs,
     choice: OutputChoice,
-    data_set: &Path,
+    input: &Input,
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
 ) -> Result<(Report, String), Error> {
     let stage = Stage::set(args)?;
-    let dispatcher = stage.dispatcher(args, data_set)?;
+    let dispatcher = stage.dispatcher(args, input)?;
     let aggregator = stage.aggregator(args, choice);
     let fleet = stage.fleet(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -209,7 +209,7 @@ fn more_rejects_than_allowed_abort_the_run_for_whoever_waits_for_it() {
         &["--max-rejects", "3", "--run-id", run_id.as_str()],
     );
     let dispatcher = finish(dispatcher).expect_code(1);
-    let line = "more than 3 rows are rejected, the first of them record ";
+    let line = "more than 3 rows are rejected (4 of ";
     assert!(dispatcher.stderr.contains(line), "{}", dispatcher.stderr);
     assert_eq!(aggregator.wait().code(), Some(1));
     let said = aggregator.said();

@@ -304,3 +304,67 @@ fn the_real_worlds_columns_are_options_away() {
         "{rejects}"
     );
 }
+
+/// Packs a file by a tool of the system, as people do.
+fn packed(tool: &str, options: &[&str], file: &Path, to: &Path) {
+    let output = fs::File::create(to).expect("it can be made");
+    let mut command = Command::new(tool);
+    let status = command.args(options).arg(file).stdout(output).status();
+    assert!(status.expect("the tool can be started").success());
+}
+
+#[test]
+fn packed_files_parquet_standard_input_and_patterns_give_the_series_of_the_plain_csv() {
+    let data_set = data_set(&FEW_JOBS);
+    let reference = local(&data_set, &["--every", "day"]);
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    // The names say nothing: the first bytes do.
+    packed("gzip", &["-c"], &data_set, &at("gzip.txt"));
+    let mut datagen = rollcall();
+    datagen
+        .args(["datagen", "--quiet", "--out"])
+        .arg(at("a.parquet"));
+    finish({
+        datagen.args(FEW_JOBS);
+        datagen
+    })
+    .expect_code(0);
+    let text = fs::read_to_string(&data_set).expect("text");
+    let zstd = zstd::encode_all(text.as_bytes(), 1).expect("it can be packed");
+    fs::write(at("zstd.txt"), zstd).expect("written");
+    let (header, rows) = text.split_once('\n').expect("a header");
+    let middle = rows[..rows.len() / 2].rfind('\n').expect("a line end") + 1;
+    fs::write(at("part-2.csv"), format!("{header}\n{}", &rows[middle..])).expect("written");
+    fs::write(at("part-1.csv"), format!("{header}\n{}", &rows[..middle])).expect("written");
+    for name in ["gzip.txt", "zstd.txt", "a.parquet", "part-*.csv"] {
+        let report = complete(&at(name), &["--every", "day"]);
+        assert_same(&report, &reference);
+        assert_same(&local(&at(name), &["--every", "day"]), &reference);
+    }
+    let out = at("out");
+    let mut piped = run(&out, Path::new("-"), &["--every", "day"]);
+    piped.stdin(fs::File::open(&data_set).expect("it can be opened"));
+    finish(piped).expect_code(0);
+    assert_same(&report(&out), &reference);
+}
+
+#[test]
+fn rejects_go_where_they_are_wanted_and_too_many_of_them_end_the_run() {
+    let data_set = data_set(&["--rows", "20000", "--malformed", "0.1"]);
+    let folder = folder();
+    let rejects = folder.path().join("elsewhere.csv");
+    let path = rejects.to_str().expect("a path");
+    complete(&data_set, &["--rejects", path, "--max-rejects", "20%"]);
+    // Some of them are rejected for being no UTF-8.
+    let kept = fs::read(&rejects).expect("the rejects");
+    let kept = String::from_utf8_lossy(&kept);
+    assert!(kept.starts_with("file,record,reason,fields\n"), "{kept}");
+    for limit in ["5%", "7"] {
+        let options = ["--rejects", path, "--max-rejects", limit];
+        let finished = finish(run(folder.path(), &data_set, &options)).expect_code(1);
+        let said = finished.stderr;
+        assert!(said.contains(&format!("more than {limit} ")), "{said}");
+        assert_eq!(said.matches(" record ").count(), 5, "{said}");
+    }
+}

@@ -131,6 +131,20 @@ fn a_link_keeps_pointing() {
 }
 
 #[test]
+fn a_parquet_file_begins_and_ends_as_such_and_is_the_same_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tests.parquet");
+    let output = output(&["--rows", "300000", "--out", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let piped = datagen(&["--rows", "300000", "--format", "parquet", "--out", "-"])
+        .output()
+        .unwrap();
+    assert!(piped.stdout == bytes);
+}
+
+#[test]
 fn a_missing_directory_is_told_in_one_line() {
     let output = output(&["--out", "/nowhere/at/all.csv"]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,0 +1,104 @@
+//! Where the rows of all files of a data set come together: the accepted ones as columns, the
+//! rejected ones in their file.
+
+use service::Shutdown;
+
+use crate::error::Error;
+use crate::rejects::{Reason, Rejects};
+use crate::source::rules::{Accepted, Rules};
+use crate::source::{DataSet, Rows};
+use crate::spill::Spill;
+
+/// Between two looks whether to stop.
+const ROWS_BETWEEN_LOOKS: u64 = 16 * 1024;
+
+/// The rows that were read so far.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    /// How they are judged.
+    pub rules: Rules<'a>,
+    rows: Rows,
+    spill: Spill,
+    rejects: Rejects,
+    rows_read: u64,
+    shutdown: &'a Shutdown,
+}
+
+impl<'a> Sink<'a> {
+    /// No row was read yet.
+    pub fn new(rules: Rules<'a>, rejects: Rejects, spill: Spill, shutdown: &'a Shutdown) -> Self {
+        Self {
+            rules,
+            rows: Rows::default(),
+            spill,
+            rejects,
+            rows_read: 0,
+            shutdown,
+        }
+    }
+
+    /// Takes a row that can be counted.
+    ///
+    /// # Errors
+    /// When it was asked to stop.
+    #[inline]
+    pub fn accept(&mut self, row: Accepted) -> Result<(), Error> {
+        self.rows.label_set.push(row.label_set);
+        self.rows.seconds.push(row.seconds);
+        self.rows.results.push(row.result);
+        self.count()
+    }
+
+    /// Takes a row that cannot; `number` is its record number in `file`, from 1.
+    ///
+    /// # Errors
+    /// When the rejects cannot be written, are too many, or it was asked to stop.
+    #[cold]
+    pub fn reject<'f>(
+        &mut self,
+        file: &str,
+        number: u64,
+        reason: Reason,
+        fields: impl IntoIterator<Item = &'f [u8]>,
+    ) -> Result<(), Error> {
+        let fields: Vec<&[u8]> = fields.into_iter().collect();
+        self.rejects
+            .reject(file, number, reason, &fields, self.rows_read + 1)?;
+        self.count()
+    }
+
+    #[inline]
+    fn count(&mut self) -> Result<(), Error> {
+        self.rows_read += 1;
+        if self.rows_read.is_multiple_of(ROWS_BETWEEN_LOOKS) {
+            return self.look();
+        }
+        Ok(())
+    }
+
+    /// Makes room in memory, and looks whether to stop.
+    #[cold]
+    fn look(&mut self) -> Result<(), Error> {
+        self.spill
+            .make_room(&mut self.rows, self.rules.label_sets())?;
+        match self.shutdown.requested() {
+            Some(signal) => Err(Error::Stopped(signal)),
+            None => Ok(()),
+        }
+    }
+
+    /// All files are read.
+    ///
+    /// # Errors
+    /// When too many of all rows are rejected, or the rejects cannot be written.
+    pub fn finish(self) -> Result<DataSet, Error> {
+        let mut rows = self.rows;
+        rows.label_sets = self.rules.into_label_sets();
+        Ok(DataSet {
+            rows,
+            spill: self.spill,
+            rows_read: self.rows_read,
+            rejects: self.rejects.finish(self.rows_read)?,
+        })
+    }
+}
