@@ -41,6 +41,10 @@ pub enum Error {
         version: u32,
     },
 
+    /// Health and metrics cannot be served.
+    #[error(transparent)]
+    Listen(#[from] service::listen::Error),
+
     /// An output cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -66,9 +70,11 @@ impl Ending for Error {
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
-            Self::Aborted { .. } | Self::Numbering { .. } | Self::Write { .. } | Self::Kafka(_) => {
-                Exit::Failure
-            }
+            Self::Listen(_)
+            | Self::Aborted { .. }
+            | Self::Numbering { .. }
+            | Self::Write { .. }
+            | Self::Kafka(_) => Exit::Failure,
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod collect;
 pub mod error;
+pub mod metrics;
 pub mod outputs;
 pub mod report;
 pub mod run;

@@ -8,10 +8,11 @@ use clap::Parser;
 use clap::builder::TypedValueParser;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec};
 use pipeline::{Grain, Grouping, RunId};
-use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+use service::{JsonArgs, ListenArgs, LogArgs};
 
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::packing::JobsPerMessage;
 
 /// Cut a data set into jobs by labels and time, and publish them
@@ -51,9 +52,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
 
+    /// Health and metrics.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
     /// The cluster.
     #[command(flatten)]
     pub broker: BrokerArgs,
+
+    /// For machines.
+    #[command(flatten)]
+    pub json: JsonArgs,
 
     /// How much is said.
     #[command(flatten)]
@@ -178,6 +187,8 @@ pub struct Config {
     pub rejects: PathBuf,
     /// `None` for a broker that keeps everything.
     pub uncommitted_limit: Option<UncommittedLimit>,
+    /// Where it counts what it does.
+    pub metrics: Metrics,
 }
 
 impl GroupingArgs {
@@ -242,6 +253,7 @@ impl Args {
                 .clone()
                 .unwrap_or_else(|| default_rejects(&run_id)),
             uncommitted_limit: None,
+            metrics: Metrics::default(),
             run_id,
         })
     }

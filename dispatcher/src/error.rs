@@ -9,6 +9,10 @@ use service::{Ending, Exit, Signal};
 /// An error that ends a dispatcher.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Health and metrics cannot be served.
+    #[error(transparent)]
+    Listen(#[from] service::listen::Error),
+
     /// The data set cannot be opened.
     #[error("cannot open {}", path.display())]
     Open {
@@ -143,6 +147,7 @@ impl Ending for Error {
             | Self::SameResults(_)
             | Self::NoAcceptedRow { .. }
             | Self::RunExists(_) => Exit::Usage,
+            Self::Listen(_) => Exit::Failure,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),

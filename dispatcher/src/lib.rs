@@ -10,6 +10,7 @@ pub mod columns;
 pub mod credit;
 pub mod error;
 pub mod group;
+pub mod metrics;
 pub mod packing;
 pub mod publish;
 pub mod rejects;

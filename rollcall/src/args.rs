@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dispatcher::GroupingArgs;
 use dispatcher::args::MessageArgs;
 use kafka::BrokerArgs;
-use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+use service::{JsonArgs, LogArgs};
 
 /// Every job accounted for: a finite data set through Kafka with any number of workers
 ///
@@ -147,6 +147,10 @@ pub struct RunArgs {
         help_heading = "Work"
     )]
     pub timeout: Duration,
+
+    /// For machines.
+    #[command(flatten, next_help_heading = "Output")]
+    pub json: JsonArgs,
 
     /// How much is said.
     #[command(flatten, next_help_heading = "Output")]

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aggregator::outputs::Outputs;
+use aggregator::run::ReportResult;
 use aggregator::{Report, RunChoice};
 use dispatcher::Dispatched;
 use dispatcher::args::UncommittedLimit;
@@ -16,7 +17,7 @@ use kafka::args::PROPERTIES_VARIABLE;
 use kafka::{BrokerArgs, Cluster, InProcessBroker, TopicNames, in_process, topics};
 use pipeline::RunId;
 use service::progress::grouped;
-use service::{Exit, Progress, Shutdown, Signal};
+use service::{Exit, Progress, Show, Shutdown, Signal, logging, machine};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -54,6 +55,23 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
 /// # Errors
 /// When any part of it fails; what it was is said by the part.
 pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let report = run_and_say(args, shutdown);
+    if args.json.json {
+        match &report {
+            Ok(report) => {
+                let result = ReportResult::new(report, &args.out);
+                machine::say_result(&match has_rejects(report) {
+                    true => result.with_path(&args.out.join(REJECTS)),
+                    false => result,
+                });
+            }
+            Err(error) => machine::say_failure(error),
+        }
+    }
+    report.map(|report| report.exit())
+}
+
+fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     let started = Instant::now();
     let outputs = Outputs::new(&args.out)?;
     let (data_set, generated_in) = match &args.data_set {
@@ -61,13 +79,13 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         None => generate(args, shutdown)?,
     };
     let progress = Progress::new();
-    let shown = progress.show(args.log.quiet);
+    let shown = progress.show(Show::new(args.log.quiet, args.json.json));
     let (report, where_it_ran) = match args.engine {
         Engine::Local => run_local(args, &data_set, &outputs, shutdown, &progress)?,
         Engine::Kafka => run_on_kafka(args, &data_set, shutdown, &progress)?,
     };
     drop(shown);
-    if !args.log.quiet {
+    if !args.log.quiet && !args.json.json {
         say(
             args,
             &report,
@@ -76,7 +94,7 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             started.elapsed(),
         );
     }
-    Ok(report.exit())
+    Ok(report)
 }
 
 /// The summary, on standard output.
@@ -97,14 +115,15 @@ fn say(
         Some(generated) => println!(", after {:.2} s to generate", generated.as_secs_f64()),
         None => println!(),
     }
-    let rejected = report
-        .manifest
-        .as_ref()
-        .is_some_and(|manifest| manifest.rows_rejected > 0);
-    let rejects = rejected.then_some(REJECTS);
+    let rejects = has_rejects(report).then_some(REJECTS);
     for name in ["series.csv", "report.json"].into_iter().chain(rejects) {
         println!("  {}", args.out.join(name).display());
     }
+}
+
+fn has_rejects(report: &Report) -> bool {
+    let manifest = report.manifest.as_ref();
+    manifest.is_some_and(|manifest| manifest.rows_rejected > 0)
 }
 
 /// Makes a data set.
@@ -161,6 +180,7 @@ struct Stage {
 impl Stage {
     fn set(args: &RunArgs) -> Result<Self, Error> {
         let run_id = RunId::fresh();
+        logging::set_run_id(run_id.as_str());
         let prefix = args
             .topic_prefix
             .clone()
@@ -207,6 +227,7 @@ impl Stage {
             max_rejects: args.grouping.max_rejects,
             rejects: args.out.join(REJECTS),
             uncommitted_limit,
+            metrics: dispatcher::metrics::Metrics::default(),
         })
     }
 
@@ -217,6 +238,7 @@ impl Stage {
             timeout: args.timeout,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
+            metrics: aggregator::metrics::Metrics::default(),
         }
     }
 
@@ -232,6 +254,7 @@ impl Stage {
         option("--commit-interval", COMMIT_INTERVAL.to_owned());
         let show = |duration| humantime::format_duration(duration).to_string();
         option("--simulate-work", show(args.simulate_work));
+        option("--log-format", args.log.log_format.word().to_owned());
         option("--broker-timeout", show(args.broker.broker_timeout));
         if args.log.quiet {
             arguments.push("--quiet".into());
@@ -332,7 +355,7 @@ fn run_on_kafka(
             let (stop, progress) = (stop.clone(), Arc::clone(progress));
             move || aggregator::run(&aggregator, &stop, &progress)
         })?;
-        let mut fleet = Fleet::start(&fleet)?;
+        let mut fleet = Fleet::start(&fleet, progress)?;
         let report = supervise(dispatching, aggregating, &mut fleet, shutdown, &stop).await;
         fleet.end().await;
         report
