@@ -8,11 +8,12 @@ use std::time::Duration;
 use clap::Parser;
 use kafka::{BrokerArgs, Cluster, TopicNames};
 use pipeline::{Grain, RunId};
-use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+use service::{JsonArgs, ListenArgs, LogArgs};
 
 use crate::error::Error;
 use crate::export::Format;
+use crate::metrics::Metrics;
 
 /// Collect the outcomes of a run, reconcile them against its manifest, write series and report
 ///
@@ -51,9 +52,17 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     pub topic_prefix: String,
 
+    /// Health and metrics.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
     /// The cluster.
     #[command(flatten)]
     pub broker: BrokerArgs,
+
+    /// For machines.
+    #[command(flatten)]
+    pub json: JsonArgs,
 
     /// How much is said.
     #[command(flatten)]
@@ -187,6 +196,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Its topics.
     pub topics: TopicNames,
+    /// Where it counts what it does.
+    pub metrics: Metrics,
 }
 
 impl Args {
@@ -203,6 +214,7 @@ impl Args {
             timeout: self.timeout,
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
+            metrics: Metrics::default(),
         })
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use kafka::{Reader, RecordBatch, RunsReader, end_offsets, topics};
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Collection, Manifest, OutcomeBatch, RunEvent, RunOpened};
-use service::{Progress, Shutdown};
+use service::metrics::set;
+use service::{Progress, Shutdown, logging};
 use tracing::{info, warn};
 
 use crate::args::{Config, RunChoice};
@@ -53,7 +54,8 @@ pub fn collect(
         });
     }
     config.outputs.check(opened.grouping.grain)?;
-    info!(run_id = %opened.run_id, "collecting");
+    logging::set_run_id(opened.run_id.as_str());
+    info!("collecting");
 
     let topic = &config.topics.outcomes;
     let partitions = topics::partition_count(&config.cluster, topic)?;
@@ -72,12 +74,16 @@ pub fn collect(
     }
     let mut undecodable = 0;
     let mut counted = 0;
+    let mut duplicates = 0;
+    let metrics = &config.metrics;
     let mut first_outcome = None;
     let mut last_outcome = Instant::now();
     let mut looked_at_runs = Instant::now();
     loop {
         let mut batch = RecordBatch::default();
         reader.read(LOOK, &mut batch)?;
+        metrics.consumed_messages.inc_by(batch.len() as u64);
+        metrics.consumed_bytes.inc_by(batch.bytes() as u64);
         for record in batch.iter() {
             match OutcomeBatch::decode(record.payload) {
                 Ok(outcomes) if *outcomes.run_id() != opened.run_id => {}
@@ -90,6 +96,7 @@ pub fn collect(
                 }
                 Err(error) => {
                     undecodable += 1;
+                    metrics.undecodable_messages.inc();
                     warn!(partition = record.partition, offset = record.offset, %error, "dropped");
                 }
             }
@@ -111,6 +118,16 @@ pub fn collect(
         let jobs = collection.jobs_with_outcome();
         progress.collected.add(jobs.saturating_sub(counted));
         counted = counted.max(jobs);
+        let dropped = collection.recorded().duplicates;
+        metrics.duplicates.inc_by(dropped - duplicates);
+        duplicates = dropped;
+        set(&metrics.conflicts, collection.conflicts().len());
+        if let Some(ledger) = collection.ledger() {
+            let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+            set(&metrics.jobs, number(ledger.jobs()));
+            set(&metrics.missing_jobs, number(ledger.missing()));
+            set(&metrics.dead_lettered_jobs, ledger.dead().len());
+        }
 
         let caught_up = runs.is_caught_up() && reader.has_reached(&end);
         if caught_up && collection.is_settled() {

@@ -74,6 +74,10 @@ pub enum Error {
     #[error("--grain-out adds series files: let --outputs name csv or parquet, too")]
     GrainOutWithoutForm,
 
+    /// Health and metrics cannot be served.
+    #[error(transparent)]
+    Listen(#[from] service::listen::Error),
+
     /// An output cannot be written.
     #[error("cannot write {}; choose another --out", path.display())]
     Write {
@@ -106,7 +110,8 @@ impl Ending for Error {
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
-            Self::Aborted { .. }
+            Self::Listen(_)
+            | Self::Aborted { .. }
             | Self::Numbering { .. }
             | Self::Say(_)
             | Self::Write { .. }

@@ -9,6 +9,7 @@ pub mod args;
 pub mod collect;
 pub mod error;
 pub mod export;
+pub mod metrics;
 pub mod outputs;
 pub mod report;
 pub mod run;

@@ -1,10 +1,14 @@
 //! A whole aggregation, in order: collect, reconcile, write the series, write the report last.
 
 use std::io;
-use std::time::Instant;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pipeline::Series;
-use service::{Exit, Progress, Shutdown, say};
+use serde::Serialize;
+use service::listen::{self, Probing};
+use service::{Exit, Progress, Show, Shutdown, machine, say};
 use tracing::info;
 
 use crate::args::{Args, Config, OutputChoice};
@@ -12,7 +16,7 @@ use crate::collect::{Collected, collect};
 use crate::error::Error;
 use crate::export::{Exporter, Format, ReportMd, SeriesCsv, SeriesParquet, SeriesSvg, Table};
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
-use crate::report::Report;
+use crate::report::{Jobs, Report};
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -22,13 +26,91 @@ use crate::report::Report;
 pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let config = args.config()?;
     let progress = Progress::new();
-    let shown = progress.show(args.log.quiet);
-    let report = run(&config, shutdown, &progress)?;
+    // Closed last, when everything else is.
+    let _watched = match args.listen.listen {
+        None => None,
+        Some(address) => {
+            let health = &progress.health;
+            let registry = config.metrics.registry(&progress);
+            let listening = listen::serve(address, Arc::clone(health), registry, shutdown)?;
+            Some((listening, probe(&config, &progress)))
+        }
+    };
+    let shown = progress.show(Show::new(args.log.quiet, args.json.json));
+    let report = run(&config, shutdown, &progress);
     drop(shown);
-    if !args.log.quiet {
-        say(&report).map_err(Error::Say)?;
+    match &report {
+        Ok(report) if args.json.json => {
+            machine::say_result(&ReportResult::new(report, &config.out));
+        }
+        Err(error) if args.json.json => machine::say_failure(error),
+        Ok(report) if !args.log.quiet => say(report).map_err(Error::Say)?,
+        _ => {}
     }
-    Ok(report.exit())
+    report.map(|report| report.exit())
+}
+
+/// An aggregator is ready while a broker answers.
+fn probe(config: &Config, progress: &Progress) -> Probing {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let cluster = config.cluster.clone();
+    Probing::start(Arc::clone(&progress.health), move || {
+        let asked = cluster.ask(PATIENCE);
+        asked.map_err(|_| format!("no broker answers at {}", cluster.bootstrap_servers()))
+    })
+}
+
+/// What a run has come to, for machines: the report's heart, and where the rest is.
+#[derive(Serialize)]
+pub struct ReportResult<'a> {
+    verdict: &'static str,
+    exit_code: u8,
+    run_id: &'a str,
+    jobs: Jobs,
+    rows: Option<RowsResult>,
+    tests: u64,
+    positive: u64,
+    rate: Option<f64>,
+    /// What was written.
+    paths: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RowsResult {
+    read: u64,
+    accepted: u64,
+    rejected: u64,
+}
+
+impl<'a> ReportResult<'a> {
+    /// The result of a run whose outputs are in the folder `out`.
+    pub fn new(report: &'a Report, out: &Path) -> Self {
+        let files = report.files.iter().map(|file| file.name.as_str());
+        let paths = files.chain([REPORT_JSON]);
+        Self {
+            verdict: report.status.word(),
+            exit_code: report.exit().code(),
+            run_id: &report.run.run_id,
+            jobs: report.jobs,
+            rows: report.manifest.as_ref().map(|manifest| RowsResult {
+                read: manifest.rows_read,
+                accepted: manifest.rows_accepted,
+                rejected: manifest.rows_rejected,
+            }),
+            tests: report.tests,
+            positive: report.positive,
+            rate: report.rate,
+            paths: paths
+                .map(|name| out.join(name).display().to_string())
+                .collect(),
+        }
+    }
+
+    /// The same with one more path, after the others.
+    pub fn with_path(mut self, path: &Path) -> Self {
+        self.paths.push(path.display().to_string());
+        self
+    }
 }
 
 /// Collects a run, judges it and writes what came of it. A run that is incomplete when the time-out
@@ -46,6 +128,8 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         seconds,
     } = collect(config, shutdown, progress)?;
 
+    // What follows has no rounds that it could beat in, and waits for nobody.
+    progress.health.rest();
     let started = Instant::now();
     let judged = collection.reconcile();
     let series = collection
@@ -57,14 +141,13 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
     for (stage, seconds) in collection.manifest().iter().flat_map(|known| &known.stages) {
         report.add_stage(stage, *seconds);
     }
+    let stage_seconds = &config.metrics.stage_seconds;
+    stage_seconds.set("collect", seconds);
+    stage_seconds.set("reconcile", reconcile_seconds);
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
     write_outputs(&outputs, &config.outputs, &series, &mut report)?;
-    info!(
-        run_id = report.run.run_id,
-        status = report.status.word(),
-        "run judged"
-    );
+    info!(status = report.status.word(), "run judged");
     Ok(report)
 }
 

@@ -9,11 +9,12 @@ use clap::Parser;
 use clap::builder::TypedValueParser;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::{Grain, Grouping, RunId};
-use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+use service::{JsonArgs, ListenArgs, LogArgs};
 
 use crate::error::Error;
 use crate::input::{self, CsvFormat, Delimiter, Input, Quote};
+use crate::metrics::Metrics;
 use crate::packing::JobsPerMessage;
 use crate::rejects::MaxRejects;
 use crate::timestamp::TimeFormat;
@@ -66,9 +67,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
 
+    /// Health and metrics.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
     /// The cluster.
     #[command(flatten)]
     pub broker: BrokerArgs,
+
+    /// For machines.
+    #[command(flatten)]
+    pub json: JsonArgs,
 
     /// How much is said.
     #[command(flatten)]
@@ -264,6 +273,8 @@ pub struct Config {
     pub spill_folder: PathBuf,
     /// `None` for a broker that keeps everything.
     pub uncommitted_limit: Option<UncommittedLimit>,
+    /// Where it counts what it does.
+    pub metrics: Metrics,
 }
 
 impl GroupingArgs {
@@ -338,6 +349,7 @@ impl Args {
             memory_budget_bytes: self.memory.memory_budget.as_u64(),
             spill_folder: self.memory.spill_folder(),
             uncommitted_limit: None,
+            metrics: Metrics::default(),
             run_id,
         })
     }

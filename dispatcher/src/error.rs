@@ -11,6 +11,10 @@ use crate::rejects::{MaxRejects, ShownReject};
 /// An error that ends a dispatcher.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Health and metrics cannot be served.
+    #[error(transparent)]
+    Listen(#[from] service::listen::Error),
+
     /// The data set cannot be opened.
     #[error("cannot open {}", path.display())]
     Open {
@@ -297,6 +301,7 @@ impl Ending for Error {
             | Self::NoAcceptedRow { .. }
             | Self::RejectsOverDataSet(_)
             | Self::RunExists(_) => Exit::Usage,
+            Self::Listen(_) => Exit::Failure,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),

@@ -13,6 +13,7 @@ pub mod error;
 pub mod group;
 pub mod input;
 pub mod job_set;
+pub mod metrics;
 pub mod packing;
 pub mod publish;
 pub mod rejects;

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use kafka::{BatchProducer, Delivery, GroupOffsets, Outgoing, Topic};
 use pipeline::{JobBatchEncoder, JobSetDigest, JobSetHasher, RunId};
+use service::metrics::set;
 use service::{Progress, Shutdown};
 use tracing::warn;
 
 use crate::credit::Credit;
 use crate::error::Error;
 use crate::job_set::JobSet;
+use crate::metrics::Metrics;
 use crate::packing::{Packing, TurnLimit};
 
 /// How long to wait where there is nothing to do but wait.
@@ -39,6 +41,8 @@ pub struct Target<'a> {
     pub packing: Packing,
     /// A limit to what is not yet worked off; `None`: the broker keeps it all.
     pub credit: Option<(Credit, GroupOffsets)>,
+    /// Where what is sent is counted.
+    pub metrics: &'a Metrics,
 }
 
 /// What was published.
@@ -170,6 +174,14 @@ impl Publisher<'_> {
         }
         self.messages += left.len() as u64;
         self.bytes += turn.buffer.len() as u64;
+        self.progress.health.beat();
+        let metrics = self.target.metrics;
+        metrics.produced_messages.inc_by(left.len() as u64);
+        metrics.produced_bytes.inc_by(turn.buffer.len() as u64);
+        set(
+            &metrics.in_flight_messages,
+            self.target.producer.in_flight(),
+        );
         loop {
             let partition = self.partition as i32;
             left = self
@@ -250,7 +262,10 @@ impl Publisher<'_> {
         if let Some(signal) = self.shutdown.requested() {
             return Err(Error::Stopped(signal));
         }
+        // Waiting for a broker is no reason to be taken for dead.
+        self.progress.health.beat();
         let in_flight = self.target.producer.in_flight();
+        set(&self.target.metrics.in_flight_messages, in_flight);
         if in_flight > 0 && self.last_delivery.elapsed() >= PATIENCE {
             warn!(
                 "no acknowledgement for {} s, {in_flight} messages wait for the broker",

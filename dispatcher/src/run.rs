@@ -2,6 +2,7 @@
 //! run, publish every job, wait for every acknowledgement, and only then write the manifest.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,10 @@ use kafka::{
 };
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Manifest, RunAborted, RunEvent, RunOpened};
-use service::{Exit, Progress, Shutdown, say};
+use serde::Serialize;
+use service::listen::{self, Probing};
+use service::metrics::set;
+use service::{Exit, Progress, Show, Shutdown, logging, machine, say};
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
@@ -66,14 +70,81 @@ impl fmt::Display for Dispatched {
 /// Those of [`Args::config`] and [`run`].
 pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let config = args.config()?;
+    logging::set_run_id(config.run_id.as_str());
     let progress = Progress::new();
-    let shown = progress.show(args.log.quiet);
-    let dispatched = run(&config, shutdown, &progress)?;
+    // Closed last, when everything else is.
+    let _watched = match args.listen.listen {
+        None => None,
+        Some(address) => {
+            let health = &progress.health;
+            let registry = config.metrics.registry(&progress);
+            let listening = listen::serve(address, Arc::clone(health), registry, shutdown)?;
+            Some((listening, probe(&config, &progress)))
+        }
+    };
+    let shown = progress.show(Show::new(args.log.quiet, args.json.json));
+    let dispatched = run(&config, shutdown, &progress);
     drop(shown);
-    if !args.log.quiet {
-        say(&format_args!("{dispatched}\n")).map_err(Error::Say)?;
+    match &dispatched {
+        Ok(dispatched) if args.json.json => machine::say_result(&DispatchedResult::new(dispatched)),
+        Err(error) if args.json.json => machine::say_failure(error),
+        Ok(dispatched) if !args.log.quiet => {
+            say(&format_args!("{dispatched}\n")).map_err(Error::Say)?;
+        }
+        _ => {}
     }
-    Ok(Exit::Complete)
+    dispatched.map(|_| Exit::Complete)
+}
+
+/// A dispatcher is ready while a broker answers.
+fn probe(config: &Config, progress: &Progress) -> Probing {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let cluster = config.cluster.clone();
+    Probing::start(Arc::clone(&progress.health), move || {
+        let asked = cluster.ask(PATIENCE);
+        asked.map_err(|_| format!("no broker answers at {}", cluster.bootstrap_servers()))
+    })
+}
+
+/// What was dispatched, for machines.
+#[derive(Serialize)]
+struct DispatchedResult<'a> {
+    verdict: &'static str,
+    exit_code: u8,
+    run_id: &'a str,
+    jobs: u64,
+    messages: u64,
+    bytes: u64,
+    rows: RowsResult,
+    paths: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct RowsResult {
+    read: u64,
+    accepted: u64,
+    rejected: u64,
+}
+
+impl<'a> DispatchedResult<'a> {
+    fn new(dispatched: &'a Dispatched) -> Self {
+        let manifest = &dispatched.manifest;
+        let rejects = dispatched.rejects.iter();
+        Self {
+            verdict: "dispatched",
+            exit_code: Exit::Complete.code(),
+            run_id: manifest.run_id.as_str(),
+            jobs: manifest.jobs,
+            messages: manifest.messages,
+            bytes: dispatched.bytes,
+            rows: RowsResult {
+                read: manifest.rows_read,
+                accepted: manifest.rows_accepted,
+                rejected: manifest.rows_rejected(),
+            },
+            paths: rejects.map(|path| path.display().to_string()).collect(),
+        }
+    }
 }
 
 /// Dispatches a data set.
@@ -98,7 +169,7 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
             .name("broker".to_owned())
             .spawn_scoped(scope, || Broker::prepare(config, shutdown))
             .map_err(|error| Error::Thread(error.to_string()))?;
-        let read = read_and_group(config, source, shutdown);
+        let read = read_and_group(config, source, shutdown, progress);
         let broker = broker
             .join()
             .map_err(|_| Error::Thread("it panicked".to_owned()))?;
@@ -124,7 +195,12 @@ struct Read {
     stages: Vec<(String, f64)>,
 }
 
-fn read_and_group(config: &Config, source: Source<'_>, shutdown: &Shutdown) -> Result<Read, Error> {
+fn read_and_group(
+    config: &Config,
+    source: Source<'_>,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<Read, Error> {
     let started = Instant::now();
     let rejects = Rejects::new(&config.rejects, config.max_rejects);
     let spill = Spill::new(
@@ -138,10 +214,20 @@ fn read_and_group(config: &Config, source: Source<'_>, shutdown: &Shutdown) -> R
         rows_read,
         rejects,
     } = source.read(rejects, spill, shutdown)?;
+    // Grouping has no rounds that it could beat in, and waits for nobody.
+    progress.health.rest();
     let read_seconds = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let jobs = JobSet::new(rows, spill, &config.grouping)?;
     let group_seconds = started.elapsed().as_secs_f64();
+    let metrics = &config.metrics;
+    metrics.rows.inc_by(rows_read);
+    metrics.rejected_rows.inc_by(rejects.total);
+    metrics.stage_seconds.set("read", read_seconds);
+    metrics.stage_seconds.set("group", group_seconds);
+    metrics
+        .jobs
+        .set(i64::try_from(jobs.counts().jobs).unwrap_or(i64::MAX));
     info!(
         rows = rows_read,
         rejected = rejects.total,
@@ -331,6 +417,7 @@ fn dispatch(
         partitions,
         packing,
         credit,
+        metrics: &config.metrics,
     };
     let Published {
         messages,
@@ -339,7 +426,11 @@ fn dispatch(
     } = publish(&config.run_id, &read.jobs, target, progress, shutdown)?;
 
     let mut stages = read.stages.clone();
-    stages.push(("publish".to_owned(), started.elapsed().as_secs_f64()));
+    let publish_seconds = started.elapsed().as_secs_f64();
+    config.metrics.stage_seconds.set("publish", publish_seconds);
+    set(&config.metrics.in_flight_messages, 0);
+    progress.health.rest();
+    stages.push(("publish".to_owned(), publish_seconds));
     let manifest = Manifest {
         run_id: config.run_id.clone(),
         jobs: counts.jobs,

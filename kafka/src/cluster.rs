@@ -141,6 +141,17 @@ impl Cluster {
         }
     }
 
+    /// Asks the cluster anything, to see whether a broker answers within `patience`.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn ask(&self, patience: Duration) -> Result<(), Error> {
+        self.inquirer()?
+            .fetch_metadata(Some("rollcall"), patience)
+            .map(|_| ())
+            .map_err(Error::client("ask whether a broker answers"))
+    }
+
     /// The version of librdkafka.
     pub fn client_version() -> String {
         rdkafka::util::get_rdkafka_version().1

@@ -4,8 +4,9 @@
 //! Partitions without a committed offset begin at the beginning, explicitly; an offset out of range
 //! is an error and never a jump.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -18,7 +19,9 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
-use crate::queue::{DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async};
+use crate::queue::{
+    DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async, known_watermarks,
+};
 use crate::record::RecordBatch;
 use crate::settings::{self, Role};
 
@@ -67,6 +70,8 @@ struct Context<L> {
     target: OnceLock<ForwardTarget>,
     /// Whether this member has partitions, for a close that waits until it has none.
     assigned: AtomicBool,
+    /// The offset that the group had committed when a partition came; only where it had.
+    starts: Mutex<BTreeMap<i32, i64>>,
 }
 
 impl<L: RebalanceListener> Context<L> {
@@ -89,10 +94,17 @@ impl<L: RebalanceListener> Context<L> {
             asked.add_partition(&self.topic, partition);
         }
         let committed = consumer.committed_offsets(asked, COMMITTED_TIMEOUT)?;
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         for element in committed.elements() {
             let start = match element.offset() {
-                Offset::Offset(offset) => Offset::Offset(offset),
-                _ => Offset::Beginning,
+                Offset::Offset(offset) => {
+                    starts.insert(element.partition(), offset);
+                    Offset::Offset(offset)
+                }
+                _ => {
+                    starts.remove(&element.partition());
+                    Offset::Beginning
+                }
             };
             if let Some(mut own) = list.find_partition(&self.topic, element.partition()) {
                 own.set_offset(start)?;
@@ -201,6 +213,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
             topic: topic.to_owned(),
             target: OnceLock::new(),
             assigned: AtomicBool::new(false),
+            starts: Mutex::default(),
         };
         let consumer: BaseConsumer<Context<L>> = settings::create(&config, context)?;
         let queue = DataQueue::new(&consumer);
@@ -299,6 +312,20 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
     }
 
+    /// How many messages partitions have beyond these positions, as far as the fetches of this
+    /// member tell; nobody is asked. A partition of which no message was taken (`None`) is where the
+    /// group left it.
+    pub fn lag(&self, positions: impl IntoIterator<Item = (i32, Option<i64>)>) -> i64 {
+        let starts = &self.consumer.context().starts;
+        let starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let lag_of = |(partition, position): (i32, Option<i64>)| {
+            let (low, high) = known_watermarks(&self.consumer, &self.topic, partition)?;
+            let start = || starts.get(&partition).copied().unwrap_or(low);
+            Some((high - position.unwrap_or_else(start)).max(0))
+        };
+        positions.into_iter().filter_map(lag_of).sum()
+    }
+
     /// Leaves the group: partitions are revoked (the listener hears of it, and its offsets are
     /// committed), the broker is told, the client is closed. Gives up after `deadline`; the broker
     /// then finds out by the session time-out.
@@ -318,7 +345,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
         self.queues = None;
         let left = until.saturating_duration_since(Instant::now());
-        let closed = std::sync::Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
+        let closed = std::sync::Arc::new((Mutex::new(false), std::sync::Condvar::new()));
         let told = std::sync::Arc::clone(&closed);
         let consumer = self.consumer;
         let closing = std::thread::Builder::new()

@@ -244,6 +244,30 @@ impl Drop for EventQueue {
     }
 }
 
+/// Where a partition begins and ends, as its leader said with the last messages that were fetched of
+/// it: nobody is asked. `None` while none were.
+pub(crate) fn known_watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<(i64, i64)> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the handle is valid as long as `consumer`, the topic's name and both numbers for the
+    // call.
+    let code = unsafe {
+        sys::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &raw mut low,
+            &raw mut high,
+        )
+    };
+    let known = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+    known.then_some((low.max(0), high))
+}
+
 /// Asks for a commit whose result comes back through the consumer's `commit_callback`, unlike
 /// rdkafka's asynchronous commit, which tells nobody.
 pub(crate) fn commit_async<C: ConsumerContext>(

@@ -9,7 +9,7 @@ use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
@@ -116,7 +116,7 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
             return Err(Error::Topic {
                 topic: name,
                 action: "create it",
-                source: rdkafka::error::KafkaError::AdminOp(code),
+                source: KafkaError::AdminOp(code),
             });
         }
     }
@@ -182,7 +182,7 @@ pub fn delete(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> {
             return Err(Error::Topic {
                 topic: name,
                 action: "delete it",
-                source: rdkafka::error::KafkaError::AdminOp(code),
+                source: KafkaError::AdminOp(code),
             });
         }
     }
@@ -217,10 +217,18 @@ pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, 
 /// # Errors
 /// When the cluster cannot be asked.
 pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
-    let groups = cluster
+    let asked = cluster
         .inquirer()?
-        .fetch_group_list(Some(group), REQUEST_TIMEOUT)
-        .map_err(Error::client("ask for the members of a group"))?;
+        .fetch_group_list(Some(group), REQUEST_TIMEOUT);
+    let groups = match asked {
+        // On a new cluster the first member of all has to wait a moment for its coordinator.
+        Err(KafkaError::GroupListFetch(
+            RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::NotCoordinator,
+        )) => return Ok(0),
+        asked => asked.map_err(Error::client("ask for the members of a group"))?,
+    };
     let known = groups.groups().iter().find(|known| known.name() == group);
     Ok(known
         .filter(|known| known.state() == "Stable")
@@ -268,9 +276,7 @@ fn wait_for_leaders(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> 
                 return Err(Error::Topic {
                     topic: name.to_owned(),
                     action: "find a leader for each partition",
-                    source: rdkafka::error::KafkaError::AdminOp(
-                        RDKafkaErrorCode::LeaderNotAvailable,
-                    ),
+                    source: KafkaError::AdminOp(RDKafkaErrorCode::LeaderNotAvailable),
                 });
             }
             thread::sleep(STEP);
@@ -294,7 +300,7 @@ impl Admin {
             .build()
             .map_err(|error| Error::Client {
                 action: "administrate topics",
-                source: rdkafka::error::KafkaError::AdminOpCreation(error.to_string()),
+                source: KafkaError::AdminOpCreation(error.to_string()),
             })?;
         Ok(Self {
             client: settings::create(&cluster.config(Role::Admin), Context)?,
@@ -352,7 +358,7 @@ impl Admin {
             None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(()),
             Some((_, code)) => Err(Error::Client {
                 action: "delete a group",
-                source: rdkafka::error::KafkaError::AdminOp(code),
+                source: KafkaError::AdminOp(code),
             }),
         }
     }

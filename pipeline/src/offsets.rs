@@ -144,6 +144,15 @@ impl OffsetTracker {
         }
     }
 
+    /// How far each assigned partition is settled, as (partition, offset of the first message that
+    /// is not); `None` while no message of it was taken.
+    pub fn positions(&self) -> impl Iterator<Item = (i32, Option<i64>)> {
+        self.partitions.iter().map(|(&id, partition)| {
+            let front = partition.taken.front().map(|taken| taken.offset);
+            (id, front.or(partition.next_offset))
+        })
+    }
+
     /// How many messages are taken and not settled.
     pub fn in_hand(&self) -> usize {
         self.partitions
@@ -191,6 +200,21 @@ mod tests {
         tracker.settle(&whole(3, epoch, 14));
         assert_eq!(tracker.committable(), [(3, 15)]);
         assert_eq!(tracker.in_hand(), 0);
+    }
+
+    #[test]
+    fn a_position_is_the_first_message_that_is_not_settled() {
+        let mut tracker = OffsetTracker::new();
+        let epoch = tracker.assign(3);
+        let position = |tracker: &OffsetTracker| tracker.positions().collect::<Vec<_>>();
+        assert_eq!(position(&tracker), [(3, None)]);
+        tracker.take(3, 10);
+        tracker.take(3, 11);
+        assert_eq!(position(&tracker), [(3, Some(10))]);
+        tracker.settle(&whole(3, epoch, 10));
+        assert_eq!(position(&tracker), [(3, Some(11))]);
+        tracker.settle(&whole(3, epoch, 11));
+        assert_eq!(position(&tracker), [(3, Some(12))]);
     }
 
     #[test]

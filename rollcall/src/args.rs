@@ -11,8 +11,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dispatcher::args::{MemoryArgs, MessageArgs};
 use dispatcher::{GroupingArgs, InputArgs};
 use kafka::BrokerArgs;
-use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+use service::{JsonArgs, LogArgs};
 
 use crate::config_file::CONFIG_VARIABLE;
 use crate::doctor::DoctorArgs;
@@ -192,6 +192,10 @@ pub struct RunArgs {
         help_heading = "Work"
     )]
     pub timeout: Duration,
+
+    /// For machines.
+    #[command(flatten, next_help_heading = "Output")]
+    pub json: JsonArgs,
 
     /// How much is said.
     #[command(flatten, next_help_heading = "Output")]

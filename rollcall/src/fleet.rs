@@ -9,9 +9,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use service::Shutdown;
+use service::{Progress, Shutdown};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -73,17 +74,19 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts all workers.
+    /// Starts all workers. Their state is told to `progress`.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub fn start(spec: &Spec) -> Result<Self, Error> {
+    pub fn start(spec: &Spec, progress: &Arc<Progress>) -> Result<Self, Error> {
         let stop = Shutdown::new();
         let mut slots = JoinSet::new();
         for number in 1..=spec.workers {
             let id = format!("worker-{number}");
             let worker = spec.spawn(&id).map_err(Error::StartWorker)?;
-            slots.spawn(keep_alive(spec.clone(), id, worker, stop.clone()));
+            progress.workers.started();
+            let kept = keep_alive(spec.clone(), id, worker, stop.clone(), Arc::clone(progress));
+            slots.spawn(kept);
         }
         Ok(Self { slots, stop })
     }
@@ -143,7 +146,9 @@ async fn keep_alive(
     id: String,
     mut worker: Worker,
     stop: Shutdown,
+    progress: Arc<Progress>,
 ) -> Result<(), Error> {
+    let workers = &progress.workers;
     let mut deaths = Deaths::default();
     loop {
         let born = Instant::now();
@@ -151,10 +156,12 @@ async fn keep_alive(
             status = worker.process.wait() => status.map_err(Error::StartWorker)?,
             _ = stop.wait() => {
                 end(&id, worker).await;
+                workers.ended();
                 return Ok(());
             }
         };
         let Some(pause) = deaths.pause(born.elapsed()) else {
+            workers.ended();
             return Err(Error::DyingWorker {
                 id,
                 deaths: deaths.in_a_row,
@@ -166,11 +173,13 @@ async fn keep_alive(
             status = describe(status),
             "worker died; starting it again"
         );
+        workers.died();
         tokio::select! {
             () = sleep(pause) => {}
             _ = stop.wait() => return Ok(()),
         }
         worker = spec.spawn(&id).map_err(Error::StartWorker)?;
+        workers.restarted();
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use aggregator::outputs::Outputs;
 use aggregator::outputs::REPORT_JSON;
+use aggregator::run::ReportResult;
 use aggregator::{OutputChoice, Report, RunChoice};
 use dispatcher::args::UncommittedLimit;
 use dispatcher::rejects::Rejects;
@@ -17,7 +18,7 @@ use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, in_process, topics};
 use pipeline::RunId;
 use service::progress::grouped;
-use service::{Exit, Progress, Shutdown, Signal, say};
+use service::{Exit, Progress, Show, Shutdown, Signal, logging, machine, say};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -57,6 +58,23 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
 /// # Errors
 /// When any part of it fails; what it was is said by the part.
 pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let report = run_and_say(args, shutdown);
+    if args.json.json {
+        match &report {
+            Ok(report) => {
+                let result = ReportResult::new(report, &args.out);
+                machine::say_result(&match has_rejects(report) {
+                    true => result.with_path(&rejects_file(args)),
+                    false => result,
+                });
+            }
+            Err(error) => machine::say_failure(error),
+        }
+    }
+    report.map(|report| report.exit())
+}
+
+fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     let started = Instant::now();
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
@@ -70,18 +88,18 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     };
     remove_stale_rejects(args, &input)?;
     let progress = Progress::new();
-    let shown = progress.show(args.log.quiet);
+    let shown = progress.show(Show::new(args.log.quiet, args.json.json));
     let (report, where_it_ran) = match args.engine {
         Engine::Local => run_local(args, &choice, &input, &outputs, shutdown, &progress)?,
         Engine::Kafka => run_on_kafka(args, choice, &input, shutdown, &progress)?,
     };
     drop(shown);
-    if !args.log.quiet {
+    if !args.log.quiet && !args.json.json {
         let elapsed = started.elapsed();
         let text = summary(args, &report, &where_it_ran, generated_in, elapsed);
         say(&text).map_err(Error::Say)?;
     }
-    Ok(report.exit())
+    Ok(report)
 }
 
 /// What is said at the end, on standard output.
@@ -102,11 +120,7 @@ fn summary(
         ));
     }
     text.push('\n');
-    let rejected = report
-        .manifest
-        .as_ref()
-        .is_some_and(|manifest| manifest.rows_rejected > 0);
-    let rejects = rejected.then(|| rejects_file(args));
+    let rejects = has_rejects(report).then(|| rejects_file(args));
     let files = report.files.iter().map(|file| file.name.as_str());
     let files = files.chain([REPORT_JSON]).map(|name| args.out.join(name));
     for path in files.chain(rejects) {
@@ -138,6 +152,11 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
 fn rejects_file(args: &RunArgs) -> PathBuf {
     let given = args.rejects.clone();
     given.unwrap_or_else(|| args.out.join(REJECTS))
+}
+
+fn has_rejects(report: &Report) -> bool {
+    let manifest = report.manifest.as_ref();
+    manifest.is_some_and(|manifest| manifest.rows_rejected > 0)
 }
 
 /// Makes a data set.
@@ -190,6 +209,7 @@ struct Stage {
 impl Stage {
     fn set(args: &RunArgs) -> Result<Self, Error> {
         let run_id = RunId::fresh();
+        logging::set_run_id(run_id.as_str());
         let prefix = args
             .topic_prefix
             .clone()
@@ -237,6 +257,7 @@ impl Stage {
             memory_budget_bytes: args.memory.memory_budget.as_u64(),
             spill_folder: args.memory.spill_folder(),
             uncommitted_limit,
+            metrics: dispatcher::metrics::Metrics::default(),
         })
     }
 
@@ -248,6 +269,7 @@ impl Stage {
             timeout: args.timeout,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
+            metrics: aggregator::metrics::Metrics::default(),
         }
     }
 
@@ -263,6 +285,7 @@ impl Stage {
         option("--commit-interval", COMMIT_INTERVAL.to_owned());
         let show = |duration| humantime::format_duration(duration).to_string();
         option("--simulate-work", show(args.simulate_work));
+        option("--log-format", args.log.log_format.word().to_owned());
         option("--broker-timeout", show(args.broker.broker_timeout));
         if args.log.quiet {
             arguments.push("--quiet".into());
@@ -356,7 +379,7 @@ fn run_on_kafka(
             let (stop, progress) = (stop.clone(), Arc::clone(progress));
             move || aggregator::run(&aggregator, &stop, &progress)
         })?;
-        let mut fleet = Fleet::start(&fleet)?;
+        let mut fleet = Fleet::start(&fleet, progress)?;
         let report = supervise(dispatching, aggregating, &mut fleet, shutdown, &stop).await;
         fleet.end().await;
         report

@@ -1,15 +1,23 @@
 //! What makes a process a good service: exit codes, logging, signals that become a shutdown
-//! request, and progress that a person or a log can follow. It knows nothing of Kafka or of jobs.
+//! request, progress that a person, a log or a machine can follow, and health and metrics over
+//! HTTP. It knows nothing of Kafka or of jobs.
 
 pub mod exit;
+pub mod health;
+pub mod listen;
 pub mod logging;
+pub mod machine;
+pub mod metrics;
 pub mod output;
 pub mod process;
 pub mod progress;
 pub mod shutdown;
 
 pub use exit::{Ending, Exit};
+pub use health::Health;
+pub use listen::ListenArgs;
 pub use logging::{LogArgs, Talk};
+pub use machine::JsonArgs;
 pub use output::say;
-pub use progress::Progress;
+pub use progress::{Progress, Show};
 pub use shutdown::{Shutdown, Signal};

@@ -35,7 +35,7 @@ pub fn run<E: Ending>(
 }
 
 /// The error and what caused it, in one line.
-fn one_line(error: &dyn std::error::Error) -> String {
+pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,5 +1,6 @@
 //! Progress that the threads which move data report by adding to a counter, a batch at a time,
-//! and that one thread shows: as bars on a terminal, as a line every few seconds elsewhere.
+//! and that one thread shows: as bars on a terminal, as a line every few seconds elsewhere, as JSON
+//! for machines.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -9,15 +10,45 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use indicatif::{
-    HumanBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState,
-    ProgressStyle,
+    HumanBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget,
+    ProgressState, ProgressStyle,
 };
+use serde::Serialize;
+
+use crate::health::Health;
+use crate::machine;
+use crate::metrics::Counter;
 
 /// How often the bars are drawn again.
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// How often a line is written where there is no terminal.
 const LINE: Duration = Duration::from_secs(5);
+
+/// How often machines are told of a stage that goes on. Of its end they are told at once.
+const TELL: Duration = Duration::from_secs(1);
+
+/// To whom progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// To nobody.
+    Nothing,
+    /// On standard error: bars on a terminal, lines elsewhere.
+    ForPeople,
+    /// On standard output, one JSON object a line.
+    ForMachines,
+}
+
+impl Show {
+    /// What the options ask for. Machines are told even where people want to be left alone.
+    pub fn new(quiet: bool, json: bool) -> Self {
+        match (json, quiet) {
+            (true, _) => Self::ForMachines,
+            (false, true) => Self::Nothing,
+            (false, false) => Self::ForPeople,
+        }
+    }
+}
 
 /// A number as people read it, with a comma between groups of three digits.
 pub fn grouped(number: u64) -> String {
@@ -29,24 +60,32 @@ pub fn grouped(number: u64) -> String {
 pub struct Stage {
     name: &'static str,
     unit: &'static str,
-    done: AtomicU64,
+    done: Counter,
     /// 0 while it is not known.
     total: AtomicU64,
+    health: Arc<Health>,
 }
 
 impl Stage {
-    fn new(name: &'static str, unit: &'static str) -> Self {
+    fn new(name: &'static str, unit: &'static str, health: &Arc<Health>) -> Self {
         Self {
             name,
             unit,
-            done: AtomicU64::new(0),
+            done: Counter::default(),
             total: AtomicU64::new(0),
+            health: Arc::clone(health),
         }
     }
 
-    /// Adds to what is done.
+    /// Adds to what is done, which is a beat of the process's [`Health`] too.
     pub fn add(&self, amount: u64) {
-        self.done.fetch_add(amount, Ordering::Relaxed);
+        self.done.inc_by(amount);
+        self.health.beat();
+    }
+
+    /// What is done, as a metric.
+    pub fn counter(&self) -> Counter {
+        self.done.clone()
     }
 
     /// Says how much there is to do in all.
@@ -56,7 +95,7 @@ impl Stage {
 
     /// What is done so far.
     pub fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+        self.done.get()
     }
 
     /// How much there is to do in all, once that is known.
@@ -68,11 +107,87 @@ impl Stage {
         self.total().is_some_and(|total| self.done() >= total)
     }
 
-    fn line(&self) -> String {
-        let done = HumanCount(self.done());
-        match self.total() {
-            Some(total) => format!("{} {done}/{} {}", self.name, HumanCount(total), self.unit),
-            None => format!("{} {done} {}", self.name, self.unit),
+    fn human(&self, amount: u64) -> String {
+        match self.unit {
+            "bytes" => HumanBytes(amount).to_string(),
+            _ => HumanCount(amount).to_string(),
+        }
+    }
+
+    /// What is done of how much, how fast it went since `before` was done, and how long it will
+    /// take at that pace.
+    fn line(&self, before: u64, since: Duration) -> String {
+        let done = self.done();
+        let mut line = format!("{} {}", self.name, self.human(done));
+        if let Some(total) = self.total() {
+            line.push_str(&format!("/{}", self.human(total)));
+        }
+        if self.unit != "bytes" {
+            line.push_str(&format!(" {}", self.unit));
+        }
+        let per_second = done.saturating_sub(before) as f64 / since.as_secs_f64().max(1e-3);
+        line.push_str(&format!(", {}/s", self.human(per_second as u64)));
+        if let Some(total) = self.total()
+            && per_second >= 1.0
+        {
+            let left = Duration::from_secs_f64((total.saturating_sub(done)) as f64 / per_second);
+            line.push_str(&format!(", {} left", HumanDuration(left)));
+        }
+        line
+    }
+}
+
+/// The worker processes that this process keeps alive, as far as it does.
+#[derive(Debug, Default)]
+pub struct Workers {
+    up: AtomicU64,
+    restarting: AtomicU64,
+}
+
+impl Workers {
+    /// One was started.
+    pub fn started(&self) {
+        self.up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One is gone for good.
+    pub fn ended(&self) {
+        self.up.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One has died and will be started again.
+    pub fn died(&self) {
+        self.restarting.fetch_add(1, Ordering::Relaxed);
+        self.up.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One that had died was started again, or will not be.
+    pub fn restarted(&self) {
+        self.up.fetch_add(1, Ordering::Relaxed);
+        self.restarting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> WorkersState {
+        WorkersState {
+            up: self.up.load(Ordering::Relaxed),
+            restarting: self.restarting.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// How many workers there are, for machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+struct WorkersState {
+    up: u64,
+    restarting: u64,
+}
+
+impl fmt::Display for WorkersState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} up", self.up)?;
+        match self.restarting {
+            0 => Ok(()),
+            restarting => write!(f, ", {restarting} restarting"),
         }
     }
 }
@@ -86,14 +201,21 @@ pub struct Progress {
     pub published: Stage,
     /// Jobs that have an outcome.
     pub collected: Stage,
+    /// The workers, where this process has some.
+    pub workers: Workers,
+    /// Whether the threads that report here are alive and ready.
+    pub health: Arc<Health>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
+        let health = Arc::new(Health::default());
         Self {
-            read: Stage::new("read", "bytes"),
-            published: Stage::new("published", "jobs"),
-            collected: Stage::new("collected", "jobs"),
+            read: Stage::new("read", "bytes", &health),
+            published: Stage::new("published", "jobs", &health),
+            collected: Stage::new("collected", "jobs", &health),
+            workers: Workers::default(),
+            health,
         }
     }
 }
@@ -108,9 +230,9 @@ impl Progress {
         [&self.read, &self.published, &self.collected]
     }
 
-    /// Shows the progress on standard error until the returned guard is dropped.
-    pub fn show(self: &Arc<Self>, quiet: bool) -> Option<Shown> {
-        if quiet {
+    /// Shows the progress until the returned guard is dropped.
+    pub fn show(self: &Arc<Self>, show: Show) -> Option<Shown> {
+        if show == Show::Nothing {
             return None;
         }
         let progress = Arc::clone(self);
@@ -119,7 +241,9 @@ impl Progress {
         let thread = thread::Builder::new()
             .name("progress".to_owned())
             .spawn(move || {
-                if io::stderr().is_terminal() {
+                if show == Show::ForMachines {
+                    tell_machines(&progress, &seen_by_thread);
+                } else if io::stderr().is_terminal() {
                     draw_bars(&progress, &seen_by_thread);
                 } else {
                     write_lines(&progress, &seen_by_thread);
@@ -176,6 +300,7 @@ impl Ended {
 fn draw_bars(progress: &Progress, ended: &Ended) {
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
     let mut drawn: Vec<(&Stage, ProgressBar)> = Vec::new();
+    let mut workers: Option<ProgressBar> = None;
     loop {
         let over = ended.wait(REDRAW);
         for (position, stage) in progress.stages().into_iter().enumerate() {
@@ -184,7 +309,8 @@ fn draw_bars(progress: &Progress, ended: &Ended) {
                 break;
             }
             if !known {
-                drawn.push((stage, bars.add(bar(stage))));
+                // The workers' line stays below.
+                drawn.push((stage, bars.insert(position, bar(stage))));
             }
             let (_, bar) = &drawn[position];
             if let Some(total) = stage.total() {
@@ -195,8 +321,13 @@ fn draw_bars(progress: &Progress, ended: &Ended) {
                 bar.finish();
             }
         }
+        let state = progress.workers.state();
+        if workers.is_some() || state != WorkersState::default() {
+            let line = workers.get_or_insert_with(|| bars.add(workers_line()));
+            line.set_message(state.to_string());
+        }
         if over {
-            for (_, bar) in &drawn {
+            for bar in drawn.iter().map(|(_, bar)| bar).chain(&workers) {
                 bar.finish_and_clear();
             }
             return;
@@ -230,21 +361,110 @@ fn bar(stage: &Stage) -> ProgressBar {
         .with_prefix(stage.name)
 }
 
+fn workers_line() -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>9} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+        .with_style(style)
+        .with_prefix("workers")
+}
+
 fn write_lines(progress: &Progress, ended: &Ended) {
     let started = Instant::now();
+    let mut before = [0; 3];
+    let mut last = started;
     while !ended.wait(LINE) {
-        let stages: Vec<String> = progress
-            .stages()
-            .into_iter()
-            .filter(|stage| stage.done() > 0 && !stage.is_complete())
-            .map(Stage::line)
-            .collect();
-        if !stages.is_empty() {
-            eprintln!(
-                "{:>4} s: {}",
-                started.elapsed().as_secs(),
-                stages.join(", ")
-            );
+        let now = Instant::now();
+        let line = all_stages_line(progress, before, now - last);
+        if !line.is_empty() {
+            eprintln!("{:>4} s: {line}", started.elapsed().as_secs());
+        }
+        before = progress.stages().map(Stage::done);
+        last = now;
+    }
+}
+
+/// The stages that go on and the workers, in one line; empty when there is nothing to say.
+fn all_stages_line(progress: &Progress, before: [u64; 3], since: Duration) -> String {
+    let stages = progress.stages().into_iter().zip(before);
+    let mut parts: Vec<String> = stages
+        .filter(|(stage, _)| stage.done() > 0 && !stage.is_complete())
+        .map(|(stage, before)| stage.line(before, since))
+        .collect();
+    let workers = progress.workers.state();
+    if workers != WorkersState::default() {
+        parts.push(format!("workers {workers}"));
+    }
+    parts.join("; ")
+}
+
+/// How a stage stands, for machines.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct StageState {
+    stage: &'static str,
+    unit: &'static str,
+    done: u64,
+    total: Option<u64>,
+    /// Since the progress is shown.
+    seconds: f64,
+}
+
+/// Decides when machines are told what; knows no clock.
+#[derive(Default)]
+struct Telling {
+    /// By stage: what was told last, and when.
+    told: [Option<(u64, Duration)>; 3],
+    workers: WorkersState,
+}
+
+impl Telling {
+    /// The stages to tell of: one that has ended since the last time, and each that goes on once a
+    /// second. At the end (`over`), whatever was not told yet.
+    fn stages(&mut self, progress: &Progress, at: Duration, over: bool) -> Vec<StageState> {
+        let mut states = Vec::new();
+        for (stage, told) in progress.stages().into_iter().zip(&mut self.told) {
+            // Read in this order, so that a total which is reached is never missed.
+            let (total, done) = (stage.total(), stage.done());
+            if done == 0 && total.is_none() {
+                continue;
+            }
+            let is_news = told.is_none_or(|(before, _)| before != done);
+            let complete = total.is_some_and(|total| done >= total);
+            let is_due = told.is_none_or(|(_, last)| at >= last + TELL);
+            if (is_news && (complete || over)) || (is_due && !complete && !over) {
+                *told = Some((done, at));
+                states.push(StageState {
+                    stage: stage.name,
+                    unit: stage.unit,
+                    done,
+                    total,
+                    seconds: (at.as_secs_f64() * 1e3).round() / 1e3,
+                });
+            }
+        }
+        states
+    }
+
+    /// The workers' state, if it has changed.
+    fn workers(&mut self, progress: &Progress) -> Option<WorkersState> {
+        let state = progress.workers.state();
+        (state != std::mem::replace(&mut self.workers, state)).then_some(state)
+    }
+}
+
+fn tell_machines(progress: &Progress, ended: &Ended) {
+    let started = Instant::now();
+    let mut telling = Telling::default();
+    loop {
+        let over = ended.wait(REDRAW);
+        for state in telling.stages(progress, started.elapsed(), over) {
+            machine::say("progress", &state);
+        }
+        if let Some(state) = telling.workers(progress) {
+            machine::say("workers", &state);
+        }
+        if over {
+            return;
         }
     }
 }
@@ -254,14 +474,75 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_tells_what_is_done_of_what_is_known() {
+    fn a_line_tells_what_is_done_of_what_is_known_how_fast_and_how_long_it_takes() {
         let progress = Progress::new();
-        progress.published.add(1_500);
-        assert_eq!(progress.published.line(), "published 1,500 jobs");
-        progress.published.set_total(2_000);
-        assert_eq!(progress.published.line(), "published 1,500/2,000 jobs");
-        assert!(!progress.published.is_complete());
-        progress.published.add(500);
-        assert!(progress.published.is_complete());
+        let stage = &progress.published;
+        let over = Duration::from_secs(5);
+        stage.add(1_500);
+        assert_eq!(stage.line(500, over), "published 1,500 jobs, 200/s");
+        stage.set_total(2_000);
+        assert_eq!(
+            stage.line(500, over),
+            "published 1,500/2,000 jobs, 200/s, 3 seconds left"
+        );
+        // Nobody knows how long what stands still will take.
+        assert_eq!(stage.line(1_500, over), "published 1,500/2,000 jobs, 0/s");
+        assert!(!stage.is_complete());
+        stage.add(500);
+        assert!(stage.is_complete());
+    }
+
+    #[test]
+    fn the_workers_state_ends_the_line() {
+        let progress = Progress::new();
+        let line = || all_stages_line(&progress, [0; 3], Duration::from_secs(1));
+        assert_eq!(line(), "");
+        progress.read.add(2 * 1024 * 1024);
+        for _ in 0..4 {
+            progress.workers.started();
+        }
+        progress.workers.died();
+        assert_eq!(
+            line(),
+            "read 2.00 MiB, 2.00 MiB/s; workers 3 up, 1 restarting"
+        );
+        progress.workers.restarted();
+        progress.workers.ended();
+        assert!(line().ends_with("; workers 3 up"), "{}", line());
+    }
+
+    #[test]
+    fn machines_are_told_every_second_and_once_at_a_stages_end() {
+        let progress = Progress::new();
+        let mut telling = Telling::default();
+        let mut told = |ms, over| {
+            let states = telling.stages(&progress, Duration::from_millis(ms), over);
+            let told = states.iter().map(|state| (state.stage, state.done));
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(told(0, false), []);
+        progress.published.set_total(10);
+        progress.published.add(4);
+        assert_eq!(told(100, false), [("published", 4)]);
+        progress.published.add(1);
+        assert_eq!(told(900, false), []);
+        assert_eq!(told(1_100, false), [("published", 5)]);
+        progress.published.add(5);
+        assert_eq!(told(1_200, false), [("published", 10)]);
+        assert_eq!(told(9_000, false), []);
+        progress.collected.add(3);
+        assert_eq!(told(9_100, false), [("collected", 3)]);
+        progress.collected.add(1);
+        assert_eq!(told(9_200, true), [("collected", 4)]);
+    }
+
+    #[test]
+    fn a_stage_that_goes_on_is_a_beat_of_the_process() {
+        let progress = Progress::new();
+        let later = Instant::now() + Duration::from_secs(3_600);
+        assert_eq!(progress.health.liveness_at(later), Ok(()));
+        progress.collected.add(1);
+        assert!(progress.health.liveness_at(later).is_err());
+        assert_eq!(progress.collected.counter().get(), 1);
     }
 }

@@ -10,3 +10,4 @@ mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod processes;
 mod usage;
+mod watching;

@@ -334,7 +334,7 @@ fn no_name_city_or_birth_date_is_on_any_topic() {
 
 /// A dispatcher that is not ours: three jobs, the second of which has a result that is none, and a
 /// message that is none at all.
-fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
+pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
     let run_id = RunId::fresh();
     let spec = TopicSpec {
         partitions: 2,

@@ -1,13 +1,14 @@
 //! The command line of `worker`, which is turned once into a checked [`Config`].
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use clap::Parser;
 use kafka::{BrokerArgs, Cluster, Membership, TopicNames, default_group};
 use pipeline::Worker;
-use service::LogArgs;
 use service::exit::EXIT_CODES_HELP;
+use service::{ListenArgs, LogArgs};
 
 use crate::error::Error;
 use crate::retry::RetryPolicy;
@@ -74,6 +75,10 @@ pub struct Args {
     #[arg(long)]
     pub exit_with_stdin: bool,
 
+    /// Health and metrics.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+
     /// The cluster.
     #[command(flatten)]
     pub broker: BrokerArgs,
@@ -114,6 +119,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Whether the end of standard input is a request to end.
     pub exit_with_stdin: bool,
+    /// Where health and metrics are served.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Args {
@@ -145,6 +152,7 @@ impl Args {
             simulate_work: self.simulate_work,
             commit_interval: self.commit_interval,
             exit_with_stdin: self.exit_with_stdin,
+            listen: self.listen.listen,
         })
     }
 }

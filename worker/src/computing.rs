@@ -20,6 +20,7 @@ use pipeline::{
     DecodeError, Job, JobBatch, JobBatchEncoder, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker,
 };
 use service::Shutdown;
+use service::metrics::SecondsCounter;
 use tracing::{debug, warn};
 
 use crate::compute::compute;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// The least that a job takes.
     pub simulate_work: Duration,
+    /// Where the time at work is counted.
+    pub seconds: SecondsCounter,
 }
 
 /// A job that waits for its next attempt, as a batch of one.
@@ -171,7 +174,12 @@ pub fn run(
             Some(due) => slices.recv_deadline(due),
         };
         match slice {
-            Ok(slice) => thread.work_on(&slice),
+            Ok(slice) => {
+                let began = Instant::now();
+                thread.work_on(&slice);
+                let seconds = &thread.settings.seconds;
+                seconds.inc_by(began.elapsed().as_secs_f64());
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -274,6 +282,7 @@ impl ComputeThread {
                 dead_letter: None,
                 outcomes: Some(builder.encode()),
                 settles: std::mem::take(&mut self.settles),
+                retries: 0,
             };
             self.send(finished);
         }
@@ -370,6 +379,7 @@ impl ComputeThread {
                         dead_letter: None,
                         outcomes: Some(outcomes),
                         settles: vec![failed.settles],
+                        retries: failed.failed_attempts,
                     });
                 }
                 Err(reason) => {
@@ -418,6 +428,7 @@ impl ComputeThread {
         self.send(Finished {
             outcomes: Some(outcomes),
             settles: vec![failed.settles],
+            retries,
             dead_letter: Some(DeadLetterMessage {
                 payload: failed.batch,
                 partition: failed.settles.partition,
@@ -457,6 +468,7 @@ impl ComputeThread {
                 jobs: 1,
                 jobs_in_message: 1,
             }],
+            retries: 0,
         });
     }
 }
@@ -538,6 +550,7 @@ mod tests {
                 first_pause: Duration::from_millis(1),
             },
             simulate_work: Duration::ZERO,
+            seconds: SecondsCounter::default(),
         };
         slices
             .send(Slice {

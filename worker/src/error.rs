@@ -9,6 +9,10 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
 
+    /// Health and metrics cannot be served.
+    #[error(transparent)]
+    Listen(#[from] service::listen::Error),
+
     /// A thread could not be started, or died.
     #[error("compute thread: {0}")]
     Thread(String),
@@ -19,7 +23,7 @@ impl Ending for Error {
         match self {
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
-            Self::Kafka(_) | Self::Thread(_) => Exit::Failure,
+            Self::Kafka(_) | Self::Listen(_) | Self::Thread(_) => Exit::Failure,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod args;
 pub mod compute;
 pub mod computing;
 pub mod error;
+pub mod metrics;
 pub mod outbox;
 pub mod retry;
 pub mod run;

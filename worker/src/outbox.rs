@@ -31,6 +31,8 @@ pub struct Finished {
     pub outcomes: Option<Vec<u8>>,
     /// What is settled once all of it is acknowledged.
     pub settles: Vec<Settled>,
+    /// Attempts beyond the first that its jobs took.
+    pub retries: u32,
 }
 
 /// Where a message goes.
@@ -189,6 +191,7 @@ mod tests {
             }),
             outcomes: outcomes.then(|| vec![2, 3]),
             settles: vec![settled(offset)],
+            retries: 0,
         }
     }
 

@@ -10,12 +10,14 @@ use kafka::{
     Topic, topics,
 };
 use pipeline::offsets::OffsetTracker;
-use service::{Exit, Shutdown, Signal};
+use service::metrics::set;
+use service::{Exit, Shutdown, Signal, listen, logging};
 use tracing::{debug, info, warn};
 
 use crate::args::Config;
 use crate::computing::{self, Lease, Leases, Settings, Slice};
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::outbox::{Destination, Finished, Outbox};
 
 /// While there is work in hand, the queue of messages is looked at so often.
@@ -34,6 +36,9 @@ const WAITING_SLICES: usize = 2;
 /// An outcomes partition gets so many bytes before the next one's turn: fewer, fuller requests.
 const ROTATE_AFTER_BYTES: usize = 128 * 1024;
 
+/// How often the gauges are set.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a rebalance waits for outcomes that are on their way to be acknowledged.
 const REVOKE_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -46,35 +51,50 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where the parent process is gone, and maybe the broker with it.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Why a worker without work is not ready.
+const NO_PARTITIONS: &str = "no partitions are assigned";
+
 /// Works until `shutdown` is requested.
 ///
 /// # Errors
 /// When no broker answers in time, or when the worker can go on no longer. What it had in hand is
 /// done again by whoever gets its partitions.
 pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
+    logging::set_worker(&config.worker.id);
+    let metrics = Metrics::default();
+    // Closed last, when everything else is.
+    let _listening = config
+        .listen
+        .map(|address| {
+            let health = Arc::clone(&metrics.health);
+            listen::serve(address, health, metrics.registry(), shutdown)
+        })
+        .transpose()?;
     if config.exit_with_stdin {
         end_with_stdin(shutdown.clone());
     }
     let stopped = || shutdown.is_requested();
+    metrics.health.set_not_ready("no broker has answered yet");
     match config.cluster.wait_until_reachable(&stopped) {
         Err(kafka::Error::Stopped) => return Ok(Exit::Complete),
         reached => reached?,
     }
+    metrics
+        .health
+        .set_not_ready("waiting for a dispatcher to create the topics");
     let Some(outcome_partitions) = wait_for_topics(config, shutdown)? else {
         return Ok(Exit::Complete);
     };
-    let mut mover = Mover::start(config, shutdown, outcome_partitions)?;
-    info!(
-        worker = config.worker.id,
-        group = config.membership.group,
-        "worker is up"
-    );
+    metrics.health.set_not_ready(NO_PARTITIONS);
+    let mut mover = Mover::start(config, shutdown, outcome_partitions, metrics.clone())?;
+    info!(group = config.membership.group, "worker is up");
     let worked = mover.work(shutdown);
     mover.wind_down(if config.exit_with_stdin {
         ORPHAN_PATIENCE
     } else {
         LEAVE_PATIENCE
     });
+    metrics.health.rest();
     worked.map(|()| Exit::Complete)
 }
 
@@ -136,6 +156,7 @@ struct Hands {
     dlq: Topic,
     jobs_topic: String,
     group: String,
+    metrics: Metrics,
 }
 
 #[derive(Clone)]
@@ -154,6 +175,8 @@ impl RebalanceListener for SharedHands {
             let epoch = hands.tracker.assign(partition);
             hands.leases.insert(partition, Arc::new(Lease::new(epoch)));
         }
+        hands.metrics.assigned.inc();
+        hands.tell_assignment();
     }
 
     /// Finished work is committed, unfinished work is forgotten.
@@ -166,15 +189,20 @@ impl RebalanceListener for SharedHands {
         // Offsets of other partitions that were given out here are committed with the next ones.
         hands.tracker.give_out_again();
         hands.forget(partitions);
+        hands.metrics.revoked.inc();
         offsets
     }
 
     fn lost(&self, partitions: &[i32]) {
-        self.lock().forget(partitions);
+        let mut hands = self.lock();
+        hands.forget(partitions);
+        hands.metrics.lost.inc();
     }
 
     fn commit_failed(&self) {
-        self.lock().tracker.give_out_again();
+        let mut hands = self.lock();
+        hands.tracker.give_out_again();
+        hands.metrics.failed_commits.inc();
     }
 }
 
@@ -186,9 +214,22 @@ impl Hands {
                 lease.end();
             }
         }
+        self.tell_assignment();
+    }
+
+    /// A worker is ready while it has partitions.
+    fn tell_assignment(&self) {
+        let assigned = self.tracker.assigned();
+        set(&self.metrics.assigned_partitions, assigned);
+        if assigned > 0 {
+            self.metrics.health.set_ready();
+        } else {
+            self.metrics.health.set_not_ready(NO_PARTITIONS);
+        }
     }
 
     fn take_in(&mut self, finished: Finished) {
+        self.metrics.retries.inc_by(u64::from(finished.retries));
         for settled in self.outbox.add(finished) {
             self.tracker.settle(&settled);
         }
@@ -229,6 +270,8 @@ impl Hands {
         if !refused.is_empty() {
             return Ok(false);
         }
+        self.metrics.produced_messages.inc();
+        self.metrics.produced_bytes.inc_by(payload.len() as u64);
         let bytes = bytes + payload.len();
         self.turn = if bytes < ROTATE_AFTER_BYTES {
             (partition, bytes)
@@ -259,9 +302,15 @@ impl Hands {
             payload: &letter.payload,
             id,
         };
-        Ok(self
+        let bytes = letter.payload.len() as u64;
+        let produced = self
             .producer
-            .produce_one(&self.dlq, 0, None, &headers, message)?)
+            .produce_one(&self.dlq, 0, None, &headers, message)?;
+        if produced {
+            self.metrics.produced_messages.inc();
+            self.metrics.produced_bytes.inc_by(bytes);
+        }
+        Ok(produced)
     }
 
     /// Hears what became of messages. The producer tries again by itself for as long as that can
@@ -269,6 +318,7 @@ impl Hands {
     fn hear_deliveries(&mut self) -> Result<(), Error> {
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.producer.poll(&mut deliveries);
+        let (mut counted, mut dead_lettered) = (0, 0);
         for delivery in deliveries.drain(..) {
             if let Some(code) = delivery.error {
                 return Err(Error::Kafka(kafka::Error::Delivery {
@@ -280,10 +330,25 @@ impl Hands {
                     code,
                 }));
             }
-            for settled in self.outbox.acknowledged(delivery.id) {
+            let has_outcomes = self.outbox.outcomes(delivery.id).is_some();
+            let is_dead = self.outbox.dead_letter(delivery.id).is_some();
+            let settles = self.outbox.acknowledged(delivery.id);
+            // Where an outcome is to follow, the DLQ's acknowledgement settles nothing yet.
+            if is_dead && (settles.is_empty() || !has_outcomes) {
+                self.metrics.dead_letters.inc();
+            }
+            for settled in settles {
                 self.tracker.settle(&settled);
+                match (has_outcomes, is_dead) {
+                    (true, false) => counted += u64::from(settled.jobs),
+                    (true, true) => dead_lettered += u64::from(settled.jobs),
+                    // A message that could not be decoded: which jobs it held nobody knows.
+                    (false, _) => {}
+                }
             }
         }
+        self.metrics.counted.inc_by(counted);
+        self.metrics.dead_lettered.inc_by(dead_lettered);
         self.deliveries = deliveries;
         Ok(())
     }
@@ -317,6 +382,8 @@ struct Mover {
     waiting: Vec<Slice>,
     commit_interval: Duration,
     committed_at: Instant,
+    metrics: Metrics,
+    observed_at: Instant,
 }
 
 impl Mover {
@@ -324,6 +391,7 @@ impl Mover {
         config: &Config,
         shutdown: &Shutdown,
         outcome_partitions: usize,
+        metrics: Metrics,
     ) -> Result<Self, Error> {
         let (finished_sender, finished) = crossbeam_channel::bounded(64);
         let mut producer = BatchProducer::new(&config.cluster)?;
@@ -344,6 +412,7 @@ impl Mover {
             dlq: producer.topic(&config.topics.dlq)?,
             jobs_topic: config.topics.jobs.clone(),
             group: config.membership.group.clone(),
+            metrics: metrics.clone(),
             producer,
         })));
         let member = GroupConsumer::join(
@@ -358,6 +427,7 @@ impl Mover {
             worker: config.worker.clone(),
             retry: config.retry,
             simulate_work: config.simulate_work,
+            seconds: metrics.compute_seconds.clone(),
         };
         let threads = (0..threads_count)
             .map(|number| {
@@ -380,6 +450,8 @@ impl Mover {
             waiting: Vec::new(),
             commit_interval: config.commit_interval,
             committed_at: Instant::now(),
+            metrics,
+            observed_at: Instant::now(),
         })
     }
 
@@ -388,6 +460,7 @@ impl Mover {
         while !shutdown.is_requested() {
             self.serve()?;
             self.offer_waiting();
+            self.observe();
             if self.threads.iter().any(JoinHandle::is_finished) {
                 return Err(Error::Thread("it died".to_owned()));
             }
@@ -404,8 +477,29 @@ impl Mover {
         Ok(())
     }
 
+    /// Sets the gauges, now and then.
+    fn observe(&mut self) {
+        if self.observed_at.elapsed() < OBSERVE_INTERVAL {
+            return;
+        }
+        self.observed_at = Instant::now();
+        let metrics = &self.metrics;
+        let queued = self.slices.as_ref().map_or(0, Sender::len);
+        set(&metrics.waiting_slices, self.waiting.len() + queued);
+        let hands = self.hands.lock();
+        set(&metrics.in_hand_messages, hands.tracker.in_hand());
+        set(&metrics.outbox_bytes, hands.outbox.bytes());
+        set(&metrics.in_flight_messages, hands.producer.in_flight());
+        if let Some(member) = &self.member {
+            metrics
+                .lag_messages
+                .set(member.lag(hands.tracker.positions()));
+        }
+    }
+
     /// Everything but taking new work: rebalances, finished work, delivery reports, commits.
     fn serve(&mut self) -> Result<(), Error> {
+        self.metrics.health.beat();
         if let Some(member) = &mut self.member {
             member.poll()?;
         }
@@ -421,6 +515,7 @@ impl Mover {
             drop(hands);
             if let (false, Some(member)) = (offsets.is_empty(), &self.member) {
                 member.commit(&offsets);
+                self.metrics.commits.inc();
                 self.committed_at = Instant::now();
             }
         }
@@ -449,6 +544,8 @@ impl Mover {
         if records.is_empty() {
             return Ok(());
         }
+        self.metrics.consumed_messages.inc_by(records.len() as u64);
+        self.metrics.consumed_bytes.inc_by(records.bytes() as u64);
         let mut hands = self.hands.lock();
         let mut leases = Leases::new();
         for record in records.iter() {
