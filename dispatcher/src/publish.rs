@@ -107,7 +107,7 @@ pub fn publish(
 
 /// What jobs with so many rows add to messages, about: their columns, and their results.
 pub(crate) fn bytes_in_messages(jobs: u64, rows: u64) -> u64 {
-    const COLUMNS: u64 = 6;
+    const COLUMNS: u64 = 14;
     COLUMNS * jobs + rows
 }
 
