@@ -8,7 +8,7 @@ use kafka::survey::{TopicFacts, TopicSettings};
 use kafka::{BrokerArgs, Cluster, Refusal, Survey, TopicNames, survey};
 use serde::Serialize;
 use service::progress::grouped;
-use service::{Exit, LogArgs, Shutdown};
+use service::{Exit, LogArgs, Shutdown, say};
 
 use crate::error::Error;
 use crate::runs::{self, Run, State};
@@ -640,11 +640,14 @@ pub fn run(args: &DoctorArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     };
     let lines = judge(&facts);
     if args.json {
+        let mut text = String::new();
         for line in &lines {
-            println!("{}", serde_json::to_string(line)?);
+            text.push_str(&serde_json::to_string(line)?);
+            text.push('\n');
         }
+        say(&text).map_err(Error::Say)?;
     } else {
-        print!("{}", as_text(&lines));
+        say(&as_text(&lines)).map_err(Error::Say)?;
     }
     let fails = lines.iter().any(|line| line.verdict == Verdict::Fail);
     Ok(if fails { Exit::Failure } else { Exit::Complete })

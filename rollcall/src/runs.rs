@@ -10,7 +10,7 @@ use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, topics
 use pipeline::{Grouping, Manifest, RunEvent, RunId};
 use serde::Serialize;
 use service::progress::grouped;
-use service::{Exit, LogArgs, Shutdown};
+use service::{Exit, LogArgs, Shutdown, say};
 
 use crate::error::Error;
 use crate::table::{Align, table};
@@ -268,16 +268,19 @@ pub fn run(args: &RunsArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
 
 fn list(names: &TopicNames, runs: &[Run], json: bool) -> Result<Exit, Error> {
     if json {
+        let mut lines = String::new();
         for run in runs {
-            println!("{}", serde_json::to_string(&run.line())?);
+            lines.push_str(&serde_json::to_string(&run.line())?);
+            lines.push('\n');
         }
+        say(&lines).map_err(Error::Say)?;
     } else if runs.is_empty() {
         eprintln!(
             "no runs on topic {}; --topic-prefix names other topics",
             names.runs
         );
     } else {
-        print!("{}", as_table(runs));
+        say(&as_table(runs)).map_err(Error::Say)?;
     }
     Ok(Exit::Complete)
 }
@@ -298,16 +301,23 @@ fn rm(
         })?);
     }
     remove_runs(cluster, &names.runs, run_ids, REMOVAL_PATIENCE)?;
+    let mut text = String::new();
     for run in chosen {
-        println!("run {} removed from topic {}", run.run_id, names.runs);
+        text.push_str(&format!(
+            "run {} removed from topic {}\n",
+            run.run_id, names.runs
+        ));
         if run.state() == State::Open {
-            println!("  it was open: a dispatcher of it that still goes on is not stopped by this");
+            text.push_str(
+                "  it was open: a dispatcher of it that still goes on is not stopped by this\n",
+            );
         }
     }
-    println!(
-        "nothing else is deleted: jobs and outcomes go with the retention of topics {} and {}",
+    text.push_str(&format!(
+        "nothing else is deleted: jobs and outcomes go with the retention of topics {} and {}\n",
         names.jobs, names.outcomes
-    );
+    ));
+    say(&text).map_err(Error::Say)?;
     Ok(Exit::Complete)
 }
 
