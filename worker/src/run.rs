@@ -106,6 +106,10 @@ fn end_with_stdin(shutdown: Shutdown) {
             // Whatever comes, only the end matters, and an error is an end.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             shutdown.request(Signal::Terminate);
+            // Closing a client whose broker has died with the parent may take for ever.
+            thread::sleep(JOB_PATIENCE + 2 * ORPHAN_PATIENCE);
+            warn!("the worker does not end by itself; leaving");
+            std::process::exit(Signal::Terminate.exit_code().into());
         });
     if let Err(error) = watching {
         warn!(%error, "cannot watch standard input");
