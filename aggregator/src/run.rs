@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pipeline::Series;
 use serde::Serialize;
@@ -52,12 +52,8 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
 
 /// An aggregator is ready while a broker answers.
 fn probe(config: &Config, progress: &Progress) -> Probing {
-    const PATIENCE: Duration = Duration::from_secs(2);
     let cluster = config.cluster.clone();
-    Probing::start(Arc::clone(&progress.health), move || {
-        let asked = cluster.ask(PATIENCE);
-        asked.map_err(|_| format!("no broker answers at {}", cluster.bootstrap_servers()))
-    })
+    Probing::start(Arc::clone(&progress.health), move || cluster.readiness())
 }
 
 /// What a run has come to, for machines: the report's heart, and where the rest is.

@@ -98,12 +98,8 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
 
 /// A dispatcher is ready while a broker answers.
 fn probe(config: &Config, progress: &Progress) -> Probing {
-    const PATIENCE: Duration = Duration::from_secs(2);
     let cluster = config.cluster.clone();
-    Probing::start(Arc::clone(&progress.health), move || {
-        let asked = cluster.ask(PATIENCE);
-        asked.map_err(|_| format!("no broker answers at {}", cluster.bootstrap_servers()))
-    })
+    Probing::start(Arc::clone(&progress.health), move || cluster.readiness())
 }
 
 /// What was dispatched, for machines.

@@ -152,6 +152,17 @@ impl Cluster {
             .map_err(Error::client("ask whether a broker answers"))
     }
 
+    /// Whether a process of this cluster is ready: a broker answers. If none does, the error is the
+    /// reason in words, for whoever asks the process for its health.
+    ///
+    /// # Errors
+    /// When no broker answers soon.
+    pub fn readiness(&self) -> Result<(), String> {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        self.ask(PATIENCE)
+            .map_err(|_| format!("no broker answers at {}", self.bootstrap_servers))
+    }
+
     /// The version of librdkafka.
     pub fn client_version() -> String {
         rdkafka::util::get_rdkafka_version().1
