@@ -1,8 +1,9 @@
 //! What makes a process a good service: exit codes, logging, signals that become a shutdown
-//! request, progress that a person, a log or a machine can follow, and health and metrics over
-//! HTTP. It knows nothing of Kafka or of jobs.
+//! request, progress that a person, a log or a machine can follow, health and metrics over HTTP, and
+//! fault points for tests. It knows nothing of Kafka or of jobs.
 
 pub mod exit;
+pub mod fault;
 pub mod health;
 pub mod listen;
 pub mod logging;
@@ -14,6 +15,7 @@ pub mod progress;
 pub mod shutdown;
 
 pub use exit::{Ending, Exit};
+pub use fault::FaultPoint;
 pub use health::Health;
 pub use listen::ListenArgs;
 pub use logging::{LogArgs, Talk};

@@ -7,6 +7,7 @@ use std::thread;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Ending, Exit};
+use crate::fault;
 use crate::logging::{LogArgs, Talk};
 use crate::shutdown::{Shutdown, Signal};
 
@@ -20,6 +21,18 @@ pub fn run<E: Ending>(
     service: impl FnOnce(Shutdown) -> Result<Exit, E>,
 ) -> ExitCode {
     log.start(talk);
+    match fault::arm() {
+        Ok(0) => {}
+        Ok(faults) => tracing::warn!(
+            faults,
+            "{} is set: this process may be made to fail",
+            fault::VARIABLE
+        ),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Exit::Usage.into();
+        }
+    }
     let shutdown = Shutdown::new();
     if let Err(error) = listen_for_signals(shutdown.clone()) {
         eprintln!("error: cannot listen for signals: {error}");
