@@ -2,13 +2,15 @@
 //! come and go, and commits the offsets that it is given.
 //!
 //! Partitions without a committed offset begin at the beginning, explicitly; an offset out of range
-//! is an error and never a jump.
+//! is an error and never a jump. A partition that the listener wants to have *apart* has a queue of
+//! its own, from which as few records may be taken as it likes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use pipeline::offsets::{Commit, Start};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
@@ -19,8 +21,9 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
+use crate::offsets::{beginning_offsets, end_offsets};
 use crate::queue::{
-    DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async, known_watermarks,
+    DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async, known_watermarks, metadata,
 };
 use crate::record::RecordBatch;
 use crate::settings::{self, Role};
@@ -31,18 +34,27 @@ const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hears of partitions that come and go. Called from [`GroupConsumer::poll`] and
 /// [`GroupConsumer::close`], on their thread.
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// These partitions are this member's from now on.
-    fn assigned(&self, partitions: &[i32]);
+    /// These partitions are this member's from now on. What is returned is done before their first
+    /// record comes.
+    fn assigned(&self, starts: &[Start]) -> Assigned;
 
-    /// These partitions go to another member when this returns. Returns the offsets to commit
-    /// before that, as (partition, next offset).
-    fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)>;
+    /// These partitions go to another member when this returns. Returns what to commit before that.
+    fn revoked(&self, partitions: &[i32]) -> Vec<Commit>;
 
     /// These partitions are another member's already; nothing of them may be committed.
     fn lost(&self, partitions: &[i32]);
 
-    /// A commit has failed, so that its offsets are to be committed again.
+    /// A commit has failed, so that what it was about is to be committed again.
     fn commit_failed(&self);
+}
+
+/// What is to be done with partitions that came.
+#[derive(Clone, Debug, Default)]
+pub struct Assigned {
+    /// To be committed before they are read.
+    pub commits: Vec<Commit>,
+    /// Those to be read by [`GroupConsumer::consume_apart`].
+    pub apart: Vec<i32>,
 }
 
 /// How a process is a member of its group.
@@ -59,6 +71,7 @@ pub struct Membership {
 pub struct GroupConsumer<L: RebalanceListener> {
     // Dropped in this order: the queues before their consumer.
     queues: Option<(DataQueue, EventQueue)>,
+    apart: ApartQueues,
     consumer: BaseConsumer<Context<L>>,
     topic: String,
     errors: Vec<PartitionError>,
@@ -66,12 +79,28 @@ pub struct GroupConsumer<L: RebalanceListener> {
 
 struct Context<L> {
     listener: L,
+    cluster: Cluster,
     topic: String,
     target: OnceLock<ForwardTarget>,
+    apart: Arc<Mutex<BTreeMap<i32, DataQueue>>>,
     /// Whether this member has partitions, for a close that waits until it has none.
     assigned: AtomicBool,
-    /// The offset that the group had committed when a partition came; only where it had.
-    starts: Mutex<BTreeMap<i32, i64>>,
+    /// Why partitions that came cannot be read; told by the next poll.
+    failure: Mutex<Option<Error>>,
+}
+
+/// The queues of partitions that are read apart, also known to the consumer's context. Emptied with
+/// this value, which is before the consumer closes.
+struct ApartQueues(Arc<Mutex<BTreeMap<i32, DataQueue>>>);
+
+impl Drop for ApartQueues {
+    fn drop(&mut self) {
+        lock(&self.0).clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<L: RebalanceListener> Context<L> {
@@ -83,34 +112,97 @@ impl<L: RebalanceListener> Context<L> {
         own.map(|element| element.partition()).collect()
     }
 
-    /// Sets where each new partition begins: at its committed offset, or at the beginning.
-    fn set_start_offsets(
+    /// Takes partitions over: finds where the group left them, tells the listener, and does what it
+    /// wants before they are read.
+    fn take_over(
         &self,
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
-    ) -> KafkaResult<()> {
-        let mut asked = TopicPartitionList::with_capacity(list.count());
-        for partition in self.partitions(list) {
-            asked.add_partition(&self.topic, partition);
-        }
-        let committed = consumer.committed_offsets(asked, COMMITTED_TIMEOUT)?;
-        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        for element in committed.elements() {
-            let start = match element.offset() {
-                Offset::Offset(offset) => {
-                    starts.insert(element.partition(), offset);
-                    Offset::Offset(offset)
-                }
-                _ => {
-                    starts.remove(&element.partition());
-                    Offset::Beginning
-                }
-            };
-            if let Some(mut own) = list.find_partition(&self.topic, element.partition()) {
-                own.set_offset(start)?;
+        partitions: &[i32],
+    ) -> Result<(), Error> {
+        let starts = self.starts(consumer, partitions)?;
+        for start in &starts {
+            if let Some(mut own) = list.find_partition(&self.topic, start.partition) {
+                own.set_offset(Offset::Offset(start.offset))
+                    .map_err(Error::topic(&self.topic, "begin at an offset"))?;
             }
         }
+        let Assigned { commits, apart } = self.listener.assigned(&starts);
+        for &partition in partitions {
+            let target = if apart.contains(&partition) {
+                let queue = DataQueue::new(consumer);
+                let target = queue.target();
+                lock(&self.apart).insert(partition, queue);
+                Some(target)
+            } else {
+                self.target.get().copied()
+            };
+            if let Some(target) = target {
+                target.forward(consumer.client(), &self.topic, partition);
+            }
+        }
+        self.commit_now(consumer, &commits, "as they come");
         Ok(())
+    }
+
+    /// Where the group stands in partitions: at the committed offset, or at the beginning.
+    fn starts(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[i32],
+    ) -> Result<Vec<Start>, Error> {
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            asked.add_partition(&self.topic, partition);
+        }
+        let committed = consumer
+            .committed_offsets(asked, COMMITTED_TIMEOUT)
+            .map_err(Error::topic(&self.topic, "ask for the group's offsets"))?;
+        let metadata = metadata(&committed);
+        // One request for all of them, and only if it is needed.
+        let all = partitions.iter().max().map_or(0, |&last| last as usize + 1);
+        let mut beginnings = None;
+        let mut ends = None;
+        let mut starts = Vec::with_capacity(partitions.len());
+        for (element, metadata) in committed.elements().iter().zip(metadata) {
+            let partition = element.partition();
+            let known =
+                |offsets: &Option<Vec<i64>>| offsets.as_ref()?.get(partition as usize).copied();
+            let offset = match element.offset() {
+                Offset::Offset(offset) => offset,
+                _ => {
+                    if beginnings.is_none() {
+                        beginnings = Some(beginning_offsets(&self.cluster, &self.topic, all)?);
+                    }
+                    known(&beginnings).unwrap_or(0)
+                }
+            };
+            if !metadata.is_empty() && ends.is_none() {
+                ends = Some(end_offsets(&self.cluster, &self.topic, all)?);
+            }
+            let end = known(&ends).filter(|_| !metadata.is_empty());
+            starts.push(Start {
+                partition,
+                offset,
+                metadata,
+                end,
+            });
+        }
+        Ok(starts)
+    }
+
+    /// Commits and waits for the answer. Returns whether it was done.
+    fn commit_now(&self, consumer: &BaseConsumer<Self>, commits: &[Commit], when: &str) -> bool {
+        if commits.is_empty() {
+            return true;
+        }
+        let committed = commit_list(&self.topic, commits)
+            .and_then(|list| consumer.commit(&list, CommitMode::Sync));
+        if let Err(error) = &committed {
+            warn!(%error, "cannot commit partitions {when}");
+            self.listener.commit_failed();
+        }
+        committed.is_ok()
     }
 }
 
@@ -132,18 +224,11 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
                 if partitions.is_empty() {
                     return;
                 }
-                if let Err(error) = self.set_start_offsets(consumer, list) {
-                    // Without them, `auto.offset.reset=error` makes the partition fail by name.
-                    warn!(%error, "cannot ask for the group's committed offsets");
-                }
-                if let Some(target) = self.target.get() {
-                    for &partition in &partitions {
-                        target.forward(consumer.client(), &self.topic, partition);
-                    }
-                }
                 info!(?partitions, "partitions assigned");
                 self.assigned.store(true, Ordering::Relaxed);
-                self.listener.assigned(&partitions);
+                if let Err(error) = self.take_over(consumer, list, &partitions) {
+                    *lock(&self.failure) = Some(error);
+                }
             }
             Rebalance::Revoke(list) => {
                 let partitions = self.partitions(list);
@@ -153,16 +238,16 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
                 if consumer.assignment_lost() {
                     warn!(?partitions, "partitions lost");
                     self.listener.lost(&partitions);
-                    return;
+                } else {
+                    info!(?partitions, "partitions revoked");
+                    let commits = self.listener.revoked(&partitions);
+                    self.commit_now(
+                        consumer,
+                        &commits,
+                        "as they go; their work will be done again",
+                    );
                 }
-                info!(?partitions, "partitions revoked");
-                let offsets = self.listener.revoked(&partitions);
-                if !offsets.is_empty()
-                    && let Err(error) = commit_list(&self.topic, &offsets)
-                        .and_then(|list| consumer.commit(&list, CommitMode::Sync))
-                {
-                    warn!(%error, "cannot commit at a rebalance; the work will be done again");
-                }
+                lock(&self.apart).retain(|partition, _| !partitions.contains(partition));
             }
             Rebalance::Error(error) => warn!(%error, "rebalance"),
         }
@@ -184,10 +269,16 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
     }
 }
 
-fn commit_list(topic: &str, offsets: &[(i32, i64)]) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for &(partition, offset) in offsets {
-        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+fn commit_list(topic: &str, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(commits.len());
+    for commit in commits {
+        let offset = Offset::Offset(commit.offset);
+        list.add_partition_offset(topic, commit.partition, offset)?;
+        if !commit.metadata.is_empty()
+            && let Some(mut own) = list.find_partition(topic, commit.partition)
+        {
+            own.set_metadata(&commit.metadata);
+        }
     }
     Ok(list)
 }
@@ -208,12 +299,15 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         if let Some(instance_id) = &membership.instance_id {
             config.set("group.instance.id", instance_id);
         }
+        let apart = ApartQueues(Arc::default());
         let context = Context {
             listener,
+            cluster: cluster.clone(),
             topic: topic.to_owned(),
             target: OnceLock::new(),
+            apart: Arc::clone(&apart.0),
             assigned: AtomicBool::new(false),
-            starts: Mutex::default(),
+            failure: Mutex::default(),
         };
         let consumer: BaseConsumer<Context<L>> = settings::create(&config, context)?;
         let queue = DataQueue::new(&consumer);
@@ -224,6 +318,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
             .map_err(Error::topic(topic, "subscribe"))?;
         Ok(Self {
             queues: Some((queue, EventQueue::new(&consumer))),
+            apart,
             consumer,
             topic: topic.to_owned(),
             errors: Vec::new(),
@@ -263,7 +358,10 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
         // A poll of an empty queue is a sign of life, too.
         self.consumer.poll(Duration::ZERO);
-        Ok(())
+        match lock(&self.consumer.context().failure).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Takes records, appended to `batch`: as many as a batch is good for, or those that come
@@ -289,6 +387,32 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         self.first_error()
     }
 
+    /// Takes at most `at_most` records of a partition that is read apart, appended to `batch`.
+    /// Does not wait.
+    ///
+    /// # Errors
+    /// As [`consume`](Self::consume).
+    pub fn consume_apart(
+        &mut self,
+        partition: i32,
+        at_most: usize,
+        batch: &mut RecordBatch,
+    ) -> Result<(), Error> {
+        if let Some(queue) = lock(&self.apart.0).get_mut(&partition) {
+            queue.consume_at_most(at_most, batch, &mut self.errors);
+        }
+        self.first_error()
+    }
+
+    /// From now on the records of a partition that was read apart come with the others, those that
+    /// wait already first.
+    pub fn join_others(&mut self, partition: i32) {
+        if let (Some((others, _)), Some(own)) = (&self.queues, lock(&self.apart.0).get(&partition))
+        {
+            own.forward_to(others);
+        }
+    }
+
     fn first_error(&mut self) -> Result<(), Error> {
         let mut errors = self.errors.drain(..);
         match errors.find_map(|error| error.into_error(&self.topic)) {
@@ -303,8 +427,8 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     }
 
     /// Asks for a commit. Its failure is told to the listener by a later [`poll`](Self::poll).
-    pub fn commit(&self, offsets: &[(i32, i64)]) {
-        let asked = commit_list(&self.topic, offsets)
+    pub fn commit(&self, commits: &[Commit]) {
+        let asked = commit_list(&self.topic, commits)
             .map(|list| commit_async(&self.consumer, &list).map_err(KafkaError::ConsumerCommit));
         if let Ok(Err(error)) | Err(error) = asked {
             debug!(%error, "cannot ask for a commit");
@@ -312,16 +436,19 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
     }
 
+    /// Commits and waits until that is done. Returns false where it failed, which the listener is
+    /// told, too.
+    pub fn commit_now(&self, commits: &[Commit]) -> bool {
+        let context = self.consumer.context();
+        context.commit_now(&self.consumer, commits, "before they are read on")
+    }
+
     /// How many messages partitions have beyond these positions, as far as the fetches of this
-    /// member tell; nobody is asked. A partition of which no message was taken (`None`) is where the
-    /// group left it.
-    pub fn lag(&self, positions: impl IntoIterator<Item = (i32, Option<i64>)>) -> i64 {
-        let starts = &self.consumer.context().starts;
-        let starts = starts.lock().unwrap_or_else(PoisonError::into_inner);
-        let lag_of = |(partition, position): (i32, Option<i64>)| {
-            let (low, high) = known_watermarks(&self.consumer, &self.topic, partition)?;
-            let start = || starts.get(&partition).copied().unwrap_or(low);
-            Some((high - position.unwrap_or_else(start)).max(0))
+    /// member tell; nobody is asked.
+    pub fn lag(&self, positions: impl IntoIterator<Item = (i32, i64)>) -> i64 {
+        let lag_of = |(partition, position): (i32, i64)| {
+            let (_, high) = known_watermarks(&self.consumer, &self.topic, partition)?;
+            Some((high - position).max(0))
         };
         positions.into_iter().filter_map(lag_of).sum()
     }
@@ -344,9 +471,10 @@ impl<L: RebalanceListener> GroupConsumer<L> {
             batch = RecordBatch::default();
         }
         self.queues = None;
+        drop(self.apart);
         let left = until.saturating_duration_since(Instant::now());
-        let closed = std::sync::Arc::new((Mutex::new(false), std::sync::Condvar::new()));
-        let told = std::sync::Arc::clone(&closed);
+        let closed = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
+        let told = Arc::clone(&closed);
         let consumer = self.consumer;
         let closing = std::thread::Builder::new()
             .name("close".to_owned())

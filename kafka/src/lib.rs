@@ -23,7 +23,7 @@ pub mod topics;
 pub use args::BrokerArgs;
 pub use cluster::Cluster;
 pub use error::Error;
-pub use group_consumer::{GroupConsumer, Membership, RebalanceListener};
+pub use group_consumer::{Assigned, GroupConsumer, Membership, RebalanceListener};
 pub use in_process::InProcessBroker;
 pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};

@@ -112,6 +112,26 @@ impl DataQueue {
         self.consume_up_to(1, timeout, batch, errors);
     }
 
+    /// Takes at most so many messages, those that are there.
+    pub(crate) fn consume_at_most(
+        &mut self,
+        at_most: usize,
+        batch: &mut RecordBatch,
+        errors: &mut Vec<PartitionError>,
+    ) {
+        let wanted = at_most.min(MAX_MESSAGES);
+        if wanted > 0 {
+            self.consume_up_to(wanted, Duration::ZERO, batch, errors);
+        }
+    }
+
+    /// Sends what is on this queue, and what will come to it, to another one.
+    pub(crate) fn forward_to(&self, other: &Self) {
+        // SAFETY: both queues live; librdkafka keeps a reference to the other one for as long as it
+        // forwards.
+        unsafe { sys::rd_kafka_queue_forward(self.queue, other.queue) };
+    }
+
     fn consume_up_to(
         &mut self,
         wanted: usize,
@@ -266,6 +286,21 @@ pub(crate) fn known_watermarks<C: ConsumerContext>(
     };
     let known = code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
     known.then_some((low.max(0), high))
+}
+
+/// The metadata of each offset in a list, in its order; empty where it has none. (rdkafka's own
+/// accessor panics on bytes that are not UTF-8, and anybody may have written them.)
+pub(crate) fn metadata(list: &rdkafka::TopicPartitionList) -> Vec<String> {
+    let raw = list.ptr();
+    // SAFETY: the list is alive; it has `cnt` elements, whose metadata is null or has the size that
+    // stands beside it.
+    unsafe {
+        let elements = (0..(*raw).cnt).map(|position| &*(*raw).elems.offset(position as isize));
+        elements
+            .map(|element| bytes(element.metadata, element.metadata_size))
+            .map(|metadata| String::from_utf8_lossy(metadata.unwrap_or_default()).into_owned())
+            .collect()
+    }
 }
 
 /// Asks for a commit whose result comes back through the consumer's `commit_callback`, unlike

@@ -13,6 +13,7 @@ pub mod group_key;
 pub mod job;
 pub mod label_runs;
 pub mod ledger;
+pub mod mark;
 pub mod offsets;
 pub mod outcome;
 pub mod reconciliation;

@@ -5,8 +5,18 @@
 //!
 //! An assignment of a partition has an epoch of its own. What belongs to an earlier one is
 //! forgotten, so that work which outlived a rebalance can never move an offset.
+//!
+//! A commit carries the partition's [`Mark`], and the mark decides how the partition is read. Where
+//! its last owners died one after the other, it is read *alone*: nothing else is in hand then, and no
+//! other partition's mark is held, so that the next death is put down to the right message.
 
 use std::collections::{BTreeMap, VecDeque};
+
+use crate::mark::{Mark, Reading};
+
+/// How many messages of a partition are in hand at most once a worker has died with it, and how many
+/// are therefore read one by one when the next one has, too.
+pub const NARROW_MESSAGES: usize = 64;
 
 /// Numbers the assignments of a worker's partitions. Never used twice within one process.
 pub type Epoch = u64;
@@ -26,6 +36,31 @@ pub struct Settled {
     pub jobs_in_message: u32,
 }
 
+/// Where the group stands in a partition that a worker gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The partition.
+    pub partition: i32,
+    /// The first message to be worked on: the committed offset, or the partition's beginning.
+    pub offset: i64,
+    /// The metadata of the committed offset; empty where there is none.
+    pub metadata: String,
+    /// The offset after the partition's last message; `None` where nobody asked, because the
+    /// metadata is empty.
+    pub end: Option<i64>,
+}
+
+/// An offset to commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The partition.
+    pub partition: i32,
+    /// The first message that is not settled.
+    pub offset: i64,
+    /// The partition's mark; empty for none.
+    pub metadata: String,
+}
+
 /// The taken messages of a worker's partitions, and how far each may be committed.
 #[derive(Clone, Debug, Default)]
 pub struct OffsetTracker {
@@ -38,10 +73,17 @@ struct Partition {
     epoch: Epoch,
     /// Taken messages, by ascending offset; the front one is not settled.
     taken: VecDeque<Taken>,
-    /// The offset after the last message of the settled prefix; `None` while there is none.
-    next_offset: Option<i64>,
+    /// The first message that is not settled.
+    next_offset: i64,
+    /// The mark to be committed with it, held; none once there was progress.
+    mark: Mark,
+    reading: Reading,
+    /// Where reading warily ends.
+    wary_until: i64,
+    /// A message of it hangs, and this worker gives up for that.
+    hangs: bool,
     /// What [`OffsetTracker::committable`] last gave out.
-    given_out: Option<i64>,
+    given_out: Option<(i64, Mark)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,24 +93,66 @@ struct Taken {
     left: Option<u32>,
 }
 
+impl Partition {
+    fn new(epoch: Epoch, start: &Start) -> Self {
+        let pending = start.end.is_none_or(|end| end > start.offset);
+        let mark = Mark::parse(&start.metadata).taken_over(pending);
+        let span_end = start.offset.saturating_add(NARROW_MESSAGES as i64);
+        Self {
+            epoch,
+            taken: VecDeque::new(),
+            next_offset: start.offset,
+            mark,
+            reading: mark.reading(),
+            wary_until: start.end.map_or(span_end, |end| end.min(span_end)),
+            hangs: false,
+            given_out: None,
+        }
+    }
+
+    /// Moves the offset behind the settled messages at the front.
+    fn advance(&mut self) {
+        let before = self.next_offset;
+        while let Some(front) = self.taken.front() {
+            if front.left != Some(0) {
+                break;
+            }
+            self.next_offset = front.offset + 1;
+            self.taken.pop_front();
+        }
+        let still_wary = self.reading == Reading::Warily && self.next_offset < self.wary_until;
+        if self.next_offset > before && !still_wary {
+            self.mark = Mark::default();
+            self.reading = Reading::Freely;
+        }
+    }
+
+    /// What is to be committed now. `alone`: whether this partition is the one that is read alone,
+    /// where there is one.
+    fn commit(&self, alone: Option<bool>) -> (i64, Mark) {
+        // What is in hand may be what kills.
+        let held = alone.unwrap_or(true) || !self.taken.is_empty();
+        let mark = if held {
+            self.mark
+        } else {
+            self.mark.released()
+        };
+        (self.next_offset, mark)
+    }
+}
+
 impl OffsetTracker {
     /// A tracker without partitions.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins an assignment of a partition and returns its epoch.
-    pub fn assign(&mut self, partition: i32) -> Epoch {
+    /// Begins an assignment of a partition and returns its epoch. No message of it may be taken
+    /// before the marks that [`committable`](Self::committable) gives out then are committed.
+    pub fn assign(&mut self, start: &Start) -> Epoch {
         self.last_epoch += 1;
-        self.partitions.insert(
-            partition,
-            Partition {
-                epoch: self.last_epoch,
-                taken: VecDeque::new(),
-                next_offset: None,
-                given_out: None,
-            },
-        );
+        let partition = Partition::new(self.last_epoch, start);
+        self.partitions.insert(start.partition, partition);
         self.last_epoch
     }
 
@@ -113,28 +197,128 @@ impl OffsetTracker {
         let taken = &mut partition.taken[position];
         let left = taken.left.unwrap_or(settled.jobs_in_message);
         taken.left = Some(left.saturating_sub(settled.jobs));
-        while let Some(front) = partition.taken.front() {
-            if front.left != Some(0) {
-                break;
-            }
-            partition.next_offset = Some(front.offset + 1);
-            partition.taken.pop_front();
+        partition.advance();
+    }
+
+    /// The partition that is read alone, the lowest of those whose mark asks for it.
+    pub fn alone(&self) -> Option<i32> {
+        let mut partitions = self.partitions.iter();
+        partitions
+            .find(|(_, partition)| partition.reading >= Reading::Warily)
+            .map(|(&id, _)| id)
+    }
+
+    /// How a partition is read; `None` when it is not assigned.
+    pub fn reading(&self, partition: i32) -> Option<Reading> {
+        Some(self.partitions.get(&partition)?.reading)
+    }
+
+    /// How many messages of a partition may be taken now.
+    pub fn room(&self, partition: i32) -> usize {
+        let Some(own) = self.partitions.get(&partition) else {
+            return 0;
+        };
+        match self.alone() {
+            Some(alone) if alone == partition => usize::from(self.in_hand() == 0),
+            Some(_) => 0,
+            None if own.reading == Reading::Freely => usize::MAX,
+            None => NARROW_MESSAGES.saturating_sub(own.taken.len()),
         }
     }
 
-    /// The offsets that may be committed and were not given out before, as (partition, offset of
-    /// the first message that is not settled).
-    pub fn committable(&mut self) -> Vec<(i32, i64)> {
-        let mut offsets = Vec::new();
+    /// Notes that the job at this position of the message at the front is tried next, alone. Its
+    /// worker may begin once the mark that is given out then is committed. Returns how many workers
+    /// have died of it.
+    pub fn try_alone(&mut self, partition: i32, position: u32) -> u32 {
+        let Some(partition) = self.partitions.get_mut(&partition) else {
+            return 0;
+        };
+        partition.mark = partition.mark.trying(position);
+        partition.mark.deaths_of(position)
+    }
+
+    /// The position of the first job to be tried in the message that is read job by job.
+    pub fn first_position(&self, partition: i32) -> u32 {
+        let partition = self.partitions.get(&partition);
+        partition.map_or(0, |partition| partition.mark.position())
+    }
+
+    /// How many jobs of a taken message are not settled; `None` where the message is not in hand,
+    /// or none of its jobs is settled yet.
+    pub fn jobs_left(&self, partition: i32, offset: i64) -> Option<u32> {
+        let taken = &self.partitions.get(&partition)?.taken;
+        let position = taken.binary_search_by_key(&offset, |taken| taken.offset);
+        taken[position.ok()?].left
+    }
+
+    /// Whether a taken message is in hand still.
+    pub fn holds(&self, partition: i32, offset: i64) -> bool {
+        let partition = self.partitions.get(&partition);
+        partition.is_some_and(|partition| {
+            let taken = &partition.taken;
+            taken
+                .binary_search_by_key(&offset, |taken| taken.offset)
+                .is_ok()
+        })
+    }
+
+    /// Reads a partition freely, whatever its last owners died of.
+    pub fn trust(&mut self, partition: i32) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.mark = Mark::default().taken_over(false);
+            partition.reading = Reading::Freely;
+        }
+    }
+
+    /// Notes that a message of a partition hangs. Its mark stays held when it is released.
+    pub fn hangs(&mut self, partition: i32) {
+        if let Some(partition) = self.partitions.get_mut(&partition) {
+            partition.hangs = true;
+            partition.mark = partition.mark.hanging();
+        }
+    }
+
+    /// Whether there is a mark that must be committed before any further message is taken.
+    pub fn marks_are_due(&self) -> bool {
+        let alone = self.alone();
+        self.partitions.iter().any(|(&id, partition)| {
+            let (_, mark) = partition.commit(alone.map(|alone| alone == id));
+            let given_out = partition.given_out.map(|(_, mark)| mark);
+            mark != Mark::default() && given_out != Some(mark)
+        })
+    }
+
+    /// The offsets that may be committed and were not given out before, with their marks.
+    pub fn committable(&mut self) -> Vec<Commit> {
+        let alone = self.alone();
+        let mut commits = Vec::new();
         for (&id, partition) in &mut self.partitions {
-            if let Some(next_offset) = partition.next_offset
-                && partition.given_out != Some(next_offset)
-            {
-                partition.given_out = Some(next_offset);
-                offsets.push((id, next_offset));
+            let commit = partition.commit(alone.map(|alone| alone == id));
+            if partition.given_out != Some(commit) {
+                partition.given_out = Some(commit);
+                commits.push(commit_of(id, commit));
             }
         }
-        offsets
+        commits
+    }
+
+    /// The last commits of partitions that are given away in good order.
+    pub fn release(&mut self, partitions: &[i32]) -> Vec<Commit> {
+        let mut commits = Vec::new();
+        for &id in partitions {
+            let Some(partition) = self.partitions.get_mut(&id) else {
+                continue;
+            };
+            if !partition.hangs {
+                partition.mark = partition.mark.released();
+            }
+            let commit = (partition.next_offset, partition.mark);
+            if partition.given_out != Some(commit) {
+                partition.given_out = Some(commit);
+                commits.push(commit_of(id, commit));
+            }
+        }
+        commits
     }
 
     /// A commit of offsets that were given out has failed: gives them out again.
@@ -145,12 +329,10 @@ impl OffsetTracker {
     }
 
     /// How far each assigned partition is settled, as (partition, offset of the first message that
-    /// is not); `None` while no message of it was taken.
-    pub fn positions(&self) -> impl Iterator<Item = (i32, Option<i64>)> {
-        self.partitions.iter().map(|(&id, partition)| {
-            let front = partition.taken.front().map(|taken| taken.offset);
-            (id, front.or(partition.next_offset))
-        })
+    /// is not).
+    pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
+        let partitions = self.partitions.iter();
+        partitions.map(|(&id, partition)| (id, partition.next_offset))
     }
 
     /// How many messages are taken and not settled.
@@ -167,6 +349,14 @@ impl OffsetTracker {
     }
 }
 
+fn commit_of(partition: i32, (offset, mark): (i64, Mark)) -> Commit {
+    Commit {
+        partition,
+        offset,
+        metadata: mark.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashMap};
@@ -174,6 +364,37 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn start(partition: i32, offset: i64) -> Start {
+        Start {
+            partition,
+            offset,
+            ..Start::default()
+        }
+    }
+
+    /// A partition whose last owners left this mark, with so many messages waiting.
+    fn marked(partition: i32, offset: i64, metadata: &str, waiting: i64) -> Start {
+        Start {
+            partition,
+            offset,
+            metadata: metadata.to_owned(),
+            end: Some(offset + waiting),
+        }
+    }
+
+    /// What may be committed, in short: "partition@offset mark".
+    fn given_out(tracker: &mut OffsetTracker) -> Vec<String> {
+        in_short(&tracker.committable())
+    }
+
+    fn in_short(commits: &[Commit]) -> Vec<String> {
+        let short = |commit: &Commit| {
+            let mark = commit.metadata.replace("rollcall/1", "");
+            format!("{}@{}{mark}", commit.partition, commit.offset)
+        };
+        commits.iter().map(short).collect()
+    }
 
     fn whole(partition: i32, epoch: Epoch, offset: i64) -> Settled {
         Settled {
@@ -188,39 +409,40 @@ mod tests {
     #[test]
     fn only_the_settled_prefix_may_be_committed() {
         let mut tracker = OffsetTracker::new();
-        let epoch = tracker.assign(3);
+        let epoch = tracker.assign(&start(3, 10));
+        assert_eq!(given_out(&mut tracker), ["3@10 held"]);
         for offset in [10, 11, 14] {
             assert_eq!(tracker.take(3, offset), Some(epoch));
         }
         tracker.settle(&whole(3, epoch, 11));
-        assert_eq!(tracker.committable(), []);
+        assert_eq!(given_out(&mut tracker), [""; 0]);
         tracker.settle(&whole(3, epoch, 10));
-        assert_eq!(tracker.committable(), [(3, 12)]);
-        assert_eq!(tracker.committable(), []);
+        assert_eq!(given_out(&mut tracker), ["3@12"]);
+        assert_eq!(given_out(&mut tracker), [""; 0]);
         tracker.settle(&whole(3, epoch, 14));
-        assert_eq!(tracker.committable(), [(3, 15)]);
+        assert_eq!(given_out(&mut tracker), ["3@15"]);
         assert_eq!(tracker.in_hand(), 0);
     }
 
     #[test]
     fn a_position_is_the_first_message_that_is_not_settled() {
         let mut tracker = OffsetTracker::new();
-        let epoch = tracker.assign(3);
+        let epoch = tracker.assign(&start(3, 10));
         let position = |tracker: &OffsetTracker| tracker.positions().collect::<Vec<_>>();
-        assert_eq!(position(&tracker), [(3, None)]);
         tracker.take(3, 10);
         tracker.take(3, 11);
-        assert_eq!(position(&tracker), [(3, Some(10))]);
+        assert_eq!(position(&tracker), [(3, 10)]);
         tracker.settle(&whole(3, epoch, 10));
-        assert_eq!(position(&tracker), [(3, Some(11))]);
+        assert_eq!(position(&tracker), [(3, 11)]);
         tracker.settle(&whole(3, epoch, 11));
-        assert_eq!(position(&tracker), [(3, Some(12))]);
+        assert_eq!(position(&tracker), [(3, 12)]);
     }
 
     #[test]
     fn a_message_is_settled_when_all_its_jobs_are() {
         let mut tracker = OffsetTracker::new();
-        let epoch = tracker.assign(0);
+        let epoch = tracker.assign(&start(0, 5));
+        tracker.committable();
         tracker.take(0, 5);
         let piece = |jobs| Settled {
             partition: 0,
@@ -229,38 +451,157 @@ mod tests {
             jobs,
             jobs_in_message: 10,
         };
+        assert_eq!(tracker.jobs_left(0, 5), None);
         tracker.settle(&piece(9));
-        assert_eq!(tracker.committable(), []);
+        assert_eq!(tracker.jobs_left(0, 5), Some(1));
+        assert_eq!(given_out(&mut tracker), [""; 0]);
         tracker.settle(&piece(1));
-        assert_eq!(tracker.committable(), [(0, 6)]);
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
     }
 
     #[test]
     fn work_of_an_earlier_assignment_moves_no_offset() {
         let mut tracker = OffsetTracker::new();
-        let earlier = tracker.assign(0);
+        let earlier = tracker.assign(&start(0, 5));
         tracker.take(0, 5);
         tracker.revoke(0);
         tracker.settle(&whole(0, earlier, 5));
-        assert_eq!(tracker.committable(), []);
-        let later = tracker.assign(0);
+        assert_eq!(given_out(&mut tracker), [""; 0]);
+        let later = tracker.assign(&start(0, 5));
         assert_ne!(earlier, later);
+        assert_eq!(given_out(&mut tracker), ["0@5 held"]);
         tracker.take(0, 5);
         tracker.settle(&whole(0, earlier, 5));
-        assert_eq!(tracker.committable(), []);
+        assert_eq!(given_out(&mut tracker), [""; 0]);
         tracker.settle(&whole(0, later, 5));
-        assert_eq!(tracker.committable(), [(0, 6)]);
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
     }
 
     #[test]
     fn a_failed_commit_is_given_out_again() {
         let mut tracker = OffsetTracker::new();
-        let epoch = tracker.assign(0);
+        let epoch = tracker.assign(&start(0, 5));
         tracker.take(0, 5);
         tracker.settle(&whole(0, epoch, 5));
-        assert_eq!(tracker.committable(), [(0, 6)]);
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
         tracker.give_out_again();
-        assert_eq!(tracker.committable(), [(0, 6)]);
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
+    }
+
+    #[test]
+    fn a_clean_revoke_leaves_no_hold() {
+        let mut tracker = OffsetTracker::new();
+        tracker.assign(&start(0, 5));
+        let other = tracker.assign(&start(1, 5));
+        tracker.committable();
+        tracker.take(1, 5);
+        tracker.settle(&whole(1, other, 5));
+        assert_eq!(in_short(&tracker.release(&[0, 1])), ["0@5", "1@6"]);
+        assert_eq!(in_short(&tracker.release(&[0, 1])), [""; 0]);
+    }
+
+    #[test]
+    fn after_one_death_few_messages_are_in_hand_until_there_is_progress() {
+        let mut tracker = OffsetTracker::new();
+        let epoch = tracker.assign(&marked(0, 5, "rollcall/1 held", 1_000));
+        tracker.assign(&start(1, 0));
+        assert!(tracker.marks_are_due());
+        assert_eq!(
+            given_out(&mut tracker),
+            ["0@5 held take-overs=1", "1@0 held"]
+        );
+        assert!(!tracker.marks_are_due());
+        assert_eq!(tracker.room(1), usize::MAX);
+        assert_eq!(tracker.room(0), NARROW_MESSAGES);
+        for offset in 5..5 + NARROW_MESSAGES as i64 {
+            tracker.take(0, offset);
+        }
+        assert_eq!(tracker.room(0), 0);
+        tracker.settle(&whole(0, epoch, 5));
+        assert_eq!(tracker.room(0), usize::MAX);
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
+    }
+
+    #[test]
+    fn after_two_deaths_a_partition_is_read_alone_one_message_at_a_time() {
+        let mut tracker = OffsetTracker::new();
+        let healthy = tracker.assign(&start(0, 0));
+        tracker.take(0, 0);
+        let epoch = tracker.assign(&marked(1, 5, "rollcall/1 held take-overs=1", 2));
+        assert_eq!(tracker.alone(), Some(1));
+        // What is in hand is finished first, and may still be what kills.
+        assert_eq!((tracker.room(0), tracker.room(1)), (0, 0));
+        assert_eq!(
+            given_out(&mut tracker),
+            ["0@0 held", "1@5 held take-overs=2"]
+        );
+        tracker.settle(&whole(0, healthy, 0));
+        assert_eq!(given_out(&mut tracker), ["0@1"]);
+        assert_eq!((tracker.room(0), tracker.room(1)), (0, 1));
+        tracker.take(1, 5);
+        assert_eq!(tracker.room(1), 0);
+        tracker.settle(&whole(1, epoch, 5));
+        // The last owner may have died of the next one.
+        assert_eq!(given_out(&mut tracker), ["1@6 held take-overs=2"]);
+        assert_eq!(tracker.room(1), 1);
+        tracker.take(1, 6);
+        tracker.settle(&whole(1, epoch, 6));
+        assert_eq!(given_out(&mut tracker), ["1@7"]);
+        assert_eq!((tracker.alone(), tracker.room(0)), (None, usize::MAX));
+    }
+
+    #[test]
+    fn while_a_partition_is_read_alone_no_other_mark_is_held() {
+        let mut tracker = OffsetTracker::new();
+        tracker.assign(&start(0, 0));
+        assert_eq!(given_out(&mut tracker), ["0@0 held"]);
+        let first = tracker.assign(&marked(1, 5, "rollcall/1 held take-overs=2", 1));
+        tracker.assign(&marked(
+            2,
+            7,
+            "rollcall/1 held take-overs=4 position=3 deaths=1",
+            1,
+        ));
+        let expected = [
+            "0@0",
+            "1@5 held take-overs=3",
+            "2@7 take-overs=5 position=3 deaths=2",
+        ];
+        assert_eq!(given_out(&mut tracker), expected);
+        tracker.take(1, 5);
+        tracker.settle(&whole(1, first, 5));
+        assert_eq!(tracker.alone(), Some(2));
+        assert!(tracker.marks_are_due());
+        let expected = ["1@6", "2@7 held take-overs=5 position=3 deaths=2"];
+        assert_eq!(given_out(&mut tracker), expected);
+        assert_eq!(tracker.first_position(2), 3);
+    }
+
+    #[test]
+    fn a_job_that_is_tried_alone_is_named_in_the_mark_with_its_deaths() {
+        let mut tracker = OffsetTracker::new();
+        let mark = "rollcall/1 held take-overs=3 position=1 deaths=1";
+        let epoch = tracker.assign(&marked(0, 5, mark, 1));
+        tracker.committable();
+        tracker.take(0, 5);
+        assert_eq!(tracker.try_alone(0, 1), 2);
+        assert!(!tracker.marks_are_due());
+        assert_eq!(tracker.try_alone(0, 2), 0);
+        assert!(tracker.marks_are_due());
+        let expected = ["0@5 held take-overs=4 position=2 deaths=0"];
+        assert_eq!(given_out(&mut tracker), expected);
+        tracker.settle(&whole(0, epoch, 5));
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
+    }
+
+    #[test]
+    fn a_partition_that_hangs_keeps_its_hold_when_it_is_given_away() {
+        let mut tracker = OffsetTracker::new();
+        tracker.assign(&start(0, 5));
+        tracker.assign(&start(1, 5));
+        tracker.hangs(0);
+        let expected = ["0@5 held take-overs=2", "1@5"];
+        assert_eq!(in_short(&tracker.release(&[0, 1])), expected);
     }
 
     #[derive(Clone, Debug)]
@@ -290,7 +631,7 @@ mod tests {
             const JOBS: u32 = 3;
             let mut tracker = OffsetTracker::new();
             let mut epochs: HashMap<i32, Epoch> =
-                (0..3).map(|partition| (partition, tracker.assign(partition))).collect();
+                (0..3).map(|partition| (partition, tracker.assign(&start(partition, 1)))).collect();
             let mut next: HashMap<i32, i64> = HashMap::new();
             // The model: (partition, epoch, offset) -> jobs left.
             let mut left: BTreeMap<(i32, Epoch, i64), u32> = BTreeMap::new();
@@ -326,14 +667,14 @@ mod tests {
                     }
                     Step::Reassign(partition) => {
                         tracker.revoke(partition);
-                        epochs.insert(partition, tracker.assign(partition));
                         // The next owner starts again at what was committed.
                         let committed = given.iter().filter(|(id, _)| *id == partition);
-                        let start = committed.map(|(_, offset)| *offset).max().unwrap_or(1);
-                        next.insert(partition, start - 1);
+                        let first = committed.map(|(_, offset)| *offset).max().unwrap_or(1);
+                        epochs.insert(partition, tracker.assign(&start(partition, first)));
+                        next.insert(partition, first - 1);
                     }
                     Step::Commit => {
-                        for (partition, offset) in tracker.committable() {
+                        for Commit { partition, offset, .. } in tracker.committable() {
                             let epoch = epochs[&partition];
                             let open = left.range((partition, epoch, i64::MIN)..(partition, epoch, offset));
                             prop_assert!(open.into_iter().all(|(_, left)| *left == 0));

@@ -412,8 +412,8 @@ struct StageState {
 /// Decides when machines are told what; knows no clock.
 #[derive(Default)]
 struct Telling {
-    /// By stage: what was told last, and when.
-    told: [Option<(u64, Duration)>; 3],
+    /// By stage: what was told last (done and total), and when.
+    told: [Option<(u64, Option<u64>, Duration)>; 3],
     workers: WorkersState,
 }
 
@@ -428,11 +428,11 @@ impl Telling {
             if done == 0 && total.is_none() {
                 continue;
             }
-            let is_news = told.is_none_or(|(before, _)| before != done);
+            let is_news = told.is_none_or(|(before, of, _)| (before, of) != (done, total));
             let complete = total.is_some_and(|total| done >= total);
-            let is_due = told.is_none_or(|(_, last)| at >= last + TELL);
+            let is_due = told.is_none_or(|(.., last)| at >= last + TELL);
             if (is_news && (complete || over)) || (is_due && !complete && !over) {
-                *told = Some((done, at));
+                *told = Some((done, total, at));
                 states.push(StageState {
                     stage: stage.name,
                     unit: stage.unit,
@@ -534,6 +534,9 @@ mod tests {
         assert_eq!(told(9_100, false), [("collected", 3)]);
         progress.collected.add(1);
         assert_eq!(told(9_200, true), [("collected", 4)]);
+        // How much there is may be known last, when it is all done.
+        progress.collected.set_total(4);
+        assert_eq!(told(9_300, true), [("collected", 4)]);
     }
 
     #[test]

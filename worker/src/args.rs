@@ -45,6 +45,12 @@ pub struct Args {
     )]
     pub retry_backoff: Duration,
 
+    /// Longest time for one attempt at a job [default: none]. A worker whose job takes longer ends
+    /// with an error, so that its supervisor starts a new one; the third time the job is a dead
+    /// letter
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub job_timeout: Option<Duration>,
+
     /// Make each job take at least so long, to see how work spreads
     #[arg(
         long,
@@ -113,6 +119,8 @@ pub struct Config {
     pub threads: NonZeroUsize,
     /// When a failing job is tried again, and when no more.
     pub retry: RetryPolicy,
+    /// After which time a job is taken for one that never ends.
+    pub job_timeout: Option<Duration>,
     /// The least that a job takes.
     pub simulate_work: Duration,
     /// How often offsets are committed.
@@ -149,6 +157,7 @@ impl Args {
                 max_attempts: self.max_attempts,
                 first_pause: self.retry_backoff,
             },
+            job_timeout: self.job_timeout,
             simulate_work: self.simulate_work,
             commit_interval: self.commit_interval,
             exit_with_stdin: self.exit_with_stdin,

@@ -3,27 +3,30 @@
 //!
 //! A job that fails waits for its next attempt apart from the others; its message's other jobs are
 //! not held up. Work whose partition was taken away meanwhile is dropped, for its new owner does
-//! it; so is what was not begun when the worker is asked to end.
+//! it; so is what was not begun when the worker is asked to end. A job that others have died of
+//! comes alone, and is buried without another try when they were too many.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use kafka::{Record, RecordBatch};
+use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::{Epoch, Settled};
 use pipeline::{
     DecodeError, Job, JobBatch, JobBatchEncoder, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker,
 };
-use service::Shutdown;
 use service::metrics::SecondsCounter;
+use service::{FaultPoint, Shutdown};
 use tracing::{debug, warn};
 
 use crate::compute::compute;
+use crate::desk::CarefulJob;
 use crate::outbox::{DeadLetterMessage, Finished};
 use crate::retry::{RetryPolicy, RetryQueue};
 
@@ -79,6 +82,39 @@ pub struct Slice {
     pub range: Range<usize>,
     /// The leases under which they were taken.
     pub leases: Arc<Leases>,
+    /// The one job of the one record that is meant, where others have died of it.
+    pub job: Option<CarefulJob>,
+}
+
+/// What a compute thread is at, for whoever watches it.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Counted up when an attempt at a job begins and when it ends: odd while one is under way.
+    attempts: AtomicU64,
+    partition: AtomicI32,
+}
+
+impl Watch {
+    fn begin(&self) {
+        self.count();
+    }
+
+    fn end(&self) {
+        self.count();
+    }
+
+    /// Only the compute thread itself counts, so nothing is lost between the two.
+    fn count(&self) {
+        let attempts = self.attempts.load(Ordering::Relaxed);
+        self.attempts.store(attempts + 1, Ordering::Relaxed);
+    }
+
+    /// The attempt that is under way, and the partition of its job.
+    pub fn at_work(&self) -> Option<(u64, i32)> {
+        let attempts = self.attempts.load(Ordering::Relaxed);
+        let partition = self.partition.load(Ordering::Relaxed);
+        (attempts % 2 == 1).then_some((attempts, partition))
+    }
 }
 
 /// What a compute thread needs to know.
@@ -108,6 +144,9 @@ struct FailedJob {
 struct ComputeThread {
     settings: Settings,
     shutdown: Shutdown,
+    watch: Arc<Watch>,
+    before_compute: FaultPoint,
+    after_compute: FaultPoint,
     finished: Sender<Finished>,
     failed: RetryQueue<FailedJob>,
     /// Outcomes that were not handed on yet, all of one run.
@@ -155,12 +194,16 @@ impl Looks {
 pub fn run(
     settings: Settings,
     shutdown: Shutdown,
+    watch: Arc<Watch>,
     slices: &Receiver<Slice>,
     finished: Sender<Finished>,
 ) {
     let mut thread = ComputeThread {
         settings,
         shutdown,
+        watch,
+        before_compute: FaultPoint::new("worker.before-compute"),
+        after_compute: FaultPoint::new("worker.after-compute"),
         finished,
         failed: RetryQueue::default(),
         outcomes: None,
@@ -203,11 +246,63 @@ impl ComputeThread {
             if lease.has_ended() {
                 continue;
             }
-            match JobBatch::decode(record.payload) {
-                Ok(batch) => self.work_on_batch(&record, &batch, lease),
-                Err(error) => self.bury_message(&record, &error, lease),
+            self.watch
+                .partition
+                .store(record.partition, Ordering::Relaxed);
+            if slice.job.is_some_and(|job| job.deaths > MAX_DEATHS) {
+                // Even to bury the job has killed, so nobody looks into the message any more.
+                self.bury_message(&record, died_too_often(), lease);
+                continue;
+            }
+            match (JobBatch::decode(record.payload), slice.job) {
+                (Ok(batch), None) => self.work_on_batch(&record, &batch, lease),
+                (Ok(batch), Some(job)) => self.work_on_job(&record, &batch, job, lease),
+                (Err(error), _) => self.bury_message(&record, undecodable(&error), lease),
             }
             self.try_failed_again();
+        }
+    }
+
+    /// Works on one job of a message.
+    fn work_on_job(
+        &mut self,
+        record: &Record<'_>,
+        batch: &JobBatch,
+        careful: CarefulJob,
+        lease: &Arc<Lease>,
+    ) {
+        let Some(job) = batch.jobs().nth(careful.position as usize) else {
+            return;
+        };
+        let settles = Settled {
+            partition: record.partition,
+            epoch: lease.epoch,
+            offset: record.offset,
+            jobs: 1,
+            jobs_in_message: batch.jobs_count(),
+        };
+        if careful.deaths >= MAX_DEATHS {
+            self.bury_job(FailedJob {
+                batch: alone(batch.run_id(), &job),
+                failed_attempts: careful.deaths,
+                reason: died_too_often(),
+                settles,
+                lease: Arc::clone(lease),
+            });
+            return;
+        }
+        match self.attempt(&job) {
+            Ok(tally) => {
+                let outcome = Outcome::Counted(tally);
+                let outcomes = self.outcome_alone(batch, &job, outcome, careful.deaths);
+                self.send(Finished {
+                    dead_letter: None,
+                    outcomes: Some(outcomes),
+                    settles: vec![settles],
+                    retries: careful.deaths,
+                });
+            }
+            Err(reason) => self.fail(batch.run_id(), &job, reason, settles, lease),
         }
     }
 
@@ -295,14 +390,21 @@ impl ComputeThread {
 
     /// One attempt at one job.
     fn attempt(&self, job: &Job<'_>) -> Result<Tally, String> {
+        self.watch.begin();
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job)));
+        self.watch.end();
+        computed.unwrap_or_else(|panic| Err(format!("panic: {}", panic_message(&*panic))))
+    }
+
+    fn compute(&self, job: &Job<'_>) -> Result<Tally, String> {
         if !self.settings.simulate_work.is_zero() {
             thread::sleep(self.settings.simulate_work);
         }
-        match catch_unwind(AssertUnwindSafe(|| compute(job))) {
-            Ok(Ok(tally)) => Ok(tally),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panic) => Err(format!("panic: {}", panic_message(&*panic))),
-        }
+        let injected = |error: service::fault::Injected| error.to_string();
+        self.before_compute.pass_with(job.index).map_err(injected)?;
+        let tally = compute(job).map_err(|error| error.to_string())?;
+        self.after_compute.pass_with(job.index).map_err(injected)?;
+        Ok(tally)
     }
 
     /// A first attempt at a job has failed.
@@ -314,12 +416,8 @@ impl ComputeThread {
         settles: Settled,
         lease: &Arc<Lease>,
     ) {
-        let mut encoder = JobBatchEncoder::new(run_id);
-        encoder.push(job);
-        let mut batch = Vec::new();
-        encoder.finish(&mut batch);
         self.again_or_bury(FailedJob {
-            batch,
+            batch: alone(run_id, job),
             failed_attempts: 1,
             reason,
             settles: Settled { jobs: 1, ..settles },
@@ -370,6 +468,8 @@ impl ComputeThread {
             let Some(job) = batch.jobs().next() else {
                 continue;
             };
+            let partition = failed.settles.partition;
+            self.watch.partition.store(partition, Ordering::Relaxed);
             match self.attempt(&job) {
                 Ok(tally) => {
                     let outcome = Outcome::Counted(tally);
@@ -439,18 +539,14 @@ impl ComputeThread {
         });
     }
 
-    /// A message that cannot be read goes to the DLQ as it is. Which jobs it held nobody knows, so
+    /// A message that nobody can read goes to the DLQ as it is. Which jobs it held nobody knows, so
     /// it has no outcomes, and reconciliation will miss them.
-    fn bury_message(&mut self, record: &Record<'_>, error: &DecodeError, lease: &Lease) {
-        let reason = match error {
-            DecodeError::Protobuf { source, .. } => format!("{error}: {source}"),
-            DecodeError::Invalid { .. } => error.to_string(),
-        };
+    fn bury_message(&mut self, record: &Record<'_>, reason: String, lease: &Lease) {
         warn!(
             partition = record.partition,
             offset = record.offset,
             reason,
-            "message cannot be decoded"
+            "message goes to the dead-letter queue as it is"
         );
         self.send(Finished {
             dead_letter: Some(DeadLetterMessage {
@@ -471,6 +567,26 @@ impl ComputeThread {
             retries: 0,
         });
     }
+}
+
+/// A job as a batch of its own.
+fn alone(run_id: &RunId, job: &Job<'_>) -> Vec<u8> {
+    let mut encoder = JobBatchEncoder::new(run_id);
+    encoder.push(job);
+    let mut batch = Vec::new();
+    encoder.finish(&mut batch);
+    batch
+}
+
+fn undecodable(error: &DecodeError) -> String {
+    match error {
+        DecodeError::Protobuf { source, .. } => format!("{error}: {source}"),
+        DecodeError::Invalid { .. } => error.to_string(),
+    }
+}
+
+fn died_too_often() -> String {
+    format!("{MAX_DEATHS} workers died of it")
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -532,6 +648,16 @@ mod tests {
 
     /// What a compute thread makes of messages, until it has settled `jobs` jobs.
     fn finished_of(messages: &[Vec<u8>], lease: &Arc<Lease>, jobs: u32) -> Vec<Finished> {
+        finished_alone(messages, None, lease, jobs)
+    }
+
+    /// The same where one job alone is meant.
+    fn finished_alone(
+        messages: &[Vec<u8>],
+        job: Option<CarefulJob>,
+        lease: &Arc<Lease>,
+        jobs: u32,
+    ) -> Vec<Finished> {
         let mut records = RecordBatch::default();
         for (offset, payload) in (OFFSET..).zip(messages) {
             records.push(Record {
@@ -557,10 +683,11 @@ mod tests {
                 range: 0..records.len(),
                 records: Arc::new(records),
                 leases: Arc::new(Leases::from([(PARTITION, Arc::clone(lease))])),
+                job,
             })
             .expect("the channel is open");
         thread::scope(|scope| {
-            scope.spawn(|| run(settings, Shutdown::new(), &taken, finished));
+            scope.spawn(|| run(settings, Shutdown::new(), Arc::default(), &taken, finished));
             let mut all = Vec::new();
             let mut settled = 0;
             while settled < jobs {
@@ -623,6 +750,59 @@ mod tests {
         let alone = JobBatch::decode(&letter.payload).expect("the dead job alone");
         assert_eq!((alone.first_index(), alone.jobs_count()), (1, 1));
         assert_eq!((letter.partition, letter.offset), (PARTITION, OFFSET));
+    }
+
+    #[test]
+    fn a_job_that_others_died_of_is_tried_alone_and_buried_after_the_third() {
+        let messages = [message(&[&[0, 1], &[1, 1], &[1]])];
+        let lease = Arc::new(Lease::new(1));
+        let finished = |deaths| {
+            let job = CarefulJob {
+                position: 1,
+                deaths,
+            };
+            let mut finished = finished_alone(&messages, Some(job), &lease, 1);
+            assert_eq!(finished.len(), 1);
+            let settles = finished[0].settles[0];
+            assert_eq!((settles.jobs, settles.jobs_in_message), (1, 3));
+            finished.remove(0)
+        };
+        let counted = outcomes(&finished(2));
+        let outcome: Vec<_> = counted.outcomes().collect();
+        assert_eq!((outcome.len(), outcome[0].index), (1, 1));
+        assert!(matches!(outcome[0].outcome, Outcome::Counted(_)));
+
+        let buried = finished(MAX_DEATHS);
+        let letter = buried.dead_letter.as_ref().expect("a dead letter");
+        assert_eq!(letter.reason, "3 workers died of it");
+        assert!(matches!(
+            outcomes(&buried).outcomes().next().expect("one").outcome,
+            Outcome::DeadLettered { attempts: 3, .. }
+        ));
+    }
+
+    #[test]
+    fn a_message_of_which_even_burying_kills_goes_to_the_dlq_as_it_is() {
+        let messages = [message(&[&[0, 1], &[1, 1]])];
+        let job = CarefulJob {
+            position: 0,
+            deaths: MAX_DEATHS + 1,
+        };
+        let finished = finished_alone(&messages, Some(job), &Arc::new(Lease::new(1)), 1);
+        let letter = finished[0].dead_letter.as_ref().expect("a dead letter");
+        assert_eq!(letter.payload, messages[0]);
+        assert_eq!(finished[0].outcomes, None);
+    }
+
+    #[test]
+    fn a_watch_tells_of_an_attempt_while_it_lasts() {
+        let watch = Watch::default();
+        assert_eq!(watch.at_work(), None);
+        watch.partition.store(PARTITION, Ordering::Relaxed);
+        watch.begin();
+        assert_eq!(watch.at_work(), Some((1, PARTITION)));
+        watch.end();
+        assert_eq!(watch.at_work(), None);
     }
 
     #[test]

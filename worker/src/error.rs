@@ -1,5 +1,7 @@
 //! Why a worker ends before it is asked to.
 
+use std::time::Duration;
+
 use service::{Ending, Exit};
 
 /// An error that ends a worker.
@@ -13,6 +15,23 @@ pub enum Error {
     #[error(transparent)]
     Listen(#[from] service::listen::Error),
 
+    /// A job takes longer than `--job-timeout`. This process ends for that, and whoever has the
+    /// partition next looks at its message job by job.
+    #[error(
+        "a job of partition {partition} has not ended within {}; leaving, so that another worker looks at its message job by job",
+        humantime::format_duration(*timeout)
+    )]
+    JobTimeout {
+        /// The partition of the jobs topic.
+        partition: i32,
+        /// How long a job may take.
+        timeout: Duration,
+    },
+
+    /// A fault point was armed.
+    #[error(transparent)]
+    Fault(#[from] service::fault::Injected),
+
     /// A thread could not be started, or died.
     #[error("compute thread: {0}")]
     Thread(String),
@@ -23,7 +42,11 @@ impl Ending for Error {
         match self {
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
-            Self::Kafka(_) | Self::Listen(_) | Self::Thread(_) => Exit::Failure,
+            Self::Kafka(_)
+            | Self::Listen(_)
+            | Self::JobTimeout { .. }
+            | Self::Fault(_)
+            | Self::Thread(_) => Exit::Failure,
         }
     }
 }

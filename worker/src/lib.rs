@@ -2,13 +2,14 @@
 //!
 //! One thread moves data ([`mod@run`]): it takes messages, hands them to compute threads
 //! ([`computing`]), produces what they finished, and commits offsets behind outcomes that the
-//! broker has acknowledged. It never waits for computing. What it may produce next is decided by
-//! the [`outbox`], what it may commit by [`pipeline::offsets`]; the work itself is one pure
-//! function in [`compute`].
+//! broker has acknowledged. It never waits for computing. What it may take, produce and commit next
+//! is decided by the [`desk`], which knows no broker; the work itself is one pure function in
+//! [`compute`].
 
 pub mod args;
 pub mod compute;
 pub mod computing;
+pub mod desk;
 pub mod error;
 pub mod metrics;
 pub mod outbox;

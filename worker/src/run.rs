@@ -1,24 +1,28 @@
 //! The thread that moves a worker's data, and the order in which it comes up and winds down.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use kafka::{
-    BatchProducer, Delivery, GroupConsumer, Header, Outgoing, RebalanceListener, RecordBatch,
-    Topic, topics,
+    Assigned, BatchProducer, Delivery, GroupConsumer, Header, Outgoing, RebalanceListener,
+    RecordBatch, Topic, topics,
 };
-use pipeline::offsets::OffsetTracker;
+use pipeline::JobBatch;
+use pipeline::mark::{MAX_DEATHS, Reading};
+use pipeline::offsets::{Commit, Start};
 use service::metrics::set;
-use service::{Exit, Shutdown, Signal, listen, logging};
+use service::{Exit, FaultPoint, Shutdown, Signal, listen, logging};
 use tracing::{debug, info, warn};
 
 use crate::args::Config;
-use crate::computing::{self, Lease, Leases, Settings, Slice};
+use crate::computing::{self, Lease, Leases, Settings, Slice, Watch};
+use crate::desk::{CarefulJob, Desk};
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::outbox::{Destination, Finished, Outbox};
+use crate::outbox::{Destination, Finished};
 
 /// While there is work in hand, the queue of messages is looked at so often.
 const BUSY_WAIT: Duration = Duration::from_millis(2);
@@ -35,6 +39,9 @@ const WAITING_SLICES: usize = 2;
 
 /// An outcomes partition gets so many bytes before the next one's turn: fewer, fuller requests.
 const ROTATE_AFTER_BYTES: usize = 128 * 1024;
+
+/// A partition that is read alone and of which nothing comes for so long has nothing that kills.
+const ALONE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the gauges are set.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -146,9 +153,10 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
 /// What the data mover and the rebalances that it serves both work on. One thread uses it; the lock
 /// is there because the client's callbacks cannot know that.
 struct Hands {
-    tracker: OffsetTracker,
+    desk: Desk,
     leases: Leases,
-    outbox: Outbox,
+    /// Partitions that are read apart from the others.
+    apart: BTreeSet<i32>,
     producer: BatchProducer,
     deliveries: Vec<Delivery>,
     /// From the compute threads.
@@ -160,6 +168,8 @@ struct Hands {
     dlq: Topic,
     jobs_topic: String,
     group: String,
+    before_produce: FaultPoint,
+    before_commit: FaultPoint,
     metrics: Metrics,
 }
 
@@ -173,28 +183,41 @@ impl SharedHands {
 }
 
 impl RebalanceListener for SharedHands {
-    fn assigned(&self, partitions: &[i32]) {
+    /// Each partition's mark is committed before its first message comes.
+    fn assigned(&self, starts: &[Start]) -> Assigned {
         let mut hands = self.lock();
-        for &partition in partitions {
-            let epoch = hands.tracker.assign(partition);
+        let epochs = hands.desk.assigned(starts);
+        for (start, epoch) in starts.iter().zip(epochs) {
+            let partition = start.partition;
+            let reading = hands.desk.reading(partition).unwrap_or(Reading::Freely);
+            if reading > Reading::Freely {
+                warn!(
+                    partition,
+                    offset = start.offset,
+                    ?reading,
+                    "workers died with this partition"
+                );
+                hands.apart.insert(partition);
+            }
             hands.leases.insert(partition, Arc::new(Lease::new(epoch)));
         }
         hands.metrics.assigned.inc();
         hands.tell_assignment();
+        Assigned {
+            commits: hands.desk.commits(),
+            apart: hands.apart.iter().copied().collect(),
+        }
     }
 
     /// Finished work is committed, unfinished work is forgotten.
-    fn revoked(&self, partitions: &[i32]) -> Vec<(i32, i64)> {
+    fn revoked(&self, partitions: &[i32]) -> Vec<Commit> {
         let mut hands = self.lock();
         hands.take_in_all();
         hands.drain(REVOKE_PATIENCE);
-        let mut offsets = hands.tracker.committable();
-        offsets.retain(|(partition, _)| partitions.contains(partition));
-        // Offsets of other partitions that were given out here are committed with the next ones.
-        hands.tracker.give_out_again();
+        let commits = hands.desk.release(partitions);
         hands.forget(partitions);
         hands.metrics.revoked.inc();
-        offsets
+        commits
     }
 
     fn lost(&self, partitions: &[i32]) {
@@ -205,15 +228,16 @@ impl RebalanceListener for SharedHands {
 
     fn commit_failed(&self) {
         let mut hands = self.lock();
-        hands.tracker.give_out_again();
+        hands.desk.commit_failed();
         hands.metrics.failed_commits.inc();
     }
 }
 
 impl Hands {
     fn forget(&mut self, partitions: &[i32]) {
+        self.desk.forget(partitions);
         for partition in partitions {
-            self.tracker.revoke(*partition);
+            self.apart.remove(partition);
             if let Some(lease) = self.leases.remove(partition) {
                 lease.end();
             }
@@ -223,7 +247,7 @@ impl Hands {
 
     /// A worker is ready while it has partitions.
     fn tell_assignment(&self) {
-        let assigned = self.tracker.assigned();
+        let assigned = self.desk.assigned_partitions();
         set(&self.metrics.assigned_partitions, assigned);
         if assigned > 0 {
             self.metrics.health.set_ready();
@@ -234,14 +258,12 @@ impl Hands {
 
     fn take_in(&mut self, finished: Finished) {
         self.metrics.retries.inc_by(u64::from(finished.retries));
-        for settled in self.outbox.add(finished) {
-            self.tracker.settle(&settled);
-        }
+        self.desk.finish(finished);
     }
 
     /// Takes in what the compute threads have finished, as far as the outbox has room.
     fn take_in_all(&mut self) {
-        while self.outbox.bytes() < MAX_OUTBOX_BYTES {
+        while self.desk.outbox().bytes() < MAX_OUTBOX_BYTES {
             let Ok(finished) = self.finished.try_recv() else {
                 break;
             };
@@ -251,7 +273,8 @@ impl Hands {
 
     /// Hands to the producer what may be produced, as far as its queue has room.
     fn produce(&mut self) -> Result<(), Error> {
-        while let Some((id, destination)) = self.outbox.next() {
+        while let Some((id, destination)) = self.desk.outbox().next() {
+            self.before_produce.pass()?;
             let produced = match destination {
                 Destination::Outcomes => self.produce_outcomes(id)?,
                 Destination::Dlq => self.produce_dead_letter(id)?,
@@ -259,13 +282,13 @@ impl Hands {
             if !produced {
                 break;
             }
-            self.outbox.produced();
+            self.desk.produced();
         }
         Ok(())
     }
 
     fn produce_outcomes(&mut self, id: usize) -> Result<bool, Error> {
-        let payload = self.outbox.outcomes(id).unwrap_or_default();
+        let payload = self.desk.outbox().outcomes(id).unwrap_or_default();
         let (partition, bytes) = self.turn;
         let message = Outgoing { payload, id };
         let refused = self
@@ -286,7 +309,7 @@ impl Hands {
     }
 
     fn produce_dead_letter(&mut self, id: usize) -> Result<bool, Error> {
-        let Some(letter) = self.outbox.dead_letter(id) else {
+        let Some(letter) = self.desk.outbox().dead_letter(id) else {
             return Ok(true);
         };
         let partition = letter.partition.to_string();
@@ -322,11 +345,14 @@ impl Hands {
     fn hear_deliveries(&mut self) -> Result<(), Error> {
         let mut deliveries = std::mem::take(&mut self.deliveries);
         self.producer.poll(&mut deliveries);
+        if !deliveries.is_empty() {
+            self.before_commit.pass()?;
+        }
         let (mut counted, mut dead_lettered) = (0, 0);
         for delivery in deliveries.drain(..) {
             if let Some(code) = delivery.error {
                 return Err(Error::Kafka(kafka::Error::Delivery {
-                    topic: match self.outbox.stage(delivery.id) {
+                    topic: match self.desk.outbox().stage(delivery.id) {
                         Some(Destination::Dlq) => self.dlq.name().to_owned(),
                         _ => self.outcomes.name().to_owned(),
                     },
@@ -334,15 +360,15 @@ impl Hands {
                     code,
                 }));
             }
-            let has_outcomes = self.outbox.outcomes(delivery.id).is_some();
-            let is_dead = self.outbox.dead_letter(delivery.id).is_some();
-            let settles = self.outbox.acknowledged(delivery.id);
+            let outbox = self.desk.outbox();
+            let has_outcomes = outbox.outcomes(delivery.id).is_some();
+            let is_dead = outbox.dead_letter(delivery.id).is_some();
+            let settles = self.desk.acknowledged(delivery.id);
             // Where an outcome is to follow, the DLQ's acknowledgement settles nothing yet.
             if is_dead && (settles.is_empty() || !has_outcomes) {
                 self.metrics.dead_letters.inc();
             }
             for settled in settles {
-                self.tracker.settle(&settled);
                 match (has_outcomes, is_dead) {
                     (true, false) => counted += u64::from(settled.jobs),
                     (true, true) => dead_lettered += u64::from(settled.jobs),
@@ -366,10 +392,39 @@ impl Hands {
                 warn!(%error, "while draining");
                 return;
             }
-            if self.outbox.is_empty() || Instant::now() >= until {
+            if self.desk.outbox().is_empty() || Instant::now() >= until {
                 return;
             }
             thread::sleep(STEP);
+        }
+    }
+}
+
+/// A compute thread, and what was last seen of it.
+struct ComputeThread {
+    handle: JoinHandle<()>,
+    watch: Arc<Watch>,
+    /// The attempt that was under way, and since when it was seen to be.
+    attempt: Option<(u64, Instant)>,
+    hangs: bool,
+}
+
+impl ComputeThread {
+    /// The partition of the job that this thread has been at for longer than `timeout`.
+    fn hanging(&mut self, timeout: Duration) -> Option<i32> {
+        let Some((attempt, partition)) = self.watch.at_work() else {
+            self.attempt = None;
+            return None;
+        };
+        match self.attempt {
+            Some((seen, since)) if seen == attempt => {
+                self.hangs = since.elapsed() >= timeout;
+                self.hangs.then_some(partition)
+            }
+            _ => {
+                self.attempt = Some((attempt, Instant::now()));
+                None
+            }
         }
     }
 }
@@ -381,7 +436,12 @@ struct Mover {
     /// `None` once winding down has begun.
     slices: Option<Sender<Slice>>,
     finished: Receiver<Finished>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<ComputeThread>,
+    job_timeout: Option<Duration>,
+    /// Since when nothing has come of a partition that is read alone.
+    alone_since: Option<Instant>,
+    /// The record of the message that is worked on job by job.
+    careful: Option<Arc<RecordBatch>>,
     /// Slices that found no room with the compute threads.
     waiting: Vec<Slice>,
     commit_interval: Duration,
@@ -401,9 +461,9 @@ impl Mover {
         let mut producer = BatchProducer::new(&config.cluster)?;
         let outcome_partitions = i32::try_from(outcome_partitions).unwrap_or(i32::MAX);
         let hands = SharedHands(Arc::new(Mutex::new(Hands {
-            tracker: OffsetTracker::new(),
+            desk: Desk::new(),
             leases: Leases::new(),
-            outbox: Outbox::new(),
+            apart: BTreeSet::new(),
             deliveries: Vec::new(),
             finished: finished.clone(),
             outcomes: producer.topic(&config.topics.outcomes)?,
@@ -416,6 +476,8 @@ impl Mover {
             dlq: producer.topic(&config.topics.dlq)?,
             jobs_topic: config.topics.jobs.clone(),
             group: config.membership.group.clone(),
+            before_produce: FaultPoint::new("worker.before-produce"),
+            before_commit: FaultPoint::new("worker.before-commit"),
             metrics: metrics.clone(),
             producer,
         })));
@@ -439,18 +501,29 @@ impl Mover {
                 let shutdown = shutdown.clone();
                 let taken = taken.clone();
                 let finished = finished_sender.clone();
-                thread::Builder::new()
+                let watch = Arc::<Watch>::default();
+                let watched = Arc::clone(&watch);
+                let handle = thread::Builder::new()
                     .name(format!("compute-{number}"))
-                    .spawn(move || computing::run(settings, shutdown, &taken, finished))
-                    .map_err(|error| Error::Thread(error.to_string()))
+                    .spawn(move || computing::run(settings, shutdown, watched, &taken, finished))
+                    .map_err(|error| Error::Thread(error.to_string()))?;
+                Ok(ComputeThread {
+                    handle,
+                    watch,
+                    attempt: None,
+                    hangs: false,
+                })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, Error>>()?;
         Ok(Self {
             member: Some(member),
             hands,
             slices: Some(slices),
             finished,
             threads,
+            job_timeout: config.job_timeout,
+            alone_since: None,
+            careful: None,
             waiting: Vec::new(),
             commit_interval: config.commit_interval,
             committed_at: Instant::now(),
@@ -465,17 +538,22 @@ impl Mover {
             self.serve()?;
             self.offer_waiting();
             self.observe();
-            if self.threads.iter().any(JoinHandle::is_finished) {
+            if self
+                .threads
+                .iter()
+                .any(|thread| thread.handle.is_finished())
+            {
                 return Err(Error::Thread("it died".to_owned()));
             }
-            if self.hands.lock().outbox.bytes() >= MAX_OUTBOX_BYTES {
+            self.look_for_hanging()?;
+            if self.hands.lock().desk.outbox().bytes() >= MAX_OUTBOX_BYTES {
                 // The broker is slow or away: everything waits for it, but for polling.
                 thread::sleep(BUSY_WAIT);
             } else if self.waiting.is_empty() {
                 self.take()?;
-            } else if let Ok(finished) = self.finished.recv_timeout(BUSY_WAIT) {
+            } else {
                 // The compute threads are busy: whatever they finish next is moved on.
-                self.hands.lock().take_in(finished);
+                self.wait_for_finished();
             }
         }
         Ok(())
@@ -491,13 +569,11 @@ impl Mover {
         let queued = self.slices.as_ref().map_or(0, Sender::len);
         set(&metrics.waiting_slices, self.waiting.len() + queued);
         let hands = self.hands.lock();
-        set(&metrics.in_hand_messages, hands.tracker.in_hand());
-        set(&metrics.outbox_bytes, hands.outbox.bytes());
+        set(&metrics.in_hand_messages, hands.desk.in_hand());
+        set(&metrics.outbox_bytes, hands.desk.outbox().bytes());
         set(&metrics.in_flight_messages, hands.producer.in_flight());
         if let Some(member) = &self.member {
-            metrics
-                .lag_messages
-                .set(member.lag(hands.tracker.positions()));
+            metrics.lag_messages.set(member.lag(hands.desk.positions()));
         }
     }
 
@@ -513,12 +589,12 @@ impl Mover {
         hands.hear_deliveries()?;
         // What the DLQ has acknowledged can be told now.
         hands.produce()?;
-        let idle = hands.tracker.in_hand() == 0;
+        let idle = hands.desk.in_hand() == 0;
         if idle || self.committed_at.elapsed() >= self.commit_interval {
-            let offsets = hands.tracker.committable();
+            let commits = hands.desk.commits();
             drop(hands);
-            if let (false, Some(member)) = (offsets.is_empty(), &self.member) {
-                member.commit(&offsets);
+            if let (false, Some(member)) = (commits.is_empty(), &self.member) {
+                member.commit(&commits);
                 self.metrics.commits.inc();
                 self.committed_at = Instant::now();
             }
@@ -528,15 +604,24 @@ impl Mover {
 
     /// Takes messages and hands them to the compute threads.
     fn take(&mut self) -> Result<(), Error> {
+        let alone = self.hands.lock().desk.alone();
+        if let Some(partition) = alone {
+            return self.take_alone(partition);
+        }
+        self.alone_since = None;
+        let (marks_are_due, is_clear) = {
+            let hands = self.hands.lock();
+            (hands.desk.marks_are_due(), hands.desk.is_clear())
+        };
+        if marks_are_due && !self.commit_now() {
+            thread::sleep(BUSY_WAIT);
+            return Ok(());
+        }
+        let mut records = self.take_apart()?;
         let Some(member) = &mut self.member else {
             return Ok(());
         };
-        let idle = {
-            let hands = self.hands.lock();
-            hands.tracker.in_hand() == 0 && hands.outbox.is_empty()
-        };
-        let mut records = RecordBatch::default();
-        if idle {
+        if is_clear && records.is_empty() {
             // A batch call waits its whole time-out to fill; for one message it returns at once.
             member.consume_one(IDLE_WAIT, &mut records)?;
             if !records.is_empty() {
@@ -545,8 +630,148 @@ impl Mover {
         } else {
             member.consume(BUSY_WAIT, &mut records)?;
         }
-        if records.is_empty() {
+        self.hand_out(records, None);
+        Ok(())
+    }
+
+    /// Takes messages of partitions that are read apart, as many as may be in hand; those that need
+    /// not be apart any more join the others.
+    fn take_apart(&mut self) -> Result<RecordBatch, Error> {
+        let mut records = RecordBatch::default();
+        let Some(member) = &mut self.member else {
+            return Ok(records);
+        };
+        let mut hands = self.hands.lock();
+        let hands = &mut *hands;
+        let apart: Vec<i32> = hands.apart.iter().copied().collect();
+        for partition in apart {
+            if hands.desk.reading(partition) == Some(Reading::Freely) {
+                member.join_others(partition);
+                hands.apart.remove(&partition);
+                info!(partition, "the partition is read with the others again");
+            } else {
+                member.consume_apart(partition, hands.desk.room(partition), &mut records)?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// Takes the next message, or the next job, of a partition that is read alone: what is in hand
+    /// is finished first, and its mark is committed before it is begun.
+    fn take_alone(&mut self, partition: i32) -> Result<(), Error> {
+        if self.hands.lock().desk.is_careful() {
+            return self.work_carefully(partition);
+        }
+        if self.hands.lock().desk.room(partition) == 0 {
+            self.wait_for_finished();
             return Ok(());
+        }
+        let (careful, deaths) = {
+            let mut hands = self.hands.lock();
+            let careful = hands.desk.reading(partition) == Some(Reading::Carefully);
+            let deaths = if careful {
+                hands.desk.suspect_first(partition)
+            } else {
+                0
+            };
+            (careful, deaths)
+        };
+        if !self.commit_now() {
+            thread::sleep(BUSY_WAIT);
+            return Ok(());
+        }
+        let mut records = RecordBatch::default();
+        if let Some(member) = &mut self.member {
+            member.consume_apart(partition, 1, &mut records)?;
+        }
+        let Some(record) = records.iter().next() else {
+            let since = *self.alone_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= ALONE_PATIENCE {
+                self.alone_since = None;
+                self.hands.lock().desk.nothing_comes(partition);
+            }
+            thread::sleep(BUSY_WAIT);
+            return Ok(());
+        };
+        self.alone_since = None;
+        if !careful {
+            self.hand_out(records, None);
+            return Ok(());
+        }
+        // Whoever dies of the very look into the message has its death counted, too.
+        let jobs = match JobBatch::decode(record.payload) {
+            Ok(batch) if deaths <= MAX_DEATHS => batch.jobs_count(),
+            _ => {
+                let job = CarefulJob {
+                    position: 0,
+                    deaths,
+                };
+                self.hand_out(records, Some(job));
+                return Ok(());
+            }
+        };
+        let offset = record.offset;
+        let mut hands = self.hands.lock();
+        hands.desk.take(partition, offset);
+        hands.desk.begin_carefully(partition, offset, jobs);
+        drop(hands);
+        self.careful = Some(Arc::new(records));
+        Ok(())
+    }
+
+    /// Begins the next job of the message that is worked on job by job.
+    fn work_carefully(&mut self, partition: i32) -> Result<(), Error> {
+        let next = self.hands.lock().desk.next_carefully();
+        let (Some(job), Some(records)) = (next, self.careful.clone()) else {
+            self.wait_for_finished();
+            return Ok(());
+        };
+        if !self.commit_now() {
+            thread::sleep(BUSY_WAIT);
+            return Ok(());
+        }
+        let mut hands = self.hands.lock();
+        // The commit may have taken long enough for the partition to be gone.
+        let Some(lease) = hands.leases.get(&partition).map(Arc::clone) else {
+            return Ok(());
+        };
+        hands.desk.begun(job.position);
+        drop(hands);
+        self.waiting.push(Slice {
+            range: 0..records.len(),
+            records,
+            leases: Arc::new(Leases::from([(partition, lease)])),
+            job: Some(job),
+        });
+        self.offer_waiting();
+        Ok(())
+    }
+
+    /// Waits a moment for whatever the compute threads finish next.
+    fn wait_for_finished(&mut self) {
+        if let Ok(finished) = self.finished.recv_timeout(BUSY_WAIT) {
+            self.hands.lock().take_in(finished);
+        }
+    }
+
+    /// Commits what may be committed, and waits for it.
+    fn commit_now(&mut self) -> bool {
+        let commits = self.hands.lock().desk.commits();
+        let Some(member) = &self.member else {
+            return false;
+        };
+        if commits.is_empty() {
+            return true;
+        }
+        self.metrics.commits.inc();
+        self.committed_at = Instant::now();
+        member.commit_now(&commits)
+    }
+
+    /// Hands records to the compute threads, each its share. `job`: the only one that is meant.
+    fn hand_out(&mut self, records: RecordBatch, job: Option<CarefulJob>) {
+        if records.is_empty() {
+            return;
         }
         self.metrics.consumed_messages.inc_by(records.len() as u64);
         self.metrics.consumed_bytes.inc_by(records.bytes() as u64);
@@ -554,10 +779,7 @@ impl Mover {
         let mut leases = Leases::new();
         for record in records.iter() {
             // Records of a partition that was just revoked have no lease and are skipped.
-            if hands
-                .tracker
-                .take(record.partition, record.offset)
-                .is_some()
+            if hands.desk.take(record.partition, record.offset).is_some()
                 && let Some(lease) = hands.leases.get(&record.partition)
             {
                 leases
@@ -574,10 +796,25 @@ impl Mover {
                 records: Arc::clone(&records),
                 range: start..records.len().min(start + share),
                 leases: Arc::clone(&leases),
+                job,
             });
         }
         self.waiting.reverse();
         self.offer_waiting();
+    }
+
+    /// A job that takes longer than it may is taken for one that never ends. No thread can be
+    /// stopped, so the process ends, and the mark of the job's partition tells the next worker why.
+    fn look_for_hanging(&mut self) -> Result<(), Error> {
+        let Some(timeout) = self.job_timeout else {
+            return Ok(());
+        };
+        for thread in &mut self.threads {
+            if let Some(partition) = thread.hanging(timeout) {
+                self.hands.lock().desk.hangs(partition);
+                return Err(Error::JobTimeout { partition, timeout });
+            }
+        }
         Ok(())
     }
 
@@ -604,15 +841,14 @@ impl Mover {
         self.slices = None;
         self.waiting.clear();
         let until = Instant::now() + JOB_PATIENCE;
-        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+        let is_busy = |thread: &ComputeThread| !thread.hangs && !thread.handle.is_finished();
+        while self.threads.iter().any(is_busy) && Instant::now() < until {
             // Keeps the membership alive and the compute threads from waiting for room.
             if let Err(error) = self.serve() {
                 warn!(%error, "while winding down");
                 break;
             }
-            if let Ok(finished) = self.finished.recv_timeout(BUSY_WAIT) {
-                self.hands.lock().take_in(finished);
-            }
+            self.wait_for_finished();
         }
         let until = Instant::now() + leave_patience;
         {

@@ -1,0 +1,337 @@
+//! What a worker has on its desk: the messages that it took, what is finished of them, what may be
+//! produced and committed next, and the one message that is worked on job by job because others died
+//! of it. The desk decides and moves nothing: it knows no broker, no thread and no clock, so that a
+//! simulation can drive the very type that the worker runs.
+
+use pipeline::mark::Reading;
+use pipeline::offsets::{Commit, Epoch, OffsetTracker, Settled, Start};
+
+use crate::outbox::{Finished, Outbox};
+
+/// The desk of one worker.
+#[derive(Debug, Default)]
+pub struct Desk {
+    tracker: OffsetTracker,
+    outbox: Outbox,
+    careful: Option<CarefulMessage>,
+}
+
+/// The message that is worked on job by job.
+#[derive(Clone, Copy, Debug)]
+struct CarefulMessage {
+    partition: i32,
+    offset: i64,
+    jobs: u32,
+    /// The position of the job that was begun last; its outcome may be on its way.
+    begun: Option<u32>,
+}
+
+/// The next job of the message that is worked on job by job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CarefulJob {
+    /// Its position in the message.
+    pub position: u32,
+    /// How many workers have died of it.
+    pub deaths: u32,
+}
+
+impl Desk {
+    /// An empty desk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Partitions have come. Returns their epochs, in the same order. Before a message of them is
+    /// taken, what [`commits`](Self::commits) returns then must be committed.
+    pub fn assigned(&mut self, starts: &[Start]) -> Vec<Epoch> {
+        let starts = starts.iter();
+        starts.map(|start| self.tracker.assign(start)).collect()
+    }
+
+    /// What to commit of partitions that are given away in good order.
+    pub fn release(&mut self, partitions: &[i32]) -> Vec<Commit> {
+        self.tracker.release(partitions)
+    }
+
+    /// Partitions are gone: what was taken from them is forgotten.
+    pub fn forget(&mut self, partitions: &[i32]) {
+        for &partition in partitions {
+            self.tracker.revoke(partition);
+            if self.careful.is_some_and(|own| own.partition == partition) {
+                self.careful = None;
+            }
+        }
+    }
+
+    /// The partition that is read alone, where there is one.
+    pub fn alone(&self) -> Option<i32> {
+        self.tracker.alone()
+    }
+
+    /// How a partition is read; `None` when it is not assigned.
+    pub fn reading(&self, partition: i32) -> Option<Reading> {
+        self.tracker.reading(partition)
+    }
+
+    /// How many messages of a partition may be taken now.
+    pub fn room(&self, partition: i32) -> usize {
+        self.tracker.room(partition)
+    }
+
+    /// A message was taken. Returns the epoch of its partition; `None` when that is not assigned, and
+    /// the message is not this worker's to work on.
+    pub fn take(&mut self, partition: i32, offset: i64) -> Option<Epoch> {
+        self.tracker.take(partition, offset)
+    }
+
+    /// The message at the committed offset of a partition that is read carefully is about to be
+    /// looked at: its mark names the first job of it that has no outcome. Returns how many workers
+    /// have died of that.
+    pub fn suspect_first(&mut self, partition: i32) -> u32 {
+        let position = self.tracker.first_position(partition);
+        self.tracker.try_alone(partition, position)
+    }
+
+    /// A message with so many jobs, taken before, is worked on job by job. The jobs before the one
+    /// that its mark names have their outcomes.
+    pub fn begin_carefully(&mut self, partition: i32, offset: i64, jobs: u32) {
+        let Some(epoch) = self.tracker.epoch(partition) else {
+            return;
+        };
+        let done = self.tracker.first_position(partition);
+        // A mark that names a job which the message does not have is about another message.
+        if done > 0 && done < jobs {
+            self.tracker.settle(&Settled {
+                partition,
+                epoch,
+                offset,
+                jobs: done,
+                jobs_in_message: jobs,
+            });
+        }
+        self.careful = Some(CarefulMessage {
+            partition,
+            offset,
+            jobs,
+            begun: None,
+        });
+    }
+
+    /// Whether a message is being worked on job by job.
+    pub fn is_careful(&self) -> bool {
+        self.careful.is_some()
+    }
+
+    /// The next job of the message that is worked on job by job; `None` while one is under way, and
+    /// when there is none. It may be begun once what [`commits`](Self::commits) returns then is
+    /// committed, and that is to be told by [`begun`](Self::begun).
+    pub fn next_carefully(&mut self) -> Option<CarefulJob> {
+        let own = self.careful?;
+        if !self.tracker.holds(own.partition, own.offset) {
+            // All of its jobs are settled.
+            self.careful = None;
+            return None;
+        }
+        let left = self.tracker.jobs_left(own.partition, own.offset);
+        let position = own.jobs - left.unwrap_or(own.jobs).min(own.jobs);
+        if own.begun == Some(position) {
+            return None;
+        }
+        let deaths = self.tracker.try_alone(own.partition, position);
+        Some(CarefulJob { position, deaths })
+    }
+
+    /// The job at this position was begun.
+    pub fn begun(&mut self, position: u32) {
+        if let Some(own) = &mut self.careful {
+            own.begun = Some(position);
+        }
+    }
+
+    /// Nothing has come for long of a partition that is read alone, so that nothing of it can kill:
+    /// it is read as any other.
+    pub fn nothing_comes(&mut self, partition: i32) {
+        self.tracker.trust(partition);
+    }
+
+    /// A job of a partition hangs, and this worker gives up for that.
+    pub fn hangs(&mut self, partition: i32) {
+        self.tracker.hangs(partition);
+    }
+
+    /// Work is finished.
+    pub fn finish(&mut self, finished: Finished) {
+        for settled in self.outbox.add(finished) {
+            self.tracker.settle(&settled);
+        }
+    }
+
+    /// The message of an entry of the outbox was acknowledged. Returns what is settled by it.
+    pub fn acknowledged(&mut self, id: usize) -> Vec<Settled> {
+        let settles = self.outbox.acknowledged(id);
+        for settled in &settles {
+            self.tracker.settle(settled);
+        }
+        settles
+    }
+
+    /// What is finished and not acknowledged.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The message that the outbox has next was handed to the producer.
+    pub fn produced(&mut self) {
+        self.outbox.produced();
+    }
+
+    /// Whether there is a mark that must be committed before any further message is taken.
+    pub fn marks_are_due(&self) -> bool {
+        self.tracker.marks_are_due()
+    }
+
+    /// What may be committed and was not given out before.
+    pub fn commits(&mut self) -> Vec<Commit> {
+        self.tracker.committable()
+    }
+
+    /// A commit has failed: what was given out is given out again.
+    pub fn commit_failed(&mut self) {
+        self.tracker.give_out_again();
+    }
+
+    /// How many messages are taken and not settled.
+    pub fn in_hand(&self) -> usize {
+        self.tracker.in_hand()
+    }
+
+    /// Whether nothing is in hand and nothing on its way.
+    pub fn is_clear(&self) -> bool {
+        self.tracker.in_hand() == 0 && self.outbox.is_empty()
+    }
+
+    /// How many partitions are assigned.
+    pub fn assigned_partitions(&self) -> usize {
+        self.tracker.assigned()
+    }
+
+    /// How far each assigned partition is settled, as (partition, offset of the first message that
+    /// is not).
+    pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.tracker.positions()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::mark::MAX_DEATHS;
+
+    use super::*;
+
+    const JOBS: u32 = 4;
+    const OFFSET: i64 = 7;
+
+    fn start(metadata: &str) -> Start {
+        Start {
+            partition: 0,
+            offset: OFFSET,
+            metadata: metadata.to_owned(),
+            end: Some(OFFSET + 1),
+        }
+    }
+
+    /// One life of a worker that gets the partition with this mark and dies of the job at
+    /// `deadly`, unless that is buried before. Returns the last mark, the positions that were
+    /// computed and those that were buried.
+    fn life(metadata: &str, deadly: u32) -> (String, Vec<u32>, Vec<u32>) {
+        let mut desk = Desk::new();
+        let epoch = desk.assigned(&[start(metadata)])[0];
+        let mut mark = String::new();
+        let mut commit = |desk: &mut Desk| {
+            for commit in desk.commits() {
+                mark = format!("{} {}", commit.offset, commit.metadata);
+            }
+        };
+        desk.suspect_first(0);
+        commit(&mut desk);
+        desk.take(0, OFFSET);
+        desk.begin_carefully(0, OFFSET, JOBS);
+        let (mut computed, mut buried) = (Vec::new(), Vec::new());
+        while let Some(CarefulJob { position, deaths }) = desk.next_carefully() {
+            commit(&mut desk);
+            desk.begun(position);
+            assert_eq!(desk.next_carefully(), None);
+            if deaths >= MAX_DEATHS {
+                buried.push(position);
+            } else if position == deadly {
+                return (mark, computed, buried);
+            } else {
+                computed.push(position);
+            }
+            desk.finish(Finished {
+                outcomes: Some(vec![1]),
+                settles: vec![Settled {
+                    partition: 0,
+                    epoch,
+                    offset: OFFSET,
+                    jobs: 1,
+                    jobs_in_message: JOBS,
+                }],
+                ..Finished::default()
+            });
+            let (id, _) = desk.outbox().next().expect("one to produce");
+            desk.produced();
+            desk.acknowledged(id);
+        }
+        commit(&mut desk);
+        (mark, computed, buried)
+    }
+
+    fn metadata(mark: &str) -> &str {
+        mark.split_once(' ').expect("offset and mark").1
+    }
+
+    #[test]
+    fn a_job_that_kills_is_buried_after_three_deaths_and_no_other_is() {
+        let first = life("rollcall/1 held take-overs=2", 2);
+        assert_eq!(
+            first.0,
+            "7 rollcall/1 held take-overs=3 position=2 deaths=0"
+        );
+        assert_eq!((first.1, first.2), (vec![0, 1], vec![]));
+        // The next ones begin where it died: the outcomes before it are acknowledged.
+        let second = life(metadata(&first.0), 2);
+        assert_eq!(
+            second.0,
+            "7 rollcall/1 held take-overs=4 position=2 deaths=1"
+        );
+        assert_eq!((second.1, second.2), (vec![], vec![]));
+        let third = life(metadata(&second.0), 2);
+        let last = life(metadata(&third.0), 2);
+        assert_eq!(last, ("8 ".to_owned(), vec![3], vec![2]));
+    }
+
+    #[test]
+    fn a_healthy_message_is_passed_job_by_job_and_clears_the_mark() {
+        let passed = life("rollcall/1 held take-overs=9", JOBS);
+        assert_eq!(passed, ("8 ".to_owned(), vec![0, 1, 2, 3], vec![]));
+    }
+
+    #[test]
+    fn a_mark_that_names_a_job_beyond_the_message_skips_nothing() {
+        let mark = "rollcall/1 held take-overs=3 position=4 deaths=0";
+        assert_eq!(life(mark, JOBS).1, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_partition_that_goes_takes_its_message_with_it() {
+        let mut desk = Desk::new();
+        desk.assigned(&[start("rollcall/1 held take-overs=2")]);
+        desk.take(0, OFFSET);
+        desk.begin_carefully(0, OFFSET, JOBS);
+        assert!(desk.is_careful());
+        desk.forget(&[0]);
+        assert!(!desk.is_careful());
+        assert_eq!((desk.next_carefully(), desk.in_hand()), (None, 0));
+    }
+}
