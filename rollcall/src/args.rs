@@ -173,6 +173,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value = "3", help_heading = "Work")]
     pub max_attempts: NonZeroU32,
 
+    /// Longest time for one attempt at a job [default: none]. A worker whose job takes longer is
+    /// replaced, and the third time the job is a dead letter
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration,
+        help_heading = "Work"
+    )]
+    pub job_timeout: Option<Duration>,
+
     /// Make each job take at least so long, to see how work spreads
     #[arg(
         long,

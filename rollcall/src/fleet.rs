@@ -22,13 +22,14 @@ use crate::error::Error;
 
 /// The pause before a dead worker is started again; doubled with each death in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A worker that lived so long starts afresh with its pauses.
 const LONG_LIFE: Duration = Duration::from_secs(30);
 
-/// So many deaths in a row, each after a short life, are not bad luck.
-const MAX_DEATHS: u32 = 20;
+/// So many deaths in a row, each after a short life, are not bad luck. A job that kills costs some
+/// six workers their life before it is a dead letter, and there may be several such jobs.
+const MAX_DEATHS: u32 = 200;
 
 /// How long a worker may take to end when its input does: longer than it allows itself.
 const END_PATIENCE: Duration = Duration::from_secs(30);

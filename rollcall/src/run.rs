@@ -285,6 +285,9 @@ impl Stage {
         option("--commit-interval", COMMIT_INTERVAL.to_owned());
         let show = |duration| humantime::format_duration(duration).to_string();
         option("--simulate-work", show(args.simulate_work));
+        if let Some(timeout) = args.job_timeout {
+            option("--job-timeout", show(timeout));
+        }
         option("--log-format", args.log.log_format.word().to_owned());
         option("--broker-timeout", show(args.broker.broker_timeout));
         if args.log.quiet {

@@ -8,6 +8,7 @@ mod cluster;
 mod knowing_the_cluster;
 mod on_apache_kafka;
 mod on_the_in_process_broker;
+mod poison;
 mod processes;
 mod usage;
 mod watching;

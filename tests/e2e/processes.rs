@@ -31,6 +31,7 @@ pub fn rollcall() -> Command {
         "KAFKA_BOOTSTRAP_SERVERS",
         "KAFKA_PROPERTIES",
         "ROLLCALL_CONFIG",
+        "ROLLCALL_FAULTS",
         "RUN_ID",
         "RUST_LOG",
     ] {
