@@ -589,8 +589,11 @@ impl Mover {
         hands.hear_deliveries()?;
         // What the DLQ has acknowledged can be told now.
         hands.produce()?;
-        let idle = hands.desk.in_hand() == 0;
-        if idle || self.committed_at.elapsed() >= self.commit_interval {
+        // Marks that must be there before the next message are committed by whoever takes that.
+        let is_waited_for = hands.desk.alone().is_some() || hands.desk.marks_are_due();
+        let is_time =
+            hands.desk.in_hand() == 0 || self.committed_at.elapsed() >= self.commit_interval;
+        if is_time && !is_waited_for {
             let commits = hands.desk.commits();
             drop(hands);
             if let (false, Some(member)) = (commits.is_empty(), &self.member) {
