@@ -19,6 +19,9 @@ use crate::packing::JobsPerMessage;
 use crate::rejects::MaxRejects;
 use crate::timestamp::TimeFormat;
 
+/// A job has so many rows, at most: each is a byte, and a job is never more than one message.
+pub const MAX_ROWS_PER_JOB: u32 = 500_000;
+
 /// Cut a data set into jobs by labels and time, and publish them
 ///
 /// Prints the run's id, by which `aggregator --run-id` collects what the workers make of it.
@@ -123,7 +126,8 @@ impl InputArgs {
 /// How rows become jobs. The job indexes depend on these and the data set alone.
 #[derive(clap::Args, Clone, Debug)]
 pub struct GroupingArgs {
-    /// Label column; give it more than once for several, or '' to group by time alone
+    /// Label column; give it more than once for several, or '' to group by time alone. A row whose
+    /// labels have more than 32 KiB together is rejected
     #[arg(long, value_name = "COLUMN", default_value = "country")]
     pub by: Vec<String>,
 
@@ -158,7 +162,7 @@ pub struct GroupingArgs {
         long,
         value_name = "ROWS",
         default_value_t = 10_000,
-        value_parser = clap::value_parser!(u32).range(1..=500_000)
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROWS_PER_JOB))
     )]
     pub max_rows_per_job: u32,
 }

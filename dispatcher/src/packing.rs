@@ -9,6 +9,10 @@ use std::time::Duration;
 /// Messages are not filled further: beyond 64 KiB nothing is gained (measured).
 const MAX_MESSAGE_BYTES: u64 = 64 * 1024;
 
+/// Nor are they where the user says how many jobs: the last job may be the largest that there is,
+/// and all of it has to be below the 1,000,000 bytes (`message.max.bytes`) of a producer's message.
+const MAX_ASKED_MESSAGE_BYTES: u64 = 384 * 1024;
+
 /// So many messages for each partition are left, where there are jobs enough, and sent in as many
 /// turns, so that the work spreads evenly over partitions and so over workers.
 const MESSAGES_PER_PARTITION: u64 = 16;
@@ -71,8 +75,8 @@ impl Packing {
         match jobs_per_message {
             JobsPerMessage::Exactly(jobs) => Self {
                 max_jobs: jobs.get().into(),
-                // What the user asks for is heeded up to what a broker takes by default.
-                max_bytes: 512 * 1024,
+                // What the user asks for is heeded as far as the largest job has room behind it.
+                max_bytes: MAX_ASKED_MESSAGE_BYTES,
             },
             JobsPerMessage::Auto if expected_job_time > LONG_JOB => Self {
                 max_jobs: 1,
@@ -115,7 +119,11 @@ impl TurnLimit {
 
 #[cfg(test)]
 mod tests {
+    use pipeline::group_key::MAX_LABEL_BYTES;
+    use pipeline::{GroupKey, Job, JobBatchEncoder, LabelSet, TimeBucket};
+
     use super::*;
+    use crate::args::MAX_ROWS_PER_JOB;
 
     #[test]
     fn a_small_run_reaches_every_partition_and_a_large_one_sends_full_turns() {
@@ -139,6 +147,25 @@ mod tests {
         assert_eq!(auto(1 << 30, 24).max_bytes, 64 * 1024);
         assert_eq!(auto(24 * 16 * 1_000, 24).max_bytes, 1_000);
         assert_eq!(auto(10, 24).max_bytes, 1);
+    }
+
+    #[test]
+    fn the_largest_job_behind_an_almost_full_message_is_a_message_of_a_producer() {
+        const MESSAGE_MAX_BYTES: u64 = 1_000_000;
+        let many: JobsPerMessage = "100000".parse().expect("a number");
+        let packing = Packing::new(many, Duration::ZERO, 1 << 30, 24);
+        let labels = LabelSet::new(["x".repeat(MAX_LABEL_BYTES)]);
+        let mut encoder = JobBatchEncoder::new(&"r".repeat(64).parse().expect("a run id"));
+        encoder.push(&Job {
+            index: 0,
+            key: GroupKey {
+                labels: &labels,
+                time: TimeBucket::from_hours(440_000).expect("in range"),
+            },
+            part: 0,
+            results: &vec![0; MAX_ROWS_PER_JOB as usize],
+        });
+        assert!(packing.max_bytes + (encoder.bytes_bound() as u64) < MESSAGE_MAX_BYTES);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Reason {
     UnknownResult,
     /// One of its labels is no UTF-8.
     InvalidUtf8,
+    /// Its labels together have more than [`pipeline::group_key::MAX_LABEL_BYTES`] bytes.
+    LabelTooLong,
 }
 
 impl Reason {
@@ -40,6 +42,7 @@ impl Reason {
             Self::MissingResult => "missing_result",
             Self::UnknownResult => "unknown_result",
             Self::InvalidUtf8 => "invalid_utf8",
+            Self::LabelTooLong => "label_too_long",
         }
     }
 }

@@ -305,6 +305,28 @@ fn the_real_worlds_columns_are_options_away() {
     );
 }
 
+#[test]
+fn labels_too_long_for_any_message_are_rejects_and_the_longest_others_arrive() {
+    let folder = folder();
+    let data_set = folder.path().join("tests.csv");
+    let longest = "x".repeat(32 * 1024);
+    // Everything in one message as far as it goes, and labels in many jobs of one worker's batch.
+    let mut rows = format!("country,test_date,result\n{longest}y,2020-07-14,positive\n");
+    rows.push_str(&format!("{},2020-07-14,positive\n", "z".repeat(2_000_000)));
+    for day in 1..=28 {
+        rows.push_str(&format!("{longest},2020-07-{day:02},positive\n"));
+        rows.push_str(&format!("{},2020-07-14,negative\n", &longest[day..]));
+    }
+    fs::write(&data_set, rows).expect("it can be written");
+    for jobs_per_message in ["auto", "1", "100000"] {
+        let options = ["--every", "day", "--jobs-per-message", jobs_per_message];
+        let report = complete(&data_set, &options);
+        assert_eq!(report["manifest"]["rejected"]["label_too_long"], 2);
+        assert_eq!(report["manifest"]["jobs"], 28 + 28);
+        assert_same(&report, &local(&data_set, &["--every", "day"]));
+    }
+}
+
 /// Packs a file by a tool of the system, as people do.
 fn packed(tool: &str, options: &[&str], file: &Path, to: &Path) {
     let output = fs::File::create(to).expect("it can be made");

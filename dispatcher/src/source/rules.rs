@@ -76,7 +76,7 @@ impl<'a> Rules<'a> {
         } else {
             return Err(Reason::UnknownResult);
         };
-        let label_set = self.labels.number(labels).ok_or(Reason::InvalidUtf8)?;
+        let label_set = self.labels.number(labels)?;
         Ok(Accepted {
             label_set,
             seconds,
@@ -98,6 +98,7 @@ impl<'a> Rules<'a> {
 #[cfg(test)]
 mod tests {
     use pipeline::Grain;
+    use pipeline::group_key::MAX_LABEL_BYTES;
 
     use super::*;
 
@@ -134,6 +135,9 @@ mod tests {
             Err(Reason::UnknownResult)
         );
         assert_eq!(judge(b"\xe7", noon, b"positive"), Err(Reason::InvalidUtf8));
+        let long = [b'x'; MAX_LABEL_BYTES + 1];
+        assert_eq!(judge(&long, noon, b"?"), Err(Reason::UnknownResult));
+        assert_eq!(judge(&long, noon, b"positive"), Err(Reason::LabelTooLong));
     }
 
     #[test]
