@@ -1,5 +1,6 @@
 //! Why a data set is not dispatched.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -131,6 +132,23 @@ pub enum Error {
         columns: Vec<String>,
     },
 
+    /// A column of a Parquet file is of a type that is not read for what it is named for.
+    #[error(
+        "{option} {name}: {input} has this column as {found}; {expected}: write it as one of these"
+    )]
+    ColumnType {
+        /// The file.
+        input: String,
+        /// The option that names it.
+        option: &'static str,
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: String,
+        /// Which types are read.
+        expected: &'static str,
+    },
+
     /// A column that is needed is there more than once.
     #[error("{option} {name}: {input} has more than one such column; rename all but one")]
     AmbiguousColumn {
@@ -158,14 +176,15 @@ pub enum Error {
 
     /// There is nothing to do.
     #[error(
-        "no row of {input} can be counted: {rejected} of {rejected} rows are rejected{}",
+        "no row of {input} can be counted: {}{}",
+        all_of(rejected),
         file.as_ref().map_or(String::new(), |file| format!(", see {}", file.display()))
     )]
     NoAcceptedRow {
         /// The data set.
         input: String,
-        /// Rows that were rejected.
-        rejected: u64,
+        /// Rows that were rejected, by reason.
+        rejected: BTreeMap<String, u64>,
         /// Where they are.
         file: Option<PathBuf>,
     },
@@ -246,6 +265,22 @@ pub enum Error {
     Thread(String),
 }
 
+/// All rows are rejected, for these reasons.
+fn all_of(rejected: &BTreeMap<String, u64>) -> String {
+    if rejected.is_empty() {
+        return "there is none".to_owned();
+    }
+    let total: u64 = rejected.values().sum();
+    let rejected = rejected.iter();
+    let reasons: Vec<String> = rejected
+        .map(|(reason, rows)| format!("{rows} {reason}"))
+        .collect();
+    format!(
+        "{total} of {total} rows are rejected ({})",
+        reasons.join(", ")
+    )
+}
+
 fn joined(shown: &[ShownReject]) -> String {
     let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
     shown.join("; ")
@@ -294,6 +329,7 @@ impl Ending for Error {
             | Self::SameFileTwice { .. }
             | Self::SameBytes(_)
             | Self::MissingColumn { .. }
+            | Self::ColumnType { .. }
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)

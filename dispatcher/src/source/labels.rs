@@ -51,8 +51,7 @@ impl Labels {
         }
         let number = self.sets.len() as u32;
         self.sets.push(LabelSet::new(texts));
-        self.numbers
-            .insert(self.scratch.as_slice().into(), number);
+        self.numbers.insert(self.scratch.as_slice().into(), number);
         Ok(number)
     }
 

@@ -1,23 +1,28 @@
 //! A Parquet file, by polars: only the needed columns are decoded, one row group at a time, so that
 //! memory is bounded by the largest of them.
 
-use std::borrow::Cow;
+use std::any::Any;
+use std::cell::Cell;
 use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
+use std::thread;
 
 use csv::ByteRecord;
-use jiff::Timestamp;
 use pipeline::Grouping;
 use polars::prelude::*;
 use service::progress::Stage;
 
 use crate::columns::Columns;
 use crate::error::Error;
-use crate::source::rules::When;
+use crate::source::parquet_columns::{
+    Texts, Times, check_type, labels_are, results_are, times_are,
+};
+use crate::source::parquet_pages;
 use crate::source::sink::Sink;
-
-const SECONDS_PER_DAY: i64 = 86_400;
+use crate::timestamp::TimeFormat;
 
 /// A Parquet file whose footer was read.
 pub struct ParquetFile {
@@ -37,8 +42,14 @@ impl ParquetFile {
     /// Reads the footer of a file; `name` is for people.
     ///
     /// # Errors
-    /// When the file cannot be opened, is damaged, or lacks a column.
-    pub fn open(name: String, path: &Path, grouping: &Grouping) -> Result<Self, Error> {
+    /// When the file cannot be opened, is damaged, or lacks a column, or when one is of a type that
+    /// is not read for what it is.
+    pub fn open(
+        name: String,
+        path: &Path,
+        grouping: &Grouping,
+        time: &TimeFormat,
+    ) -> Result<Self, Error> {
         let cannot_open = |source| Error::Open {
             path: path.to_owned(),
             source,
@@ -54,6 +65,12 @@ impl ParquetFile {
         let (schema, footer) = read.map_err(|reason| damaged(&name, 0, reason))?;
         let header: ByteRecord = schema.iter_names().map(|name| name.as_bytes()).collect();
         let columns = Columns::find(&name, &header, grouping)?;
+        let check = |option, column, is| check_type(&name, option, &schema, column, is);
+        for &column in &columns.labels {
+            check("--by", column, labels_are())?;
+        }
+        check("--time", columns.time, times_are(time))?;
+        check("--result", columns.result, results_are())?;
         let mut projection = columns.labels;
         projection.extend([columns.time, columns.result]);
         projection.sort_unstable();
@@ -85,7 +102,12 @@ impl ParquetFile {
             footer.num_rows = group.num_rows();
             footer.max_row_group_height = group.num_rows();
             footer.row_groups = vec![group.clone()];
-            let columns = guarded(|| self.decode(footer));
+            let names = self.labels.iter().chain([&self.time, &self.result]);
+            let columns = guarded(|| {
+                let names = names.map(String::as_str);
+                parquet_pages::check(&self.file, self.bytes, group, names)?;
+                self.decode(footer)
+            });
             let columns = columns.map_err(|reason| damaged(&self.name, number, reason))?;
             number = self.judge(&columns, number, sink)?;
             let part = number as f64 / self.footer.num_rows.max(1) as f64;
@@ -149,91 +171,6 @@ struct NeededColumns {
     result: Texts,
 }
 
-/// A column as text. A missing value is an empty one, as in CSV.
-enum Texts {
-    Utf8(StringChunked),
-    /// Maybe text that is no UTF-8.
-    Bytes(BinaryChunked),
-}
-
-impl Texts {
-    /// Categories are their names, integers are decimal, booleans are `true` and `false`.
-    fn new(column: &Column) -> PolarsResult<Self> {
-        Ok(match column.dtype() {
-            DataType::Binary => Self::Bytes(column.binary()?.clone()),
-            _ => Self::Utf8(column.cast(&DataType::String)?.str()?.clone()),
-        })
-    }
-
-    #[inline]
-    fn get(&self, row: usize) -> &[u8] {
-        match self {
-            Self::Utf8(values) => values.get(row).map(str::as_bytes),
-            Self::Bytes(values) => values.get(row),
-        }
-        .unwrap_or_default()
-    }
-}
-
-/// A column of times.
-enum Times {
-    Texts(Texts),
-    /// Dates, and points in time with a zone or without, counted from 1970-01-01T00:00:00Z.
-    Ticks {
-        ticks: Int64Chunked,
-        unit: Unit,
-    },
-}
-
-#[derive(Clone, Copy)]
-enum Unit {
-    Days,
-    PerSecond(i64),
-}
-
-impl Times {
-    fn new(column: &Column) -> PolarsResult<Self> {
-        let unit = match column.dtype() {
-            DataType::Date => Unit::Days,
-            DataType::Datetime(TimeUnit::Milliseconds, _) => Unit::PerSecond(1_000),
-            DataType::Datetime(TimeUnit::Microseconds, _) => Unit::PerSecond(1_000_000),
-            DataType::Datetime(TimeUnit::Nanoseconds, _) => Unit::PerSecond(1_000_000_000),
-            _ => return Texts::new(column).map(Self::Texts),
-        };
-        let ticks = column.to_physical_repr().cast(&DataType::Int64)?;
-        Ok(Self::Ticks {
-            ticks: ticks.i64()?.clone(),
-            unit,
-        })
-    }
-
-    #[inline]
-    fn get(&self, row: usize) -> When<'_> {
-        match self {
-            Self::Texts(values) => When::Text(values.get(row)),
-            Self::Ticks { ticks, unit } => match (ticks.get(row), unit) {
-                (None, _) => When::Text(b""),
-                (Some(days), Unit::Days) => When::Seconds(days * SECONDS_PER_DAY),
-                (Some(ticks), Unit::PerSecond(ticks_per_second)) => {
-                    When::Seconds(ticks.div_euclid(*ticks_per_second))
-                }
-            },
-        }
-    }
-
-    /// The time as people read it.
-    fn text(&self, row: usize) -> Cow<'_, [u8]> {
-        match self.get(row) {
-            When::Text(text) => Cow::Borrowed(text),
-            When::Seconds(seconds) => {
-                let text = Timestamp::from_second(seconds)
-                    .map_or_else(|_| seconds.to_string(), |time| time.to_string());
-                Cow::Owned(text.into_bytes())
-            }
-        }
-    }
-}
-
 fn damaged(input: &str, records: u64, reason: String) -> Error {
     Error::Parquet {
         input: input.to_owned(),
@@ -242,10 +179,58 @@ fn damaged(input: &str, records: u64, reason: String) -> Error {
     }
 }
 
+thread_local! {
+    /// Whether this thread is in [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Threads that are in [`guarded`].
+static GUARDS: AtomicUsize = AtomicUsize::new(0);
+
 /// Reads by polars, whose errors may have several lines.
+///
+/// polars checks a file as it goes, and not all of it: a length in a footer or in a page that is
+/// not true, and a type that it was built without, end in a panic, most of them on its own threads,
+/// from where it comes back to this one. A file is somebody else's, so that is an error like any.
+/// What was read until then is dropped here and not looked at.
 fn guarded<T>(read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
-    read().map_err(|error| {
-        let text = error.to_string();
-        text.lines().next().unwrap_or_default().to_owned()
-    })
+    silence_panics_of_guarded();
+    GUARDS.fetch_add(1, Ordering::Relaxed);
+    GUARDED.set(true);
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(false);
+    GUARDS.fetch_sub(1, Ordering::Relaxed);
+    let text = match read {
+        Ok(Ok(read)) => return Ok(read),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => format!("polars gave up: {}", said(&*panic)),
+    };
+    Err(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it does not say why")
+}
+
+/// A panic that becomes an error is told once, as that error. All others are told as they were.
+fn silence_panics_of_guarded() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let current = thread::current();
+            let is_polars = current
+                .name()
+                .is_some_and(|name| name.starts_with("polars"));
+            let is_guarded = is_polars && GUARDS.load(Ordering::Relaxed) > 0;
+            if GUARDED.get() || is_guarded {
+                tracing::debug!("{panic}");
+            } else {
+                tell(panic);
+            }
+        }));
+    });
 }

@@ -1,0 +1,406 @@
+//! The columns of a Parquet file: which types are read as labels, times and results, and how. What
+//! is read would have been the same in CSV; what could be read in two ways is not read at all.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use polars::prelude::*;
+
+use crate::error::Error;
+use crate::source::rules::When;
+use crate::timestamp::TimeFormat;
+
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// The types that are read for something, and how they are told to people.
+#[derive(Clone, Copy)]
+pub struct Accepted {
+    is_accepted: fn(Type) -> bool,
+    expected: &'static str,
+}
+
+/// The types of labels. A fraction has no one way to be written, and a point in time neither.
+pub fn labels_are() -> Accepted {
+    Accepted {
+        is_accepted: |found| {
+            matches!(
+                found,
+                Type::Text | Type::Integer | Type::Boolean | Type::Date
+            )
+        },
+        expected: "labels are text (plain, binary or categories), integers (unsigned ones of 32 bits \
+                   or more), booleans or dates",
+    }
+}
+
+/// The types of times that are written in a format. An integer is a time only when somebody says
+/// which: 20200714 is a day, or a second in August 1970.
+pub fn times_are(format: &TimeFormat) -> Accepted {
+    match format {
+        TimeFormat::Iso => Accepted {
+            is_accepted: |found| matches!(found, Type::Text | Type::Date | Type::Time),
+            expected: "times are timestamps, dates or text; integers only with --time-format, \
+                       such as %s for seconds since 1970",
+        },
+        TimeFormat::Directives(_) => Accepted {
+            is_accepted: |found| {
+                matches!(found, Type::Text | Type::Date | Type::Time | Type::Integer)
+            },
+            expected: "times are timestamps, dates, text or integers",
+        },
+    }
+}
+
+/// The types of results.
+pub fn results_are() -> Accepted {
+    Accepted {
+        is_accepted: |found| matches!(found, Type::Text | Type::Integer | Type::Boolean),
+        expected: "results are text (plain, binary or categories), integers (unsigned ones of 32 bits \
+                   or more) or booleans",
+    }
+}
+
+/// A column's type, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    /// Text, maybe in categories; bytes that may be text; nothing at all.
+    Text,
+    Integer,
+    Boolean,
+    Date,
+    /// A point in time, with a zone or without.
+    Time,
+    Other,
+}
+
+impl Type {
+    fn of(found: &ArrowDataType) -> Self {
+        use ArrowDataType as Arrow;
+        match found {
+            Arrow::Utf8 | Arrow::LargeUtf8 | Arrow::Utf8View => Self::Text,
+            Arrow::Binary | Arrow::LargeBinary | Arrow::BinaryView => Self::Text,
+            Arrow::FixedSizeBinary(_) | Arrow::Null => Self::Text,
+            Arrow::Dictionary(_, values, _) => Self::of(values),
+            Arrow::Int8 | Arrow::Int16 | Arrow::Int32 | Arrow::Int64 => Self::Integer,
+            // The small unsigned ones are among what polars is built without.
+            Arrow::UInt32 | Arrow::UInt64 => Self::Integer,
+            Arrow::Boolean => Self::Boolean,
+            Arrow::Date32 => Self::Date,
+            Arrow::Timestamp(..) | Arrow::Date64 => Self::Time,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Checks that the column at a position has a type that is read.
+///
+/// # Errors
+/// When it has none; the error names file, column, type and what is expected.
+pub fn check_type(
+    input: &str,
+    option: &'static str,
+    schema: &ArrowSchema,
+    column: usize,
+    accepted: Accepted,
+) -> Result<(), Error> {
+    let Some((name, field)) = schema.get_at_index(column) else {
+        return Ok(());
+    };
+    if (accepted.is_accepted)(Type::of(&field.dtype)) {
+        return Ok(());
+    }
+    Err(Error::ColumnType {
+        input: input.to_owned(),
+        option,
+        name: name.to_string(),
+        found: type_name(&field.dtype),
+        expected: accepted.expected,
+    })
+}
+
+/// A type for people: without what is in a nested one, and without how it is kept in memory.
+fn type_name(found: &ArrowDataType) -> String {
+    let text = format!("{found:?}").to_lowercase();
+    let end = text.find(['(', '{', ' ']).unwrap_or(text.len());
+    text[..end].trim_start_matches("large").to_owned()
+}
+
+/// A column as text. A missing value is an empty one, as in CSV.
+pub enum Texts {
+    /// Text.
+    Utf8(StringChunked),
+    /// Maybe text that is no UTF-8.
+    Bytes(BinaryChunked),
+}
+
+impl Texts {
+    /// Categories are their names, integers are decimal, booleans are `true` and `false`.
+    ///
+    /// # Errors
+    /// When polars cannot turn them into text.
+    pub fn new(column: &Column) -> PolarsResult<Self> {
+        Ok(match column.dtype() {
+            DataType::Binary => Self::Bytes(column.binary()?.clone()),
+            _ => Self::Utf8(column.cast(&DataType::String)?.str()?.clone()),
+        })
+    }
+
+    /// The value of a row.
+    #[inline]
+    pub fn get(&self, row: usize) -> &[u8] {
+        match self {
+            Self::Utf8(values) => values.get(row).map(str::as_bytes),
+            Self::Bytes(values) => values.get(row),
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// A column of times.
+pub enum Times {
+    /// As text.
+    Texts(Texts),
+    /// Dates, and points in time with a zone or without, counted from 1970-01-01T00:00:00Z.
+    Ticks {
+        /// How many.
+        ticks: Int64Chunked,
+        /// Of what.
+        unit: Unit,
+    },
+}
+
+/// What times are counted in.
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    /// Days.
+    Days,
+    /// So many make a second.
+    PerSecond(i64),
+}
+
+impl Times {
+    /// The times of a column whose type was checked.
+    ///
+    /// # Errors
+    /// When polars cannot turn them into numbers.
+    pub fn new(column: &Column) -> PolarsResult<Self> {
+        let unit = match column.dtype() {
+            DataType::Date => Unit::Days,
+            DataType::Datetime(TimeUnit::Milliseconds, _) => Unit::PerSecond(1_000),
+            DataType::Datetime(TimeUnit::Microseconds, _) => Unit::PerSecond(1_000_000),
+            DataType::Datetime(TimeUnit::Nanoseconds, _) => Unit::PerSecond(1_000_000_000),
+            _ => return Texts::new(column).map(Self::Texts),
+        };
+        let ticks = column.to_physical_repr().cast(&DataType::Int64)?;
+        Ok(Self::Ticks {
+            ticks: ticks.i64()?.clone(),
+            unit,
+        })
+    }
+
+    /// The time of a row.
+    #[inline]
+    pub fn get(&self, row: usize) -> When<'_> {
+        match self {
+            Self::Texts(values) => When::Text(values.get(row)),
+            Self::Ticks { ticks, unit } => match (ticks.get(row), unit) {
+                (None, _) => When::Text(b""),
+                (Some(days), Unit::Days) => When::Seconds(days * SECONDS_PER_DAY),
+                (Some(ticks), Unit::PerSecond(ticks_per_second)) => {
+                    When::Seconds(ticks.div_euclid(*ticks_per_second))
+                }
+            },
+        }
+    }
+
+    /// The time as people read it.
+    pub fn text(&self, row: usize) -> Cow<'_, [u8]> {
+        match self.get(row) {
+            When::Text(text) => Cow::Borrowed(text),
+            When::Seconds(seconds) => {
+                let text = Timestamp::from_second(seconds)
+                    .map_or_else(|_| seconds.to_string(), |time| time.to_string());
+                Cow::Owned(text.into_bytes())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use pipeline::job::{NEGATIVE, POSITIVE};
+    use pipeline::{Grain, Grouping, LabelSet};
+    use service::{Progress, Shutdown};
+
+    use super::*;
+    use crate::input::Input;
+    use crate::rejects::Rejects;
+    use crate::source::{DataSet, Source};
+    use crate::spill::Spill;
+
+    /// Reads a label, a time and a result column of the file that has every type.
+    fn read(label: &str, time: &str, result: [&str; 3], format: &str) -> Result<DataSet, Error> {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/every_type.parquet");
+        let mut input = Input::of(Path::new(file));
+        if !format.is_empty() {
+            input.time = format.parse().expect("a format");
+        }
+        let grouping = Grouping {
+            label_columns: vec![label.to_owned()],
+            time_column: time.to_owned(),
+            grain: Grain::Hour,
+            result_column: result[0].to_owned(),
+            positive: result[1].to_owned(),
+            negative: result[2].to_owned(),
+            max_rows_per_job: 10,
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
+        let no_spill = Spill::new(Path::new(""), Grain::Hour, u64::MAX);
+        let progress = Progress::new();
+        Source::open(&input, &grouping, &progress.read)?.read(rejects, no_spill, &Shutdown::new())
+    }
+
+    const TEXT: [&str; 3] = ["result_text", "positive", "negative"];
+
+    #[test]
+    fn labels_of_every_sensible_type_are_what_csv_would_have() {
+        for (column, expected) in [
+            ("label_text", ["Italy", "", "Zaire", ""]),
+            ("label_category", ["Italy", "", "Zaire", ""]),
+            ("label_binary", ["Italy", "", "Zaire", ""]),
+            ("label_int", ["1", "-2", "3", ""]),
+            ("label_int_category", ["1", "-2", "3", ""]),
+            ("label_uint64", ["1", "2", "3", ""]),
+            ("label_bool", ["true", "false", "true", ""]),
+            (
+                "label_date",
+                ["2020-07-14", "1969-12-31", "1970-01-01", "2020-02-29"],
+            ),
+            ("label_nothing", ["", "", "", ""]),
+        ] {
+            let data_set = read(column, "time_text", TEXT, "").expect("it is read");
+            let rows = data_set.rows;
+            let labels = rows.label_set.iter();
+            let labels: Vec<_> = labels.map(|&set| &rows.label_sets[set as usize]).collect();
+            let expected = expected.map(|label| LabelSet::new([label]));
+            assert_eq!(labels, expected.iter().collect::<Vec<_>>(), "{column}");
+            assert_eq!(data_set.rejects.by_reason["missing_time"], 1, "{column}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_rejected_as_in_csv() {
+        let data_set = read("label_binary", "label_date", TEXT, "").expect("it is read");
+        assert_eq!(data_set.rejects.total, 1);
+        let rows = read("label_binary", "time_ms_utc", TEXT, "").expect("it is read");
+        // Its time is missing, which is the first reason that applies.
+        assert_eq!(rows.rejects.by_reason["missing_time"], 1);
+        let latin = read(
+            "label_text",
+            "time_ms_utc",
+            ["label_binary", "Zaire", "Italy"],
+            "",
+        );
+        let latin = latin.expect("two results are known");
+        assert_eq!(latin.rejects.by_reason["missing_result"], 2);
+    }
+
+    #[test]
+    fn times_in_every_unit_and_zone_are_the_same_seconds_and_a_date_is_its_midnight() {
+        let seconds = [1_594_718_631, -2, 0, 1_583_020_799];
+        for unit in ["ms", "us", "ns"] {
+            for zone in ["naive", "utc", "rome"] {
+                let column = format!("time_{unit}_{zone}");
+                let data_set = read("label_text", &column, TEXT, "").expect("it is read");
+                assert_eq!(data_set.rows.seconds, seconds, "{column}");
+                assert_eq!(data_set.rejects.by_reason["missing_time"], 1, "{column}");
+            }
+        }
+        let rows = read("label_text", "time_text", TEXT, "")
+            .expect("it is read")
+            .rows;
+        assert_eq!(rows.seconds, seconds);
+        let rows = read("label_text", "time_date", TEXT, "")
+            .expect("it is read")
+            .rows;
+        assert_eq!(
+            rows.seconds,
+            seconds.map(|time: i64| time - time.rem_euclid(SECONDS_PER_DAY))
+        );
+    }
+
+    #[test]
+    fn an_integer_is_a_time_only_in_a_format_that_is_given() {
+        let rows = read("label_text", "time_int", TEXT, "%s")
+            .expect("it is read")
+            .rows;
+        assert_eq!(rows.seconds, [1_594_718_631, -2, 0, 1_583_020_799]);
+        let error = read("label_text", "time_int", TEXT, "")
+            .expect_err("which unit?")
+            .to_string();
+        assert!(
+            error.contains("integers only with --time-format"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn results_of_every_sensible_type_are_compared_as_text() {
+        for result in [
+            TEXT,
+            ["result_category", "positive", "negative"],
+            ["result_binary", "positive", "negative"],
+            ["result_int", "1", "0"],
+            ["result_bool", "true", "false"],
+        ] {
+            let rows = read("label_text", "time_ms_utc", result, "")
+                .expect("it is read")
+                .rows;
+            assert_eq!(
+                rows.results,
+                [POSITIVE, NEGATIVE, POSITIVE, NEGATIVE],
+                "{result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_an_error_that_names_column_type_and_what_is_expected() {
+        let label = |column| read(column, "time_text", TEXT, "");
+        let time = |column| read("label_text", column, TEXT, "");
+        let result = |column| read("label_text", "time_text", [column, "1", "0"], "");
+        for (read, option, column, found) in [
+            (label("label_uint8"), "--by", "label_uint8", "uint8"),
+            (label("label_float"), "--by", "label_float", "float64"),
+            (
+                label("label_timestamp"),
+                "--by",
+                "label_timestamp",
+                "timestamp",
+            ),
+            (label("label_list"), "--by", "label_list", "list"),
+            (label("label_struct"), "--by", "label_struct", "struct"),
+            (label("label_decimal"), "--by", "label_decimal", "decimal"),
+            (time("time_float"), "--time", "time_float", "float64"),
+            (time("time_of_day"), "--time", "time_of_day", "time64"),
+            (time("time_bool"), "--time", "time_bool", "boolean"),
+            (
+                result("result_float"),
+                "--result",
+                "result_float",
+                "float32",
+            ),
+            (result("result_date"), "--result", "result_date", "date32"),
+        ] {
+            let text = read.expect_err(column).to_string();
+            let start = format!("{option} {column}: ");
+            assert!(text.starts_with(&start), "{text}");
+            let middle = format!("every_type.parquet has this column as {found}; ");
+            assert!(text.contains(&middle), "{text}");
+            assert!(text.contains(" are "), "{text}");
+        }
+    }
+}
