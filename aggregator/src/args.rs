@@ -157,7 +157,8 @@ impl FromStr for RunChoice {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "latest" => Ok(Self::Latest),
+            // An empty variable, as compose files leave it, names none.
+            "latest" | "" => Ok(Self::Latest),
             name => name.parse().map(Self::Named),
         }
     }
@@ -190,6 +191,8 @@ pub struct Config {
     pub out: PathBuf,
     /// What is written there.
     pub outputs: OutputChoice,
+    /// Where the dispatcher writes rejected rows, if that is a file of this machine.
+    pub rejects: Option<PathBuf>,
     /// The longest time without anything new.
     pub timeout: Duration,
     /// The cluster.
@@ -211,6 +214,7 @@ impl Args {
             run: self.run_id.clone(),
             out: self.out.clone(),
             outputs: self.outputs.choice()?,
+            rejects: None,
             timeout: self.timeout,
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),

@@ -78,6 +78,15 @@ pub enum Error {
     #[error(transparent)]
     Listen(#[from] service::listen::Error),
 
+    /// A file of the run cannot be read back for its digest.
+    #[error("cannot read {} back; leave the files of a run alone until it has ended", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
     /// An output cannot be written.
     #[error("cannot write {}; choose another --out", path.display())]
     Write {
@@ -114,6 +123,7 @@ impl Ending for Error {
             | Self::Aborted { .. }
             | Self::Numbering { .. }
             | Self::Say(_)
+            | Self::Read { .. }
             | Self::Write { .. }
             | Self::Kafka(_) => Exit::Failure,
         }

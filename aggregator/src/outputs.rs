@@ -2,7 +2,7 @@
 //! that nobody ever sees half of one; what was written is told with its digest.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -19,7 +19,7 @@ pub const REPORT_JSON: &str = "report.json";
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutputFile {
-    /// Its name in the output folder.
+    /// Its name in the output folder, or its path if it is elsewhere.
     pub name: String,
     /// Its size.
     pub bytes: u64,
@@ -64,6 +64,26 @@ impl Outputs {
         Ok(file)
     }
 
+    /// A file of the run that is there already, such as its rejects.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn written_by_others(&self, path: &Path) -> Result<OutputFile, Error> {
+        let unreadable = |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let (bytes, sha256) = digest(path).map_err(unreadable)?;
+        let whole = path.canonicalize().map_err(unreadable)?;
+        let folder = self.folder.canonicalize().map_err(unreadable)?;
+        let name = whole.strip_prefix(folder).unwrap_or(&whole);
+        Ok(OutputFile {
+            name: name.display().to_string(),
+            bytes,
+            sha256,
+        })
+    }
+
     /// Writes a file and puts it in place. Returns it with what `write` returns.
     ///
     /// # Errors
@@ -106,6 +126,25 @@ impl Outputs {
         let (bytes, sha256) = out.finish()?;
         file.persist(path).map_err(|error| error.error)?;
         Ok((bytes, sha256, value))
+    }
+}
+
+/// Size and digest of a file.
+fn digest(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut bytes = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, hexadecimal(&hasher.finalize()))),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

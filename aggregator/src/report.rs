@@ -32,10 +32,10 @@ pub struct Report {
     pub reconciliation: Vec<Check>,
     /// Jobs by outcome.
     pub jobs: Jobs,
-    /// Tests in the series.
-    pub tests: u64,
-    /// Positive tests in the series.
-    pub positive: u64,
+    /// Tests in the series; `None` when nothing was counted, for there is no manifest.
+    pub tests: Option<u64>,
+    /// Positive tests in the series, likewise.
+    pub positive: Option<u64>,
     /// Positive tests per test; `None` over no tests.
     pub rate: Option<f64>,
     /// The series.
@@ -74,8 +74,8 @@ pub struct Run {
 /// The manifest, as the report shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ManifestReport {
-    /// Number of jobs.
-    pub jobs: u64,
+    /// Number of jobs; `None` for the reference, which has none.
+    pub jobs: Option<u64>,
     /// Records of the data set.
     pub rows_read: u64,
     /// Rows that are in jobs.
@@ -84,34 +84,36 @@ pub struct ManifestReport {
     pub rows_rejected: u64,
     /// The same by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Messages that jobs were published in.
-    pub messages: u64,
-    /// BLAKE3 over the job set.
-    pub job_set_digest: String,
+    /// Messages that jobs were published in, likewise.
+    pub messages: Option<u64>,
+    /// BLAKE3 over the job set, likewise.
+    pub job_set_digest: Option<String>,
 }
 
-/// Jobs by outcome.
+/// Jobs by outcome. `None` when nobody knows how many jobs there are, so that none was counted, and
+/// for the reference, which has no jobs.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Jobs {
     /// With a tally.
-    pub counted: u64,
+    pub counted: Option<u64>,
     /// Without one, and with a reason.
-    pub dead_lettered: u64,
-    /// Without an outcome; `None` when nobody knows how many jobs there are.
+    pub dead_lettered: Option<u64>,
+    /// Without an outcome.
     pub missing: Option<u64>,
     /// Outcomes that said nothing new, and were dropped.
-    pub duplicates_dropped: u64,
-    /// Messages on the outcomes topic that could not be decoded, and were dropped.
-    pub undecodable_dropped: u64,
+    pub duplicates_dropped: Option<u64>,
+    /// Messages on the outcomes topic that could not be decoded, and were dropped. That is known
+    /// without a manifest, too.
+    pub undecodable_dropped: Option<u64>,
 }
 
 /// The series, as the report shows it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SeriesReport {
-    /// Groups, which are its lines.
-    pub rows: u64,
-    /// SHA-256 over the lines of `series.csv` without header and `rate`.
-    pub sha256: String,
+    /// Groups, which are its lines; `None` when nothing was counted, for there is no manifest.
+    pub rows: Option<u64>,
+    /// SHA-256 over the lines of `series.csv` without header and `rate`, likewise.
+    pub sha256: Option<String>,
 }
 
 /// A dead letter.
@@ -169,13 +171,13 @@ impl ManifestReport {
     /// As the report shows a manifest.
     pub fn new(manifest: &Manifest) -> Self {
         Self {
-            jobs: manifest.jobs,
+            jobs: Some(manifest.jobs),
             rows_read: manifest.rows_read,
             rows_accepted: manifest.rows_accepted,
             rows_rejected: manifest.rows_rejected(),
             rejected: manifest.rejected.clone(),
-            messages: manifest.messages,
-            job_set_digest: manifest.job_set_digest.to_string(),
+            messages: Some(manifest.messages),
+            job_set_digest: Some(manifest.job_set_digest.to_string()),
         }
     }
 }
@@ -184,7 +186,7 @@ impl Report {
     /// The report on what was collected of a run. Files, stages and series are added as they come.
     pub fn new(opened: &RunOpened, collection: &Collection, judged: &Reconciliation) -> Self {
         let ledger = collection.ledger();
-        let totals = ledger.map(|ledger| ledger.totals()).unwrap_or_default();
+        let totals = ledger.map(|ledger| ledger.totals());
         let grain = opened.grouping.grain;
         let dead_letters = ledger.into_iter().flat_map(|ledger| {
             let dead = ledger.dead().iter().take(LISTED);
@@ -217,15 +219,17 @@ impl Report {
             manifest: collection.manifest().map(ManifestReport::new),
             reconciliation: judged.checks.clone(),
             jobs: Jobs {
-                counted: totals.counted,
-                dead_lettered: totals.dead_lettered,
+                counted: totals.map(|totals| totals.counted),
+                dead_lettered: totals.map(|totals| totals.dead_lettered),
                 missing: ledger.map(|ledger| ledger.missing()),
-                duplicates_dropped: collection.recorded().duplicates,
-                undecodable_dropped: 0,
+                duplicates_dropped: ledger.map(|_| collection.recorded().duplicates),
+                undecodable_dropped: None,
             },
-            tests: totals.tests,
-            positive: totals.positive,
-            rate: (totals.tests > 0).then(|| totals.positive as f64 / totals.tests as f64),
+            tests: totals.map(|totals| totals.tests),
+            positive: totals.map(|totals| totals.positive),
+            rate: totals
+                .filter(|totals| totals.tests > 0)
+                .map(|totals| totals.positive as f64 / totals.tests as f64),
             series: SeriesReport::default(),
             dead_letters: dead_letters.collect(),
             missing: ledger.map_or(Vec::new(), |ledger| ledger.first_missing(LISTED)),
@@ -266,8 +270,9 @@ impl Report {
         };
         let manifest = self.manifest.as_ref();
         let rows_read = manifest.map(|manifest| manifest.rows_read);
-        let jobs = manifest.map(|manifest| manifest.jobs);
-        let collected = Some(self.jobs.counted + self.jobs.dead_lettered);
+        let jobs = manifest.and_then(|manifest| manifest.jobs);
+        let outcomes = self.jobs.counted.zip(self.jobs.dead_lettered);
+        let collected = outcomes.map(|(counted, dead_lettered)| counted + dead_lettered);
         self.rates = Rates {
             rows_read_per_second: per_second(rows_read, self.seconds("read")),
             jobs_published_per_second: per_second(jobs, self.seconds("publish")),
@@ -323,28 +328,20 @@ impl fmt::Display for Report {
             for (reason, rows) in &manifest.rejected {
                 line(f, "", &format!("{} {reason}", grouped(*rows)))?;
             }
-            // The reference has no jobs.
-            if manifest.jobs > 0 {
-                line(f, "jobs", &self.jobs_line(manifest.messages))?;
-            }
+        }
+        if let Some(counted) = self.jobs.counted {
+            line(f, "jobs", &self.jobs_line(counted))?;
         }
         let rate = self
             .rate
             .map_or(String::new(), |rate| format!(", {:.2} %", 100.0 * rate));
-        line(
-            f,
-            "tests",
-            &format!(
-                "{}, {} positive{rate}",
-                grouped(self.tests),
-                grouped(self.positive)
-            ),
-        )?;
-        line(
-            f,
-            "series",
-            &format!("{} groups", grouped(self.series.rows)),
-        )?;
+        if let (Some(tests), Some(positive)) = (self.tests, self.positive) {
+            let text = format!("{}, {} positive{rate}", grouped(tests), grouped(positive));
+            line(f, "tests", &text)?;
+        }
+        if let Some(groups) = self.series.rows {
+            line(f, "series", &format!("{} groups", grouped(groups)))?;
+        }
         self.fmt_stages(f)?;
         self.fmt_workers(f)?;
         writeln!(f)?;
@@ -362,20 +359,23 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    fn jobs_line(&self, messages: u64) -> String {
+    fn jobs_line(&self, counted: u64) -> String {
         let jobs = &self.jobs;
-        let mut text = format!("{} counted", grouped(jobs.counted));
+        let mut text = format!("{} counted", grouped(counted));
         for (amount, what) in [
             (jobs.dead_lettered, "dead-lettered"),
-            (jobs.missing.unwrap_or(0), "missing"),
+            (jobs.missing, "missing"),
         ] {
-            if amount > 0 {
+            if let Some(amount @ 1..) = amount {
                 text.push_str(&format!(", {} {what}", grouped(amount)));
             }
         }
-        text.push_str(&format!(" in {} messages", grouped(messages)));
-        if jobs.duplicates_dropped > 0 {
-            let dropped = grouped(jobs.duplicates_dropped);
+        let manifest = self.manifest.as_ref();
+        if let Some(messages) = manifest.and_then(|manifest| manifest.messages) {
+            text.push_str(&format!(" in {} messages", grouped(messages)));
+        }
+        if let Some(dropped @ 1..) = jobs.duplicates_dropped {
+            let dropped = grouped(dropped);
             text.push_str(&format!(", {dropped} duplicate outcomes dropped"));
         }
         text

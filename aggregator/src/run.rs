@@ -64,8 +64,8 @@ pub struct ReportResult<'a> {
     run_id: &'a str,
     jobs: Jobs,
     rows: Option<RowsResult>,
-    tests: u64,
-    positive: u64,
+    tests: Option<u64>,
+    positive: Option<u64>,
     rate: Option<f64>,
     /// What was written.
     paths: Vec<String>,
@@ -101,12 +101,6 @@ impl<'a> ReportResult<'a> {
                 .collect(),
         }
     }
-
-    /// The same with one more path, after the others.
-    pub fn with_path(mut self, path: &Path) -> Self {
-        self.paths.push(path.display().to_string());
-        self
-    }
 }
 
 /// Collects a run, judges it and writes what came of it. A run that is incomplete when the time-out
@@ -132,7 +126,7 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         .ledger()
         .map_or_else(Series::default, |ledger| ledger.series());
     let mut report = Report::new(&opened, &collection, &judged);
-    report.jobs.undecodable_dropped = undecodable;
+    report.jobs.undecodable_dropped = Some(undecodable);
     let reconcile_seconds = started.elapsed().as_secs_f64();
     for (stage, seconds) in collection.manifest().iter().flat_map(|known| &known.stages) {
         report.add_stage(stage, *seconds);
@@ -142,12 +136,14 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
     stage_seconds.set("reconcile", reconcile_seconds);
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
-    write_outputs(&outputs, &config.outputs, &series, &mut report)?;
+    let rejects = config.rejects.as_deref();
+    write_outputs(&outputs, &config.outputs, &series, rejects, &mut report)?;
     info!(status = report.status.word(), "run judged");
     Ok(report)
 }
 
 /// Writes what was chosen, and last the report with the digests of what was written before it.
+/// `rejects` is where the rejected rows are, if there are any and somebody here knows.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -155,11 +151,22 @@ pub fn write_outputs(
     outputs: &Outputs,
     choice: &OutputChoice,
     series: &Series,
+    rejects: Option<&Path>,
     report: &mut Report,
 ) -> Result<(), Error> {
     let started = Instant::now();
-    report.series.rows = series.rows.len() as u64;
-    (report.files, report.series.sha256) = write_series(outputs, choice, series, report)?;
+    let (files, sha256) = write_series(outputs, choice, series, report)?;
+    report.files = files;
+    // Without a manifest the series is empty because nothing is known, not because there is nothing.
+    if report.tests.is_some() {
+        report.series.rows = Some(series.rows.len() as u64);
+        report.series.sha256 = Some(sha256);
+    }
+    let manifest = report.manifest.as_ref();
+    let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
+    if let Some(path) = rejects.filter(|_| has_rejects) {
+        report.files.push(outputs.written_by_others(path)?);
+    }
     report.add_stage("write", started.elapsed().as_secs_f64());
     report.work_out_rates();
     if choice.has(Format::Md) {

@@ -124,22 +124,26 @@ mod tests {
 
     #[test]
     fn what_makes_no_data_set_is_refused_as_wrong_usage() {
-        assert_eq!(refused(|c| c.rows = 0), "at least one row is needed");
+        assert_eq!(
+            refused(|c| c.rows = 0),
+            "--rows 0: at least one row is needed"
+        );
         assert_eq!(
             refused(|c| c.countries = 196),
-            "196 countries asked for, there can be 1 to 195"
+            "--countries 196: there can be 1 to 195"
         );
         assert_eq!(
             refused(|c| c.countries = 0),
-            "0 countries asked for, there can be 1 to 195"
+            "--countries 0: there can be 1 to 195"
         );
         assert_eq!(
             refused(|c| c.to = c.from),
-            "no day lies between 2020-03-01 (inclusive) and 2020-03-01 (exclusive)"
+            "no day lies between --from 2020-03-01 (inclusive) and --to 2020-03-01 (exclusive); \
+             --to has to be later"
         );
         assert_eq!(
             refused(|c| c.from = date(1899, 12, 31)),
-            "the range starts on 1899-12-31, it can start on 1900-01-01 at the earliest"
+            "--from 1899-12-31: it can be 1900-01-01 at the earliest"
         );
         assert_eq!(
             refused(|c| c.to = date(2031, 1, 1)),
@@ -148,12 +152,12 @@ mod tests {
         for share in [-0.1, 1.1, f64::NAN] {
             assert_eq!(
                 refused(|c| c.malformed = share),
-                format!("{share} is no share of rows, it can be 0 to 1")
+                format!("--malformed {share}: a share of the rows is needed, from 0 to 1")
             );
         }
         assert_eq!(
             refused(|c| c.threads = 0),
-            "0 threads asked for, there can be 1 to 1024"
+            "--threads 0: there can be 1 to 1024"
         );
     }
 }

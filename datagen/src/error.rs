@@ -10,10 +10,10 @@ use service::{Ending, Exit, Signal};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No rows are asked for.
-    #[error("at least one row is needed")]
+    #[error("--rows 0: at least one row is needed")]
     NoRows,
     /// No country, or more than there are.
-    #[error("{asked} countries asked for, there can be 1 to {available}")]
+    #[error("--countries {asked}: there can be 1 to {available}")]
     Countries {
         /// How many are asked for.
         asked: usize,
@@ -21,7 +21,9 @@ pub enum Error {
         available: usize,
     },
     /// The range of test dates has no day.
-    #[error("no day lies between {from} (inclusive) and {to} (exclusive)")]
+    #[error(
+        "no day lies between --from {from} (inclusive) and --to {to} (exclusive); --to has to be later"
+    )]
     EmptyRange {
         /// The first day.
         from: Date,
@@ -29,7 +31,7 @@ pub enum Error {
         to: Date,
     },
     /// The range of test dates starts too early.
-    #[error("the range starts on {from}, it can start on {earliest} at the earliest")]
+    #[error("--from {from}: it can be {earliest} at the earliest")]
     EarlyRange {
         /// The first day.
         from: Date,
@@ -37,7 +39,7 @@ pub enum Error {
         earliest: Date,
     },
     /// The range of test dates is too long.
-    #[error("the range has {days} days, it can have {longest} at most")]
+    #[error("--from and --to have {days} days between them, there can be {longest} at most")]
     LongRange {
         /// The days it has.
         days: i64,
@@ -45,7 +47,7 @@ pub enum Error {
         longest: i32,
     },
     /// The share of malformed rows is no share.
-    #[error("{asked} is no share of rows, it can be 0 to 1")]
+    #[error("--malformed {asked}: a share of the rows is needed, from 0 to 1")]
     Share {
         /// What is asked for.
         asked: f64,
@@ -60,7 +62,7 @@ pub enum Error {
         reason: String,
     },
     /// No thread, or too many.
-    #[error("{asked} threads asked for, there can be 1 to {most}")]
+    #[error("--threads {asked}: there can be 1 to {most}")]
     Threads {
         /// How many are asked for.
         asked: usize,
@@ -68,7 +70,7 @@ pub enum Error {
         most: usize,
     },
     /// The output file cannot be created where it is wanted.
-    #[error("cannot create {}", path.display())]
+    #[error("cannot create {}; choose another --out", path.display())]
     Create {
         /// The output file.
         path: PathBuf,
@@ -76,13 +78,13 @@ pub enum Error {
         source: io::Error,
     },
     /// The output cannot be written.
-    #[error("cannot write rows")]
+    #[error("cannot write rows; is there room where --out is?")]
     Write {
         /// The reason.
         source: io::Error,
     },
     /// The complete output cannot be given its name.
-    #[error("cannot rename the complete file to {}", path.display())]
+    #[error("cannot rename the complete file to {}; choose another --out", path.display())]
     Rename {
         /// The output file.
         path: PathBuf,
@@ -90,13 +92,15 @@ pub enum Error {
         source: io::Error,
     },
     /// A thread cannot be started.
-    #[error("cannot start a thread")]
+    #[error("cannot start a thread; ask for fewer --threads")]
     Thread {
         /// The reason.
         source: io::Error,
     },
     /// A signal asked for the end before all rows were written.
-    #[error("stopped by {signal} before all rows were written")]
+    #[error(
+        "stopped by {signal} before all rows were written; start it again, the seed makes the same rows"
+    )]
     Stopped {
         /// The signal.
         signal: Signal,

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -51,8 +52,14 @@ pub struct Args {
     pub memory: MemoryArgs,
 
     /// Name of the run [default: a fresh UUIDv7]
-    #[arg(long, value_name = "ID", env = "RUN_ID")]
-    pub run_id: Option<RunId>,
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "RUN_ID",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub run_id: RunName,
 
     /// Prefix of the topics
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
@@ -85,6 +92,21 @@ pub struct Args {
     /// How much is said.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// The name of a run, if it was given one. An empty one is none: compose files leave variables so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunName(pub Option<RunId>);
+
+impl FromStr for RunName {
+    type Err = <RunId as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Ok(Self(None)),
+            name => name.parse().map(|name| Self(Some(name))),
+        }
+    }
 }
 
 /// How a data set is read.
@@ -330,7 +352,9 @@ impl Args {
     /// # Errors
     /// When no broker is named, or options contradict each other.
     pub fn config(&self) -> Result<Config, Error> {
-        let run_id = self.run_id.clone().unwrap_or_else(RunId::fresh);
+        let RunName(named) = self.run_id.clone();
+        let run_is_named = named.is_some();
+        let run_id = named.unwrap_or_else(RunId::fresh);
         let group = self.group.clone();
         let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
         let wait_for_workers =
@@ -338,7 +362,7 @@ impl Args {
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
             grouping: self.grouping.grouping()?,
-            run_is_named: self.run_id.is_some(),
+            run_is_named,
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,
             topics: TopicNames::new(&self.topic_prefix),
             topic_spec: self.messages.topic_spec(),
@@ -396,6 +420,15 @@ mod tests {
         assert_eq!(columns, ["city", "country"]);
         let mixed = args(&["--by", "", "--by", "country"]).config();
         assert!(matches!(mixed, Err(Error::EmptyLabelColumn)));
+    }
+
+    #[test]
+    fn an_empty_name_of_a_run_is_none() {
+        assert_eq!(args(&["--run-id", ""]).run_id, RunName(None));
+        assert!(!args(&[]).config().expect("valid").run_is_named);
+        let config = args(&["--run-id", "tuesday"]).config().expect("valid");
+        assert!(config.run_is_named);
+        assert_eq!(config.run_id.as_str(), "tuesday");
     }
 
     #[test]

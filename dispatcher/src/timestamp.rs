@@ -39,11 +39,23 @@ impl FromStr for TimeFormat {
     /// Takes directives that make up a date at least, and can be read back from what they write.
     fn from_str(format: &str) -> Result<Self, Self::Err> {
         let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
-        let written = strtime::format(format, &sample).map_err(|error| error.to_string())?;
-        let read = BrokenDownTime::parse(format, &written).map_err(|error| error.to_string())?;
-        seconds(&read).map_err(|error| error.to_string())?;
+        let written = strtime::format(format, &sample);
+        let written = written.map_err(|error| not_a_format(&error))?;
+        let read = BrokenDownTime::parse(format, &written);
+        let read = read.map_err(|error| not_a_format(&error))?;
+        seconds(&read).map_err(|_| {
+            "it makes up no date; give day, month and year, such as %d.%m.%Y %H:%M, or %s for \
+             seconds since 1970"
+        })?;
         Ok(Self::Directives(format.into()))
     }
+}
+
+/// The last of the causes says which directive it is.
+fn not_a_format(error: &jiff::Error) -> String {
+    let text = error.to_string();
+    let cause = text.rsplit(": ").next().unwrap_or(&text);
+    format!("{cause}; the directives are those of strftime, such as %d.%m.%Y %H:%M")
 }
 
 /// Of `%s`, else of date, time and zone; without a time it is midnight, without a zone UTC.

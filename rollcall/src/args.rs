@@ -63,7 +63,7 @@ pub enum Command {
     /// Run the whole pipeline on this machine (the default)
     #[command(after_help = after_help())]
     Run(RunArgs),
-    /// Write fake COVID test records as CSV
+    /// Write fake COVID test records as CSV or Parquet
     Datagen(datagen::Args),
     /// Cut a data set into jobs and publish them
     Dispatcher(dispatcher::Args),

@@ -62,11 +62,7 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     if args.json.json {
         match &report {
             Ok(report) => {
-                let result = ReportResult::new(report, &args.out);
-                machine::say_result(&match has_rejects(report) {
-                    true => result.with_path(&rejects_file(args)),
-                    false => result,
-                });
+                machine::say_result(&ReportResult::new(report, &args.out));
             }
             Err(error) => machine::say_failure(error),
         }
@@ -120,10 +116,9 @@ fn summary(
         ));
     }
     text.push('\n');
-    let rejects = has_rejects(report).then(|| rejects_file(args));
     let files = report.files.iter().map(|file| file.name.as_str());
     let files = files.chain([REPORT_JSON]).map(|name| args.out.join(name));
-    for path in files.chain(rejects) {
+    for path in files {
         text.push_str(&format!("  {}\n", path.display()));
     }
     text
@@ -152,11 +147,6 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
 fn rejects_file(args: &RunArgs) -> PathBuf {
     let given = args.rejects.clone();
     given.unwrap_or_else(|| args.out.join(REJECTS))
-}
-
-fn has_rejects(report: &Report) -> bool {
-    let manifest = report.manifest.as_ref();
-    manifest.is_some_and(|manifest| manifest.rows_rejected > 0)
 }
 
 /// Makes a data set.
@@ -189,9 +179,10 @@ fn run_local(
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
     let grouping = args.grouping.grouping()?;
-    let rejects = Rejects::new(&rejects_file(args), args.input.max_rejects);
+    let path = rejects_file(args);
+    let rejects = Rejects::new(&path, args.input.max_rejects);
     let (series, mut report) = local::compute(input, &grouping, rejects, shutdown, progress)?;
-    aggregator::run::write_outputs(outputs, choice, &series, &mut report)?;
+    aggregator::run::write_outputs(outputs, choice, &series, Some(&path), &mut report)?;
     Ok((report, "in one process, without Kafka".to_owned()))
 }
 
@@ -266,6 +257,7 @@ impl Stage {
             run: RunChoice::Named(self.run_id.clone()),
             out: args.out.clone(),
             outputs,
+            rejects: Some(rejects_file(args)),
             timeout: args.timeout,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),

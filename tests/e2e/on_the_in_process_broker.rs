@@ -162,8 +162,20 @@ fn only_the_chosen_forms_are_written_by_either_engine() {
             ["report.json", "report.md"],
             "{engine}"
         );
+        // What an engine does not have is missing, and never 0.
+        let report = report(folder.path());
+        for part in ["jobs", "messages", "job_set_digest"] {
+            assert_eq!(
+                report["manifest"][part].is_null(),
+                engine == "local",
+                "{part}"
+            );
+        }
+        for (part, value) in report["jobs"].as_object().expect("jobs by outcome") {
+            assert_eq!(value.is_null(), engine == "local", "{part}");
+        }
         // The series is known by its digest all the same.
-        assert_same(&report(folder.path()), &reference);
+        assert_same(&report, &reference);
     }
 }
 
@@ -290,6 +302,15 @@ fn the_real_worlds_columns_are_options_away() {
     ];
     let Finished { stdout, .. } = finish(run(&out, &data_set, &options)).expect_code(0);
     assert!(stdout.contains("1 unknown_result"), "{stdout}");
+    assert_eq!(stdout.matches("/rejects.csv\n").count(), 1, "{stdout}");
+    let files = report(&out)["files"].clone();
+    let names = files.as_array().expect("a list").iter();
+    assert!(
+        names
+            .map(|file| &file["name"])
+            .any(|name| name == "rejects.csv"),
+        "{files}"
+    );
     let series = fs::read_to_string(out.join("series.csv")).expect("a series");
     assert_eq!(
         series,
@@ -377,9 +398,14 @@ fn rejects_go_where_they_are_wanted_and_too_many_of_them_end_the_run() {
     let folder = folder();
     let rejects = folder.path().join("elsewhere.csv");
     let path = rejects.to_str().expect("a path");
-    complete(&data_set, &["--rejects", path, "--max-rejects", "20%"]);
+    let report = complete(&data_set, &["--rejects", path, "--max-rejects", "20%"]);
     // Some of them are rejected for being no UTF-8.
     let kept = fs::read(&rejects).expect("the rejects");
+    let files = report["files"].as_array().expect("a list");
+    let listed = files.iter().find(|file| file["name"] == path);
+    let listed = listed.unwrap_or_else(|| panic!("{path} is not in {files:?}"));
+    assert_eq!(listed["bytes"], kept.len());
+    assert_eq!(listed["sha256"], hexadecimal(&Sha256::digest(&kept)));
     let kept = String::from_utf8_lossy(&kept);
     assert!(kept.starts_with("file,record,reason,fields\n"), "{kept}");
     for limit in ["5%", "7"] {

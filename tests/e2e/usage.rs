@@ -71,6 +71,42 @@ fn a_data_set_without_a_row_to_count_is_refused() {
 }
 
 #[test]
+fn an_empty_run_id_in_the_environment_counts_as_none() {
+    let folder = folder();
+    for arguments in [["dispatcher", "no-such.csv"].as_slice(), &["aggregator"]] {
+        let mut command = rollcall();
+        command.current_dir(folder.path()).env("RUN_ID", "");
+        // What is missed is the broker, not a name.
+        let Finished { stderr, .. } = finish({
+            command.args(arguments);
+            command
+        })
+        .expect_code(2);
+        assert!(stderr.contains("no broker named"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_time_format_that_makes_no_date_says_what_it_needs() {
+    let first_line = |format: &str| {
+        let mut command = rollcall();
+        command.args(["run", "no-such.csv", "--time-format", format]);
+        let stderr = finish(command).expect_code(2).stderr;
+        stderr.lines().next().expect("a line").to_owned()
+    };
+    let line = first_line("%H:%M");
+    assert!(
+        line.contains("give day, month and year, such as %d.%m.%Y %H:%M"),
+        "{line}"
+    );
+    let line = first_line("%Y-%m-%!");
+    assert!(
+        line.contains("the directives are those of strftime"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_broker_that_never_comes_ends_with_5() {
     let folder = folder();
     for service in ["worker", "aggregator"] {

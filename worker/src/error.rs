@@ -33,7 +33,9 @@ pub enum Error {
     Fault(#[from] service::fault::Injected),
 
     /// A thread could not be started, or died.
-    #[error("compute thread: {0}")]
+    #[error(
+        "compute thread: {0}; start the worker again, with fewer --threads if that was the cause"
+    )]
     Thread(String),
 }
 

@@ -61,35 +61,35 @@ fn markdown(report: &Report, text: &mut String) -> fmt::Result {
 fn totals(report: &Report, text: &mut String) -> fmt::Result {
     let unknown = || "?".to_owned();
     let manifest = report.manifest.as_ref();
-    let of_manifest = |value: Option<u64>| value.map_or_else(unknown, grouped);
+    let known = |value: Option<u64>| value.map_or_else(unknown, grouped);
     heading(
         text,
         &["", "total", "of them"],
         &[Align::Left, Align::Right, Align::Left],
     )?;
-    let accepted = of_manifest(manifest.map(|manifest| manifest.rows_accepted));
-    let rejected = of_manifest(manifest.map(|manifest| manifest.rows_rejected));
+    let accepted = known(manifest.map(|manifest| manifest.rows_accepted));
+    let rejected = known(manifest.map(|manifest| manifest.rows_rejected));
     line(
         text,
         &[
             "rows".to_owned(),
-            of_manifest(manifest.map(|manifest| manifest.rows_read)),
+            known(manifest.map(|manifest| manifest.rows_read)),
             format!("{accepted} accepted, {rejected} rejected"),
         ],
     )?;
     // The reference has no jobs.
     if report.run.engine != "local" {
         let jobs = &report.jobs;
-        let missing = jobs.missing.map_or_else(unknown, grouped);
         line(
             text,
             &[
                 "jobs".to_owned(),
-                of_manifest(manifest.map(|manifest| manifest.jobs)),
+                known(manifest.and_then(|manifest| manifest.jobs)),
                 format!(
-                    "{} counted, {} dead-lettered, {missing} missing",
-                    grouped(jobs.counted),
-                    grouped(jobs.dead_lettered)
+                    "{} counted, {} dead-lettered, {} missing",
+                    known(jobs.counted),
+                    known(jobs.dead_lettered),
+                    known(jobs.missing)
                 ),
             ],
         )?;
@@ -101,15 +101,15 @@ fn totals(report: &Report, text: &mut String) -> fmt::Result {
         text,
         &[
             "tests".to_owned(),
-            grouped(report.tests),
-            format!("{} positive{rate}", grouped(report.positive)),
+            known(report.tests),
+            format!("{} positive{rate}", known(report.positive)),
         ],
     )?;
     line(
         text,
         &[
             "series".to_owned(),
-            grouped(report.series.rows),
+            known(report.series.rows),
             "groups".to_owned(),
         ],
     )?;
@@ -156,9 +156,9 @@ fn rejects(report: &Report, text: &mut String) -> fmt::Result {
 }
 
 fn dead_letters(report: &Report, text: &mut String) -> fmt::Result {
-    if report.jobs.dead_lettered == 0 {
+    let Some(all @ 1..) = report.jobs.dead_lettered else {
         return Ok(());
-    }
+    };
     writeln!(text, "### Dead letters\n")?;
     let columns = ["job", "labels", "time", "rows", "attempts", "reason"];
     let (left, right) = (Align::Left, Align::Right);
@@ -177,7 +177,7 @@ fn dead_letters(report: &Report, text: &mut String) -> fmt::Result {
         )?;
     }
     writeln!(text)?;
-    and_more(text, report.jobs.dead_lettered)
+    and_more(text, all)
 }
 
 fn stages(report: &Report, text: &mut String) -> fmt::Result {
@@ -330,13 +330,13 @@ mod tests {
                 grouping,
             },
             manifest: Some(ManifestReport {
-                jobs: 1_200,
+                jobs: Some(1_200),
                 rows_read: 2_010,
                 rows_accepted: 2_000,
                 rows_rejected: 10,
                 rejected: BTreeMap::from([("unknown_result".to_owned(), 10)]),
-                messages: 7,
-                job_set_digest: String::new(),
+                messages: Some(7),
+                job_set_digest: Some(String::new()),
             }),
             reconciliation: vec![
                 Check::numbers("each job has an outcome", 1_200, 1_200),
@@ -344,17 +344,17 @@ mod tests {
                 Check::new("digest", &"5a".repeat(32), &"5a".repeat(32), true),
             ],
             jobs: Jobs {
-                counted: 1_199,
-                dead_lettered: 1,
+                counted: Some(1_199),
+                dead_lettered: Some(1),
                 missing: Some(0),
                 ..Jobs::default()
             },
-            tests: 1_999,
-            positive: 500,
+            tests: Some(1_999),
+            positive: Some(500),
             rate: Some(0.250_125),
             series: SeriesReport {
-                rows: 1_100,
-                sha256: String::new(),
+                rows: Some(1_100),
+                sha256: None,
             },
             dead_letters: vec![DeadLetterReport {
                 index: 17,
@@ -409,14 +409,16 @@ mod tests {
         let mut report = report();
         report.status = Verdict::Incomplete;
         report.manifest = None;
-        report.jobs.missing = None;
-        report.rate = None;
+        report.jobs = Jobs::default();
+        (report.tests, report.positive, report.rate) = (None, None, None);
+        report.series = SeriesReport::default();
         let text = written(&report);
         for part in [
             "❌ rollcall: incomplete",
             "| rows | ? | ? accepted, ? rejected |",
-            "| jobs | ? | 1,199 counted, 1 dead-lettered, ? missing |",
-            "| tests | 1,999 | 500 positive |",
+            "| jobs | ? | ? counted, ? dead-lettered, ? missing |",
+            "| tests | ? | ? positive |",
+            "| series | ? | groups |",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
@@ -427,7 +429,7 @@ mod tests {
     fn long_lists_end_with_how_many_more_there_are() {
         let mut report = report();
         report.workers = vec![report.workers[0].clone(); 25];
-        report.jobs.dead_lettered = 2_020;
+        report.jobs.dead_lettered = Some(2_020);
         report.dead_letters = vec![report.dead_letters[0].clone(); 1_000];
         let text = written(&report);
         assert_eq!(text.matches("| worker-0 |").count(), SHOWN);

@@ -150,7 +150,7 @@ fn a_missing_directory_is_told_in_one_line() {
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
     assert!(
-        said.starts_with("error: cannot create /nowhere/at/all.csv: "),
+        said.starts_with("error: cannot create /nowhere/at/all.csv; choose another --out: "),
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -161,11 +161,11 @@ fn wrong_usage_is_told_in_one_line() {
     for (arguments, error) in [
         (
             ["--from=2021-01-01", "--to=2021-01-01"],
-            "no day lies between 2021-01-01 (inclusive) and 2021-01-01 (exclusive)",
+            "no day lies between --from 2021-01-01 (inclusive) and --to 2021-01-01 (exclusive)",
         ),
         (
             ["--malformed", "-1"],
-            "-1 is no share of rows, it can be 0 to 1",
+            "--malformed -1: a share of the rows is needed, from 0 to 1",
         ),
         (["--rows", "0"], "at least one row is needed"),
     ] {
