@@ -147,7 +147,7 @@ mod tests {
         );
         assert_eq!(
             refused(|c| c.to = date(2031, 1, 1)),
-            "the range has 3958 days, it can have 3660 at most"
+            "--from and --to have 3958 days between them, there can be 3660 at most"
         );
         for share in [-0.1, 1.1, f64::NAN] {
             assert_eq!(

@@ -39,7 +39,8 @@ pub struct Cli {
     run: RunArgs,
 
     /// File with options, in TOML [default: rollcall.toml in this folder, if it is there; '' for
-    /// none]
+    /// none]. Every command of rollcall reads it; the binaries dispatcher, worker, aggregator and
+    /// datagen do not
     #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE, global = true)]
     pub config: Option<OsString>,
 }

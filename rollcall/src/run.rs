@@ -83,6 +83,9 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
         arguments => (args.input.input(arguments)?, None),
     };
     remove_stale_rejects(args, &input)?;
+    if !input.is_rereadable() && !args.log.quiet {
+        eprintln!("standard input cannot be read again: this run is not resumable");
+    }
     let progress = Progress::new();
     let shown = progress.show(Show::new(args.log.quiet, args.json.json));
     let (report, where_it_ran) = match args.engine {

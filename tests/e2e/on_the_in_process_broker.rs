@@ -388,7 +388,8 @@ fn packed_files_parquet_standard_input_and_patterns_give_the_series_of_the_plain
     let out = at("out");
     let mut piped = run(&out, Path::new("-"), &["--every", "day"]);
     piped.stdin(fs::File::open(&data_set).expect("it can be opened"));
-    finish(piped).expect_code(0);
+    let Finished { stderr, .. } = finish(piped).expect_code(0);
+    assert!(stderr.contains("this run is not resumable"), "{stderr}");
     assert_same(&report(&out), &reference);
 }
 

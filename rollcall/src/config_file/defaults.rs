@@ -1,0 +1,154 @@
+//! Makes what a file says the defaults of a command line; what no option is called, or takes, is
+//! an error that names the line and the nearest one.
+
+use std::mem;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config_file::error::Error;
+use crate::config_file::places::{Place, contradicted, find, flag, name_of, options, places};
+use crate::config_file::settings::{File, Setting, Value};
+
+/// How like a name must be to be meant.
+const LIKENESS: f64 = 0.7;
+
+impl File {
+    /// Makes what the file says the defaults of a command line that has parsed to `given`.
+    pub(super) fn apply(&self, command: Command, given: &ArgMatches) -> Result<Command, Error> {
+        let contradicted = contradicted(command.clone(), given);
+        let mut with_defaults = command.clone();
+        for setting in &self.settings {
+            let mut known = false;
+            for place in places(&command) {
+                if setting
+                    .section
+                    .as_ref()
+                    .is_some_and(|own| *own != place.section)
+                {
+                    continue;
+                }
+                let Some(option) = find(place.of(&command), &setting.key) else {
+                    continue;
+                };
+                known = true;
+                self.check(setting, &command, &place, option)?;
+                if place.is_chosen(given) && contradicted.contains(option.get_id()) {
+                    continue;
+                }
+                let values = setting.value.as_defaults();
+                let target = place.of_mut(&mut with_defaults);
+                let id = option.get_id().clone();
+                *target = mem::take(target).mut_arg(id, |option| option.default_values(values));
+            }
+            if !known {
+                return Err(self.unknown(setting, &command));
+            }
+        }
+        Ok(with_defaults)
+    }
+
+    /// Refuses a value of a kind, or a text, that the option does not take.
+    fn check(
+        &self,
+        setting: &Setting,
+        command: &Command,
+        place: &Place,
+        option: &Arg,
+    ) -> Result<(), Error> {
+        let name = flag(option);
+        let wrong = |message: String| Error::Value {
+            path: self.path.clone(),
+            line: setting.line,
+            key: setting.key.clone(),
+            message,
+        };
+        let takes_value = option.get_action().takes_values();
+        let several = matches!(option.get_action(), ArgAction::Append);
+        let values = match &setting.value {
+            Value::Other(what) => return Err(wrong(format!("an option cannot be a {what}"))),
+            Value::Switch(_) if takes_value => {
+                return Err(wrong("it takes a value, not true or false".to_owned()));
+            }
+            Value::Switch(_) => return Ok(()),
+            Value::One(count) if matches!(option.get_action(), ArgAction::Count) => {
+                let is_count = count.parse::<u8>().is_ok();
+                let message = || wrong(format!("it takes a number, not {count:?}"));
+                return is_count.then_some(()).ok_or_else(message);
+            }
+            _ if !takes_value => return Err(wrong("it takes true or false".to_owned())),
+            Value::Several(_) if !several => {
+                return Err(wrong("it takes one value, not a list".to_owned()));
+            }
+            Value::One(value) => std::slice::from_ref(value),
+            Value::Several(values) => values,
+        };
+        // The option's own parser judges, in the command that it belongs to.
+        let mut arguments: Vec<String> = vec![command.get_name().to_owned()];
+        arguments.extend(place.path.iter().cloned());
+        let joint = if name.starts_with("--") { "=" } else { "" };
+        arguments.extend(values.iter().map(|value| format!("{name}{joint}{value}")));
+        match command.clone().try_get_matches_from(arguments) {
+            Err(error) if is_about(&error, &name) => Err(wrong(in_one_line(&error))),
+            _ => Ok(()),
+        }
+    }
+
+    fn unknown(&self, setting: &Setting, command: &Command) -> Error {
+        let places = places(command);
+        if let Some(section) = &setting.section
+            && !places.iter().any(|place| place.section == *section)
+        {
+            let sections = places.iter().map(|place| place.section.clone());
+            return Error::UnknownSection {
+                path: self.path.clone(),
+                line: setting.line,
+                section: section.clone(),
+                nearest: nearest(section, sections),
+            };
+        }
+        let own = places.iter().filter(|place| {
+            let section = setting.section.as_ref();
+            section.is_none_or(|section| place.section == *section)
+        });
+        let names = own
+            .flat_map(|place| options(place.of(command)))
+            .filter_map(name_of);
+        Error::UnknownKey {
+            path: self.path.clone(),
+            line: setting.line,
+            key: setting.key.clone(),
+            section: setting.section.clone(),
+            nearest: nearest(&setting.key, names),
+        }
+    }
+}
+
+fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    names
+        .map(|known| (strsim::jaro_winkler(name, &known), known))
+        .filter(|(likeness, _)| *likeness >= LIKENESS)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
+}
+
+/// Whether an error is about the value of this option. Others are about what a file cannot give,
+/// such as a data set.
+fn is_about(error: &clap::Error, name: &str) -> bool {
+    let about_value = matches!(
+        error.kind(),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation
+    );
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
+        return false;
+    };
+    about_value && option.split([' ', '=']).next() == Some(name)
+}
+
+/// The first paragraph of clap's message.
+fn in_one_line(error: &clap::Error) -> String {
+    let message = error.to_string();
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let paragraph = message.lines().take_while(|line| !line.trim().is_empty());
+    paragraph.map(str::trim).collect::<Vec<_>>().join(" ")
+}
