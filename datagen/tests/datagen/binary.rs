@@ -161,13 +161,14 @@ fn wrong_usage_is_told_in_one_line() {
     for (arguments, error) in [
         (
             ["--from=2021-01-01", "--to=2021-01-01"],
-            "no day lies between --from 2021-01-01 (inclusive) and --to 2021-01-01 (exclusive)",
+            "no day lies between --from 2021-01-01 (inclusive) and --to 2021-01-01 (exclusive); \
+             --to has to be later",
         ),
         (
             ["--malformed", "-1"],
             "--malformed -1: a share of the rows is needed, from 0 to 1",
         ),
-        (["--rows", "0"], "at least one row is needed"),
+        (["--rows", "0"], "--rows 0: at least one row is needed"),
     ] {
         let output = output(&arguments);
         assert_eq!(output.status.code(), Some(2));

@@ -195,7 +195,10 @@ fn an_output_that_is_full_is_an_error() {
     let mut room = [0; 100_000];
     let error =
         datagen::generate(&small(), &mut &mut room[..], &Shutdown::new(), &|_| {}).unwrap_err();
-    assert_eq!(error.to_string(), "cannot write rows");
+    assert_eq!(
+        error.to_string(),
+        "cannot write rows; is there room where --out is?"
+    );
     assert_eq!(error.exit(), Exit::Failure);
 }
 
