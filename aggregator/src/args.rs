@@ -258,7 +258,7 @@ mod tests {
         let error = month.check(Grain::Week).expect_err("weeks").to_string();
         assert_eq!(
             error,
-            "--grain-out month: a run by week adds up to week, give one of these"
+            "--grain-out month: a run by week adds up to week only; give that, or another --every"
         );
         let hour = choice(&["--grain-out", "hour"]).expect("valid");
         let error = hour.check(Grain::Day).expect_err("finer").to_string();

@@ -60,7 +60,7 @@ pub enum Error {
 
     /// A series of this grain cannot be made from the run's.
     #[error(
-        "--grain-out {asked}: a run by {run} adds up to {}, give one of these",
+        "--grain-out {asked}: a run by {run} adds up to {} only; give that, or another --every",
         names(.run.makes())
     )]
     GrainOut {

@@ -7,7 +7,7 @@ mod layout;
 mod topics;
 
 use clap::Args;
-use kafka::{BrokerArgs, Cluster};
+use kafka::{BrokerArgs, Cluster, default_group};
 use service::{Exit, LogArgs, Shutdown, say};
 
 use crate::error::Error;
@@ -34,9 +34,9 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     topic_prefix: String,
 
-    /// The workers' consumer group
-    #[arg(long, value_name = "GROUP", default_value = "rollcall.worker")]
-    group: String,
+    /// The workers' consumer group [default: PREFIX.worker]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
 
     /// Workers that you expect [default: as many as the group has]
     #[arg(long, value_name = "N")]
@@ -64,9 +64,10 @@ pub fn run(args: &DoctorArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     cluster
         .wait_until_reachable(&|| shutdown.is_requested())
         .map_err(|error| Error::of_cluster(error, shutdown))?;
+    let default_group = default_group(&args.topic_prefix);
     let subject = Subject {
         prefix: &args.topic_prefix,
-        group: &args.group,
+        group: args.group.as_ref().unwrap_or(&default_group),
         workers: args.workers,
     };
     let lines = judge(&Facts::ask(&cluster, subject, shutdown)?);

@@ -52,7 +52,7 @@ fn a_series_that_the_run_does_not_add_up_to_is_refused_before_the_run() {
         // Nothing is generated: the output folder is not even made.
         let options = ["run", "--engine", engine, "--every", "week"];
         let line = fails(&[&options[..], &["--grain-out", "month"]].concat(), 2);
-        let what = "--grain-out month: a run by week adds up to week, give one of these";
+        let what = "--grain-out month: a run by week adds up to week only; give that";
         assert!(line.contains(what), "{line}");
     }
     let options = ["run", "--grain-out", "day", "--outputs", "svg"];

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use kafka::Refusal;
 use kafka::survey::TopicFacts;
+use kafka::{Refusal, default_group};
 use serde::Serialize;
 use service::progress::grouped;
 
@@ -176,7 +176,7 @@ fn members(facts: &Facts) -> Vec<Line> {
         return Vec::new();
     };
     let name = &facts.group;
-    let start = || format!("start workers: rollcall worker --group {name}");
+    let start = || format!("start workers: {}", worker(facts));
     let waiting: i64 = group.lag.iter().sum();
     let most = group.lag.iter().copied().max().unwrap_or(0);
     let state = group.state.as_deref().unwrap_or("not there yet");
@@ -208,6 +208,19 @@ fn members(facts: &Facts) -> Vec<Line> {
         });
     }
     lines
+}
+
+/// The command line of a worker that would join the group.
+fn worker(facts: &Facts) -> String {
+    let (prefix, group) = (&facts.prefix, &facts.group);
+    let mut command = "rollcall worker".to_owned();
+    if prefix != "rollcall" {
+        command.push_str(&format!(" --topic-prefix {prefix}"));
+    }
+    if *group != default_group(prefix) {
+        command.push_str(&format!(" --group {group}"));
+    }
+    command
 }
 
 /// No request tells a broker's time without a write, so it is not asked for; but a run that was
@@ -484,6 +497,14 @@ mod tests {
         });
         let line = complaint(&facts, Verdict::Warn, "lag");
         assert!(line.found.contains("12 messages"), "{line:?}");
+        assert_eq!(
+            line.advice.as_deref(),
+            Some("start workers: rollcall worker")
+        );
+        facts.prefix = "tests".to_owned();
+        let advice = complaint(&facts, Verdict::Warn, "lag").advice;
+        let whole = "start workers: rollcall worker --topic-prefix tests --group rollcall.worker";
+        assert_eq!(advice.as_deref(), Some(whole));
     }
 
     #[test]
