@@ -6,7 +6,7 @@
 //! these: so the command line beats the environment, the environment the file, and nothing below
 //! knows of the file. Arguments that contradict what was given by hand are left out.
 //!
-//! [`settings`] reads the file, [`places`] knows the options, [`defaults`] brings them together.
+//! `settings` reads the file, `places` knows the options, `defaults` brings them together.
 
 mod defaults;
 mod error;

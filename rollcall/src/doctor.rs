@@ -1,5 +1,5 @@
 //! `rollcall doctor`: looks at a cluster without writing to it and says, line by line, what is good
-//! for runs and what is to be done. [`facts`] asks, [`judgement`] decides, [`layout`] shows.
+//! for runs and what is to be done. `facts` asks, `judgement` decides, `layout` shows.
 
 mod facts;
 mod judgement;
