@@ -212,6 +212,8 @@ impl ConsumerContext for Context {}
 /// One line of librdkafka's log.
 pub(crate) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
+        // One list of properties serves all clients, so that each is told of some that are not its.
+        _ if fac == "CONFWARN" => debug!(target: "librdkafka", "{message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             error!(target: "librdkafka", "{fac}: {message}");
         }

@@ -199,7 +199,7 @@ impl<L: RebalanceListener> Context<L> {
         let committed = commit_list(&self.topic, commits)
             .and_then(|list| consumer.commit(&list, CommitMode::Sync));
         if let Err(error) = &committed {
-            warn!(%error, "cannot commit partitions {when}");
+            info!(%error, "cannot commit partitions {when}");
             self.listener.commit_failed();
         }
         committed.is_ok()

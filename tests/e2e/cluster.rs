@@ -166,6 +166,19 @@ impl TestCluster {
         indexes.len() as u64
     }
 
+    /// The ids of the workers that outcomes of a run came from so far.
+    #[track_caller]
+    pub fn workers_with_outcome(&self, run_id: &RunId) -> std::collections::BTreeSet<String> {
+        let records = self.records(&self.topics.outcomes);
+        let batches = records
+            .iter()
+            .map(|record| OutcomeBatch::decode(record.payload).expect("an outcome batch"));
+        batches
+            .filter(|batch| batch.run_id() == run_id)
+            .map(|batch| batch.worker().id.clone())
+            .collect()
+    }
+
     /// Waits until some outcomes of a run are there, and asserts that others are still missing.
     #[track_caller]
     pub fn wait_until_mid_run(&self, run: &Dispatched, at_least: u64) {
