@@ -7,12 +7,17 @@ use pipeline::mark::Reading;
 use pipeline::offsets::{Commit, Epoch, OffsetTracker, Settled, Start};
 
 use crate::outbox::{Finished, Outbox};
+use crate::uncommitted::{Cut, Uncommitted};
 
 /// The desk of one worker.
 #[derive(Debug, Default)]
 pub struct Desk {
     tracker: OffsetTracker,
     outbox: Outbox,
+    /// In the outbox's place where outcomes and offsets are committed in transactions. A message is
+    /// settled then when its jobs are finished, and what may be committed is what a transaction
+    /// holds.
+    uncommitted: Option<Uncommitted>,
     careful: Option<CarefulMessage>,
 }
 
@@ -41,20 +46,68 @@ impl Desk {
         Self::default()
     }
 
+    /// An empty desk of a worker that commits in transactions: they come from [`cut`](Self::cut),
+    /// and neither outbox nor [`commits`](Self::commits) are asked.
+    pub fn with_transactions() -> Self {
+        Self {
+            uncommitted: Some(Uncommitted::new()),
+            ..Self::default()
+        }
+    }
+
     /// Partitions have come. Returns their epochs, in the same order. Before a message of them is
-    /// taken, what [`commits`](Self::commits) returns then must be committed.
+    /// taken, what [`first_commits`](Self::first_commits) returns then must be committed.
     pub fn assigned(&mut self, starts: &[Start]) -> Vec<Epoch> {
         let starts = starts.iter();
         starts.map(|start| self.tracker.assign(start)).collect()
     }
 
-    /// What to commit of partitions that are given away in good order.
+    /// What to commit as partitions come, outside of any transaction: no outcome goes with it.
+    pub fn first_commits(&mut self, partitions: &[i32]) -> Vec<Commit> {
+        let mut commits = self.tracker.committable();
+        if self.uncommitted.is_some() {
+            // What may be committed of the others are offsets that outcomes go with.
+            let others = commits.extract_if(.., |own| !partitions.contains(&own.partition));
+            let others = others.collect();
+            self.want(others, Uncommitted::want);
+        }
+        commits
+    }
+
+    /// What to commit of partitions that are given away in good order. With transactions, that is
+    /// nothing: what is left to be committed is in the next [`cut`](Self::cut).
     pub fn release(&mut self, partitions: &[i32]) -> Vec<Commit> {
-        self.tracker.release(partitions)
+        if self.uncommitted.is_none() {
+            return self.tracker.release(partitions);
+        }
+        // The outcome of a job that was tried alone goes with the mark that names the next one.
+        if self
+            .careful
+            .is_some_and(|own| partitions.contains(&own.partition))
+        {
+            let _ = self.next_carefully();
+        }
+        let commits = self.tracker.release(partitions);
+        self.want(commits, Uncommitted::want_last);
+        Vec::new()
+    }
+
+    fn want(&mut self, commits: Vec<Commit>, want: fn(&mut Uncommitted, Epoch, Commit)) {
+        let Some(uncommitted) = &mut self.uncommitted else {
+            return;
+        };
+        for commit in commits {
+            if let Some(epoch) = self.tracker.epoch(commit.partition) {
+                want(uncommitted, epoch, commit);
+            }
+        }
     }
 
     /// Partitions are gone: what was taken from them is forgotten.
     pub fn forget(&mut self, partitions: &[i32]) {
+        if let Some(uncommitted) = &mut self.uncommitted {
+            uncommitted.forget(partitions);
+        }
         for &partition in partitions {
             self.tracker.revoke(partition);
             if self.careful.is_some_and(|own| own.partition == partition) {
@@ -159,11 +212,59 @@ impl Desk {
         self.tracker.hangs(partition);
     }
 
-    /// Work is finished.
+    /// Work is finished. With transactions it must be of one partition.
     pub fn finish(&mut self, finished: Finished) {
+        if let Some(uncommitted) = &mut self.uncommitted {
+            let Some(first) = finished.settles.first() else {
+                return;
+            };
+            // What outlived its assignment is another worker's to do.
+            if self.tracker.epoch(first.partition) == Some(first.epoch) {
+                for settled in &finished.settles {
+                    self.tracker.settle(settled);
+                }
+                uncommitted.add(finished);
+            }
+            return;
+        }
         for settled in self.outbox.add(finished) {
             self.tracker.settle(&settled);
         }
+    }
+
+    /// What goes into the next transaction; `None` while one is under way, and while there is
+    /// nothing to commit.
+    pub fn cut(&mut self) -> Option<Cut> {
+        let commits = self.tracker.committable();
+        self.want(commits, Uncommitted::want);
+        self.uncommitted.as_mut()?.cut()
+    }
+
+    /// The transaction under way has ended.
+    pub fn ended(&mut self, cut: Cut, committed: bool) {
+        if let Some(uncommitted) = &mut self.uncommitted {
+            uncommitted.ended(cut, committed, |partition| self.tracker.epoch(partition));
+        }
+    }
+
+    /// Whether a transaction is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.uncommitted
+            .as_ref()
+            .is_some_and(Uncommitted::is_under_way)
+    }
+
+    /// Whether everything that [`cut`](Self::cut) had to commit is committed.
+    pub fn is_settled(&self) -> bool {
+        self.uncommitted
+            .as_ref()
+            .is_none_or(Uncommitted::is_settled)
+    }
+
+    /// Bytes of finished work that the broker has not confirmed.
+    pub fn unconfirmed_bytes(&self) -> usize {
+        let uncommitted = self.uncommitted.as_ref().map_or(0, Uncommitted::bytes);
+        self.outbox.bytes() + uncommitted
     }
 
     /// The message of an entry of the outbox was acknowledged. Returns what is settled by it.
@@ -187,7 +288,8 @@ impl Desk {
 
     /// Whether there is a mark that must be committed before any further message is taken.
     pub fn marks_are_due(&self) -> bool {
-        self.tracker.marks_are_due()
+        let uncommitted = self.uncommitted.as_ref();
+        self.tracker.marks_are_due() || uncommitted.is_some_and(Uncommitted::has_marks)
     }
 
     /// What may be committed and was not given out before.
@@ -207,7 +309,10 @@ impl Desk {
 
     /// Whether nothing is in hand and nothing on its way.
     pub fn is_clear(&self) -> bool {
-        self.tracker.in_hand() == 0 && self.outbox.is_empty()
+        let uncommitted = self.uncommitted.as_ref();
+        self.tracker.in_hand() == 0
+            && self.outbox.is_empty()
+            && uncommitted.is_none_or(Uncommitted::is_empty)
     }
 
     /// How many partitions are assigned.
@@ -333,5 +438,114 @@ mod tests {
         desk.forget(&[0]);
         assert!(!desk.is_careful());
         assert_eq!((desk.next_carefully(), desk.in_hand()), (None, 0));
+    }
+
+    /// Finished jobs of a message of partition 0.
+    fn finished(epoch: Epoch, offset: i64, jobs: u32) -> Finished {
+        Finished {
+            outcomes: Some(vec![1]),
+            settles: vec![Settled {
+                partition: 0,
+                epoch,
+                offset,
+                jobs,
+                jobs_in_message: JOBS,
+            }],
+            ..Finished::default()
+        }
+    }
+
+    #[test]
+    fn what_a_transaction_holds_is_settled_when_it_is_committed_and_comes_again_when_it_is_not() {
+        let mut desk = Desk::with_transactions();
+        let epoch = desk.assigned(&[start("")])[0];
+        assert_eq!(desk.first_commits(&[0]).len(), 1);
+        desk.take(0, OFFSET);
+        desk.finish(finished(epoch, OFFSET, JOBS));
+        assert_eq!((desk.in_hand(), desk.unconfirmed_bytes()), (0, 1));
+        for committed in [false, true] {
+            let cut = desk.cut().expect("a message is finished");
+            assert_eq!(cut.commits().next().map(|own| own.offset), Some(OFFSET + 1));
+            assert!(desk.cut().is_none() && !desk.is_settled() && !desk.is_clear());
+            desk.ended(cut, committed);
+        }
+        assert!(desk.cut().is_none() && desk.is_settled() && desk.is_clear());
+        assert_eq!(desk.unconfirmed_bytes(), 0);
+    }
+
+    #[test]
+    fn what_outlived_its_assignment_is_in_no_transaction() {
+        let mut desk = Desk::with_transactions();
+        let earlier = desk.assigned(&[start("")])[0];
+        desk.take(0, OFFSET);
+        desk.finish(finished(earlier, OFFSET, 1));
+        desk.forget(&[0]);
+        let epoch = desk.assigned(&[start("")])[0];
+        desk.first_commits(&[0]);
+        desk.take(0, OFFSET);
+        desk.finish(finished(earlier, OFFSET, JOBS - 1));
+        assert_eq!(desk.unconfirmed_bytes(), 0);
+        assert!(desk.cut().is_none());
+        desk.finish(finished(epoch, OFFSET, JOBS));
+        let cut = desk.cut().expect("a message is finished");
+        assert_eq!(cut.finished().count(), 1);
+    }
+
+    #[test]
+    fn a_partition_that_comes_takes_no_offset_of_another_out_of_its_transaction() {
+        let mut desk = Desk::with_transactions();
+        let epoch = desk.assigned(&[start("")])[0];
+        desk.first_commits(&[0]);
+        desk.take(0, OFFSET);
+        desk.finish(finished(epoch, OFFSET, JOBS));
+        let other = Start {
+            partition: 1,
+            ..start("")
+        };
+        desk.assigned(&[other]);
+        let first: Vec<_> = desk.first_commits(&[1]);
+        assert_eq!(
+            first.iter().map(|own| own.partition).collect::<Vec<_>>(),
+            [1]
+        );
+        let cut = desk.cut().expect("a message is finished");
+        let own: Vec<_> = cut
+            .commits()
+            .map(|own| (own.partition, own.offset))
+            .collect();
+        assert_eq!(own, [(0, OFFSET + 1)]);
+    }
+
+    #[test]
+    fn the_outcome_of_a_job_that_was_tried_alone_goes_with_the_mark_of_the_next() {
+        let mut desk = Desk::with_transactions();
+        let epoch = desk.assigned(&[start("rollcall/1 held take-overs=2")])[0];
+        desk.first_commits(&[0]);
+        desk.suspect_first(0);
+        desk.take(0, OFFSET);
+        desk.begin_carefully(0, OFFSET, JOBS);
+        for position in 0..2 {
+            let job = desk.next_carefully().expect("a job");
+            assert_eq!(job.position, position);
+            assert!(desk.marks_are_due());
+            let cut = desk.cut().expect("a mark");
+            let outcomes = usize::from(position > 0);
+            assert_eq!(cut.finished().count(), outcomes);
+            assert!(desk.marks_are_due());
+            desk.ended(cut, true);
+            assert!(!desk.marks_are_due());
+            desk.begun(position);
+            desk.finish(finished(epoch, OFFSET, 1));
+            assert!(desk.cut().is_none());
+        }
+        // It goes while the second outcome is in no transaction yet.
+        assert_eq!(desk.release(&[0]), []);
+        let cut = desk.cut().expect("an outcome and a mark");
+        assert_eq!(cut.finished().count(), 1);
+        let mark = "rollcall/1 take-overs=3 position=2 deaths=0";
+        assert_eq!(
+            cut.commits().next().map(|own| own.metadata.as_str()),
+            Some(mark)
+        );
     }
 }

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod outbox;
 pub mod retry;
 pub mod run;
+pub mod uncommitted;
 
 pub use args::{Args, Config};
 pub use error::Error;

@@ -35,6 +35,15 @@ pub struct Finished {
     pub retries: u32,
 }
 
+impl Finished {
+    /// Bytes of its messages.
+    pub fn bytes(&self) -> usize {
+        let dead_letter = self.dead_letter.as_ref();
+        self.outcomes.as_ref().map_or(0, Vec::len)
+            + dead_letter.map_or(0, |letter| letter.payload.len())
+    }
+}
+
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -75,7 +84,7 @@ impl Outbox {
             (None, Some(_)) => Destination::Outcomes,
             (None, None) => return finished.settles,
         };
-        self.bytes += weight(&finished);
+        self.bytes += finished.bytes();
         let entry = Some(Entry { finished, stage });
         let id = match self.free.pop() {
             Some(id) => {
@@ -139,7 +148,7 @@ impl Outbox {
             return Vec::new();
         };
         self.free.push(id);
-        self.bytes -= weight(&entry.finished);
+        self.bytes -= entry.finished.bytes();
         entry.finished.settles
     }
 
@@ -159,12 +168,6 @@ impl Outbox {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
-}
-
-fn weight(finished: &Finished) -> usize {
-    let dead_letter = finished.dead_letter.as_ref();
-    finished.outcomes.as_ref().map_or(0, Vec::len)
-        + dead_letter.map_or(0, |letter| letter.payload.len())
 }
 
 #[cfg(test)]
