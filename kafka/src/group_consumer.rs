@@ -27,9 +27,12 @@ use crate::queue::{
 };
 use crate::record::RecordBatch;
 use crate::settings::{self, Role};
+use crate::transactions::GroupMetadata;
 
-/// How long a rebalance may wait for the group's committed offsets.
-const COMMITTED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a rebalance may wait for the group's committed offsets. A worker that was killed within a
+/// transaction leaves them undecided until a broker ends it: after its 10 s, at the next look, which
+/// brokers take every 10 s.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Hears of partitions that come and go. Called from [`GroupConsumer::poll`] and
 /// [`GroupConsumer::close`], on their thread.
@@ -39,7 +42,12 @@ pub trait RebalanceListener: Send + Sync + 'static {
     fn assigned(&self, starts: &[Start]) -> Assigned;
 
     /// These partitions go to another member when this returns. Returns what to commit before that.
-    fn revoked(&self, partitions: &[i32]) -> Vec<Commit>;
+    /// `member` tells who this member is now, for whoever commits in a transaction.
+    fn revoked(
+        &self,
+        partitions: &[i32],
+        member: &dyn Fn() -> Option<GroupMetadata>,
+    ) -> Vec<Commit>;
 
     /// These partitions are another member's already; nothing of them may be committed.
     fn lost(&self, partitions: &[i32]);
@@ -240,7 +248,8 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
                     self.listener.lost(&partitions);
                 } else {
                     info!(?partitions, "partitions revoked");
-                    let commits = self.listener.revoked(&partitions);
+                    let member = || consumer.group_metadata().map(GroupMetadata);
+                    let commits = self.listener.revoked(&partitions, &member);
                     self.commit_now(
                         consumer,
                         &commits,
@@ -269,7 +278,7 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
     }
 }
 
-fn commit_list(topic: &str, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
+pub(crate) fn commit_list(topic: &str, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(commits.len());
     for commit in commits {
         let offset = Offset::Offset(commit.offset);
@@ -424,6 +433,11 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     /// The listener.
     pub fn listener(&self) -> &L {
         &self.consumer.context().listener
+    }
+
+    /// Who this member is now, for the offsets of one transaction. `None` before it has joined.
+    pub fn group_metadata(&self) -> Option<GroupMetadata> {
+        self.consumer.group_metadata().map(GroupMetadata)
     }
 
     /// Asks for a commit. Its failure is told to the listener by a later [`poll`](Self::poll).

@@ -19,6 +19,7 @@ pub mod runs;
 pub mod settings;
 pub mod survey;
 pub mod topics;
+pub mod transactions;
 
 pub use args::BrokerArgs;
 pub use cluster::Cluster;
@@ -32,3 +33,4 @@ pub use record::{Record, RecordBatch};
 pub use runs::{RunsReader, all_run_events, publish_run_event, remove_runs};
 pub use survey::{Refusal, Survey, survey};
 pub use topics::{TopicNames, TopicSpec, default_group};
+pub use transactions::{GroupMetadata, TransactionError, TransactionalProducer};

@@ -3,12 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pipeline::offsets::Commit;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
+use crate::queue::metadata;
 use crate::settings::{self, Role};
 
 /// Between two attempts at what a broker cannot tell yet.
@@ -124,6 +126,11 @@ impl GroupOffsets {
     /// # Errors
     /// When the group's coordinator cannot be asked.
     pub fn committed(&self) -> Result<Vec<i64>, Error> {
+        let (_, offsets) = self.ask()?;
+        Ok(offsets)
+    }
+
+    fn ask(&self) -> Result<(TopicPartitionList, Vec<i64>), Error> {
         const ACTION: &str = "ask for a group's offsets";
         until_it_passes(|| {
             let mut list = TopicPartitionList::with_capacity(self.partitions);
@@ -134,8 +141,31 @@ impl GroupOffsets {
                 .consumer
                 .committed_offsets(list, REQUEST_TIMEOUT)
                 .map_err(Error::topic(&self.topic, ACTION))?;
-            by_partition(&self.topic, ACTION, &answered, self.partitions)
+            let offsets = by_partition(&self.topic, ACTION, &answered, self.partitions)?;
+            Ok((answered, offsets))
         })
+    }
+
+    /// What is committed, with its metadata, of the partitions where something is.
+    ///
+    /// # Errors
+    /// When the group's coordinator cannot be asked.
+    pub fn commits(&self) -> Result<Vec<Commit>, Error> {
+        let (list, _) = self.ask()?;
+        let metadata = metadata(&list);
+        let elements = list.elements();
+        let commits = elements.iter().zip(metadata).map(|(element, metadata)| {
+            let partition = element.partition();
+            Some(Commit {
+                partition,
+                offset: match element.offset() {
+                    Offset::Offset(offset) => offset,
+                    _ => return None,
+                },
+                metadata,
+            })
+        });
+        Ok(commits.flatten().collect())
     }
 }
 

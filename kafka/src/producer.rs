@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::settings::{self, Role};
 
 /// How long a drain sleeps between two looks: `poll` with a time-out takes all of it.
-const DRAIN_STEP: Duration = Duration::from_micros(250);
+pub(crate) const DRAIN_STEP: Duration = Duration::from_micros(250);
 
 /// A message to be produced.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ pub struct Delivery {
 }
 
 #[derive(Default)]
-struct Context {
+pub(crate) struct Context {
     deliveries: Mutex<Vec<Delivery>>,
 }
 
@@ -126,7 +126,7 @@ impl Drop for RawTopic {
 pub struct BatchProducer {
     // Dropped in this order: topics before their client.
     topics: Vec<RawTopic>,
-    producer: BaseProducer<Context>,
+    pub(crate) producer: BaseProducer<Context>,
     /// Reused between calls.
     messages: Vec<sys::rd_kafka_message_t>,
 }
@@ -141,10 +141,13 @@ impl BatchProducer {
     /// # Errors
     /// When a property is wrong.
     pub fn new(cluster: &Cluster) -> Result<Self, Error> {
-        let producer = settings::create(&cluster.config(Role::Producer), Context::default())?;
+        Self::with_config(&cluster.config(Role::Producer))
+    }
+
+    pub(crate) fn with_config(config: &ClientConfig) -> Result<Self, Error> {
         Ok(Self {
             topics: Vec::new(),
-            producer,
+            producer: settings::create(config, Context::default())?,
             messages: Vec::new(),
         })
     }

@@ -12,6 +12,8 @@ use crate::error::Error;
 pub enum Role {
     /// Publishes batches.
     Producer,
+    /// Publishes batches in transactions.
+    Transactional,
     /// A member of the workers' group.
     Member,
     /// Reads partitions that it names itself; no group.
@@ -20,29 +22,30 @@ pub enum Role {
     Admin,
 }
 
-use Role::{Admin, Member, Producer, Reader};
+use Role::{Admin, Member, Producer, Reader, Transactional};
 
 /// A setting: for whom, key, value, why.
 type Setting = (&'static [Role], &'static str, &'static str, &'static str);
 
-const EVERYONE: &[Role] = &[Producer, Member, Reader, Admin];
+const EVERYONE: &[Role] = &[Producer, Transactional, Member, Reader, Admin];
+const PRODUCERS: &[Role] = &[Producer, Transactional];
 const CONSUMERS: &[Role] = &[Member, Reader];
 
 /// Settings that a user may change with `-X`.
 const TUNED: &[Setting] = &[
     (
-        &[Producer],
+        PRODUCERS,
         "linger.ms",
         "5",
         "batches fill while a round trip is under way; 1 to 50 ms measured alike",
     ),
     (
-        &[Producer],
+        PRODUCERS,
         "retry.backoff.ms",
         "5",
         "a new topic answers NOT_LEADER first; the default of 100 ms delays the first message",
     ),
-    (&[Producer], "retry.backoff.max.ms", "50", "as above"),
+    (PRODUCERS, "retry.backoff.max.ms", "50", "as above"),
     (
         &[Producer],
         "message.timeout.ms",
@@ -50,19 +53,26 @@ const TUNED: &[Setting] = &[
         "a broker that is away is waited for; whoever gives up first is a time-out that people set",
     ),
     (
-        &[Producer],
+        &[Transactional],
+        "transaction.timeout.ms",
+        "10000",
+        "what a worker killed within a transaction leaves open holds up readers and the next owner \
+         of its partitions until then (default: 60 s); messages are given up then, too",
+    ),
+    (
+        PRODUCERS,
         "queue.buffering.max.kbytes",
         "32768",
         "bounds the producer's memory; its queue is the back-pressure (default: 1 GiB)",
     ),
     (
-        &[Producer],
+        PRODUCERS,
         "queue.buffering.max.messages",
         "200000",
         "as above, for messages of one job",
     ),
     (
-        &[Producer],
+        PRODUCERS,
         "batch.num.messages",
         "100000",
         "batch.size decides: 1 MB is 1.25 times as fast as 100 KB for messages of one job",
@@ -140,7 +150,7 @@ const TUNED: &[Setting] = &[
 /// Settings on which the guarantees rest. `-X` is refused for them.
 const FIXED: &[Setting] = &[
     (
-        &[Producer],
+        PRODUCERS,
         "acks",
         "all",
         "because an acknowledged job or outcome must survive a broker",
@@ -202,9 +212,13 @@ const REFUSED: &[(&str, &str)] = &[
     ("test.mock.num.brokers", "for its in-process broker"),
 ];
 
-/// The producer has no such property; librdkafka warns when it is given one of the consumer's.
+/// librdkafka warns when a producer is given a property of consumers, and the other way round.
 fn applies(role: Role, key: &str) -> bool {
-    key != "allow.auto.create.topics" || role == Member || role == Reader
+    match key {
+        "allow.auto.create.topics" => CONSUMERS.contains(&role),
+        "enable.idempotence" => PRODUCERS.contains(&role),
+        _ => true,
+    }
 }
 
 /// Refuses properties of `-X` that the guarantees rest on.
@@ -277,7 +291,9 @@ pub(crate) fn client_config(
         }
     }
     for (key, value) in overrides {
-        config.set(key, value);
+        if applies(role, key) {
+            config.set(key, value);
+        }
     }
     config
 }
@@ -300,7 +316,7 @@ mod tests {
 
     #[test]
     fn no_setting_stands_twice_for_a_role() {
-        for role in [Producer, Member, Reader, Admin] {
+        for &role in EVERYONE {
             let mut keys: Vec<_> = TUNED
                 .iter()
                 .chain(FIXED)
@@ -316,9 +332,13 @@ mod tests {
 
     #[test]
     fn librdkafka_takes_every_setting() {
-        for role in [Producer, Member, Reader, Admin] {
+        for &role in EVERYONE {
             let mut config = client_config(role, "127.0.0.1:1", "test", &[]);
             let made = match role {
+                Transactional => {
+                    config.set("transactional.id", "test");
+                    create::<_, BaseProducer>(&config, DefaultProducerContext).map(drop)
+                }
                 Producer | Admin => {
                     create::<_, BaseProducer>(&config, DefaultProducerContext).map(drop)
                 }

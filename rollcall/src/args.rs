@@ -13,6 +13,7 @@ use dispatcher::{GroupingArgs, InputArgs};
 use kafka::BrokerArgs;
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, LogArgs};
+use worker::Delivery;
 
 use crate::config_file::CONFIG_VARIABLE;
 use crate::doctor::DoctorArgs;
@@ -173,6 +174,10 @@ pub struct RunArgs {
     /// How often a failing job is tried before it is a dead letter
     #[arg(long, value_name = "N", default_value = "3", help_heading = "Work")]
     pub max_attempts: NonZeroU32,
+
+    /// How outcomes and offsets reach the broker; exactly-once on Apache Kafka only
+    #[arg(long, value_enum, default_value_t, help_heading = "Work")]
+    pub delivery: Delivery,
 
     /// Longest time for one attempt at a job [default: none]. A worker whose job takes longer is
     /// replaced, and the third time the job is a dead letter

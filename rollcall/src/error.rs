@@ -24,6 +24,13 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
 
+    /// Transactions on a broker that knows none.
+    #[error(
+        "--delivery exactly-once: the in-process broker shows what was aborted, too; name an \
+         Apache Kafka with --bootstrap-servers, or leave the option out: the result is the same"
+    )]
+    NoTransactions,
+
     /// A worker process cannot be started.
     #[error("cannot start a worker process; ask for fewer --workers")]
     StartWorker(#[source] io::Error),
@@ -107,7 +114,7 @@ impl Ending for Error {
             Self::Aggregator(error) => error.exit(),
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
-            Self::NoSuchRun { .. } => Exit::Usage,
+            Self::NoSuchRun { .. } | Self::NoTransactions => Exit::Usage,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Kafka(_)
             | Self::Write { .. }

@@ -22,6 +22,7 @@ use service::{Exit, Progress, Show, Shutdown, Signal, logging, machine, say};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
+use worker::Delivery;
 
 use crate::args::{Engine, RunArgs};
 use crate::config_file::CONFIG_VARIABLE;
@@ -72,6 +73,10 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
 
 fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     let started = Instant::now();
+    let in_transactions = args.delivery == Delivery::ExactlyOnce;
+    if in_transactions && args.engine == Engine::Kafka && !names_brokers(args) {
+        return Err(Error::NoTransactions);
+    }
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
     let outputs = Outputs::new(&args.out)?;
@@ -99,6 +104,12 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
         say(&text).map_err(Error::Say)?;
     }
     Ok(report)
+}
+
+/// Whether the run is on a cluster. An empty variable, as compose files leave it, names none.
+fn names_brokers(args: &RunArgs) -> bool {
+    let named = args.broker.bootstrap_servers.as_deref();
+    named.is_some_and(|named| !named.trim().is_empty())
 }
 
 /// What is said at the end, on standard output.
@@ -210,16 +221,18 @@ impl Stage {
             .unwrap_or_else(|| format!("rollcall.{run_id}"));
         let topics = TopicNames::new(&prefix);
         let mut broker_args = args.broker.clone();
-        let named = broker_args.bootstrap_servers.as_deref();
-        let broker = match named.map(str::trim) {
-            // An empty variable, as compose files leave it, names none.
-            Some(named) if !named.is_empty() => None,
-            _ => {
-                let broker = InProcessBroker::start(&topics, args.messages.partitions.get())?;
-                broker_args.bootstrap_servers = Some(broker.bootstrap_servers().to_owned());
-                Some(broker)
-            }
+        let broker = if names_brokers(args) {
+            None
+        } else {
+            let broker = InProcessBroker::start(&topics, args.messages.partitions.get())?;
+            broker_args.bootstrap_servers = Some(broker.bootstrap_servers().to_owned());
+            Some(broker)
         };
+        if args.delivery == Delivery::ExactlyOnce {
+            // A job that the dispatcher's retry had written twice would be done twice.
+            let idempotent = ("enable.idempotence".to_owned(), "true".to_owned());
+            broker_args.properties.insert(0, idempotent);
+        }
         Ok(Self {
             cluster: Cluster::new(&broker_args, "rollcall-run")?,
             group: format!("{prefix}.worker"),
@@ -278,6 +291,7 @@ impl Stage {
         option("--group", self.group.clone());
         option("--max-attempts", args.max_attempts.to_string());
         option("--commit-interval", COMMIT_INTERVAL.to_owned());
+        option("--delivery", args.delivery.word().to_owned());
         let show = |duration| humantime::format_duration(duration).to_string();
         option("--simulate-work", show(args.simulate_work));
         if let Some(timeout) = args.job_timeout {

@@ -1,6 +1,7 @@
 //! One test's share of the real broker: topics and a group of its own, the services on them, and an
 //! eye on the topics that is not the aggregator's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -156,14 +157,23 @@ impl TestCluster {
     /// counts.
     #[track_caller]
     pub fn jobs_with_outcome(&self, run_id: &RunId) -> u64 {
-        let mut indexes = std::collections::BTreeSet::new();
+        self.outcomes_by_job(run_id).len() as u64
+    }
+
+    /// How often each job of a run is among the outcomes, as whoever reads the topic with
+    /// `read_committed` counts.
+    #[track_caller]
+    pub fn outcomes_by_job(&self, run_id: &RunId) -> BTreeMap<u64, u32> {
+        let mut counts = BTreeMap::new();
         for record in self.records(&self.topics.outcomes).iter() {
             let batch = OutcomeBatch::decode(record.payload).expect("an outcome batch");
             if batch.run_id() == run_id {
-                indexes.extend(batch.outcomes().map(|outcome| outcome.index));
+                for outcome in batch.outcomes() {
+                    *counts.entry(outcome.index).or_default() += 1;
+                }
             }
         }
-        indexes.len() as u64
+        counts
     }
 
     /// The ids of the workers that outcomes of a run came from so far.

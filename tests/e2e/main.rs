@@ -5,10 +5,12 @@
 
 mod apache_kafka;
 mod cluster;
+mod exactly_once;
 mod knowing_the_cluster;
 mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod poison;
 mod processes;
+mod transactions;
 mod usage;
 mod watching;

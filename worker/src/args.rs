@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use kafka::{BrokerArgs, Cluster, Membership, TopicNames, default_group};
 use pipeline::Worker;
 use service::exit::EXIT_CODES_HELP;
@@ -77,6 +77,10 @@ pub struct Args {
     )]
     pub commit_interval: Duration,
 
+    /// How outcomes and offsets reach the broker
+    #[arg(long, value_enum, default_value_t)]
+    pub delivery: Delivery,
+
     /// End when standard input does, so that a worker never outlives the process that started it
     #[arg(long)]
     pub exit_with_stdin: bool,
@@ -92,6 +96,27 @@ pub struct Args {
     /// How much is said.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// How outcomes and offsets reach the broker. The result of a run is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Delivery {
+    /// Outcomes, then the offsets behind them: after a crash some outcomes come again, and the
+    /// aggregator drops them.
+    #[default]
+    AtLeastOnce,
+    /// Both in one transaction: for those who read the outcomes themselves, with read_committed.
+    ExactlyOnce,
+}
+
+impl Delivery {
+    /// The word for it on a command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "at-least-once",
+            Self::ExactlyOnce => "exactly-once",
+        }
+    }
 }
 
 fn after_help() -> String {
@@ -125,6 +150,8 @@ pub struct Config {
     pub simulate_work: Duration,
     /// How often offsets are committed.
     pub commit_interval: Duration,
+    /// Whether outcomes and offsets are committed together.
+    pub delivery: Delivery,
     /// Whether the end of standard input is a request to end.
     pub exit_with_stdin: bool,
     /// Where health and metrics are served.
@@ -160,6 +187,7 @@ impl Args {
             job_timeout: self.job_timeout,
             simulate_work: self.simulate_work,
             commit_interval: self.commit_interval,
+            delivery: self.delivery,
             exit_with_stdin: self.exit_with_stdin,
             listen: self.listen.listen,
         })
@@ -167,7 +195,7 @@ impl Args {
 }
 
 /// A name that no other worker of this host has had: in containers, process ids come again.
-fn fresh_id() -> String {
+pub(crate) fn fresh_id() -> String {
     let started = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

@@ -126,6 +126,8 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// The least that a job takes.
     pub simulate_work: Duration,
+    /// Whether a batch of outcomes is of one partition of the jobs topic.
+    pub apart_by_partition: bool,
     /// Where the time at work is counted.
     pub seconds: SecondsCounter,
 }
@@ -314,7 +316,13 @@ impl ComputeThread {
             jobs: 0,
             jobs_in_message: batch.jobs_count(),
         };
-        if !matches!(&self.outcomes, Some((run_id, _)) if run_id == batch.run_id()) {
+        let other_partition = self
+            .settles
+            .last()
+            .is_some_and(|last| (last.partition, last.epoch) != (record.partition, lease.epoch));
+        if !matches!(&self.outcomes, Some((run_id, _)) if run_id == batch.run_id())
+            || (self.settings.apart_by_partition && other_partition)
+        {
             self.hand_on();
         }
         for job in batch.jobs() {
@@ -667,6 +675,21 @@ mod tests {
                 payload,
             });
         }
+        finished_of_records(records, job, lease, false, jobs)
+    }
+
+    /// The same of records of any partitions.
+    fn finished_of_records(
+        records: RecordBatch,
+        job: Option<CarefulJob>,
+        lease: &Arc<Lease>,
+        apart_by_partition: bool,
+        jobs: u32,
+    ) -> Vec<Finished> {
+        let partitions = records.iter().map(|record| record.partition);
+        let leases: Leases = partitions
+            .map(|partition| (partition, Arc::clone(lease)))
+            .collect();
         let (slices, taken) = crossbeam_channel::unbounded();
         let (finished, results) = crossbeam_channel::unbounded();
         let settings = Settings {
@@ -676,13 +699,14 @@ mod tests {
                 first_pause: Duration::from_millis(1),
             },
             simulate_work: Duration::ZERO,
+            apart_by_partition,
             seconds: SecondsCounter::default(),
         };
         slices
             .send(Slice {
                 range: 0..records.len(),
                 records: Arc::new(records),
-                leases: Arc::new(Leases::from([(PARTITION, Arc::clone(lease))])),
+                leases: Arc::new(leases),
                 job,
             })
             .expect("the channel is open");
@@ -724,6 +748,31 @@ mod tests {
             finished[0].settles,
             [settled(OFFSET, 2), settled(OFFSET + 1, 1)]
         );
+    }
+
+    #[test]
+    fn for_transactions_a_batch_is_of_one_partition() {
+        let (one, two) = (message(&[&[0, 1]]), message(&[&[1]]));
+        let mut records = RecordBatch::default();
+        for (partition, offset, payload) in [(1, 0, &one), (1, 1, &two), (2, 0, &one), (1, 2, &two)]
+        {
+            records.push(Record {
+                partition,
+                offset,
+                key: None,
+                payload,
+            });
+        }
+        let lease = Arc::new(Lease::new(1));
+        let together = finished_of_records(records.clone(), None, &lease, false, 4);
+        assert_eq!(together.len(), 1);
+        let apart = finished_of_records(records, None, &lease, true, 4);
+        let offsets = |finished: &Finished| -> Vec<_> {
+            let settles = finished.settles.iter();
+            settles.map(|own| (own.partition, own.offset)).collect()
+        };
+        let apart: Vec<_> = apart.iter().map(offsets).collect();
+        assert_eq!(apart, [vec![(1, 0), (1, 1)], vec![(2, 0)], vec![(1, 2)]]);
     }
 
     #[test]

@@ -11,6 +11,10 @@ pub enum Error {
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
 
+    /// A transaction can be neither committed nor aborted.
+    #[error(transparent)]
+    Transaction(#[from] kafka::TransactionError),
+
     /// Health and metrics cannot be served.
     #[error(transparent)]
     Listen(#[from] service::listen::Error),
@@ -33,9 +37,7 @@ pub enum Error {
     Fault(#[from] service::fault::Injected),
 
     /// A thread could not be started, or died.
-    #[error(
-        "compute thread: {0}; start the worker again, with fewer --threads if that was the cause"
-    )]
+    #[error("thread: {0}; start the worker again, with fewer --threads if that was the cause")]
     Thread(String),
 }
 
@@ -45,6 +47,7 @@ impl Ending for Error {
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(_)
+            | Self::Transaction(_)
             | Self::Listen(_)
             | Self::JobTimeout { .. }
             | Self::Fault(_)

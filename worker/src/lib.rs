@@ -2,7 +2,8 @@
 //!
 //! One thread moves data ([`mod@run`]): it takes messages, hands them to compute threads
 //! ([`computing`]), produces what they finished, and commits offsets behind outcomes that the
-//! broker has acknowledged. It never waits for computing. What it may take, produce and commit next
+//! broker has acknowledged; or a thread of its own commits both together ([`transactions`]). It
+//! never waits for computing. What it may take, produce and commit next
 //! is decided by the [`desk`], which knows no broker; the work itself is one pure function in
 //! [`compute`].
 
@@ -13,10 +14,12 @@ pub mod desk;
 pub mod error;
 pub mod metrics;
 pub mod outbox;
+pub mod output;
 pub mod retry;
 pub mod run;
+pub mod transactions;
 pub mod uncommitted;
 
-pub use args::{Args, Config};
+pub use args::{Args, Config, Delivery};
 pub use error::Error;
 pub use run::run;

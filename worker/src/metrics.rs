@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pipeline::offsets::Settled;
 use service::Health;
 use service::metrics::{Counter, Gauge, Labelled, Registry, SecondsCounter, Unit, labelled};
 
@@ -91,6 +92,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Counts jobs whose outcomes the broker has confirmed.
+    pub fn settled(&self, settles: &[Settled], has_outcomes: bool, is_dead: bool) {
+        let jobs = settles.iter().map(|settled| u64::from(settled.jobs)).sum();
+        match (has_outcomes, is_dead) {
+            (true, false) => _ = self.counted.inc_by(jobs),
+            (true, true) => _ = self.dead_lettered.inc_by(jobs),
+            // A message that could not be decoded: which jobs it held nobody knows.
+            (false, _) => {}
+        }
+    }
+
     /// All of them, by name.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix(PREFIX);

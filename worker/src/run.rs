@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use kafka::{
-    Assigned, BatchProducer, Delivery, GroupConsumer, Header, Outgoing, RebalanceListener,
-    RecordBatch, Topic, topics,
+    Assigned, BatchProducer, Delivery, GroupConsumer, GroupMetadata, RebalanceListener,
+    RecordBatch, topics,
 };
 use pipeline::JobBatch;
 use pipeline::mark::{MAX_DEATHS, Reading};
@@ -17,12 +17,14 @@ use service::metrics::set;
 use service::{Exit, FaultPoint, Shutdown, Signal, listen, logging};
 use tracing::{debug, info, warn};
 
-use crate::args::Config;
+use crate::args::{self, Config};
 use crate::computing::{self, Lease, Leases, Settings, Slice, Watch};
 use crate::desk::{CarefulJob, Desk};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::outbox::{Destination, Finished};
+use crate::output::Output;
+use crate::transactions::{Ended, Transaction, Transactions};
 
 /// While there is work in hand, the queue of messages is looked at so often.
 const BUSY_WAIT: Duration = Duration::from_millis(2);
@@ -30,15 +32,13 @@ const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// While there is nothing to do at all, the worker sleeps so long at a time.
 const IDLE_WAIT: Duration = Duration::from_millis(10);
 
-/// Finished work that is not acknowledged yet, at most. Beyond it no more is taken from the compute
-/// threads, which then wait, and so the whole worker waits for the broker.
-const MAX_OUTBOX_BYTES: usize = 8 * 1024 * 1024;
+/// Finished work that the broker has not confirmed yet, at most. Beyond it no more messages are
+/// taken. Nor is finished work, unless it is for transactions: there it may be what the rest waits
+/// for.
+const MAX_UNCONFIRMED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Slices that wait for a compute thread, for each of them.
 const WAITING_SLICES: usize = 2;
-
-/// An outcomes partition gets so many bytes before the next one's turn: fewer, fuller requests.
-const ROTATE_AFTER_BYTES: usize = 128 * 1024;
 
 /// A partition that is read alone and of which nothing comes for so long has nothing that kills.
 const ALONE_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +48,9 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a rebalance waits for outcomes that are on their way to be acknowledged.
 const REVOKE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a transaction is waited for before polling goes on.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long winding down waits for the jobs in hand.
 const JOB_PATIENCE: Duration = Duration::from_secs(20);
@@ -157,20 +160,31 @@ struct Hands {
     leases: Leases,
     /// Partitions that are read apart from the others.
     apart: BTreeSet<i32>,
-    producer: BatchProducer,
-    deliveries: Vec<Delivery>,
     /// From the compute threads.
     finished: Receiver<Finished>,
-    outcomes: Topic,
-    outcome_partitions: i32,
-    /// Where outcomes go now, and how many bytes went there.
-    turn: (i32, usize),
-    dlq: Topic,
-    jobs_topic: String,
-    group: String,
+    way: Way,
+    /// Why it was closed, until the mover has heard of it.
+    failure: Option<Error>,
+    metrics: Metrics,
+}
+
+/// The way of finished work to the broker.
+enum Way {
+    /// Messages are produced, and offsets are committed behind those that are acknowledged.
+    Acknowledged(Box<Producing>),
+    /// Messages and offsets are committed together.
+    Together(Transactions),
+    /// No further transaction can be committed.
+    Closed,
+}
+
+/// What it takes to produce without transactions.
+struct Producing {
+    producer: BatchProducer,
+    deliveries: Vec<Delivery>,
+    output: Output,
     before_produce: FaultPoint,
     before_commit: FaultPoint,
-    metrics: Metrics,
 }
 
 #[derive(Clone)]
@@ -203,18 +217,24 @@ impl RebalanceListener for SharedHands {
         }
         hands.metrics.assigned.inc();
         hands.tell_assignment();
+        let partitions: Vec<i32> = starts.iter().map(|start| start.partition).collect();
         Assigned {
-            commits: hands.desk.commits(),
+            commits: hands.desk.first_commits(&partitions),
             apart: hands.apart.iter().copied().collect(),
         }
     }
 
     /// Finished work is committed, unfinished work is forgotten.
-    fn revoked(&self, partitions: &[i32]) -> Vec<Commit> {
+    fn revoked(
+        &self,
+        partitions: &[i32],
+        member: &dyn Fn() -> Option<GroupMetadata>,
+    ) -> Vec<Commit> {
         let mut hands = self.lock();
         hands.take_in_all();
         hands.drain(REVOKE_PATIENCE);
         let commits = hands.desk.release(partitions);
+        hands.commit_all(REVOKE_PATIENCE, member);
         hands.forget(partitions);
         hands.metrics.revoked.inc();
         commits
@@ -230,6 +250,26 @@ impl RebalanceListener for SharedHands {
         let mut hands = self.lock();
         hands.desk.commit_failed();
         hands.metrics.failed_commits.inc();
+    }
+}
+
+impl Producing {
+    fn new(
+        config: &Config,
+        outcome_partitions: usize,
+        metrics: &Metrics,
+    ) -> Result<Self, kafka::Error> {
+        let mut producer = BatchProducer::new(&config.cluster)?;
+        let output = Output::new(config, outcome_partitions, metrics, |name| {
+            producer.topic(name)
+        })?;
+        Ok(Self {
+            producer,
+            deliveries: Vec::new(),
+            output,
+            before_produce: FaultPoint::new("worker.before-produce"),
+            before_commit: FaultPoint::new("worker.before-commit"),
+        })
     }
 }
 
@@ -261,9 +301,11 @@ impl Hands {
         self.desk.finish(finished);
     }
 
-    /// Takes in what the compute threads have finished, as far as the outbox has room.
+    /// Takes in what the compute threads have finished, as far as there is room.
     fn take_in_all(&mut self) {
-        while self.desk.outbox().bytes() < MAX_OUTBOX_BYTES {
+        while !matches!(self.way, Way::Acknowledged(_))
+            || self.desk.unconfirmed_bytes() < MAX_UNCONFIRMED_BYTES
+        {
             let Ok(finished) = self.finished.try_recv() else {
                 break;
             };
@@ -271,13 +313,34 @@ impl Hands {
         }
     }
 
+    /// Sends what may be sent and hears what became of what was sent before.
+    fn send(&mut self) -> Result<(), Error> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.produce()?;
+        self.hear_deliveries()?;
+        // What the DLQ has acknowledged can be told now.
+        self.produce()?;
+        self.hear_end(Duration::ZERO)
+    }
+
     /// Hands to the producer what may be produced, as far as its queue has room.
     fn produce(&mut self) -> Result<(), Error> {
+        let Way::Acknowledged(own) = &mut self.way else {
+            return Ok(());
+        };
         while let Some((id, destination)) = self.desk.outbox().next() {
-            self.before_produce.pass()?;
-            let produced = match destination {
-                Destination::Outcomes => self.produce_outcomes(id)?,
-                Destination::Dlq => self.produce_dead_letter(id)?,
+            own.before_produce.pass()?;
+            let outbox = self.desk.outbox();
+            let produced = match (destination, outbox.dead_letter(id)) {
+                (Destination::Dlq, Some(letter)) => {
+                    own.output.dead_letter(&own.producer, id, letter)?
+                }
+                _ => {
+                    let payload = outbox.outcomes(id).unwrap_or_default();
+                    own.output.outcomes(&mut own.producer, id, payload)?
+                }
             };
             if !produced {
                 break;
@@ -287,74 +350,22 @@ impl Hands {
         Ok(())
     }
 
-    fn produce_outcomes(&mut self, id: usize) -> Result<bool, Error> {
-        let payload = self.desk.outbox().outcomes(id).unwrap_or_default();
-        let (partition, bytes) = self.turn;
-        let message = Outgoing { payload, id };
-        let refused = self
-            .producer
-            .produce(&self.outcomes, partition, &[message])?;
-        if !refused.is_empty() {
-            return Ok(false);
-        }
-        self.metrics.produced_messages.inc();
-        self.metrics.produced_bytes.inc_by(payload.len() as u64);
-        let bytes = bytes + payload.len();
-        self.turn = if bytes < ROTATE_AFTER_BYTES {
-            (partition, bytes)
-        } else {
-            ((partition + 1) % self.outcome_partitions, 0)
-        };
-        Ok(true)
-    }
-
-    fn produce_dead_letter(&mut self, id: usize) -> Result<bool, Error> {
-        let Some(letter) = self.desk.outbox().dead_letter(id) else {
-            return Ok(true);
-        };
-        let partition = letter.partition.to_string();
-        let offset = letter.offset.to_string();
-        let attempts = letter.attempts.to_string();
-        let header = |key, value| Header { key, value };
-        // The names are those of KIP-1191.
-        let headers = [
-            header("__dlq.errors.topic", self.jobs_topic.as_str()),
-            header("__dlq.errors.partition", &partition),
-            header("__dlq.errors.offset", &offset),
-            header("__dlq.errors.group", &self.group),
-            header("__dlq.errors.delivery.count", &attempts),
-            header("__dlq.errors.message", &letter.reason),
-        ];
-        let message = Outgoing {
-            payload: &letter.payload,
-            id,
-        };
-        let bytes = letter.payload.len() as u64;
-        let produced = self
-            .producer
-            .produce_one(&self.dlq, 0, None, &headers, message)?;
-        if produced {
-            self.metrics.produced_messages.inc();
-            self.metrics.produced_bytes.inc_by(bytes);
-        }
-        Ok(produced)
-    }
-
     /// Hears what became of messages. The producer tries again by itself for as long as that can
     /// help; what it gives up would fail again for ever.
     fn hear_deliveries(&mut self) -> Result<(), Error> {
-        let mut deliveries = std::mem::take(&mut self.deliveries);
-        self.producer.poll(&mut deliveries);
-        if !deliveries.is_empty() {
-            self.before_commit.pass()?;
+        let Way::Acknowledged(own) = &mut self.way else {
+            return Ok(());
+        };
+        own.producer.poll(&mut own.deliveries);
+        if !own.deliveries.is_empty() {
+            own.before_commit.pass()?;
         }
-        let (mut counted, mut dead_lettered) = (0, 0);
-        for delivery in deliveries.drain(..) {
+        for delivery in own.deliveries.drain(..) {
             if let Some(code) = delivery.error {
                 return Err(Error::Kafka(kafka::Error::Delivery {
                     topic: match self.desk.outbox().stage(delivery.id) {
-                        Some(Destination::Dlq) => self.dlq.name().to_owned(),
-                        _ => self.outcomes.name().to_owned(),
+                        Some(Destination::Dlq) => own.output.dlq_topic().to_owned(),
+                        _ => own.output.outcomes_topic().to_owned(),
                     },
                     partition: delivery.partition,
                     code,
@@ -368,31 +379,81 @@ impl Hands {
             if is_dead && (settles.is_empty() || !has_outcomes) {
                 self.metrics.dead_letters.inc();
             }
-            for settled in settles {
-                match (has_outcomes, is_dead) {
-                    (true, false) => counted += u64::from(settled.jobs),
-                    (true, true) => dead_lettered += u64::from(settled.jobs),
-                    // A message that could not be decoded: which jobs it held nobody knows.
-                    (false, _) => {}
+            self.metrics.settled(&settles, has_outcomes, is_dead);
+        }
+        Ok(())
+    }
+
+    /// Hears how the transaction under way has ended, if it has or does within `patience`.
+    fn hear_end(&mut self, patience: Duration) -> Result<(), Error> {
+        let Way::Together(transactions) = &self.way else {
+            return Ok(());
+        };
+        if !self.desk.is_under_way() {
+            return Ok(());
+        }
+        let ended = transactions.ended(patience);
+        let Some(Ended { cut, committed }) = ended.inspect_err(|_| self.way = Way::Closed)? else {
+            return Ok(());
+        };
+        if committed {
+            for finished in cut.finished() {
+                let is_dead = finished.dead_letter.is_some();
+                if is_dead {
+                    self.metrics.dead_letters.inc();
                 }
+                let has_outcomes = finished.outcomes.is_some();
+                self.metrics
+                    .settled(&finished.settles, has_outcomes, is_dead);
+            }
+        } else {
+            self.metrics.failed_commits.inc();
+        }
+        self.desk.ended(cut, committed);
+        Ok(())
+    }
+
+    /// Begins the next transaction, unless one is under way or there is nothing to commit. Returns
+    /// whether it did.
+    fn begin(&mut self, member: &dyn Fn() -> Option<GroupMetadata>) -> bool {
+        let Way::Together(transactions) = &self.way else {
+            return false;
+        };
+        let Some(cut) = self.desk.cut() else {
+            return false;
+        };
+        let Some(member) = member() else {
+            // Partitions without a membership: they are about to be lost.
+            self.desk.ended(cut, false);
+            return false;
+        };
+        self.metrics.commits.inc();
+        transactions.begin(Transaction { cut, member });
+        true
+    }
+
+    /// Commits everything that can be committed in transactions, as far as patience goes.
+    fn commit_all(&mut self, patience: Duration, member: &dyn Fn() -> Option<GroupMetadata>) {
+        let until = Instant::now() + patience;
+        while let Way::Together(_) = self.way {
+            self.begin(member);
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.desk.is_under_way() || left.is_zero() {
+                return;
+            }
+            if let Err(error) = self.hear_end(left) {
+                self.failure = Some(error);
             }
         }
-        self.metrics.counted.inc_by(counted);
-        self.metrics.dead_lettered.inc_by(dead_lettered);
-        self.deliveries = deliveries;
-        Ok(())
     }
 
     /// Produces and waits until everything finished is acknowledged, or patience is over.
     fn drain(&mut self, patience: Duration) {
         const STEP: Duration = Duration::from_micros(250);
         let until = Instant::now() + patience;
-        loop {
-            if let Err(error) = self.produce().and_then(|()| self.hear_deliveries()) {
+        while !self.desk.outbox().is_empty() && Instant::now() < until {
+            if let Err(error) = self.send() {
                 warn!(%error, "while draining");
-                return;
-            }
-            if self.desk.outbox().is_empty() || Instant::now() >= until {
                 return;
             }
             thread::sleep(STEP);
@@ -458,28 +519,25 @@ impl Mover {
         metrics: Metrics,
     ) -> Result<Self, Error> {
         let (finished_sender, finished) = crossbeam_channel::bounded(64);
-        let mut producer = BatchProducer::new(&config.cluster)?;
-        let outcome_partitions = i32::try_from(outcome_partitions).unwrap_or(i32::MAX);
+        let (desk, way) = match config.delivery {
+            args::Delivery::AtLeastOnce => {
+                let producing = Producing::new(config, outcome_partitions, &metrics)?;
+                (Desk::new(), Way::Acknowledged(Box::new(producing)))
+            }
+            args::Delivery::ExactlyOnce => {
+                let transactions =
+                    Transactions::start(config, shutdown, outcome_partitions, &metrics)?;
+                (Desk::with_transactions(), Way::Together(transactions))
+            }
+        };
         let hands = SharedHands(Arc::new(Mutex::new(Hands {
-            desk: Desk::new(),
+            desk,
             leases: Leases::new(),
             apart: BTreeSet::new(),
-            deliveries: Vec::new(),
             finished: finished.clone(),
-            outcomes: producer.topic(&config.topics.outcomes)?,
-            outcome_partitions,
-            // Workers begin at different partitions, so that a few of them fill all.
-            turn: (
-                (std::process::id() % outcome_partitions.unsigned_abs()) as i32,
-                0,
-            ),
-            dlq: producer.topic(&config.topics.dlq)?,
-            jobs_topic: config.topics.jobs.clone(),
-            group: config.membership.group.clone(),
-            before_produce: FaultPoint::new("worker.before-produce"),
-            before_commit: FaultPoint::new("worker.before-commit"),
+            way,
+            failure: None,
             metrics: metrics.clone(),
-            producer,
         })));
         let member = GroupConsumer::join(
             &config.cluster,
@@ -493,6 +551,7 @@ impl Mover {
             worker: config.worker.clone(),
             retry: config.retry,
             simulate_work: config.simulate_work,
+            apart_by_partition: config.delivery == args::Delivery::ExactlyOnce,
             seconds: metrics.compute_seconds.clone(),
         };
         let threads = (0..threads_count)
@@ -543,10 +602,10 @@ impl Mover {
                 .iter()
                 .any(|thread| thread.handle.is_finished())
             {
-                return Err(Error::Thread("it died".to_owned()));
+                return Err(Error::Thread("a compute thread died".to_owned()));
             }
             self.look_for_hanging()?;
-            if self.hands.lock().desk.outbox().bytes() >= MAX_OUTBOX_BYTES {
+            if self.hands.lock().desk.unconfirmed_bytes() >= MAX_UNCONFIRMED_BYTES {
                 // The broker is slow or away: everything waits for it, but for polling.
                 thread::sleep(BUSY_WAIT);
             } else if self.waiting.is_empty() {
@@ -570,8 +629,10 @@ impl Mover {
         set(&metrics.waiting_slices, self.waiting.len() + queued);
         let hands = self.hands.lock();
         set(&metrics.in_hand_messages, hands.desk.in_hand());
-        set(&metrics.outbox_bytes, hands.desk.outbox().bytes());
-        set(&metrics.in_flight_messages, hands.producer.in_flight());
+        set(&metrics.outbox_bytes, hands.desk.unconfirmed_bytes());
+        if let Way::Acknowledged(own) = &hands.way {
+            set(&metrics.in_flight_messages, own.producer.in_flight());
+        }
         if let Some(member) = &self.member {
             metrics.lag_messages.set(member.lag(hands.desk.positions()));
         }
@@ -585,22 +646,28 @@ impl Mover {
         }
         let mut hands = self.hands.lock();
         hands.take_in_all();
-        hands.produce()?;
-        hands.hear_deliveries()?;
-        // What the DLQ has acknowledged can be told now.
-        hands.produce()?;
-        // Marks that must be there before the next message are committed by whoever takes that.
-        let is_waited_for = hands.desk.alone().is_some() || hands.desk.marks_are_due();
+        hands.send()?;
         let is_time =
             hands.desk.in_hand() == 0 || self.committed_at.elapsed() >= self.commit_interval;
-        if is_time && !is_waited_for {
-            let commits = hands.desk.commits();
-            drop(hands);
-            if let (false, Some(member)) = (commits.is_empty(), &self.member) {
-                member.commit(&commits);
-                self.metrics.commits.inc();
+        let Some(member) = self.member.as_ref().filter(|_| is_time) else {
+            return Ok(());
+        };
+        if let Way::Together(_) = hands.way {
+            if hands.begin(&|| member.group_metadata()) {
                 self.committed_at = Instant::now();
             }
+            return Ok(());
+        }
+        // Marks that must be there before the next message are committed by whoever takes that.
+        if hands.desk.alone().is_some() || hands.desk.marks_are_due() {
+            return Ok(());
+        }
+        let commits = hands.desk.commits();
+        drop(hands);
+        if !commits.is_empty() {
+            member.commit(&commits);
+            self.metrics.commits.inc();
+            self.committed_at = Instant::now();
         }
         Ok(())
     }
@@ -759,10 +826,17 @@ impl Mover {
 
     /// Commits what may be committed, and waits for it.
     fn commit_now(&mut self) -> bool {
-        let commits = self.hands.lock().desk.commits();
+        let mut hands = self.hands.lock();
         let Some(member) = &self.member else {
             return false;
         };
+        if let Way::Together(_) = hands.way {
+            // What is not committed soon is waited for by coming again, and polling meanwhile.
+            hands.commit_all(COMMIT_PATIENCE, &|| member.group_metadata());
+            return hands.desk.is_settled();
+        }
+        let commits = hands.desk.commits();
+        drop(hands);
         if commits.is_empty() {
             return true;
         }
@@ -858,6 +932,9 @@ impl Mover {
             let mut hands = self.hands.lock();
             hands.take_in_all();
             hands.drain(leave_patience);
+            if let Some(member) = &self.member {
+                hands.commit_all(leave_patience, &|| member.group_metadata());
+            }
         }
         if let Some(member) = self.member.take() {
             member.close(until.saturating_duration_since(Instant::now()));
