@@ -168,13 +168,24 @@ impl JobBatchEncoder {
         }
     }
 
-    /// Adds a job to the batch. Its index is one more than the last one's.
+    /// Whether the batch can take a job of this index next: its jobs are consecutive, so that a gap
+    /// begins another batch.
+    pub fn takes(&self, index: u64) -> bool {
+        let jobs = self.wire.tests.len() as u64;
+        jobs == 0 || self.wire.first_index + jobs == index
+    }
+
+    /// Adds a job to the batch, which [`takes`](Self::takes) its index.
     pub fn push(&mut self, job: &Job<'_>) {
         let wire = &mut self.wire;
         if wire.tests.is_empty() {
             wire.first_index = job.index;
         }
-        debug_assert_eq!(wire.first_index + wire.tests.len() as u64, job.index);
+        debug_assert_eq!(
+            wire.first_index + wire.tests.len() as u64,
+            job.index,
+            "a gap"
+        );
         self.bytes += COLUMN_BYTES + job.results.len();
         self.bytes += label_runs::push(
             &mut wire.label_sets,
@@ -317,7 +328,9 @@ pub(crate) mod tests {
         let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
         let mut buffer = Vec::new();
         encoder.push(&job.at(3));
+        assert!(encoder.takes(4) && !encoder.takes(9));
         let first = encoder.finish(&mut buffer);
+        assert!(encoder.takes(9));
         encoder.push(&job.at(9));
         encoder.finish(&mut buffer);
         let second = JobBatch::decode(&buffer[first..]).expect("a valid batch");

@@ -6,6 +6,8 @@
 //! [`Ledger`] keeps one outcome per job index, and [`Collection`] holds the ledger
 //! against the [`Manifest`].
 
+pub mod dead_letters;
+pub mod difference;
 pub mod digest;
 pub mod error;
 pub mod grain;
@@ -17,10 +19,14 @@ pub mod mark;
 pub mod offsets;
 pub mod outcome;
 pub mod reconciliation;
+pub mod resume;
 pub mod run;
+pub mod run_history;
 pub mod run_id;
 pub mod series;
 
+pub use dead_letters::DeadLetters;
+pub use difference::Difference;
 pub use digest::{JobSetDigest, JobSetHasher};
 pub use error::{Conflict, DecodeError};
 pub use grain::{Grain, TimeBucket};
@@ -29,7 +35,9 @@ pub use job::{Job, JobBatch, JobBatchEncoder};
 pub use ledger::Ledger;
 pub use outcome::{DeadLetter, Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
 pub use reconciliation::{Collection, Reconciliation, Verdict};
+pub use resume::Resume;
 pub use run::{Grouping, Manifest, RunAborted, RunEvent, RunOpened};
+pub use run_history::RunHistory;
 pub use run_id::RunId;
 pub use series::{Series, SeriesRow};
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use serde::Serialize;
 
+use crate::difference::Difference;
 use crate::digest::JobSetDigest;
 use crate::error::DecodeError;
 use crate::grain::Grain;
@@ -34,7 +35,8 @@ pub struct Grouping {
     pub max_rows_per_job: u32,
 }
 
-/// What a run is, written once before its first job.
+/// What a run is, written before its first job. Where several dispatchers open one run, a
+/// [`RunHistory`](crate::RunHistory) makes one of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOpened {
     /// The run.
@@ -82,12 +84,7 @@ impl Manifest {
     /// Whether two manifests swear to the same job set. How it was packed and how long that took
     /// may differ.
     pub fn agrees_with(&self, other: &Self) -> bool {
-        self.run_id == other.run_id
-            && self.jobs == other.jobs
-            && self.rows_read == other.rows_read
-            && self.rows_accepted == other.rows_accepted
-            && self.rejected == other.rejected
-            && self.job_set_digest == other.job_set_digest
+        self.run_id == other.run_id && Difference::of_manifests(self, other).is_none()
     }
 }
 
@@ -323,7 +320,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn opened() -> RunOpened {
+    pub(crate) fn opened() -> RunOpened {
         RunOpened {
             run_id: "a-run".parse().expect("a run id"),
             numbering_version: NUMBERING_VERSION,

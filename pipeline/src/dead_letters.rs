@@ -1,0 +1,324 @@
+//! The dead letters of one run: what the dead-letter topic holds of it, and which of it is still
+//! dead. Pure: both are told, the topic letter by letter, the rest by the run's [`Ledger`].
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::group_key::GroupKey;
+use crate::job::{JobBatch, JobBatchEncoder};
+use crate::ledger::Ledger;
+use crate::outcome::{Outcome, OutcomeBatch, Worker};
+use crate::run_id::RunId;
+
+/// Messages that cannot be decoded are kept up to so many; more are only counted.
+const MAX_UNREADABLE: usize = 1_000;
+
+/// The headers of a dead letter, by the names of KIP-1191; what is not there or no number is
+/// missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LetterHeaders {
+    /// The topic that its message was on.
+    pub topic: Option<String>,
+    /// The partition.
+    pub partition: Option<i32>,
+    /// The offset.
+    pub offset: Option<i64>,
+    /// The group whose member gave it up.
+    pub group: Option<String>,
+    /// How often it was tried.
+    pub attempts: Option<u32>,
+    /// Why it is here.
+    pub reason: Option<String>,
+}
+
+impl LetterHeaders {
+    /// Reads names and values. Other headers are passed over.
+    pub fn read<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut read = Self::default();
+        for (name, value) in headers {
+            match name {
+                "__dlq.errors.topic" => read.topic = Some(value.to_owned()),
+                "__dlq.errors.partition" => read.partition = value.parse().ok(),
+                "__dlq.errors.offset" => read.offset = value.parse().ok(),
+                "__dlq.errors.group" => read.group = Some(value.to_owned()),
+                "__dlq.errors.delivery.count" => read.attempts = value.parse().ok(),
+                "__dlq.errors.message" => read.reason = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        read
+    }
+}
+
+/// A job on the dead-letter topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Its offset on the dead-letter topic.
+    pub offset: i64,
+    /// Where it came from and why.
+    pub headers: LetterHeaders,
+    /// The job alone, as a message of the jobs topic.
+    pub payload: Vec<u8>,
+}
+
+/// A message on the dead-letter topic of which nobody knows to which run it belonged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its offset on the dead-letter topic.
+    pub offset: i64,
+    /// How many bytes it has.
+    pub bytes: usize,
+    /// Where it came from and why.
+    pub headers: LetterHeaders,
+}
+
+/// A job that is dead and was not counted since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dead<'a> {
+    /// The job's index.
+    pub index: u64,
+    /// Its key.
+    pub key: GroupKey<'a>,
+    /// Its part.
+    pub part: u32,
+    /// Its rows.
+    pub rows: u32,
+    /// Why, in the worker's words.
+    pub reason: &'a str,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Who gave it up last.
+    pub worker: Option<&'a Worker>,
+    /// The job itself; `None` when it is no longer on the dead-letter topic.
+    pub letter: Option<&'a Letter>,
+}
+
+/// What the dead-letter topic and the outcomes tell of one run.
+#[derive(Clone, Debug)]
+pub struct DeadLetters {
+    run_id: RunId,
+    letters: BTreeMap<u64, Letter>,
+    workers: BTreeMap<u64, Worker>,
+    unreadable: Vec<Unreadable>,
+    unreadable_count: u64,
+}
+
+impl DeadLetters {
+    /// Nothing was heard yet.
+    pub fn new(run_id: &RunId) -> Self {
+        Self {
+            run_id: run_id.clone(),
+            letters: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+        }
+    }
+
+    /// Hears a message of the dead-letter topic. A job that is there several times counts once, as
+    /// it was heard last; those of other runs change nothing.
+    pub fn hear_letter(&mut self, offset: i64, headers: LetterHeaders, payload: &[u8]) {
+        let Ok(batch) = JobBatch::decode(payload) else {
+            self.unreadable_count += 1;
+            if self.unreadable.len() < MAX_UNREADABLE {
+                let bytes = payload.len();
+                self.unreadable.push(Unreadable {
+                    offset,
+                    bytes,
+                    headers,
+                });
+            }
+            return;
+        };
+        if *batch.run_id() != self.run_id {
+            return;
+        }
+        // A worker writes jobs one by one; whoever writes several at once means each of them.
+        for job in batch.jobs() {
+            let mut encoder = JobBatchEncoder::new(&self.run_id);
+            encoder.push(&job);
+            let mut payload = Vec::new();
+            encoder.finish(&mut payload);
+            let letter = Letter {
+                offset,
+                headers: headers.clone(),
+                payload,
+            };
+            self.letters.insert(job.index, letter);
+        }
+    }
+
+    /// Hears outcomes, which name the workers. Those of other runs change nothing.
+    pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) {
+        if *batch.run_id() != self.run_id {
+            return;
+        }
+        for outcome in batch.outcomes() {
+            if matches!(outcome.outcome, Outcome::DeadLettered { .. }) {
+                self.workers.insert(outcome.index, batch.worker().clone());
+            }
+        }
+    }
+
+    /// The jobs that are dead by the run's ledger, by index.
+    pub fn still_dead<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = Dead<'a>> {
+        ledger.dead().iter().filter_map(|(&index, dead)| {
+            let (key, part, rows) = ledger.describe(index)?;
+            Some(Dead {
+                index,
+                key,
+                part,
+                rows,
+                reason: &dead.reason,
+                attempts: dead.attempts,
+                worker: self.workers.get(&index),
+                letter: self.letters.get(&index),
+            })
+        })
+    }
+
+    /// The messages that cannot be decoded, of whatever run; the first 1,000.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
+    }
+
+    /// How many messages cannot be decoded.
+    pub fn unreadable_count(&self) -> u64 {
+        self.unreadable_count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Job;
+    use crate::outcome::{OutcomeBatchBuilder, Tally};
+    use crate::{LabelSet, TimeBucket};
+
+    fn run_id(name: &str) -> RunId {
+        name.parse().expect("a run id")
+    }
+
+    fn with_job<T>(index: u64, of: impl FnOnce(&Job<'_>) -> T) -> T {
+        let labels = LabelSet::new(["Italy"]);
+        of(&Job {
+            index,
+            key: GroupKey {
+                labels: &labels,
+                time: TimeBucket::from_hours(index as i64).expect("in range"),
+            },
+            part: 0,
+            results: &[0, 1],
+        })
+    }
+
+    fn letter(run: &str, index: u64) -> Vec<u8> {
+        with_job(index, |job| {
+            let mut encoder = JobBatchEncoder::new(&run_id(run));
+            encoder.push(job);
+            let mut payload = Vec::new();
+            encoder.finish(&mut payload);
+            payload
+        })
+    }
+
+    fn outcomes(dead: &[u64], counted: &[u64]) -> OutcomeBatch {
+        let worker = Worker {
+            host: "a-host".to_owned(),
+            id: "worker-1".to_owned(),
+        };
+        let mut builder = OutcomeBatchBuilder::new(&run_id("a-run"), &worker);
+        for &index in dead {
+            let outcome = Outcome::DeadLettered {
+                reason: "it is broken",
+                attempts: 3,
+            };
+            with_job(index, |job| builder.push(job, outcome));
+        }
+        for &index in counted {
+            let tally = Tally {
+                tests: 2,
+                positive: 1,
+            };
+            with_job(index, |job| builder.push(job, Outcome::Counted(tally)));
+        }
+        OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
+    }
+
+    fn still_dead(letters: &DeadLetters, heard: &[OutcomeBatch]) -> Vec<(u64, Option<i64>)> {
+        let mut ledger = Ledger::new(10).expect("room");
+        for batch in heard {
+            ledger.record(batch, &mut Vec::new());
+        }
+        let dead = letters.still_dead(&ledger);
+        dead.map(|dead| (dead.index, dead.letter.map(|letter| letter.offset)))
+            .collect()
+    }
+
+    #[test]
+    fn those_not_counted_since_are_dead_each_once_as_it_died_last() {
+        let mut letters = DeadLetters::new(&run_id("a-run"));
+        for (offset, index) in [(0, 3), (1, 5), (2, 3), (3, 7)] {
+            letters.hear_letter(offset, LetterHeaders::default(), &letter("a-run", index));
+        }
+        let dead = outcomes(&[3, 5, 7], &[]);
+        letters.hear_outcomes(&dead);
+        assert_eq!(
+            still_dead(&letters, &[dead.clone()]),
+            [(3, Some(2)), (5, Some(1)), (7, Some(3))]
+        );
+        let counted = outcomes(&[], &[5]);
+        // In whatever order they come: a tally outranks a dead letter.
+        for heard in [[dead.clone(), counted.clone()], [counted, dead]] {
+            assert_eq!(still_dead(&letters, &heard), [(3, Some(2)), (7, Some(3))]);
+        }
+    }
+
+    #[test]
+    fn a_letter_that_is_gone_from_its_topic_is_told_without_the_job() {
+        let mut letters = DeadLetters::new(&run_id("a-run"));
+        let dead = outcomes(&[4], &[]);
+        letters.hear_outcomes(&dead);
+        assert_eq!(still_dead(&letters, &[dead]), [(4, None)]);
+    }
+
+    #[test]
+    fn letters_of_other_runs_and_messages_that_are_none_stand_apart() {
+        let mut letters = DeadLetters::new(&run_id("a-run"));
+        letters.hear_letter(0, LetterHeaders::default(), &letter("b-run", 3));
+        let headers = LetterHeaders::read([
+            ("__dlq.errors.topic", "rollcall.jobs.v1"),
+            ("__dlq.errors.partition", "7"),
+            ("__dlq.errors.offset", "many"),
+            ("__dlq.errors.message", "not a JobBatch message"),
+            ("traceparent", "00"),
+        ]);
+        letters.hear_letter(1, headers, b"\xffno message");
+        let dead = outcomes(&[3], &[]);
+        assert_eq!(still_dead(&letters, &[dead]), [(3, None)]);
+        let [unreadable] = letters.unreadable() else {
+            panic!("one message is none");
+        };
+        assert_eq!((unreadable.offset, unreadable.bytes), (1, 11));
+        assert_eq!(unreadable.headers.partition, Some(7));
+        assert_eq!(unreadable.headers.offset, None);
+    }
+
+    #[test]
+    fn what_is_to_be_replayed_is_the_job_alone() {
+        let mut letters = DeadLetters::new(&run_id("a-run"));
+        let mut encoder = JobBatchEncoder::new(&run_id("a-run"));
+        with_job(2, |job| encoder.push(job));
+        with_job(3, |job| encoder.push(job));
+        let mut both = Vec::new();
+        encoder.finish(&mut both);
+        letters.hear_letter(0, LetterHeaders::default(), &both);
+        let mut ledger = Ledger::new(4).expect("room");
+        ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
+        let dead: Vec<_> = letters.still_dead(&ledger).collect();
+        let payload = &dead[0].letter.expect("it is there").payload;
+        assert_eq!(*payload, letter("a-run", 3));
+        assert_eq!(dead.len(), 1);
+    }
+}

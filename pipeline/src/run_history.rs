@@ -1,0 +1,272 @@
+//! Everything that the runs topic has told of one run, folded together. Dispatcher, aggregator and
+//! those who list runs all see a run through this, so that they agree on what it is.
+
+use crate::difference::Difference;
+use crate::run::{Manifest, RunEvent, RunOpened};
+use crate::run_id::RunId;
+
+/// One run, as far as its events tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunHistory {
+    run_id: RunId,
+    opened: Option<RunOpened>,
+    last_opened: Option<RunOpened>,
+    openings: usize,
+    contradiction: Option<Difference>,
+    manifest: Option<Manifest>,
+    disagreeing: Option<Manifest>,
+    aborted: Option<String>,
+}
+
+impl RunHistory {
+    /// Nothing was heard of the run yet.
+    pub fn new(run_id: RunId) -> Self {
+        Self {
+            run_id,
+            opened: None,
+            last_opened: None,
+            openings: 0,
+            contradiction: None,
+            manifest: None,
+            disagreeing: None,
+            aborted: None,
+        }
+    }
+
+    /// Hears an event. Those of other runs, and the same again, change nothing.
+    ///
+    /// Openings that agree are merged to the one that serves both dispatchers. One that contradicts
+    /// the first is not merged: the first stands, for its dispatcher may have published jobs, and
+    /// the other will publish none.
+    pub fn hear(&mut self, event: RunEvent) {
+        if *event.run_id() != self.run_id {
+            return;
+        }
+        match event {
+            RunEvent::Opened(opened) => self.hear_opened(opened),
+            RunEvent::Dispatched(manifest) => match &self.manifest {
+                None => self.manifest = Some(manifest),
+                // Two that disagree fail the run; a third changes nothing.
+                Some(known) if known.agrees_with(&manifest) => {}
+                Some(_) => {
+                    self.disagreeing.get_or_insert(manifest);
+                }
+            },
+            RunEvent::Aborted(aborted) => self.aborted = Some(aborted.reason),
+        }
+    }
+
+    fn hear_opened(&mut self, opened: RunOpened) {
+        self.openings += 1;
+        match &mut self.opened {
+            None => self.opened = Some(opened.clone()),
+            Some(known) => {
+                let version = opened.numbering_version;
+                match Difference::of_options(version, &opened.grouping, known) {
+                    None => known.merge(&opened),
+                    Some(difference) => {
+                        self.contradiction.get_or_insert(difference);
+                    }
+                }
+            }
+        }
+        self.last_opened = Some(opened);
+    }
+
+    /// The run.
+    pub fn run_id(&self) -> &RunId {
+        &self.run_id
+    }
+
+    /// How it was opened, all openings that agree merged; `None` while it was not.
+    pub fn opened(&self) -> Option<&RunOpened> {
+        self.opened.as_ref()
+    }
+
+    /// How many openings were heard.
+    pub fn openings(&self) -> usize {
+        self.openings
+    }
+
+    /// The opening to be published again, for the topic is compacted to the last one, and the last
+    /// one heard is not the one that stands. `None` when it is.
+    pub fn to_be_opened_again(&self) -> Option<&RunOpened> {
+        (self.last_opened != self.opened)
+            .then_some(self.opened.as_ref())
+            .flatten()
+    }
+
+    /// How an opening contradicts the first.
+    pub fn contradiction(&self) -> Option<&Difference> {
+        self.contradiction.as_ref()
+    }
+
+    /// What its dispatcher swore to, if it has.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// A manifest that disagrees with the first.
+    pub fn disagreeing(&self) -> Option<&Manifest> {
+        self.disagreeing.as_ref()
+    }
+
+    /// Both manifests, or the one, or none.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifest.iter().chain(&self.disagreeing)
+    }
+
+    /// Why its dispatcher gave it up, if it has and no manifest says otherwise.
+    pub fn aborted(&self) -> Option<&str> {
+        match self.manifest {
+            None => self.aborted.as_deref(),
+            Some(_) => None,
+        }
+    }
+}
+
+impl RunOpened {
+    /// Makes this the opening of both, whichever came first: the run begins where the earlier one
+    /// saw the topics end.
+    fn merge(&mut self, other: &Self) {
+        self.opened_at_ms = self.opened_at_ms.min(other.opened_at_ms);
+        merge_offsets(&mut self.jobs_start_offsets, &other.jobs_start_offsets);
+        merge_offsets(
+            &mut self.outcomes_start_offsets,
+            &other.outcomes_start_offsets,
+        );
+    }
+}
+
+/// The lesser offset of each partition. A partition that only one of them knows was added since the
+/// other began, so that the run may use it from its beginning.
+fn merge_offsets(own: &mut Vec<i64>, other: &[i64]) {
+    let (common, all) = (own.len().min(other.len()), own.len().max(other.len()));
+    own.resize(all, 0);
+    for (partition, offset) in own.iter_mut().enumerate() {
+        *offset = match other.get(partition) {
+            Some(other) if partition < common => (*offset).min(*other),
+            _ => 0,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::grain::Grain;
+    use crate::run::RunAborted;
+    use crate::run::tests::{manifest, opened};
+
+    fn history(events: impl IntoIterator<Item = RunEvent>) -> RunHistory {
+        let mut history = RunHistory::new("a-run".parse().expect("a run id"));
+        for event in events {
+            history.hear(event);
+        }
+        history
+    }
+
+    fn opened_at(jobs: &[i64], outcomes: &[i64], at_ms: i64) -> RunOpened {
+        RunOpened {
+            jobs_start_offsets: jobs.to_vec(),
+            outcomes_start_offsets: outcomes.to_vec(),
+            opened_at_ms: at_ms,
+            ..opened()
+        }
+    }
+
+    fn aborted(reason: &str) -> RunEvent {
+        RunEvent::Aborted(RunAborted {
+            run_id: "a-run".parse().expect("a run id"),
+            reason: reason.to_owned(),
+        })
+    }
+
+    #[test]
+    fn two_openings_are_merged_to_the_earlier_of_each() {
+        let one = opened_at(&[3, 9], &[1, 1], 20);
+        let other = opened_at(&[4, 2], &[0, 5], 10);
+        let merged = opened_at(&[3, 2], &[0, 1], 10);
+        let both = history([one, other].map(RunEvent::Opened));
+        assert_eq!(both.opened(), Some(&merged));
+        assert_eq!(both.to_be_opened_again(), Some(&merged));
+        let mut told = both;
+        told.hear(RunEvent::Opened(merged.clone()));
+        assert_eq!(told.to_be_opened_again(), None);
+        assert_eq!(told.openings(), 3);
+    }
+
+    #[test]
+    fn a_partition_that_was_added_between_two_openings_begins_at_its_beginning() {
+        let both = [opened_at(&[3], &[7], 1), opened_at(&[4, 8], &[9, 9], 2)];
+        let merged = history(both.map(RunEvent::Opened));
+        assert_eq!(merged.opened(), Some(&opened_at(&[3, 0], &[7, 0], 1)));
+    }
+
+    #[test]
+    fn an_opening_that_contradicts_the_first_is_named_and_does_not_stand() {
+        let first = opened();
+        let mut other = opened();
+        other.grouping.grain = Grain::Hour;
+        other.jobs_start_offsets = vec![0, 0];
+        let both = history([first.clone(), other].map(RunEvent::Opened));
+        assert_eq!(both.opened(), Some(&first));
+        assert_eq!(both.to_be_opened_again(), Some(&first));
+        let contradiction = both.contradiction().expect("another grain").to_string();
+        assert!(contradiction.contains("--every"), "{contradiction}");
+    }
+
+    #[test]
+    fn a_run_that_is_dispatched_after_all_is_no_longer_aborted() {
+        let mut run = history([RunEvent::Opened(opened()), aborted("no room")]);
+        assert_eq!(run.aborted(), Some("no room"));
+        run.hear(RunEvent::Dispatched(manifest(3, 9)));
+        assert_eq!(run.aborted(), None);
+    }
+
+    #[test]
+    fn the_second_manifest_that_disagrees_is_kept_beside_the_first() {
+        let events = [manifest(3, 9), manifest(3, 9), manifest(4, 9)];
+        let run = history(events.map(RunEvent::Dispatched));
+        assert_eq!(run.manifests().count(), 2);
+        assert_eq!(run.disagreeing(), Some(&manifest(4, 9)));
+    }
+
+    #[test]
+    fn events_of_other_runs_change_nothing() {
+        let mut run = RunHistory::new("b-run".parse().expect("a run id"));
+        run.hear(RunEvent::Opened(opened()));
+        run.hear(aborted("no room"));
+        assert_eq!(run, RunHistory::new("b-run".parse().expect("a run id")));
+    }
+
+    proptest! {
+        /// The order in which racing dispatchers come, and what compaction leaves besides their
+        /// merge, make no difference.
+        #[test]
+        fn openings_merge_alike_in_every_order(
+            offsets in prop::collection::vec(
+                (prop::collection::vec(0i64..50, 0..4), prop::collection::vec(0i64..50, 0..4)),
+                1..5,
+            ),
+            order in any::<prop::sample::Index>(),
+        ) {
+            let all: Vec<_> = (0..)
+                .zip(&offsets)
+                .map(|(at_ms, (jobs, outcomes))| opened_at(jobs, outcomes, at_ms))
+                .collect();
+            let merged = history(all.iter().cloned().map(RunEvent::Opened));
+            let mut turned = all.clone();
+            turned.rotate_left(order.index(all.len()));
+            turned.reverse();
+            let other = history(turned.into_iter().map(RunEvent::Opened));
+            prop_assert_eq!(merged.opened(), other.opened());
+            let merge = merged.opened().cloned().expect("one was heard");
+            let again = [all[order.index(all.len())].clone(), merge.clone()];
+            let compacted = history(again.map(RunEvent::Opened));
+            prop_assert_eq!(compacted.opened(), Some(&merge));
+        }
+    }
+}
