@@ -51,7 +51,8 @@ pub struct Args {
     #[command(flatten)]
     pub memory: MemoryArgs,
 
-    /// Name of the run [default: a fresh UUIDv7]
+    /// Name of the run [default: a fresh UUIDv7]. A run of this name that was begun is taken up
+    /// again: what is missing of it is published, if data set and options are the same
     #[arg(
         long,
         value_name = "ID",
@@ -61,6 +62,11 @@ pub struct Args {
     )]
     pub run_id: RunName,
 
+    /// Take the run up and publish again each job that has no outcome although workers have passed
+    /// it, such as those of a message that they could not read
+    #[arg(long)]
+    pub resume: bool,
+
     /// Prefix of the topics
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     pub topic_prefix: String,
@@ -69,7 +75,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub wait_for_workers: usize,
 
-    /// The workers' consumer group, for --wait-for-workers [default: PREFIX.worker]
+    /// The workers' consumer group, for --wait-for-workers and --resume [default: PREFIX.worker]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
 
@@ -261,7 +267,8 @@ fn after_help() -> String {
         "Examples:\n\
          \x20 dispatcher tests.csv --bootstrap-servers localhost:9092\n\
          \x20 dispatcher tests.csv --by country --by city --every day --run-id tuesday\n\
-         \x20 dispatcher tests.csv --partitions 48 --retention 30d\n\n\
+         \x20 dispatcher tests.csv --partitions 48 --retention 30d\n\
+         \x20 dispatcher tests.csv --run-id tuesday --resume    after it has died, or has lost jobs\n\n\
          {EXIT_CODES_HELP}"
     )
 }
@@ -275,8 +282,11 @@ pub struct Config {
     pub grouping: Grouping,
     /// The run's name.
     pub run_id: RunId,
-    /// Whether somebody else may know the run by its name and wait for it.
+    /// Whether somebody else may know the run by its name, wait for it, or have begun it.
     pub run_is_named: bool,
+    /// Whether jobs without an outcome are published again, for which the commits of this group
+    /// count.
+    pub resume: Option<String>,
     /// The cluster.
     pub cluster: Cluster,
     /// Its topics.
@@ -358,11 +368,12 @@ impl Args {
         let group = self.group.clone();
         let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
         let wait_for_workers =
-            (self.wait_for_workers > 0).then_some((self.wait_for_workers, group));
+            (self.wait_for_workers > 0).then(|| (self.wait_for_workers, group.clone()));
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
             grouping: self.grouping.grouping()?,
             run_is_named,
+            resume: self.resume.then_some(group),
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,
             topics: TopicNames::new(&self.topic_prefix),
             topic_spec: self.messages.topic_spec(),

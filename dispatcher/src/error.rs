@@ -5,7 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use pipeline::RunId;
-use service::{Ending, Exit, Signal};
+use pipeline::resume::Refusal;
+use service::fault::Injected;
+use service::{Ending, Exit, Shutdown, Signal};
 
 use crate::rejects::{MaxRejects, ShownReject};
 
@@ -231,9 +233,24 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// Another run of this name is on the cluster.
-    #[error("run {0} exists already: choose another --run-id, or none for a fresh one")]
-    RunExists(RunId),
+    /// The run exists, and this dispatcher cannot take it up.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+
+    /// The run was removed from the cluster while it was dispatched.
+    #[error("run {0} was removed while it was opened; dispatch it again")]
+    Removed(RunId),
+
+    /// What is known of so many jobs cannot be held in memory.
+    #[error("no memory to compare {jobs} jobs with those that are published")]
+    TooManyJobs {
+        /// How many.
+        jobs: u64,
+    },
+
+    /// A test has asked for it.
+    #[error(transparent)]
+    Injected(#[from] Injected),
 
     /// Fewer workers than were asked for joined the group in time.
     #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, wait for fewer, or longer (--broker-timeout)", humantime::format_duration(*.waited))]
@@ -249,7 +266,9 @@ pub enum Error {
     },
 
     /// A signal came before the run was dispatched.
-    #[error("stopped by {0} before all jobs were dispatched; dispatch it again")]
+    #[error(
+        "stopped by {0} before all jobs were dispatched; start it again with the same --run-id to go on"
+    )]
     Stopped(Signal),
 
     /// Standard output cannot be written.
@@ -287,6 +306,14 @@ fn joined(shown: &[ShownReject]) -> String {
 }
 
 impl Error {
+    /// An error of the cluster, or the signal that interrupted a wait for it.
+    pub(crate) fn of_cluster(error: kafka::Error, shutdown: &Shutdown) -> Self {
+        match (error, shutdown.requested()) {
+            (kafka::Error::Stopped, Some(signal)) => Self::Stopped(signal),
+            (error, _) => error.into(),
+        }
+    }
+
     /// The error as everybody on the cluster may read it: without the fields of any row.
     pub fn without_rows(&self) -> String {
         match self {
@@ -336,12 +363,15 @@ impl Ending for Error {
             | Self::SameResults(_)
             | Self::NoAcceptedRow { .. }
             | Self::RejectsOverDataSet(_)
-            | Self::RunExists(_) => Exit::Usage,
+            | Self::Refused(_) => Exit::Usage,
             Self::Listen(_) => Exit::Failure,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::TooManyRejects { .. }
+            | Self::Removed(_)
+            | Self::TooManyJobs { .. }
+            | Self::Injected(_)
             | Self::WriteRejects { .. }
             | Self::Spill { .. }
             | Self::TooFewWorkers { .. }

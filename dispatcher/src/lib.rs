@@ -20,6 +20,7 @@ pub mod rejects;
 pub mod run;
 pub mod source;
 pub mod spill;
+pub mod taken_up;
 pub mod timestamp;
 
 pub use args::{Args, Config, GroupingArgs, InputArgs};

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka::{BatchProducer, Delivery, GroupOffsets, Outgoing, Topic};
-use pipeline::{JobBatchEncoder, JobSetDigest, JobSetHasher, RunId};
+use pipeline::{JobBatchEncoder, JobSetDigest, JobSetHasher, Resume, RunId};
 use service::metrics::set;
-use service::{Progress, Shutdown};
+use service::{FaultPoint, Progress, Shutdown};
 use tracing::warn;
 
 use crate::credit::Credit;
@@ -52,24 +52,29 @@ pub struct Published {
     pub messages: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
-    /// Over all jobs.
+    /// Jobs in them.
+    pub jobs: u64,
+    /// Over all jobs of the run, those that were not published now included.
     pub digest: JobSetDigest,
 }
 
-/// Publishes all jobs of a run and waits for every acknowledgement.
+/// Publishes the jobs of a run that are missing, all if it was not taken up, and waits for every
+/// acknowledgement.
 ///
 /// # Errors
 /// When a message cannot be delivered, or when it was stopped.
 pub fn publish(
     run_id: &RunId,
     jobs: &JobSet,
+    taken_up: Option<&Resume>,
     target: Target<'_>,
     progress: &Progress,
     shutdown: &Shutdown,
 ) -> Result<Published, Error> {
-    let counts = jobs.counts();
-    progress.published.set_total(counts.jobs);
-    let turn_limit = TurnLimit::new(counts.jobs, target.partitions);
+    let missing = taken_up.map_or(jobs.counts().jobs, Resume::missing);
+    progress.published.set_total(missing);
+    let turn_limit = TurnLimit::new(missing, target.partitions);
+    FaultPoint::new("dispatcher.before-produce").pass()?;
     let mut publisher = Publisher {
         target,
         progress,
@@ -79,14 +84,22 @@ pub fn publish(
         turn_limit,
         messages: 0,
         bytes: 0,
+        jobs: 0,
         deliveries: Vec::new(),
         last_delivery: Instant::now(),
+        mid_publish: FaultPoint::new("dispatcher.mid-publish"),
     };
     let packing = publisher.target.packing;
     let mut encoder = JobBatchEncoder::new(run_id);
     let mut hasher = JobSetHasher::new();
     jobs.for_each(|job| {
         hasher.update(job.index, job.key, job.part, job.rows());
+        if taken_up.is_some_and(|run| !run.is_missing(job.index)) {
+            return Ok(());
+        }
+        if !encoder.takes(job.index) {
+            publisher.add(&mut encoder)?;
+        }
         encoder.push(job);
         if packing.is_full(encoder.jobs_count() as u64, encoder.bytes_bound() as u64) {
             publisher.add(&mut encoder)?;
@@ -101,6 +114,7 @@ pub fn publish(
     Ok(Published {
         messages: publisher.messages,
         bytes: publisher.bytes,
+        jobs: publisher.jobs,
         digest: hasher.finish(),
     })
 }
@@ -130,8 +144,11 @@ struct Publisher<'a> {
     turn_limit: TurnLimit,
     messages: u64,
     bytes: u64,
+    jobs: u64,
     deliveries: Vec<Delivery>,
     last_delivery: Instant,
+    /// Passed whenever acknowledgements have come.
+    mid_publish: FaultPoint,
 }
 
 impl Publisher<'_> {
@@ -143,6 +160,7 @@ impl Publisher<'_> {
         let turn = &mut self.turn;
         turn.messages.push((start..turn.buffer.len(), jobs));
         turn.jobs += jobs as u64;
+        self.jobs += jobs as u64;
         let (messages, bytes) = (turn.messages.len(), turn.buffer.len());
         if self.turn_limit.is_reached(turn.jobs, messages, bytes) {
             self.send_turn()?;
@@ -243,6 +261,7 @@ impl Publisher<'_> {
             jobs += delivery.id as u64;
         }
         self.progress.published.add(jobs);
+        self.mid_publish.pass()?;
         Ok(())
     }
 

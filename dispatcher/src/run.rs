@@ -1,5 +1,6 @@
 //! A whole dispatch, in order: read the data set while the broker is got ready, group, open the
-//! run, publish every job, wait for every acknowledgement, and only then write the manifest.
+//! run or take it up, publish every job that is missing, wait for every acknowledgement, and only
+//! then write the manifest. What to do with a run that others know is for [`pipeline::resume`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,14 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka::{
-    BatchProducer, GroupOffsets, RunsReader, Topic, end_offsets, publish_run_event, topics,
+    BatchProducer, GroupOffsets, Topic, end_offsets, publish_run_event, retract_abort, topics,
 };
+use pipeline::resume::{Attempt, Plan, Refusal, plan};
 use pipeline::run::NUMBERING_VERSION;
-use pipeline::{Manifest, RunAborted, RunEvent, RunOpened};
+use pipeline::{Difference, Manifest, Resume, RunAborted, RunEvent, RunHistory, RunOpened};
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::metrics::set;
-use service::{Exit, Progress, Show, Shutdown, logging, machine, say};
+use service::{Exit, FaultPoint, Progress, Show, Shutdown, logging, machine, say};
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
@@ -26,6 +28,7 @@ use crate::publish::{Published, Target, bytes_in_messages, publish};
 use crate::rejects::Rejects;
 use crate::source::{DataSet, Source};
 use crate::spill::Spill;
+use crate::taken_up::{compare, take_up};
 
 /// How long the broker may take to acknowledge an event of the run.
 const EVENT_PATIENCE: Duration = Duration::from_secs(30);
@@ -38,21 +41,53 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Dispatched {
     /// What the dispatcher swore to.
     pub manifest: Manifest,
-    /// Bytes of all messages' payloads.
+    /// Bytes of the messages' payloads that were published now.
     pub bytes: u64,
     /// The file with the rejected rows, if there are any.
     pub rejects: Option<std::path::PathBuf>,
+    /// `None` for a run that nobody had begun.
+    pub taken_up: Option<TakenUp>,
+}
+
+/// What was found of a run that somebody had begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenUp {
+    /// Jobs that were missing and are published now.
+    pub published_jobs: u64,
+    /// Jobs that wait for workers, as far as was looked for.
+    pub waiting_jobs: u64,
+    /// Whether the manifest was there already.
+    pub was_dispatched: bool,
 }
 
 impl fmt::Display for Dispatched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let manifest = &self.manifest;
+        let (run_id, jobs) = (&manifest.run_id, manifest.jobs);
+        match self.taken_up {
+            None => write!(
+                f,
+                "run {run_id} dispatched: {jobs} jobs in {} messages",
+                manifest.messages
+            )?,
+            Some(found) => {
+                let verb = match found.was_dispatched {
+                    true => "was dispatched already",
+                    false => "taken up and dispatched",
+                };
+                write!(f, "run {run_id} {verb}: ")?;
+                match found.published_jobs {
+                    0 => write!(f, "none of its {jobs} jobs was missing")?,
+                    missing => write!(f, "{missing} of its {jobs} jobs were missing")?,
+                }
+                if found.waiting_jobs > 0 {
+                    write!(f, ", {} wait for workers", found.waiting_jobs)?;
+                }
+            }
+        }
         write!(
             f,
-            "run {} dispatched: {} jobs in {} messages; {} rows read, {} accepted, {} rejected",
-            manifest.run_id,
-            manifest.jobs,
-            manifest.messages,
+            "; {} rows read, {} accepted, {} rejected",
             manifest.rows_read,
             manifest.rows_accepted,
             manifest.rows_rejected(),
@@ -111,6 +146,10 @@ struct DispatchedResult<'a> {
     jobs: u64,
     messages: u64,
     bytes: u64,
+    /// Those that were missing of a run that was taken up; null for one that was not.
+    jobs_published: Option<u64>,
+    /// Those that wait for workers, as far as was looked for.
+    jobs_waiting: Option<u64>,
     rows: RowsResult,
     paths: Vec<String>,
 }
@@ -133,6 +172,8 @@ impl<'a> DispatchedResult<'a> {
             jobs: manifest.jobs,
             messages: manifest.messages,
             bytes: dispatched.bytes,
+            jobs_published: dispatched.taken_up.map(|found| found.published_jobs),
+            jobs_waiting: dispatched.taken_up.map(|found| found.waiting_jobs),
             rows: RowsResult {
                 read: manifest.rows_read,
                 accepted: manifest.rows_accepted,
@@ -251,10 +292,16 @@ struct Broker {
     runs: Topic,
     jobs_start_offsets: Vec<i64>,
     outcomes_start_offsets: Vec<i64>,
+    /// The run, as the runs topic told of it last.
+    history: RunHistory,
+    /// Whether it is for this dispatcher to say that the run is aborted: not while it may be
+    /// another's.
+    is_ours: bool,
 }
 
 impl Broker {
-    /// Connects, makes the topics, and notes where they end.
+    /// Connects, makes the topics, notes where they end, and looks whether the run can be
+    /// dispatched at all.
     fn prepare(config: &Config, shutdown: &Shutdown) -> Result<Self, Error> {
         let cluster = &config.cluster;
         reach(config, shutdown)?;
@@ -263,9 +310,8 @@ impl Broker {
             let asked = config.topic_spec.retention;
             topics::warn_of_other_retention(cluster, &config.topics, asked);
         }
-        if config.run_is_named {
-            refuse_existing(config, shutdown)?;
-        }
+        let history = history(config, shutdown)?;
+        plan(&history, &attempt(config, false))?;
         let mut producer = BatchProducer::new(cluster)?;
         let ends = |topic: &str| -> Result<Vec<i64>, Error> {
             let partitions = topics::partition_count(cluster, topic)?;
@@ -280,13 +326,70 @@ impl Broker {
             jobs_start_offsets: ends(&config.topics.jobs)?,
             outcomes_start_offsets: ends(&config.topics.outcomes)?,
             producer,
+            is_ours: history.opened().is_none(),
+            history,
         })
+    }
+
+    fn tell(&self, event: &RunEvent) -> Result<(), Error> {
+        publish_run_event(&self.producer, &self.runs, event, EVENT_PATIENCE)?;
+        Ok(())
+    }
+
+    /// Opens the run, unless somebody has, and says what is left to do.
+    ///
+    /// An opening is never overwritten by a later one: where several dispatchers have opened the
+    /// run, each that sees more than one publishes what they are together, for the topic is
+    /// compacted to the last. Each looks at the topic's ends before it opens the run, and publishes
+    /// jobs only after, so the first opening alone would serve all of them, too.
+    fn open(&mut self, config: &Config, shutdown: &Shutdown) -> Result<Plan, Error> {
+        // Somebody may have come while the data set was read.
+        self.history = history(config, shutdown)?;
+        let mut planned = plan(&self.history, &attempt(config, false))?;
+        if self.history.aborted().is_some() {
+            retract_abort(&self.producer, &self.runs, &config.run_id, EVENT_PATIENCE)?;
+        }
+        if planned != Plan::Open {
+            self.is_ours = false;
+            self.open_again()?;
+            return Ok(planned);
+        }
+        let opened = RunEvent::Opened(RunOpened {
+            run_id: config.run_id.clone(),
+            numbering_version: NUMBERING_VERSION,
+            grouping: config.grouping.clone(),
+            opened_at_ms: now_ms(),
+            jobs_start_offsets: self.jobs_start_offsets.clone(),
+            outcomes_start_offsets: self.outcomes_start_offsets.clone(),
+        });
+        self.tell(&opened)?;
+        FaultPoint::new("dispatcher.after-opened").pass()?;
+        if config.run_is_named {
+            // Up to its own opening at least, so of two that come at once one sees both.
+            self.history = history(config, shutdown)?;
+            self.is_ours = self.history.openings() <= 1;
+            self.open_again()?;
+        } else {
+            self.history.hear(opened);
+        }
+        planned = plan(&self.history, &attempt(config, true))?;
+        match planned {
+            Plan::Open => Err(Error::Removed(config.run_id.clone())),
+            planned => Ok(planned),
+        }
+    }
+
+    /// Makes the last opening on the topic the one that stands.
+    fn open_again(&self) -> Result<(), Error> {
+        match self.history.to_be_opened_again() {
+            Some(opened) => self.tell(&RunEvent::Opened(opened.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Tells whoever waits for the run that it will not come, and hands the error on.
     fn abort(&self, config: &Config, error: Error) -> Error {
-        // That run is another dispatcher's.
-        if matches!(error, Error::RunExists(_)) {
+        if !self.is_ours || matches!(error, Error::Refused(_)) {
             return error;
         }
         if let Err(untold) = publish_abort(config, &self.producer, &self.runs, &error) {
@@ -296,20 +399,42 @@ impl Broker {
     }
 }
 
+/// What the runs topic tells of the run; nothing is asked for one that nobody else can know.
+fn history(config: &Config, shutdown: &Shutdown) -> Result<RunHistory, Error> {
+    if !config.run_is_named {
+        return Ok(RunHistory::new(config.run_id.clone()));
+    }
+    let stopped = || shutdown.is_requested();
+    kafka::run_history(
+        &config.cluster,
+        &config.topics.runs,
+        &config.run_id,
+        &stopped,
+    )
+    .map_err(|error| Error::of_cluster(error, shutdown))
+}
+
+fn attempt(config: &Config, has_opened: bool) -> Attempt<'_> {
+    Attempt {
+        numbering_version: NUMBERING_VERSION,
+        grouping: &config.grouping,
+        is_rereadable: config.input.is_rereadable(),
+        has_opened,
+    }
+}
+
 /// Waits for a broker.
 fn reach(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
     let stopped = || shutdown.is_requested();
     config
         .cluster
         .wait_until_reachable(&stopped)
-        .map_err(|error| match (error, shutdown.requested()) {
-            (kafka::Error::Stopped, Some(signal)) => Error::Stopped(signal),
-            (error, _) => error.into(),
-        })
+        .map_err(|error| Error::of_cluster(error, shutdown))
 }
 
 /// The data set cannot be opened: if somebody may know the run by its name, and a broker is there,
-/// they are told.
+/// they are told. Not where the run was opened, though: it may be another dispatcher's, and whoever
+/// waits for it can go on waiting until this one is started again without the mistake.
 fn abort_by_name(config: &Config, error: Error) -> Error {
     if !config.run_is_named {
         return error;
@@ -326,6 +451,11 @@ fn abort_by_name(config: &Config, error: Error) -> Error {
     let Ok(Some(_)) = topics::partition_count(&config.cluster, topic) else {
         return error;
     };
+    let opened = kafka::run_history(&config.cluster, topic, &config.run_id, &over)
+        .is_ok_and(|history| history.opened().is_some());
+    if opened {
+        return error;
+    }
     let told = BatchProducer::new(&config.cluster).and_then(|mut producer| {
         let topic = producer.topic(topic)?;
         publish_abort(config, &producer, &topic, &error)
@@ -349,24 +479,6 @@ fn publish_abort(
     publish_run_event(producer, runs, &event, ABORT_PATIENCE)
 }
 
-/// A run is opened once: a name that is taken is refused.
-fn refuse_existing(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
-    const STEP: Duration = Duration::from_millis(20);
-    let mut reader = RunsReader::start(&config.cluster, &config.topics.runs)?;
-    while !reader.is_caught_up() {
-        for event in reader.read(STEP)? {
-            // A run that was aborted before it was opened has left nothing behind.
-            if matches!(&event, RunEvent::Opened(opened) if opened.run_id == config.run_id) {
-                return Err(Error::RunExists(config.run_id.clone()));
-            }
-        }
-        if let Some(signal) = shutdown.requested() {
-            return Err(Error::Stopped(signal));
-        }
-    }
-    Ok(())
-}
-
 fn dispatch(
     config: &Config,
     shutdown: &Shutdown,
@@ -376,19 +488,110 @@ fn dispatch(
 ) -> Result<Dispatched, Error> {
     wait_for_workers(config, shutdown)?;
     let started = Instant::now();
-    let opened = RunEvent::Opened(RunOpened {
-        run_id: config.run_id.clone(),
-        numbering_version: NUMBERING_VERSION,
-        grouping: config.grouping.clone(),
-        opened_at_ms: now_ms(),
-        jobs_start_offsets: broker.jobs_start_offsets.clone(),
-        outcomes_start_offsets: broker.outcomes_start_offsets.clone(),
-    });
-    publish_run_event(&broker.producer, &broker.runs, &opened, EVENT_PATIENCE)?;
+    let planned = broker.open(config, shutdown)?;
+    let taken_up = match planned {
+        Plan::Open | Plan::PublishAll => None,
+        Plan::GoOn | Plan::Compare => Some(look_at_run(config, shutdown, read, broker)?),
+    };
+    // The run is this one, so from here on its end is this dispatcher's to tell, unless it was told.
+    broker.is_ours = planned != Plan::Compare;
+    let counts = read.jobs.counts();
+    let published = publish_missing(config, shutdown, progress, read, broker, taken_up.as_ref())?;
 
+    let mut stages = read.stages.clone();
+    let publish_seconds = started.elapsed().as_secs_f64();
+    config.metrics.stage_seconds.set("publish", publish_seconds);
+    set(&config.metrics.in_flight_messages, 0);
+    progress.health.rest();
+    stages.push(("publish".to_owned(), publish_seconds));
+    let manifest = Manifest {
+        run_id: config.run_id.clone(),
+        jobs: counts.jobs,
+        rows_read: read.rows_read,
+        rows_accepted: counts.rows,
+        rejected: read.rejected.clone(),
+        job_set_digest: published.digest,
+        messages: published.messages + taken_up.as_ref().map_or(0, Resume::messages),
+        stages,
+    };
+    swear(config, shutdown, broker, planned, &manifest)?;
+    info!(
+        run_id = %config.run_id,
+        jobs = manifest.jobs,
+        messages = published.messages,
+        bytes = published.bytes,
+        "run dispatched"
+    );
+    Ok(Dispatched {
+        manifest,
+        bytes: published.bytes,
+        rejects: read.rejects.clone(),
+        taken_up: taken_up.map(|run| TakenUp {
+            published_jobs: published.jobs,
+            waiting_jobs: run.waiting(),
+            was_dispatched: planned == Plan::Compare,
+        }),
+    })
+}
+
+/// Reads what the run has on its topics, and compares it with the data set, before anything is
+/// published.
+fn look_at_run(
+    config: &Config,
+    shutdown: &Shutdown,
+    read: &Read,
+    broker: &Broker,
+) -> Result<Resume, Error> {
+    let Some(opened) = broker.history.opened() else {
+        return Err(Error::Removed(config.run_id.clone()));
+    };
+    let run = take_up(config, shutdown, opened, read.jobs.counts().jobs)?;
+    let digest = compare(&config.run_id, &read.jobs, &run)?;
+    let counts = read.jobs.counts();
+    let own = Manifest {
+        run_id: config.run_id.clone(),
+        jobs: counts.jobs,
+        rows_read: read.rows_read,
+        rows_accepted: counts.rows,
+        rejected: read.rejected.clone(),
+        job_set_digest: digest,
+        messages: 0,
+        stages: Vec::new(),
+    };
+    refuse_other_manifests(&broker.history, &own)?;
+    info!(
+        missing = run.missing(),
+        waiting = run.waiting(),
+        "run taken up"
+    );
+    Ok(run)
+}
+
+fn refuse_other_manifests(history: &RunHistory, own: &Manifest) -> Result<(), Refusal> {
+    let mut differences = history
+        .manifests()
+        .filter_map(|known| Difference::of_manifests(own, known));
+    match differences.next() {
+        Some(difference) => Err(Refusal::differs(history.run_id(), difference)),
+        None => Ok(()),
+    }
+}
+
+fn publish_missing(
+    config: &Config,
+    shutdown: &Shutdown,
+    progress: &Progress,
+    read: &Read,
+    broker: &mut Broker,
+    taken_up: Option<&Resume>,
+) -> Result<Published, Error> {
     let partitions = broker.jobs_start_offsets.len();
     let counts = read.jobs.counts();
     let bytes = bytes_in_messages(counts.jobs, counts.rows);
+    // Those that are missing, as if all were alike.
+    let missing = taken_up.map_or(counts.jobs, Resume::missing);
+    let bytes = u128::from(bytes) * u128::from(missing) / u128::from(counts.jobs.max(1));
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     let packing = Packing::new(
         config.jobs_per_message,
         config.expected_job_time,
@@ -415,36 +618,39 @@ fn dispatch(
         credit,
         metrics: &config.metrics,
     };
-    let Published {
-        messages,
-        bytes,
-        digest,
-    } = publish(&config.run_id, &read.jobs, target, progress, shutdown)?;
+    publish(
+        &config.run_id,
+        &read.jobs,
+        taken_up,
+        target,
+        progress,
+        shutdown,
+    )
+}
 
-    let mut stages = read.stages.clone();
-    let publish_seconds = started.elapsed().as_secs_f64();
-    config.metrics.stage_seconds.set("publish", publish_seconds);
-    set(&config.metrics.in_flight_messages, 0);
-    progress.health.rest();
-    stages.push(("publish".to_owned(), publish_seconds));
-    let manifest = Manifest {
-        run_id: config.run_id.clone(),
-        jobs: counts.jobs,
-        rows_read: read.rows_read,
-        rows_accepted: counts.rows,
-        rejected: read.rejected.clone(),
-        job_set_digest: digest,
-        messages,
-        stages,
-    };
-    let dispatched = RunEvent::Dispatched(manifest.clone());
-    publish_run_event(&broker.producer, &broker.runs, &dispatched, EVENT_PATIENCE)?;
-    info!(run_id = %config.run_id, jobs = manifest.jobs, messages, bytes, "run dispatched");
-    Ok(Dispatched {
-        manifest,
-        bytes,
-        rejects: read.rejects.clone(),
-    })
+/// Writes the manifest, unless one that agrees is there: of two dispatchers of one run the one that
+/// is done first writes it. One that disagrees is answered with the own, for this dispatcher has
+/// published jobs by then, and both together fail the run for everybody.
+fn swear(
+    config: &Config,
+    shutdown: &Shutdown,
+    broker: &mut Broker,
+    planned: Plan,
+    manifest: &Manifest,
+) -> Result<(), Error> {
+    FaultPoint::new("dispatcher.before-manifest").pass()?;
+    if planned == Plan::Compare {
+        return Ok(());
+    }
+    if config.run_is_named {
+        broker.history = history(config, shutdown)?;
+    }
+    let refused = refuse_other_manifests(&broker.history, manifest);
+    if broker.history.manifest().is_none() || refused.is_err() {
+        broker.tell(&RunEvent::Dispatched(manifest.clone()))?;
+        FaultPoint::new("dispatcher.after-manifest").pass()?;
+    }
+    Ok(refused?)
 }
 
 /// Waits until as many workers as were asked for have joined their group.

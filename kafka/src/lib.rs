@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod cluster;
+pub mod dlq;
 pub mod error;
 pub mod group_consumer;
 pub mod in_process;
@@ -23,14 +24,17 @@ pub mod transactions;
 
 pub use args::BrokerArgs;
 pub use cluster::Cluster;
+pub use dlq::{DlqRecord, read_dlq};
 pub use error::Error;
 pub use group_consumer::{Assigned, GroupConsumer, Membership, RebalanceListener};
 pub use in_process::InProcessBroker;
 pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
-pub use reader::Reader;
+pub use reader::{Reader, read_to_end};
 pub use record::{Record, RecordBatch};
-pub use runs::{RunsReader, all_run_events, publish_run_event, remove_runs};
+pub use runs::{
+    RunsReader, all_run_events, publish_run_event, remove_runs, retract_abort, run_history,
+};
 pub use survey::{Refusal, Survey, survey};
 pub use topics::{TopicNames, TopicSpec, default_group};
 pub use transactions::{GroupMetadata, TransactionError, TransactionalProducer};

@@ -10,9 +10,45 @@ use tracing::debug;
 
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
+use crate::offsets::{beginning_offsets, end_offsets};
 use crate::queue::{DataQueue, EventQueue, PartitionError};
-use crate::record::RecordBatch;
+use crate::record::{Record, RecordBatch};
 use crate::settings::{self, Role};
+use crate::topics;
+
+/// Hands over every record that a topic has now, from these offsets on, by partition: a partition
+/// that is not named is read from its beginning, and so is one that has lost what it is named with.
+///
+/// # Errors
+/// When there is no such topic, it cannot be read, or `stopped` says so.
+pub fn read_to_end(
+    cluster: &Cluster,
+    topic: &str,
+    from: &[i64],
+    stopped: &dyn Fn() -> bool,
+    visit: &mut dyn FnMut(Record<'_>),
+) -> Result<(), Error> {
+    const STEP: Duration = Duration::from_millis(20);
+    let partitions = topics::partition_count(cluster, topic)?.ok_or_else(|| Error::NoTopic {
+        topic: topic.to_owned(),
+    })?;
+    let mut start = beginning_offsets(cluster, topic, partitions)?;
+    for (start, &from) in start.iter_mut().zip(from) {
+        *start = from.max(*start);
+    }
+    let end = end_offsets(cluster, topic, partitions)?;
+    let mut reader = Reader::start(cluster, topic, &start)?;
+    let mut batch = RecordBatch::default();
+    while !reader.has_reached(&end) {
+        batch.clear();
+        reader.read(STEP, &mut batch)?;
+        batch.iter().for_each(&mut *visit);
+        if stopped() {
+            return Err(Error::Stopped);
+        }
+    }
+    Ok(())
+}
 
 /// A reader of one topic.
 pub struct Reader {

@@ -44,6 +44,12 @@ impl RecordBatch {
         });
     }
 
+    /// Forgets all records and keeps the memory for others.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);

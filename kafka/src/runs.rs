@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use pipeline::{RunEvent, RunId};
+use pipeline::{RunEvent, RunHistory, RunId};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -91,6 +91,54 @@ pub fn remove_runs(
         }
     }
     Ok(())
+}
+
+/// Takes back what was said of a run's end by an attempt that gave it up, for another has taken it
+/// up. The producer must have nothing else in flight.
+///
+/// # Errors
+/// When the tombstone is not delivered within `deadline`.
+pub fn retract_abort(
+    producer: &BatchProducer,
+    topic: &Topic,
+    run_id: &RunId,
+    deadline: Duration,
+) -> Result<(), Error> {
+    let not_delivered = |code| Error::Delivery {
+        topic: topic.name().to_owned(),
+        partition: PARTITION,
+        code,
+    };
+    let key = RunEvent::key_of_abort(run_id);
+    if !producer.produce_tombstone(topic, PARTITION, key.as_bytes())? {
+        return Err(not_delivered(rdkafka::error::RDKafkaErrorCode::QueueFull));
+    }
+    let mut deliveries = Vec::new();
+    if !producer.drain(deadline, &mut deliveries) {
+        let timed_out = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
+        return Err(not_delivered(timed_out));
+    }
+    match deliveries.last().and_then(|delivery| delivery.error) {
+        Some(code) => Err(not_delivered(code)),
+        None => Ok(()),
+    }
+}
+
+/// What the topic tells of one run now.
+///
+/// # Errors
+/// When the topic cannot be read, holds what is no event, or `stopped` says so.
+pub fn run_history(
+    cluster: &Cluster,
+    topic: &str,
+    run_id: &RunId,
+    stopped: &dyn Fn() -> bool,
+) -> Result<RunHistory, Error> {
+    let mut history = RunHistory::new(run_id.clone());
+    for event in all_run_events(cluster, topic, stopped)? {
+        history.hear(event);
+    }
+    Ok(history)
 }
 
 /// Every event of every run that is on the topic now, in order.

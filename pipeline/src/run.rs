@@ -137,6 +137,11 @@ impl RunEvent {
         [Self::OPENED, Self::DISPATCHED, Self::ABORTED].map(|kind| format!("{run_id}/{kind}"))
     }
 
+    /// The key under which a run is told to be aborted.
+    pub fn key_of_abort(run_id: &RunId) -> String {
+        format!("{run_id}/{}", Self::ABORTED)
+    }
+
     /// The value of the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -353,6 +358,9 @@ pub(crate) mod tests {
         ];
         for event in events {
             assert!(RunEvent::keys_of(event.run_id()).contains(&event.key()));
+            let is_abort = matches!(event, RunEvent::Aborted(_));
+            let key_of_abort = RunEvent::key_of_abort(event.run_id());
+            assert_eq!(event.key() == key_of_abort, is_abort);
             let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
             assert_eq!(decoded.expect("a valid event"), Some(event));
         }

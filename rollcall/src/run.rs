@@ -253,6 +253,7 @@ impl Stage {
             grouping: args.grouping.grouping()?,
             run_id: self.run_id.clone(),
             run_is_named: false,
+            resume: None,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
             topic_spec: args.messages.topic_spec(),

@@ -1,0 +1,124 @@
+//! Reads the dead-letter topic with its headers, which the batched [`Reader`](crate::Reader) leaves
+//! out. Dead letters are few, so they come one by one.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::cluster::{Cluster, Context};
+use crate::error::Error;
+use crate::offsets::{beginning_offsets, end_offsets};
+use crate::settings::{self, Role};
+use crate::topics;
+
+/// A record of the dead-letter topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DlqRecord {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Names and values of its headers; those that are no text are left out.
+    pub headers: Vec<(String, String)>,
+    /// Its value.
+    pub payload: Vec<u8>,
+}
+
+/// Hands over every record that the dead-letter topic has now; none where there is no such topic.
+///
+/// # Errors
+/// When the topic cannot be read, or `stopped` says so.
+pub fn read_dlq(
+    cluster: &Cluster,
+    topic: &str,
+    stopped: &dyn Fn() -> bool,
+    visit: &mut dyn FnMut(DlqRecord),
+) -> Result<(), Error> {
+    const STEP: Duration = Duration::from_millis(100);
+    let Some(partitions) = topics::partition_count(cluster, topic)? else {
+        return Ok(());
+    };
+    let mut next = beginning_offsets(cluster, topic, partitions)?;
+    let end = end_offsets(cluster, topic, partitions)?;
+    let mut config = cluster.config(Role::Reader);
+    config.set("group.id", "rollcall.reader");
+    // Tells of the end of a partition even where the last offsets are commit markers.
+    config.set("enable.partition.eof", "true");
+    let consumer: BaseConsumer<Context> = settings::create(&config, Context)?;
+    let mut list = TopicPartitionList::with_capacity(partitions);
+    for (partition, &offset) in (0..).zip(&next) {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .map_err(Error::topic(topic, "name an offset"))?;
+    }
+    consumer
+        .assign(&list)
+        .map_err(Error::topic(topic, "assign partitions"))?;
+    while next.iter().zip(&end).any(|(next, end)| next < end) {
+        if stopped() {
+            return Err(Error::Stopped);
+        }
+        match consumer.poll(STEP) {
+            None => {}
+            Some(Ok(message)) => {
+                let own = usize::try_from(message.partition()).ok();
+                if let Some(next) = own.and_then(|partition| next.get_mut(partition)) {
+                    *next = message.offset() + 1;
+                }
+                visit(DlqRecord {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    headers: headers_of(&message),
+                    payload: message.payload().unwrap_or_default().to_vec(),
+                });
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                let own = usize::try_from(partition).ok();
+                if let Some(own) = own.filter(|&own| own < next.len()) {
+                    next[own] = next[own].max(end[own]);
+                }
+            }
+            Some(Err(error)) => get_over(topic, &error)?,
+        }
+    }
+    Ok(())
+}
+
+fn headers_of(message: &impl Message) -> Vec<(String, String)> {
+    let headers = message.headers();
+    let headers = headers.into_iter().flat_map(Headers::iter);
+    headers
+        .filter_map(|header| {
+            let value = std::str::from_utf8(header.value?).ok()?;
+            Some((header.key.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+/// Leaders move and brokers restart, and the fetcher asks again; some errors stay. The topic that
+/// rollcall makes has one partition, which is named where the client names none.
+fn get_over(topic: &str, error: &KafkaError) -> Result<(), Error> {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+            Err(Error::OffsetOutOfRange {
+                topic: topic.to_owned(),
+                partition: 0,
+            })
+        }
+        Some(
+            code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition),
+        ) => Err(Error::Consume {
+            topic: topic.to_owned(),
+            partition: 0,
+            code,
+        }),
+        _ => {
+            tracing::debug!(topic, %error, "reading dead letters");
+            Ok(())
+        }
+    }
+}
