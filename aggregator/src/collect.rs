@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kafka::{Reader, RecordBatch, RunsReader, end_offsets, topics};
 use pipeline::run::NUMBERING_VERSION;
-use pipeline::{Collection, Manifest, OutcomeBatch, RunEvent, RunOpened};
+use pipeline::{Collection, OutcomeBatch, RunEvent, RunHistory, RunOpened};
 use service::metrics::set;
 use service::{Progress, Shutdown, logging};
 use tracing::{info, warn};
@@ -45,8 +45,7 @@ pub fn collect(
     let mut quiet = Quiet::new(config.timeout);
     wait_for_topic(config, shutdown, &quiet)?;
     let mut runs = RunsReader::start(&config.cluster, &config.topics.runs)?;
-    let mut run = find_run(config, shutdown, &mut runs, &mut quiet)?;
-    let opened = run.opened.clone();
+    let (mut run, opened) = find_run(config, shutdown, &mut runs, &mut quiet)?;
     if opened.numbering_version != NUMBERING_VERSION {
         return Err(Error::Numbering {
             run_id: opened.run_id,
@@ -69,9 +68,7 @@ pub fn collect(
     let mut reader = Reader::start(&config.cluster, topic, &start)?;
 
     let mut collection = Collection::new();
-    for manifest in run.manifests.drain(..) {
-        hear_manifest(&mut collection, manifest, progress);
-    }
+    hear_manifests(&mut collection, &run, progress);
     let mut undecodable = 0;
     let mut counted = 0;
     let mut duplicates = 0;
@@ -111,9 +108,7 @@ pub fn collect(
                 }
                 run.hear(event);
             }
-            for manifest in run.manifests.drain(..) {
-                hear_manifest(&mut collection, manifest, progress);
-            }
+            hear_manifests(&mut collection, &run, progress);
         }
         let jobs = collection.jobs_with_outcome();
         progress.collected.add(jobs.saturating_sub(counted));
@@ -133,10 +128,10 @@ pub fn collect(
         if caught_up && collection.is_settled() {
             break;
         }
-        if let (true, None, Some(reason)) = (caught_up, collection.manifest(), &run.aborted) {
+        if let (true, Some(reason)) = (caught_up, run.aborted()) {
             return Err(Error::Aborted {
                 run_id: opened.run_id,
-                reason: reason.clone(),
+                reason: reason.to_owned(),
             });
         }
         if let Some(signal) = shutdown.requested() {
@@ -159,9 +154,12 @@ pub fn collect(
     })
 }
 
-fn hear_manifest(collection: &mut Collection, manifest: Manifest, progress: &Progress) {
-    progress.collected.set_total(manifest.jobs);
-    collection.hear_manifest(manifest);
+/// Those that were heard before change nothing.
+fn hear_manifests(collection: &mut Collection, run: &RunHistory, progress: &Progress) {
+    for manifest in run.manifests() {
+        progress.collected.set_total(manifest.jobs);
+        collection.hear_manifest(manifest.clone());
+    }
 }
 
 /// The time since something new came.
@@ -184,35 +182,6 @@ impl Quiet {
 
     fn is_over(&self) -> bool {
         self.since.elapsed() >= self.limit
-    }
-}
-
-/// The chosen run, as far as the runs topic tells.
-struct ChosenRun {
-    opened: RunOpened,
-    manifests: Vec<Manifest>,
-    aborted: Option<String>,
-}
-
-impl ChosenRun {
-    fn new(opened: RunOpened) -> Self {
-        Self {
-            opened,
-            manifests: Vec::new(),
-            aborted: None,
-        }
-    }
-
-    /// Hears an event of any run.
-    fn hear(&mut self, event: RunEvent) {
-        if *event.run_id() != self.opened.run_id {
-            return;
-        }
-        match event {
-            RunEvent::Opened(_) => {}
-            RunEvent::Dispatched(manifest) => self.manifests.push(manifest),
-            RunEvent::Aborted(aborted) => self.aborted = Some(aborted.reason),
-        }
     }
 }
 
@@ -261,50 +230,65 @@ fn give_up(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Er
 
 /// Reads the runs topic until the chosen run was opened. Later events of it may be among those
 /// that were read with it.
+///
+/// The outcomes are read from where this opening says, whatever a later one adds: no dispatcher of
+/// the run publishes a job before an opening of it is there.
 fn find_run(
     config: &Config,
     shutdown: &Shutdown,
     runs: &mut RunsReader,
     quiet: &mut Quiet,
-) -> Result<ChosenRun, Error> {
-    let mut chosen: Option<ChosenRun> = None;
-    // A run that could not be opened at all is aborted without ever having been.
-    let mut aborted_unopened = None;
+) -> Result<(RunHistory, RunOpened), Error> {
+    let mut chosen = match &config.run {
+        RunChoice::Latest => None,
+        RunChoice::Named(run_id) => Some(RunHistory::new(run_id.clone())),
+    };
+    // The latest is known only when all is read; what was told of it before comes then.
+    let mut heard: Vec<RunEvent> = Vec::new();
     loop {
         for event in runs.read(LOOK)? {
-            match (&config.run, event) {
-                (RunChoice::Latest, RunEvent::Opened(opened)) => {
-                    chosen = Some(ChosenRun::new(opened));
-                }
-                (RunChoice::Named(run_id), RunEvent::Opened(opened))
-                    if opened.run_id == *run_id =>
-                {
-                    chosen.get_or_insert_with(|| ChosenRun::new(opened));
-                }
-                (RunChoice::Named(run_id), RunEvent::Aborted(aborted))
-                    if chosen.is_none() && aborted.run_id == *run_id =>
-                {
-                    aborted_unopened = Some(Error::Aborted {
-                        run_id: aborted.run_id,
-                        reason: aborted.reason,
-                    });
-                }
-                (_, event) => {
-                    if let Some(chosen) = &mut chosen {
-                        chosen.hear(event);
-                    }
-                }
+            match &mut chosen {
+                Some(run) => run.hear(event),
+                None => heard.push(event),
             }
         }
         if runs.is_caught_up() {
-            if let Some(chosen) = chosen {
-                quiet.end();
-                return Ok(chosen);
+            if chosen.is_none() {
+                chosen = latest(&mut heard);
             }
-            if let Some(error) = aborted_unopened {
-                return Err(error);
+            if let Some(run) = chosen.take() {
+                if let Some(opened) = run.opened().cloned() {
+                    quiet.end();
+                    if let Some(difference) = run.contradiction() {
+                        warn!(%difference, "another dispatcher has tried to open the run");
+                    }
+                    return Ok((run, opened));
+                }
+                // A run that could not be opened at all is aborted without ever having been.
+                if let Some(reason) = run.aborted() {
+                    return Err(Error::Aborted {
+                        run_id: run.run_id().clone(),
+                        reason: reason.to_owned(),
+                    });
+                }
+                chosen = Some(run);
             }
         }
         give_up(config, shutdown, quiet)?;
     }
+}
+
+/// The run that was opened last, with all that was told of it.
+fn latest(heard: &mut Vec<RunEvent>) -> Option<RunHistory> {
+    let last = heard.iter().rev().find_map(|event| match event {
+        RunEvent::Opened(opened) => Some(opened.run_id.clone()),
+        _ => None,
+    });
+    // What is told of runs without an opening is of no use, now or later.
+    let heard = std::mem::take(heard);
+    let mut run = RunHistory::new(last?);
+    for event in heard {
+        run.hear(event);
+    }
+    Some(run)
 }

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use service::FaultPoint;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
@@ -28,9 +29,11 @@ pub struct OutputFile {
 }
 
 /// A folder that outputs are written to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Outputs {
     folder: PathBuf,
+    /// Passed before each file is put in place; the report is the last.
+    before_rename: FaultPoint,
 }
 
 impl Outputs {
@@ -52,6 +55,7 @@ impl Outputs {
         }
         Ok(Self {
             folder: folder.to_owned(),
+            before_rename: FaultPoint::new("aggregator.before-rename"),
         })
     }
 
@@ -124,6 +128,7 @@ impl Outputs {
         let mut out = Digesting::new(&mut file);
         let value = write(&mut out)?;
         let (bytes, sha256) = out.finish()?;
+        self.before_rename.pass().map_err(io::Error::other)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok((bytes, sha256, value))
     }

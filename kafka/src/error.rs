@@ -101,6 +101,19 @@ pub enum Error {
         code: RDKafkaErrorCode,
     },
 
+    /// Messages were handed to the producer, and nothing came back in time.
+    #[error(
+        "topic {topic}: not all messages are acknowledged within {}; rollcall doctor looks at the \
+         cluster",
+        humantime::format_duration(*.waited)
+    )]
+    NotAcknowledged {
+        /// The topic.
+        topic: String,
+        /// How long.
+        waited: std::time::Duration,
+    },
+
     /// Messages that should be there are gone, or the offset lies behind the end.
     #[error(
         "topic {topic}, partition {partition}: the offset to read next is out of range; \

@@ -103,6 +103,11 @@ impl Collection {
         self.ledger.as_ref()
     }
 
+    /// The ledger alone, once the manifest was heard.
+    pub fn into_ledger(self) -> Option<Ledger> {
+        self.ledger
+    }
+
     /// What was recorded in the ledger.
     pub fn recorded(&self) -> Recorded {
         self.totals

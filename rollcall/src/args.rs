@@ -11,11 +11,13 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dispatcher::args::{MemoryArgs, MessageArgs};
 use dispatcher::{GroupingArgs, InputArgs};
 use kafka::BrokerArgs;
+use pipeline::RunId;
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, LogArgs};
 use worker::Delivery;
 
 use crate::config_file::CONFIG_VARIABLE;
+use crate::dlq::DlqArgs;
 use crate::doctor::DoctorArgs;
 use crate::manual::{CompletionsArgs, ManArgs};
 use crate::runs::RunsArgs;
@@ -77,6 +79,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// List the runs on a cluster, or remove some
     Runs(RunsArgs),
+    /// List, show or replay the dead letters of a run
+    Dlq(DlqArgs),
     /// Print a script that completes commands and options in a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write one for each command
@@ -158,6 +162,17 @@ pub struct RunArgs {
     /// How much memory rows may take.
     #[command(flatten, next_help_heading = "Memory")]
     pub memory: MemoryArgs,
+
+    /// Name of the run on the cluster [default: a fresh UUIDv7]. A run of this name that was begun
+    /// there is taken up again, with the same data set and options; what the in-process broker has
+    /// ends with its process
+    #[arg(long, value_name = "ID", help_heading = "Cluster")]
+    pub run_id: Option<RunId>,
+
+    /// Take the run up and publish again each job that has no outcome although workers have passed
+    /// it
+    #[arg(long, requires = "run_id", help_heading = "Cluster")]
+    pub resume: bool,
 
     /// Prefix of the topics [default: one of this run's own, removed when it is complete]
     #[arg(long, value_name = "PREFIX", help_heading = "Cluster")]

@@ -63,6 +63,39 @@ pub enum Error {
         topic: String,
     },
 
+    /// Which letters are dead is known only when it is known how many jobs there are.
+    #[error(
+        "run {run_id} is not dispatched yet: start its dispatcher again with this --run-id, then \
+         look for dead letters"
+    )]
+    NotDispatched {
+        /// The run.
+        run_id: RunId,
+    },
+
+    /// A job that is no dead letter, or no longer one.
+    #[error(
+        "job {index} of run {run_id} is no dead letter; rollcall dlq list shows those that are"
+    )]
+    NotDead {
+        /// The job's index.
+        index: u64,
+        /// The run.
+        run_id: RunId,
+    },
+
+    /// A dead letter that cannot be replayed.
+    #[error(
+        "job {index} of run {run_id} is dead and no longer on the dead-letter topic; dispatch the \
+         data set as a new run"
+    )]
+    LetterGone {
+        /// The job's index.
+        index: u64,
+        /// The run.
+        run_id: RunId,
+    },
+
     /// Something that was asked for cannot be shown or written.
     #[error("cannot write {what}")]
     Write {
@@ -114,7 +147,11 @@ impl Ending for Error {
             Self::Aggregator(error) => error.exit(),
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
-            Self::NoSuchRun { .. } | Self::NoTransactions => Exit::Usage,
+            Self::NoSuchRun { .. }
+            | Self::NoTransactions
+            | Self::NotDispatched { .. }
+            | Self::NotDead { .. }
+            | Self::LetterGone { .. } => Exit::Usage,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Kafka(_)
             | Self::Write { .. }

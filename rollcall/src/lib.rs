@@ -3,10 +3,11 @@
 //! [`mod@run`] generates a data set if none is given, starts a broker if none is named, runs dispatcher
 //! and aggregator in this process and workers as child processes ([`fleet`]). [`local`] is the
 //! reference that the pipeline must agree with: the same rows, one polars query, no Kafka.
-//! [`doctor`] and [`runs`] look at a cluster; [`config_file`] and [`manual`] are for comfort.
+//! [`doctor`] and [`runs`] look at a cluster, [`dlq`] brings dead letters back; [`config_file`] and [`manual`] are for comfort.
 
 pub mod args;
 pub mod config_file;
+pub mod dlq;
 pub mod doctor;
 pub mod error;
 pub mod fleet;

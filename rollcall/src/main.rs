@@ -35,6 +35,9 @@ fn main() -> ExitCode {
         Command::Runs(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             rollcall::runs::run(&args, &shutdown)
         }),
+        Command::Dlq(args) => process::run(args.log(), Talk::Warnings, |shutdown| {
+            rollcall::dlq::run(&args, &shutdown)
+        }),
         Command::Completions(args) => {
             process::run(&LogArgs::default(), Talk::Warnings, |_| args.write())
         }

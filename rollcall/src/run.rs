@@ -213,7 +213,7 @@ struct Stage {
 
 impl Stage {
     fn set(args: &RunArgs) -> Result<Self, Error> {
-        let run_id = RunId::fresh();
+        let run_id = args.run_id.clone().unwrap_or_else(RunId::fresh);
         logging::set_run_id(run_id.as_str());
         let prefix = args
             .topic_prefix
@@ -252,8 +252,9 @@ impl Stage {
             input: input.clone(),
             grouping: args.grouping.grouping()?,
             run_id: self.run_id.clone(),
-            run_is_named: false,
-            resume: None,
+            // What the in-process broker has began with this process.
+            run_is_named: args.run_id.is_some() && self.broker.is_none(),
+            resume: args.resume.then(|| self.group.clone()),
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
             topic_spec: args.messages.topic_spec(),

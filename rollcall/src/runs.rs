@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, topics};
-use pipeline::{Grouping, Manifest, RunEvent, RunId};
+use pipeline::{Grouping, Manifest, RunEvent, RunHistory, RunId};
 use serde::Serialize;
 use service::progress::grouped;
 use service::{Exit, LogArgs, Shutdown, say};
@@ -115,6 +115,19 @@ pub struct Run {
     pub aborted: Option<String>,
 }
 
+impl From<RunHistory> for Run {
+    fn from(history: RunHistory) -> Self {
+        let opened = history.opened();
+        Self {
+            run_id: history.run_id().clone(),
+            opened_at_ms: opened.map(|opened| opened.opened_at_ms),
+            grouping: opened.map(|opened| opened.grouping.clone()),
+            manifest: history.manifest().cloned(),
+            aborted: history.aborted().map(str::to_owned),
+        }
+    }
+}
+
 impl Run {
     /// How far it has come. A run that was dispatched after all is no longer aborted.
     pub fn state(&self) -> State {
@@ -181,32 +194,18 @@ struct RunLine<'a> {
 
 /// Gathers what events tell of each run, the one that was opened last first.
 pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+    let mut histories: Vec<RunHistory> = Vec::new();
     let mut positions: HashMap<RunId, usize> = HashMap::new();
     for event in events {
         let run_id = event.run_id().clone();
         let position = *positions.entry(run_id.clone()).or_insert_with(|| {
-            runs.push(Run {
-                run_id,
-                opened_at_ms: None,
-                grouping: None,
-                manifest: None,
-                aborted: None,
-            });
-            runs.len() - 1
+            histories.push(RunHistory::new(run_id));
+            histories.len() - 1
         });
-        let run = &mut runs[position];
-        match event {
-            RunEvent::Opened(opened) => {
-                run.opened_at_ms = Some(opened.opened_at_ms);
-                run.grouping = Some(opened.grouping);
-            }
-            RunEvent::Dispatched(manifest) => run.manifest = Some(manifest),
-            RunEvent::Aborted(aborted) => run.aborted = Some(aborted.reason),
-        }
+        histories[position].hear(event);
     }
     // A run that was never opened stands where it was first heard of, which is the topic's order.
-    runs.reverse();
+    let mut runs: Vec<Run> = histories.into_iter().rev().map(Run::from).collect();
     runs.sort_by_key(|run| std::cmp::Reverse(run.opened_at_ms));
     runs
 }

@@ -1,0 +1,616 @@
+//! `rollcall dlq`: which jobs of a run are dead letters and were not counted since, what one of them
+//! holds, and the way back to the jobs topic. What is still dead is for [`DeadLetters`] to say.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use kafka::{
+    BatchProducer, BrokerArgs, Cluster, Outgoing, TopicNames, read_dlq, read_to_end, run_history,
+    topics,
+};
+use pipeline::dead_letters::{Dead, LetterHeaders, Unreadable};
+use pipeline::job::{NEGATIVE, POSITIVE};
+use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, RunId};
+use serde::Serialize;
+use service::{Exit, LogArgs, Shutdown, say};
+
+use crate::error::Error;
+use crate::table::{Align, table};
+
+/// How long the broker may take to acknowledge what is replayed.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The options of `rollcall dlq`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  rollcall dlq list --run-id tuesday --bootstrap-servers localhost:9092
+  rollcall dlq show 4711 --run-id tuesday
+  rollcall dlq replay --run-id tuesday      when what made the jobs fail is mended
+  rollcall aggregator --run-id tuesday      counts what was replayed: 3 becomes 0")]
+pub struct DlqArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+/// What to do with dead letters.
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// List the dead letters of a run that were not counted since
+    List(ListArgs),
+    /// Show one dead job whole
+    Show(ShowArgs),
+    /// Publish dead jobs to the jobs topic again, all that are still dead or those that are named
+    Replay(ReplayArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+struct ListArgs {
+    #[command(flatten)]
+    place: Place,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+struct ShowArgs {
+    /// The job's index
+    #[arg(value_name = "INDEX")]
+    index: u64,
+
+    #[command(flatten)]
+    place: Place,
+
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+struct ReplayArgs {
+    /// Indexes of jobs [default: all that are still dead]
+    #[arg(value_name = "INDEX")]
+    indexes: Vec<u64>,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the run is.
+#[derive(Args, Clone, Debug)]
+struct Place {
+    /// The run
+    #[arg(long, value_name = "ID", env = "RUN_ID")]
+    run_id: RunId,
+
+    /// Prefix of the topics
+    #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
+    topic_prefix: String,
+
+    /// The cluster.
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    /// How much is said.
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl DlqArgs {
+    /// How much is said.
+    pub fn log(&self) -> &LogArgs {
+        &self.place().log
+    }
+
+    fn place(&self) -> &Place {
+        match &self.action {
+            Action::List(list) => &list.place,
+            Action::Show(show) => &show.place,
+            Action::Replay(replay) => &replay.place,
+        }
+    }
+}
+
+/// Lists, shows or replays dead letters.
+///
+/// # Errors
+/// When the cluster cannot be asked, the run is not there or not dispatched yet, or a job that is
+/// named is not dead.
+pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let place = args.place();
+    let cluster = Cluster::new(&place.broker, "rollcall-dlq")?;
+    let names = TopicNames::new(&place.topic_prefix);
+    cluster
+        .wait_until_reachable(&|| shutdown.is_requested())
+        .map_err(|error| Error::of_cluster(error, shutdown))?;
+    let (letters, ledger) = look(&cluster, &names, &place.run_id, shutdown)?;
+    let dead: Vec<Dead<'_>> = letters.still_dead(&ledger).collect();
+    let text = match &args.action {
+        Action::List(list) if list.json => as_lines(&place.run_id, &dead, &letters)?,
+        Action::List(_) => as_text(&place.run_id, &dead, &letters),
+        Action::Show(show) => {
+            let one = find(&dead, show.index, &place.run_id)?;
+            let job = WholeJob::new(one);
+            match show.json {
+                true => serde_json::to_string(&job)? + "\n",
+                false => job.as_text(),
+            }
+        }
+        Action::Replay(wanted) => {
+            let chosen = choose(&dead, &wanted.indexes, &place.run_id)?;
+            replay(&cluster, &names, &chosen)?;
+            said_of_replay(place, &names, &chosen, dead.len())
+        }
+    };
+    say(&text).map_err(Error::Say)?;
+    Ok(Exit::Complete)
+}
+
+/// Reads all that decides which letters are dead. The dead-letter topic comes first: a job is
+/// there before its outcome is.
+fn look(
+    cluster: &Cluster,
+    names: &TopicNames,
+    run_id: &RunId,
+    shutdown: &Shutdown,
+) -> Result<(DeadLetters, Ledger), Error> {
+    let stopped = || shutdown.is_requested();
+    let of_cluster = |error| Error::of_cluster(error, shutdown);
+    let no_such_run = || Error::NoSuchRun {
+        run_id: run_id.clone(),
+        topic: names.runs.clone(),
+    };
+    if topics::partition_count(cluster, &names.runs)?.is_none() {
+        return Err(no_such_run());
+    }
+    let history = run_history(cluster, &names.runs, run_id, &stopped).map_err(of_cluster)?;
+    let opened = history.opened().ok_or_else(no_such_run)?;
+    let mut collection = Collection::new();
+    for manifest in history.manifests() {
+        collection.hear_manifest(manifest.clone());
+    }
+    let mut letters = DeadLetters::new(run_id);
+    read_dlq(cluster, &names.dlq, &stopped, &mut |record| {
+        let headers = record.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
+        letters.hear_letter(record.offset, LetterHeaders::read(headers), &record.payload);
+    })
+    .map_err(of_cluster)?;
+    let from = &opened.outcomes_start_offsets;
+    read_to_end(cluster, &names.outcomes, from, &stopped, &mut |record| {
+        let Ok(batch) = OutcomeBatch::decode(record.payload) else {
+            return;
+        };
+        if batch.run_id() == run_id {
+            letters.hear_outcomes(&batch);
+            collection.hear_outcomes(batch);
+        }
+    })
+    .map_err(of_cluster)?;
+    let ledger = collection.into_ledger();
+    let ledger = ledger.ok_or_else(|| Error::NotDispatched {
+        run_id: run_id.clone(),
+    })?;
+    Ok((letters, ledger))
+}
+
+fn find<'d, 'a>(dead: &'d [Dead<'a>], index: u64, run_id: &RunId) -> Result<&'d Dead<'a>, Error> {
+    let found = dead.iter().find(|dead| dead.index == index);
+    found.ok_or_else(|| Error::NotDead {
+        index,
+        run_id: run_id.clone(),
+    })
+}
+
+/// Those to be replayed, each once: all that are there, or those that are named. Nothing is
+/// replayed when one of the named is a mistake.
+fn choose<'d, 'a>(
+    dead: &'d [Dead<'a>],
+    indexes: &[u64],
+    run_id: &RunId,
+) -> Result<Vec<&'d Dead<'a>>, Error> {
+    if indexes.is_empty() {
+        return Ok(dead.iter().filter(|dead| dead.letter.is_some()).collect());
+    }
+    let mut indexes = indexes.to_vec();
+    indexes.sort_unstable();
+    indexes.dedup();
+    let mut chosen = Vec::with_capacity(indexes.len());
+    for index in indexes {
+        let one = find(dead, index, run_id)?;
+        if one.letter.is_none() {
+            return Err(Error::LetterGone {
+                index,
+                run_id: run_id.clone(),
+            });
+        }
+        chosen.push(one);
+    }
+    Ok(chosen)
+}
+
+/// Publishes jobs to the jobs topic, one a message, from partition to partition, and waits until the
+/// broker has acknowledged all.
+fn replay(cluster: &Cluster, names: &TopicNames, chosen: &[&Dead<'_>]) -> Result<(), Error> {
+    const TURN: usize = 100;
+    let partitions = topics::partition_count(cluster, &names.jobs)?;
+    let partitions = partitions.ok_or_else(|| kafka::Error::NoTopic {
+        topic: names.jobs.clone(),
+    })?;
+    let mut producer = BatchProducer::new(cluster)?;
+    let topic = producer.topic(&names.jobs)?;
+    let not_delivered = |partition, code| kafka::Error::Delivery {
+        topic: names.jobs.clone(),
+        partition,
+        code,
+    };
+    for (turn, jobs) in chosen.chunks(TURN).enumerate() {
+        let partition = (turn % partitions) as i32;
+        let messages: Vec<_> = jobs
+            .iter()
+            .filter_map(|dead| dead.letter)
+            .map(|letter| Outgoing {
+                payload: &letter.payload,
+                id: 0,
+            })
+            .collect();
+        let mut left = messages;
+        let mut deliveries = Vec::new();
+        loop {
+            left = producer.produce(&topic, partition, &left)?;
+            // Turn by turn, so that the queue has room however many there are.
+            if !producer.drain(REPLAY_PATIENCE, &mut deliveries) {
+                return Err(kafka::Error::NotAcknowledged {
+                    topic: names.jobs.clone(),
+                    waited: REPLAY_PATIENCE,
+                }
+                .into());
+            }
+            if left.is_empty() {
+                break;
+            }
+        }
+        let failed = deliveries
+            .iter()
+            .find_map(|delivery| Some((delivery.partition, delivery.error?)));
+        if let Some((partition, code)) = failed {
+            return Err(not_delivered(partition, code).into());
+        }
+    }
+    Ok(())
+}
+
+fn said_of_replay(place: &Place, names: &TopicNames, chosen: &[&Dead<'_>], dead: usize) -> String {
+    let run_id = &place.run_id;
+    if chosen.is_empty() {
+        return match dead {
+            0 => format!("run {run_id} has no dead letters\n"),
+            dead => format!(
+                "none of the {dead} dead letters of run {run_id} is on topic {} any more\n",
+                names.dlq
+            ),
+        };
+    }
+    const SHOWN: usize = 20;
+    let mut indexes: Vec<String> = chosen
+        .iter()
+        .take(SHOWN)
+        .map(|dead| dead.index.to_string())
+        .collect();
+    if chosen.len() > SHOWN {
+        indexes.push("…".to_owned());
+    }
+    let prefix = match place.topic_prefix.as_str() {
+        "rollcall" => String::new(),
+        prefix => format!(" --topic-prefix {prefix}"),
+    };
+    format!(
+        "{} of {dead} dead letters of run {run_id} replayed to topic {}: {}\n\
+         when workers have done them: rollcall aggregator --run-id {run_id}{prefix}\n",
+        chosen.len(),
+        names.jobs,
+        indexes.join(", "),
+    )
+}
+
+/// A dead letter as a line of JSON; what is not known is null.
+#[derive(Serialize)]
+struct DeadLine<'a> {
+    run_id: &'a str,
+    index: u64,
+    labels: &'a [String],
+    time: String,
+    part: u32,
+    rows: u32,
+    reason: &'a str,
+    attempts: u32,
+    worker: Option<String>,
+    /// Where the message was that it came in, and where it is now.
+    source: Option<&'a LetterHeaders>,
+    dlq_offset: Option<i64>,
+}
+
+/// A message that cannot be decoded, as a line of JSON.
+#[derive(Serialize)]
+struct UnreadableLine<'a> {
+    undecodable: bool,
+    bytes: usize,
+    source: &'a LetterHeaders,
+    dlq_offset: i64,
+}
+
+fn worker_of(dead: &Dead<'_>) -> Option<String> {
+    let worker = dead.worker?;
+    Some(format!("{}/{}", worker.host, worker.id))
+}
+
+fn as_lines(run_id: &RunId, dead: &[Dead<'_>], letters: &DeadLetters) -> Result<String, Error> {
+    let mut lines = String::new();
+    for dead in dead {
+        let line = DeadLine {
+            run_id: run_id.as_str(),
+            index: dead.index,
+            labels: &dead.key.labels.values,
+            time: dead.key.time.display(Grain::Hour).to_string(),
+            part: dead.part,
+            rows: dead.rows,
+            reason: dead.reason,
+            attempts: dead.attempts,
+            worker: worker_of(dead),
+            source: dead.letter.map(|letter| &letter.headers),
+            dlq_offset: dead.letter.map(|letter| letter.offset),
+        };
+        lines.push_str(&serde_json::to_string(&line)?);
+        lines.push('\n');
+    }
+    for unreadable in letters.unreadable() {
+        let line = UnreadableLine {
+            undecodable: true,
+            bytes: unreadable.bytes,
+            source: &unreadable.headers,
+            dlq_offset: unreadable.offset,
+        };
+        lines.push_str(&serde_json::to_string(&line)?);
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+/// What a cell shows where there is nothing to show.
+const NOTHING: &str = "-";
+
+fn place_of(headers: Option<&LetterHeaders>) -> String {
+    match headers.map(|headers| (headers.partition, headers.offset)) {
+        Some((Some(partition), Some(offset))) => format!("{partition}/{offset}"),
+        _ => NOTHING.to_owned(),
+    }
+}
+
+fn as_text(run_id: &RunId, dead: &[Dead<'_>], letters: &DeadLetters) -> String {
+    let mut text = String::new();
+    if dead.is_empty() {
+        let _ = writeln!(text, "run {run_id} has no dead letters");
+    } else {
+        let head = [
+            ("JOB", Align::Right),
+            ("LABELS", Align::Left),
+            ("TIME", Align::Left),
+            ("PART", Align::Right),
+            ("ROWS", Align::Right),
+            ("TRIED", Align::Right),
+            ("FROM", Align::Left),
+            ("WORKER", Align::Left),
+            ("REASON", Align::Left),
+        ];
+        let rows: Vec<_> = dead.iter().map(cells).collect();
+        text.push_str(&table(&head, &rows));
+    }
+    unreadable_as_text(&mut text, letters);
+    text
+}
+
+fn cells(dead: &Dead<'_>) -> Vec<String> {
+    let reason = match dead.letter {
+        Some(_) => dead.reason.to_owned(),
+        None => format!("{} (no longer on the dead-letter topic)", dead.reason),
+    };
+    vec![
+        dead.index.to_string(),
+        dead.key.labels.values.join(", "),
+        dead.key.time.display(Grain::Hour).to_string(),
+        dead.part.to_string(),
+        dead.rows.to_string(),
+        dead.attempts.to_string(),
+        place_of(dead.letter.map(|letter| &letter.headers)),
+        worker_of(dead).unwrap_or_else(|| NOTHING.to_owned()),
+        reason,
+    ]
+}
+
+fn unreadable_as_text(text: &mut String, letters: &DeadLetters) {
+    let count = letters.unreadable_count();
+    if count == 0 {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "\n{count} messages cannot be decoded, of this run or another; the jobs that they held \
+         come back by rollcall dispatcher --run-id ID --resume"
+    );
+    let rows: Vec<_> = letters.unreadable().iter().map(unreadable_cells).collect();
+    let head = [
+        ("OFFSET", Align::Right),
+        ("BYTES", Align::Right),
+        ("FROM", Align::Left),
+        ("REASON", Align::Left),
+    ];
+    text.push_str(&table(&head, &rows));
+}
+
+fn unreadable_cells(unreadable: &Unreadable) -> Vec<String> {
+    let reason = unreadable.headers.reason.clone();
+    vec![
+        unreadable.offset.to_string(),
+        unreadable.bytes.to_string(),
+        place_of(Some(&unreadable.headers)),
+        reason.unwrap_or_else(|| NOTHING.to_owned()),
+    ]
+}
+
+/// A dead job with all that it holds.
+#[derive(Serialize)]
+struct WholeJob<'a> {
+    index: u64,
+    labels: &'a [String],
+    time: String,
+    part: u32,
+    rows: u32,
+    reason: &'a str,
+    attempts: u32,
+    worker: Option<String>,
+    /// Null when the job is no longer on the dead-letter topic.
+    results: Option<Results>,
+    headers: Option<&'a LetterHeaders>,
+    dlq_offset: Option<i64>,
+}
+
+/// How many of each there are; others are what no worker can count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Results {
+    positive: u64,
+    negative: u64,
+    other: u64,
+}
+
+impl Results {
+    fn of(results: &[u8]) -> Self {
+        let count = |code: u8| results.iter().filter(|&&result| result == code).count() as u64;
+        let (positive, negative) = (count(POSITIVE), count(NEGATIVE));
+        Self {
+            positive,
+            negative,
+            other: results.len() as u64 - positive - negative,
+        }
+    }
+}
+
+impl<'a> WholeJob<'a> {
+    fn new(dead: &'a Dead<'a>) -> Self {
+        let results = dead.letter.and_then(|letter| {
+            let batch = JobBatch::decode(&letter.payload).ok()?;
+            let job = batch.jobs().next()?;
+            Some(Results::of(job.results))
+        });
+        Self {
+            index: dead.index,
+            labels: &dead.key.labels.values,
+            time: dead.key.time.display(Grain::Hour).to_string(),
+            part: dead.part,
+            rows: dead.rows,
+            reason: dead.reason,
+            attempts: dead.attempts,
+            worker: worker_of(dead),
+            results,
+            headers: dead.letter.map(|letter| &letter.headers),
+            dlq_offset: dead.letter.map(|letter| letter.offset),
+        }
+    }
+
+    fn as_text(&self) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &dyn std::fmt::Display| {
+            let _ = writeln!(text, "{name:<9} {value}");
+        };
+        line("job", &self.index);
+        line("labels", &self.labels.join(", "));
+        line("time", &self.time);
+        line("part", &self.part);
+        line("rows", &self.rows);
+        if let Some(results) = self.results {
+            let Results {
+                positive,
+                negative,
+                other,
+            } = results;
+            line(
+                "results",
+                &format_args!("{positive} positive, {negative} negative, {other} neither"),
+            );
+        }
+        line("reason", &self.reason);
+        line("tried", &self.attempts);
+        if let Some(worker) = &self.worker {
+            line("worker", worker);
+        }
+        if let Some(headers) = self.headers {
+            line("from", &place_of(Some(headers)));
+            line("group", &headers.group.as_deref().unwrap_or(NOTHING));
+        }
+        if let Some(offset) = self.dlq_offset {
+            line("letter", &offset);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::{GroupKey, LabelSet, TimeBucket};
+
+    use super::*;
+
+    #[test]
+    fn those_to_be_replayed_are_chosen_once_each_or_not_at_all() {
+        let labels = LabelSet::new(["Italy"]);
+        let letter = pipeline::dead_letters::Letter {
+            offset: 0,
+            headers: LetterHeaders::default(),
+            payload: Vec::new(),
+        };
+        let dead = |index, letter| Dead {
+            index,
+            key: GroupKey {
+                labels: &labels,
+                time: TimeBucket::from_hours(0).expect("in range"),
+            },
+            part: 0,
+            rows: 1,
+            reason: "it is broken",
+            attempts: 3,
+            worker: None,
+            letter,
+        };
+        let all = [
+            dead(3, Some(&letter)),
+            dead(5, None),
+            dead(7, Some(&letter)),
+        ];
+        let run_id: RunId = "a-run".parse().expect("a run id");
+        let chosen = |indexes: &[u64]| {
+            let chosen = choose(&all, indexes, &run_id);
+            chosen.map(|chosen| chosen.iter().map(|dead| dead.index).collect::<Vec<_>>())
+        };
+        assert_eq!(chosen(&[]).expect("all"), [3, 7]);
+        assert_eq!(chosen(&[7, 7, 3]).expect("both"), [3, 7]);
+        assert!(matches!(
+            chosen(&[3, 4]),
+            Err(Error::NotDead { index: 4, .. })
+        ));
+        assert!(matches!(
+            chosen(&[5]),
+            Err(Error::LetterGone { index: 5, .. })
+        ));
+    }
+
+    #[test]
+    fn results_are_counted_by_what_they_are() {
+        let results = Results::of(&[0, 1, 9, 1]);
+        assert_eq!(
+            (results.positive, results.negative, results.other),
+            (2, 1, 1)
+        );
+    }
+}
