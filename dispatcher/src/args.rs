@@ -364,6 +364,9 @@ impl Args {
     pub fn config(&self) -> Result<Config, Error> {
         let RunName(named) = self.run_id.clone();
         let run_is_named = named.is_some();
+        if self.resume && !run_is_named {
+            return Err(Error::ResumeWithoutRun);
+        }
         let run_id = named.unwrap_or_else(RunId::fresh);
         let group = self.group.clone();
         let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
@@ -440,6 +443,15 @@ mod tests {
         let config = args(&["--run-id", "tuesday"]).config().expect("valid");
         assert!(config.run_is_named);
         assert_eq!(config.run_id.as_str(), "tuesday");
+    }
+
+    #[test]
+    fn only_a_run_with_a_name_is_taken_up() {
+        let config = args(&["--run-id", "tuesday", "--resume"]).config();
+        let group = config.expect("valid").resume;
+        assert_eq!(group.as_deref(), Some("rollcall.worker"));
+        let nameless = args(&["--run-id", "", "--resume"]).config();
+        assert!(matches!(nameless, Err(Error::ResumeWithoutRun)));
     }
 
     #[test]

@@ -233,6 +233,10 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Which run to take up is not said.
+    #[error("--resume takes a run up by its name: say which by --run-id or RUN_ID")]
+    ResumeWithoutRun,
+
     /// The run exists, and this dispatcher cannot take it up.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -363,6 +367,7 @@ impl Ending for Error {
             | Self::SameResults(_)
             | Self::NoAcceptedRow { .. }
             | Self::RejectsOverDataSet(_)
+            | Self::ResumeWithoutRun
             | Self::Refused(_) => Exit::Usage,
             Self::Listen(_) => Exit::Failure,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,

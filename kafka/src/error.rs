@@ -111,7 +111,7 @@ pub enum Error {
         /// The topic.
         topic: String,
         /// How long.
-        waited: std::time::Duration,
+        waited: Duration,
     },
 
     /// Messages that should be there are gone, or the offset lies behind the end.
