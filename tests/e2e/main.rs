@@ -11,6 +11,7 @@ mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod poison;
 mod processes;
+mod taking_runs_up;
 mod transactions;
 mod usage;
 mod watching;
