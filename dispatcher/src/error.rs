@@ -47,6 +47,18 @@ pub enum Error {
         records: u64,
     },
 
+    /// A record of a CSV file has no end within [`crate::source::csv_file::MAX_RECORD_BYTES`].
+    #[error(
+        "{input}: the record that begins in line {line} has more than 1 MiB, as when a quote in it \
+         is never closed; mend it, or give --quote none if quotes are text like any"
+    )]
+    RecordTooLong {
+        /// The file.
+        input: String,
+        /// Where it begins, from 1.
+        line: u64,
+    },
+
     /// A Parquet file is damaged, or has what polars cannot read.
     #[error("cannot read {input} as Parquet beyond record {records}: {reason}")]
     Parquet {
@@ -350,6 +362,7 @@ impl Ending for Error {
             Self::Open { .. }
             | Self::Read { .. }
             | Self::CutShort { .. }
+            | Self::RecordTooLong { .. }
             | Self::Parquet { .. }
             | Self::StreamedParquet { .. }
             | Self::PackedTwice { .. }

@@ -15,6 +15,9 @@ use crate::timestamp::TimeFormat;
 /// Stands for standard input on a command line.
 const DASH: &str = "-";
 
+/// The path of standard input on systems that have one.
+const STANDARD: &str = "/dev/stdin";
+
 /// A data set: where it is, and how it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
@@ -36,14 +39,15 @@ impl Input {
         }
     }
 
-    /// Whether a path is that of one of its files, by whatever name.
+    /// Whether a path is that of one of its files, by whatever name: links are the files that they
+    /// point to, and standard input may be a file as well.
     pub fn contains(&self, path: &Path) -> bool {
-        let Ok(path) = path.canonicalize() else {
+        let Some(file_at_path) = identity(path) else {
             return false;
         };
         self.files.iter().any(|file| match file {
-            InputFile::Path(own) => own.canonicalize().is_ok_and(|own| own == path),
-            InputFile::Standard => false,
+            InputFile::Path(own) => identity(own) == Some(file_at_path),
+            InputFile::Standard => identity(Path::new(STANDARD)) == Some(file_at_path),
         })
     }
 
@@ -161,6 +165,13 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, Error> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Which file is at a path, or behind the links there; `None` when there is none.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(path).ok()?;
+    // A pipe or a device keeps nothing that could be written over.
+    found.is_file().then(|| (found.dev(), found.ino()))
 }
 
 /// Each record counts once, so each file does; links are the files that they point to.
@@ -330,6 +341,23 @@ mod tests {
             text,
             "standard input is named twice: each record counts once"
         );
+    }
+
+    #[test]
+    fn a_data_set_contains_its_files_by_whatever_names_and_no_other() {
+        let folder = folder_with(&["a.csv", "b.csv"]);
+        let at = |name| folder.path().join(name);
+        std::os::unix::fs::symlink(at("a.csv"), at("soft.csv")).expect("a link");
+        fs::hard_link(at("a.csv"), at("hard.csv")).expect("a link");
+        let input = Input::of(&at("a.csv"));
+        for own in ["a.csv", "./a.csv", "soft.csv", "hard.csv"] {
+            assert!(input.contains(&at(own)), "{own}");
+        }
+        for other in ["b.csv", "none.csv"] {
+            assert!(!input.contains(&at(other)), "{other}");
+        }
+        let device = Input::of(Path::new("/dev/null"));
+        assert!(!device.contains(Path::new("/dev/null")));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::Time;
 use jiff::fmt::strtime::{self, BrokenDownTime};
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::{Offset, TimeZone};
 
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -27,7 +28,7 @@ impl TimeFormat {
             Self::Iso => parse(text),
             Self::Directives(format) => {
                 let read = BrokenDownTime::parse(format.as_bytes(), text).ok()?;
-                seconds(&read).ok()
+                seconds(&read)
             }
         }
     }
@@ -43,10 +44,17 @@ impl FromStr for TimeFormat {
         let written = written.map_err(|error| not_a_format(&error))?;
         let read = BrokenDownTime::parse(format, &written);
         let read = read.map_err(|error| not_a_format(&error))?;
-        seconds(&read).map_err(|_| {
+        if is_zone_by_name(&read) {
+            return Err(
+                "%Q and %:Q read the name of a zone, which says no offset without a table of zones; \
+                 times with an offset are read by %z or %:z"
+                    .to_owned(),
+            );
+        }
+        seconds(&read).ok_or(
             "it makes up no date; give day, month and year, such as %d.%m.%Y %H:%M, or %s for \
-             seconds since 1970"
-        })?;
+             seconds since 1970",
+        )?;
         Ok(Self::Directives(format.into()))
     }
 }
@@ -58,13 +66,21 @@ fn not_a_format(error: &jiff::Error) -> String {
     format!("{cause}; the directives are those of strftime, such as %d.%m.%Y %H:%M")
 }
 
-/// Of `%s`, else of date, time and zone; without a time it is midnight, without a zone UTC.
-fn seconds(read: &BrokenDownTime) -> Result<i64, jiff::Error> {
+/// Of `%s`, else of date, time and offset; without a time it is midnight, without an offset UTC.
+/// `None` for what makes up no time, or one in a zone of which only the name is known.
+fn seconds(read: &BrokenDownTime) -> Option<i64> {
     let timestamp = match (read.timestamp(), read.offset()) {
-        (None, None) => Offset::UTC.to_timestamp(read.to_datetime()?)?,
-        _ => read.to_timestamp()?,
+        (None, None) if is_zone_by_name(read) => return None,
+        (None, None) => Offset::UTC.to_timestamp(read.to_datetime().ok()?).ok()?,
+        _ => read.to_timestamp().ok()?,
     };
-    Ok(whole_seconds(timestamp))
+    Some(whole_seconds(timestamp))
+}
+
+/// Whether a zone is named without its offset. What the offset is, a table of zones says, and not
+/// every machine has the same: the numbers of a run would depend on where it was dispatched.
+fn is_zone_by_name(read: &BrokenDownTime) -> bool {
+    read.timestamp().is_none() && read.offset().is_none() && read.iana_time_zone().is_some()
 }
 
 /// Cut off towards the past, also before 1970.
@@ -74,7 +90,9 @@ fn whole_seconds(timestamp: Timestamp) -> i64 {
 
 /// Seconds since 1970-01-01T00:00:00Z of a point in time in ISO 8601: `2020-07-14T09:23:51` or
 /// `2020-07-14`, with a blank for the `T`, without seconds, with fractions of them (cut off), with
-/// `Z` or an offset such as `+02:00`. `None` for anything else.
+/// `Z` or an offset such as `+02:00`, after which the name of a zone is passed over. `None` for
+/// anything else, also for a zone by its name alone (`2020-07-14T09:23:51[Europe/Rome]`), which is
+/// neither UTC nor an offset.
 pub fn parse(text: &[u8]) -> Option<i64> {
     parse_common(text).or_else(|| parse_any(text))
 }
@@ -145,7 +163,14 @@ fn parse_any(text: &[u8]) -> Option<i64> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Some(whole_seconds(timestamp));
     }
-    let civil: DateTime = text.parse().ok()?;
+    // The parser of civil times would pass over an offset and a zone as if they were not there.
+    let pieces = Pieces::parse(text).ok()?;
+    if pieces.offset().is_some() || pieces.time_zone_annotation().is_some() {
+        return None;
+    }
+    let civil = pieces
+        .date()
+        .to_datetime(pieces.time().unwrap_or(Time::midnight()));
     let timestamp = Offset::UTC.to_timestamp(civil).ok()?;
     Some(whole_seconds(timestamp))
 }
@@ -170,6 +195,8 @@ mod tests {
             "2020-07-14T12:00:00.999",
             "2020-07-14T12:00:00Z",
             "2020-07-14T14:00:00+02:00",
+            "2020-07-14T14:00:00+02:00[Europe/Rome]",
+            "20200714T120000",
         ] {
             assert_eq!(parse(text.as_bytes()), noon, "{text}");
         }
@@ -193,6 +220,11 @@ mod tests {
             "20200714T9",
             "2020-07-14T09:23:5x",
             "2020-07-14X09:23:51",
+            // In Rome it was 07:23 UTC, and no table of zones is asked.
+            "2020-07-14T09:23:51[Europe/Rome]",
+            "2020-07-14[UTC]",
+            // The point in time is out of range, and without its offset it is another one.
+            "-009999-01-01T00:00:00+14:00",
         ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
@@ -220,6 +252,21 @@ mod tests {
         assert_eq!(date.parse(b"14.07.2020"), utc("2020-07-14T00:00:00Z"));
         assert_eq!(date.parse(b"31.02.2020"), None);
         assert_eq!(date.parse(b"14.07.2020 "), None);
+    }
+
+    #[test]
+    fn a_zone_by_its_name_alone_is_never_taken_for_utc() {
+        for format in ["%Y-%m-%d %H:%M %Q", "%Y-%m-%d %H:%M[%:Q]"] {
+            let error = format
+                .parse::<TimeFormat>()
+                .expect_err("a name is no offset");
+            assert!(error.contains("%z"), "{error}");
+        }
+        let both: TimeFormat = "%Y-%m-%d %H:%M%:z[%Q]".parse().expect("it has an offset");
+        assert_eq!(
+            both.parse(b"2020-07-14 08:00-04:00[America/New_York]"),
+            utc("2020-07-14T12:00:00Z")
+        );
     }
 
     #[test]
