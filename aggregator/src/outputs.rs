@@ -17,6 +17,9 @@ use crate::export::series_csv::hexadecimal;
 /// The name of the report in the output folder.
 pub const REPORT_JSON: &str = "report.json";
 
+/// Everything that tells of a run in the output folder, whoever asks for it.
+const REPORTS: [&str; 3] = [REPORT_JSON, "report.md", "report.html"];
+
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutputFile {
@@ -37,8 +40,8 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// The folder, made if it is not there. A report of an earlier run is removed: should this one
-    /// fail, nobody must take that for its result.
+    /// The folder, made if it is not there. The reports of an earlier run are removed: should this
+    /// one fail, nobody must take them for its result.
     ///
     /// # Errors
     /// When it cannot be made, or nothing can be written to it.
@@ -49,9 +52,13 @@ impl Outputs {
         };
         fs::create_dir_all(folder).map_err(unusable)?;
         tempfile::tempfile_in(folder).map_err(unusable)?;
-        match fs::remove_file(folder.join(REPORT_JSON)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
-            _ => {}
+        for report in REPORTS {
+            match fs::remove_file(folder.join(report)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unusable(error));
+                }
+                _ => {}
+            }
         }
         Ok(Self {
             folder: folder.to_owned(),

@@ -1,6 +1,7 @@
 //! Why a run on one machine fails.
 
 use std::io;
+use std::path::PathBuf;
 
 use pipeline::RunId;
 use service::{Ending, Exit, Shutdown, Signal};
@@ -30,6 +31,13 @@ pub enum Error {
          Apache Kafka with --bootstrap-servers, or leave the option out: the result is the same"
     )]
     NoTransactions,
+
+    /// Rejects where an output of the run goes.
+    #[error(
+        "--rejects {}: an output of the run goes there; choose another file, or leave the option out",
+        .0.display()
+    )]
+    RejectsOverOutput(PathBuf),
 
     /// A worker process cannot be started.
     #[error("cannot start a worker process; ask for fewer --workers")]
@@ -151,6 +159,7 @@ impl Ending for Error {
             | Self::NoTransactions
             | Self::NotDispatched { .. }
             | Self::NotDead { .. }
+            | Self::RejectsOverOutput(_)
             | Self::LetterGone { .. } => Exit::Usage,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Kafka(_)

@@ -2,7 +2,7 @@
 //! all of them.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -145,6 +145,9 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
     if input.contains(&rejects) {
         return Err(dispatcher::Error::RejectsOverDataSet(rejects).into());
     }
+    if is_output(&rejects, &args.out) {
+        return Err(Error::RejectsOverOutput(rejects));
+    }
     if !rejects.is_file() {
         return Ok(());
     }
@@ -155,6 +158,17 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
         }
         .into()
     })
+}
+
+/// Whether a file has the name of an output and is in the folder of the outputs.
+fn is_output(file: &Path, out: &Path) -> bool {
+    let whole = |folder: &Path| folder.canonicalize().ok();
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let in_out = whole(parent.unwrap_or(Path::new("."))).is_some_and(|own| whole(out) == Some(own));
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    in_out && (name.starts_with("series") || name.starts_with("report."))
 }
 
 /// Where rejected rows go.

@@ -192,3 +192,46 @@ fn completions_and_the_manual_page_are_printed_whatever_a_file_says() {
         assert!(stdout.contains(says), "{stdout}");
     }
 }
+
+#[test]
+fn rejects_never_take_the_place_of_the_data_set_or_of_an_output() {
+    let folder = folder();
+    let data_set = folder.path().join("in.csv");
+    let text = "country,test_date,result\nItaly,2020-07-14,positive\nItaly,2020-07-14,maybe\n";
+    fs::write(&data_set, text).expect("written");
+    let run = |rejects: &str| {
+        let mut command = rollcall();
+        command.current_dir(folder.path());
+        command.args(["run", "in.csv", "--engine", "local", "--out", "o"]);
+        finish({
+            command.args(["--rejects", rejects]);
+            command
+        })
+    };
+    for rejects in ["in.csv", "./in.csv"] {
+        let said = run(rejects).expect_code(2).stderr;
+        assert!(said.contains("in.csv"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(&data_set).expect("still there"), text);
+    run("rejects.csv").expect_code(0);
+    for rejects in ["o/series.csv", "./o/report.json"] {
+        let said = run(rejects).expect_code(2).stderr;
+        assert!(said.contains("an output of the run goes there"), "{said}");
+    }
+    // Standard input may be the very file that rejects would go to.
+    let mut command = rollcall();
+    command.current_dir(folder.path());
+    command.stdin(fs::File::open(&data_set).expect("it opens"));
+    command.args([
+        "run",
+        "-",
+        "--engine",
+        "local",
+        "--out",
+        "o",
+        "--rejects",
+        "in.csv",
+    ]);
+    finish(command).expect_code(2);
+    assert_eq!(fs::read_to_string(&data_set).expect("still there"), text);
+}
