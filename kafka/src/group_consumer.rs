@@ -52,6 +52,9 @@ pub trait RebalanceListener: Send + Sync + 'static {
     /// These partitions are another member's already; nothing of them may be committed.
     fn lost(&self, partitions: &[i32]);
 
+    /// The broker has these commits: it was waited for.
+    fn committed(&self, commits: &[Commit]);
+
     /// A commit has failed, so that what it was about is to be committed again.
     fn commit_failed(&self);
 }
@@ -206,9 +209,12 @@ impl<L: RebalanceListener> Context<L> {
         }
         let committed = commit_list(&self.topic, commits)
             .and_then(|list| consumer.commit(&list, CommitMode::Sync));
-        if let Err(error) = &committed {
-            info!(%error, "cannot commit partitions {when}");
-            self.listener.commit_failed();
+        match &committed {
+            Ok(()) => self.listener.committed(commits),
+            Err(error) => {
+                info!(%error, "cannot commit partitions {when}");
+                self.listener.commit_failed();
+            }
         }
         committed.is_ok()
     }

@@ -28,6 +28,11 @@ pub const WARY_FROM: u32 = 2;
 /// So many deaths make a job a dead letter.
 pub const MAX_DEATHS: u32 = 3;
 
+/// So many deaths make the whole message one: as many again have died of nothing but burying the job.
+/// One more than [`MAX_DEATHS`] would not do, for a worker may be killed while it buries a job, and
+/// the other jobs of the message would have no outcome for that.
+pub const MAX_DEATHS_OF_MESSAGE: u32 = 2 * MAX_DEATHS;
+
 /// How the metadata begins, with the version of what follows.
 const PREFIX: &str = "rollcall/1";
 

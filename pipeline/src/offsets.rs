@@ -66,6 +66,8 @@ pub struct Commit {
 pub struct OffsetTracker {
     partitions: BTreeMap<i32, Partition>,
     last_epoch: Epoch,
+    /// Work of earlier assignments is still under way.
+    stale_work: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -84,6 +86,10 @@ struct Partition {
     hangs: bool,
     /// What [`OffsetTracker::committable`] last gave out.
     given_out: Option<(i64, Mark)>,
+    /// What the broker is known to have; `None` while something else is on its way.
+    confirmed: Option<(i64, Mark)>,
+    /// What the broker has may put the next death down to a single message or job.
+    may_blame: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +113,27 @@ impl Partition {
             wary_until: start.end.map_or(span_end, |end| end.min(span_end)),
             hangs: false,
             given_out: None,
+            confirmed: None,
+            may_blame: Mark::parse(&start.metadata).reading() >= Reading::Warily,
         }
+    }
+
+    /// A commit is on its way.
+    fn give_out(&mut self, commit: (i64, Mark)) {
+        self.given_out = Some(commit);
+        if self.confirmed != Some(commit) {
+            self.confirmed = None;
+        }
+        self.may_blame |= commit.1.reading() >= Reading::Warily;
+    }
+
+    /// Whether this must be known to be committed before anything more is taken.
+    fn must_be_confirmed(&self, commit: (i64, Mark)) -> bool {
+        let (_, mark) = commit;
+        // A mark that blames must never outlive what it blames, not even by a moment.
+        let blames = self.may_blame && self.confirmed != Some(commit);
+        let known = self.confirmed.map(|(_, mark)| mark);
+        blames || (mark != Mark::default() && known != Some(mark))
     }
 
     /// Moves the offset behind the settled messages at the front.
@@ -127,11 +153,15 @@ impl Partition {
         }
     }
 
-    /// What is to be committed now. `alone`: whether this partition is the one that is read alone,
-    /// where there is one.
-    fn commit(&self, alone: Option<bool>) -> (i64, Mark) {
+    /// What is to be committed now. `turn`: whose death the next one of this worker is.
+    fn commit(&self, turn: Turn, own: i32) -> (i64, Mark) {
         // What is in hand may be what kills.
-        let held = alone.unwrap_or(true) || !self.taken.is_empty();
+        let held = !self.taken.is_empty()
+            || match turn {
+                Turn::Anybodys => true,
+                Turn::Of(partition) => partition == own,
+                Turn::OfWhatIsInHand => false,
+            };
         let mark = if held {
             self.mark
         } else {
@@ -139,6 +169,17 @@ impl Partition {
         };
         (self.next_offset, mark)
     }
+}
+
+/// To what the next death of a worker would have to be put down.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// All partitions are read.
+    Anybodys,
+    /// This one is read alone, and nothing else is in hand.
+    Of(i32),
+    /// One is to be read alone, and what is in hand is finished before that.
+    OfWhatIsInHand,
 }
 
 impl OffsetTracker {
@@ -200,12 +241,30 @@ impl OffsetTracker {
         partition.advance();
     }
 
-    /// The partition that is read alone, the lowest of those whose mark asks for it.
+    /// The partition that is read alone: of those whose mark asks for it the one that a message was
+    /// taken of, or else the lowest. One that comes meanwhile waits until that message is done.
     pub fn alone(&self) -> Option<i32> {
-        let mut partitions = self.partitions.iter();
-        partitions
-            .find(|(_, partition)| partition.reading >= Reading::Warily)
-            .map(|(&id, _)| id)
+        let partitions = self.partitions.iter();
+        let asking = partitions.filter(|(_, partition)| partition.reading >= Reading::Warily);
+        let first = asking.min_by_key(|(_, partition)| partition.taken.is_empty());
+        first.map(|(&id, _)| id)
+    }
+
+    /// Whether work that was taken under earlier assignments is still under way. It may kill, too, so
+    /// nothing is read alone beside it.
+    pub fn set_stale_work(&mut self, under_way: bool) {
+        self.stale_work = under_way;
+    }
+
+    fn turn(&self) -> Turn {
+        let Some(alone) = self.alone() else {
+            return Turn::Anybodys;
+        };
+        let mut others = self.partitions.iter().filter(|(id, _)| **id != alone);
+        if self.stale_work || others.any(|(_, other)| !other.taken.is_empty()) {
+            return Turn::OfWhatIsInHand;
+        }
+        Turn::Of(alone)
     }
 
     /// How a partition is read; `None` when it is not assigned.
@@ -219,7 +278,9 @@ impl OffsetTracker {
             return 0;
         };
         match self.alone() {
-            Some(alone) if alone == partition => usize::from(self.in_hand() == 0),
+            Some(alone) if alone == partition => {
+                usize::from(self.in_hand() == 0 && !self.stale_work)
+            }
             Some(_) => 0,
             None if own.reading == Reading::Freely => usize::MAX,
             None => NARROW_MESSAGES.saturating_sub(own.taken.len()),
@@ -278,24 +339,34 @@ impl OffsetTracker {
         }
     }
 
-    /// Whether there is a mark that must be committed before any further message is taken.
+    /// Whether there is a mark that must be known to be committed before any further message is
+    /// taken.
     pub fn marks_are_due(&self) -> bool {
-        let alone = self.alone();
-        self.partitions.iter().any(|(&id, partition)| {
-            let (_, mark) = partition.commit(alone.map(|alone| alone == id));
-            let given_out = partition.given_out.map(|(_, mark)| mark);
-            mark != Mark::default() && given_out != Some(mark)
-        })
+        let turn = self.turn();
+        let mut partitions = self.partitions.iter();
+        partitions.any(|(&id, partition)| partition.must_be_confirmed(partition.commit(turn, id)))
     }
 
     /// The offsets that may be committed and were not given out before, with their marks.
     pub fn committable(&mut self) -> Vec<Commit> {
-        let alone = self.alone();
+        self.give_out(|partition, commit| partition.given_out != Some(commit))
+    }
+
+    /// The same, and those that were given out and are not known to be committed. For whoever waits
+    /// for the answer, and then [confirms](Self::confirm) it.
+    pub fn to_be_confirmed(&mut self) -> Vec<Commit> {
+        self.give_out(|partition, commit| {
+            partition.given_out != Some(commit) || partition.must_be_confirmed(commit)
+        })
+    }
+
+    fn give_out(&mut self, is_wanted: impl Fn(&Partition, (i64, Mark)) -> bool) -> Vec<Commit> {
+        let turn = self.turn();
         let mut commits = Vec::new();
         for (&id, partition) in &mut self.partitions {
-            let commit = partition.commit(alone.map(|alone| alone == id));
-            if partition.given_out != Some(commit) {
-                partition.given_out = Some(commit);
+            let commit = partition.commit(turn, id);
+            if is_wanted(partition, commit) {
+                partition.give_out(commit);
                 commits.push(commit_of(id, commit));
             }
         }
@@ -313,18 +384,31 @@ impl OffsetTracker {
                 partition.mark = partition.mark.released();
             }
             let commit = (partition.next_offset, partition.mark);
-            if partition.given_out != Some(commit) {
-                partition.given_out = Some(commit);
+            if partition.confirmed != Some(commit) {
+                partition.give_out(commit);
                 commits.push(commit_of(id, commit));
             }
         }
         commits
     }
 
-    /// A commit of offsets that were given out has failed: gives them out again.
+    /// The broker has these, the last that were given out.
+    pub fn confirm(&mut self, commits: &[Commit]) {
+        for commit in commits {
+            if let Some(partition) = self.partitions.get_mut(&commit.partition) {
+                let mark = Mark::parse(&commit.metadata);
+                partition.confirmed = Some((commit.offset, mark));
+                partition.may_blame = mark.reading() >= Reading::Warily;
+            }
+        }
+    }
+
+    /// A commit of offsets that were given out has failed, or its answer was lost: gives them out
+    /// again.
     pub fn give_out_again(&mut self) {
         for partition in self.partitions.values_mut() {
             partition.given_out = None;
+            partition.confirmed = None;
         }
     }
 
@@ -386,6 +470,13 @@ mod tests {
     /// What may be committed, in short: "partition@offset mark".
     fn given_out(tracker: &mut OffsetTracker) -> Vec<String> {
         in_short(&tracker.committable())
+    }
+
+    /// The same of what is waited for and then known to be committed.
+    fn confirm(tracker: &mut OffsetTracker) -> Vec<String> {
+        let commits = tracker.to_be_confirmed();
+        tracker.confirm(&commits);
+        in_short(&commits)
     }
 
     fn in_short(commits: &[Commit]) -> Vec<String> {
@@ -496,7 +587,9 @@ mod tests {
         tracker.committable();
         tracker.take(1, 5);
         tracker.settle(&whole(1, other, 5));
-        assert_eq!(in_short(&tracker.release(&[0, 1])), ["0@5", "1@6"]);
+        let released = tracker.release(&[0, 1]);
+        assert_eq!(in_short(&released), ["0@5", "1@6"]);
+        tracker.confirm(&released);
         assert_eq!(in_short(&tracker.release(&[0, 1])), [""; 0]);
     }
 
@@ -506,10 +599,7 @@ mod tests {
         let epoch = tracker.assign(&marked(0, 5, "rollcall/1 held", 1_000));
         tracker.assign(&start(1, 0));
         assert!(tracker.marks_are_due());
-        assert_eq!(
-            given_out(&mut tracker),
-            ["0@5 held take-overs=1", "1@0 held"]
-        );
+        assert_eq!(confirm(&mut tracker), ["0@5 held take-overs=1", "1@0 held"]);
         assert!(!tracker.marks_are_due());
         assert_eq!(tracker.room(1), usize::MAX);
         assert_eq!(tracker.room(0), NARROW_MESSAGES);
@@ -531,12 +621,10 @@ mod tests {
         assert_eq!(tracker.alone(), Some(1));
         // What is in hand is finished first, and may still be what kills.
         assert_eq!((tracker.room(0), tracker.room(1)), (0, 0));
-        assert_eq!(
-            given_out(&mut tracker),
-            ["0@0 held", "1@5 held take-overs=2"]
-        );
+        assert_eq!(given_out(&mut tracker), ["0@0 held", "1@5 take-overs=2"]);
         tracker.settle(&whole(0, healthy, 0));
-        assert_eq!(given_out(&mut tracker), ["0@1"]);
+        let expected = ["0@1", "1@5 held take-overs=2"];
+        assert_eq!(given_out(&mut tracker), expected);
         assert_eq!((tracker.room(0), tracker.room(1)), (0, 1));
         tracker.take(1, 5);
         assert_eq!(tracker.room(1), 0);
@@ -582,16 +670,58 @@ mod tests {
         let mut tracker = OffsetTracker::new();
         let mark = "rollcall/1 held take-overs=3 position=1 deaths=1";
         let epoch = tracker.assign(&marked(0, 5, mark, 1));
-        tracker.committable();
+        confirm(&mut tracker);
         tracker.take(0, 5);
         assert_eq!(tracker.try_alone(0, 1), 2);
         assert!(!tracker.marks_are_due());
         assert_eq!(tracker.try_alone(0, 2), 0);
         assert!(tracker.marks_are_due());
         let expected = ["0@5 held take-overs=4 position=2 deaths=0"];
-        assert_eq!(given_out(&mut tracker), expected);
+        assert_eq!(confirm(&mut tracker), expected);
+        assert!(!tracker.marks_are_due());
         tracker.settle(&whole(0, epoch, 5));
+        assert!(tracker.marks_are_due());
         assert_eq!(given_out(&mut tracker), ["0@6"]);
+    }
+
+    #[test]
+    fn a_mark_that_blames_is_waited_for_until_it_is_known_to_be_gone() {
+        let mut tracker = OffsetTracker::new();
+        let epoch = tracker.assign(&marked(0, 5, "rollcall/1 held take-overs=3", 2));
+        confirm(&mut tracker);
+        tracker.take(0, 5);
+        tracker.settle(&whole(0, epoch, 5));
+        // Asked for, and the answer is not there yet.
+        assert_eq!(given_out(&mut tracker), ["0@6"]);
+        assert!(tracker.marks_are_due());
+        tracker.give_out_again();
+        assert!(tracker.marks_are_due());
+        assert_eq!(confirm(&mut tracker), ["0@6"]);
+        assert!(!tracker.marks_are_due());
+    }
+
+    #[test]
+    fn what_comes_while_a_message_is_read_alone_waits_for_its_end() {
+        let mut tracker = OffsetTracker::new();
+        let mark = "rollcall/1 held take-overs=3";
+        let epoch = tracker.assign(&marked(4, 5, mark, 1));
+        tracker.take(4, 5);
+        tracker.assign(&marked(0, 7, mark, 1));
+        assert_eq!((tracker.alone(), tracker.room(0)), (Some(4), 0));
+        tracker.settle(&whole(4, epoch, 5));
+        assert_eq!((tracker.alone(), tracker.room(0)), (Some(0), 1));
+    }
+
+    #[test]
+    fn nothing_is_read_alone_beside_work_of_an_earlier_assignment() {
+        let mut tracker = OffsetTracker::new();
+        tracker.assign(&marked(0, 5, "rollcall/1 held take-overs=3", 1));
+        tracker.set_stale_work(true);
+        assert_eq!(tracker.room(0), 0);
+        assert_eq!(given_out(&mut tracker), ["0@5 take-overs=4"]);
+        tracker.set_stale_work(false);
+        assert_eq!(tracker.room(0), 1);
+        assert_eq!(given_out(&mut tracker), ["0@5 held take-overs=4"]);
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl ComputeThread {
             self.watch
                 .partition
                 .store(record.partition, Ordering::Relaxed);
-            if slice.job.is_some_and(|job| job.deaths > MAX_DEATHS) {
+            if slice.job.is_some_and(CarefulJob::message_is_to_be_buried) {
                 // Even to bury the job has killed, so nobody looks into the message any more.
                 self.bury_message(&record, died_too_often(), lease);
                 continue;
@@ -283,7 +283,7 @@ impl ComputeThread {
             jobs: 1,
             jobs_in_message: batch.jobs_count(),
         };
-        if careful.deaths >= MAX_DEATHS {
+        if careful.is_to_be_buried() {
             self.bury_job(FailedJob {
                 batch: alone(batch.run_id(), &job),
                 failed_attempts: careful.deaths,
@@ -835,7 +835,7 @@ mod tests {
         let messages = [message(&[&[0, 1], &[1, 1]])];
         let job = CarefulJob {
             position: 0,
-            deaths: MAX_DEATHS + 1,
+            deaths: pipeline::mark::MAX_DEATHS_OF_MESSAGE,
         };
         let finished = finished_alone(&messages, Some(job), &Arc::new(Lease::new(1)), 1);
         let letter = finished[0].dead_letter.as_ref().expect("a dead letter");

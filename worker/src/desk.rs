@@ -3,7 +3,7 @@
 //! of it. The desk decides and moves nothing: it knows no broker, no thread and no clock, so that a
 //! simulation can drive the very type that the worker runs.
 
-use pipeline::mark::Reading;
+use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Reading};
 use pipeline::offsets::{Commit, Epoch, OffsetTracker, Settled, Start};
 
 use crate::outbox::{Finished, Outbox};
@@ -40,6 +40,19 @@ pub struct CarefulJob {
     pub deaths: u32,
 }
 
+impl CarefulJob {
+    /// Whether the job is buried without another try.
+    pub fn is_to_be_buried(self) -> bool {
+        self.deaths >= MAX_DEATHS
+    }
+
+    /// Whether its whole message is buried, and nobody looks into that any more: even to bury the
+    /// job has killed.
+    pub fn message_is_to_be_buried(self) -> bool {
+        self.deaths >= MAX_DEATHS_OF_MESSAGE
+    }
+}
+
 impl Desk {
     /// An empty desk.
     pub fn new() -> Self {
@@ -64,7 +77,7 @@ impl Desk {
 
     /// What to commit as partitions come, outside of any transaction: no outcome goes with it.
     pub fn first_commits(&mut self, partitions: &[i32]) -> Vec<Commit> {
-        let mut commits = self.tracker.committable();
+        let mut commits = self.tracker.to_be_confirmed();
         if self.uncommitted.is_some() {
             // What may be committed of the others are offsets that outcomes go with.
             let others = commits.extract_if(.., |own| !partitions.contains(&own.partition));
@@ -116,6 +129,12 @@ impl Desk {
         }
     }
 
+    /// Whether compute threads are still at work that was forgotten here. It may kill, too, so nothing
+    /// is read alone beside it.
+    pub fn set_stale_work(&mut self, under_way: bool) {
+        self.tracker.set_stale_work(under_way);
+    }
+
     /// The partition that is read alone, where there is one.
     pub fn alone(&self) -> Option<i32> {
         self.tracker.alone()
@@ -138,11 +157,11 @@ impl Desk {
     }
 
     /// The message at the committed offset of a partition that is read carefully is about to be
-    /// looked at: its mark names the first job of it that has no outcome. Returns how many workers
-    /// have died of that.
-    pub fn suspect_first(&mut self, partition: i32) -> u32 {
+    /// looked at: its mark names the first job of it that has no outcome, which is returned.
+    pub fn suspect_first(&mut self, partition: i32) -> CarefulJob {
         let position = self.tracker.first_position(partition);
-        self.tracker.try_alone(partition, position)
+        let deaths = self.tracker.try_alone(partition, position);
+        CarefulJob { position, deaths }
     }
 
     /// A message with so many jobs, taken before, is worked on job by job. The jobs before the one
@@ -176,8 +195,9 @@ impl Desk {
     }
 
     /// The next job of the message that is worked on job by job; `None` while one is under way, and
-    /// when there is none. It may be begun once what [`commits`](Self::commits) returns then is
-    /// committed, and that is to be told by [`begun`](Self::begun).
+    /// when there is none. It may be begun once what
+    /// [`commits_to_wait_for`](Self::commits_to_wait_for) returns then is committed, and that is to be
+    /// told by [`begun`](Self::begun).
     pub fn next_carefully(&mut self) -> Option<CarefulJob> {
         let own = self.careful?;
         if !self.tracker.holds(own.partition, own.offset) {
@@ -242,6 +262,11 @@ impl Desk {
 
     /// The transaction under way has ended.
     pub fn ended(&mut self, cut: Cut, committed: bool) {
+        if committed {
+            let tracker = &mut self.tracker;
+            let own = cut.commits_of(|partition| tracker.epoch(partition));
+            tracker.confirm(&own);
+        }
         if let Some(uncommitted) = &mut self.uncommitted {
             uncommitted.ended(cut, committed, |partition| self.tracker.epoch(partition));
         }
@@ -286,7 +311,7 @@ impl Desk {
         self.outbox.produced();
     }
 
-    /// Whether there is a mark that must be committed before any further message is taken.
+    /// Whether there is a mark that must be known to be committed before any further message is taken.
     pub fn marks_are_due(&self) -> bool {
         let uncommitted = self.uncommitted.as_ref();
         self.tracker.marks_are_due() || uncommitted.is_some_and(Uncommitted::has_marks)
@@ -295,6 +320,17 @@ impl Desk {
     /// What may be committed and was not given out before.
     pub fn commits(&mut self) -> Vec<Commit> {
         self.tracker.committable()
+    }
+
+    /// What may be committed and is not known to be, for whoever waits until it is and then tells
+    /// [`committed`](Self::committed).
+    pub fn commits_to_wait_for(&mut self) -> Vec<Commit> {
+        self.tracker.to_be_confirmed()
+    }
+
+    /// The broker has these commits, the last that were given out.
+    pub fn committed(&mut self, commits: &[Commit]) {
+        self.tracker.confirm(commits);
     }
 
     /// A commit has failed: what was given out is given out again.
@@ -329,8 +365,6 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::mark::MAX_DEATHS;
-
     use super::*;
 
     const JOBS: u32 = 4;
@@ -353,20 +387,23 @@ mod tests {
         let epoch = desk.assigned(&[start(metadata)])[0];
         let mut mark = String::new();
         let mut commit = |desk: &mut Desk| {
-            for commit in desk.commits() {
+            let commits = desk.commits_to_wait_for();
+            for commit in &commits {
                 mark = format!("{} {}", commit.offset, commit.metadata);
             }
+            desk.committed(&commits);
         };
         desk.suspect_first(0);
         commit(&mut desk);
         desk.take(0, OFFSET);
         desk.begin_carefully(0, OFFSET, JOBS);
         let (mut computed, mut buried) = (Vec::new(), Vec::new());
-        while let Some(CarefulJob { position, deaths }) = desk.next_carefully() {
+        while let Some(job) = desk.next_carefully() {
+            let position = job.position;
             commit(&mut desk);
             desk.begun(position);
             assert_eq!(desk.next_carefully(), None);
-            if deaths >= MAX_DEATHS {
+            if job.is_to_be_buried() {
                 buried.push(position);
             } else if position == deadly {
                 return (mark, computed, buried);

@@ -1,7 +1,7 @@
 //! The thread that moves a worker's data, and the order in which it comes up and winds down.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use kafka::{
     RecordBatch, topics,
 };
 use pipeline::JobBatch;
-use pipeline::mark::{MAX_DEATHS, Reading};
+use pipeline::mark::Reading;
 use pipeline::offsets::{Commit, Start};
 use service::metrics::set;
 use service::{Exit, FaultPoint, Shutdown, Signal, listen, logging};
@@ -158,6 +158,8 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
 struct Hands {
     desk: Desk,
     leases: Leases,
+    /// Leases that have ended and may still be in use by compute threads.
+    ended: Vec<Weak<Lease>>,
     /// Partitions that are read apart from the others.
     apart: BTreeSet<i32>,
     /// From the compute threads.
@@ -246,6 +248,10 @@ impl RebalanceListener for SharedHands {
         hands.metrics.lost.inc();
     }
 
+    fn committed(&self, commits: &[Commit]) {
+        self.lock().desk.committed(commits);
+    }
+
     fn commit_failed(&self) {
         let mut hands = self.lock();
         hands.desk.commit_failed();
@@ -280,9 +286,17 @@ impl Hands {
             self.apart.remove(partition);
             if let Some(lease) = self.leases.remove(partition) {
                 lease.end();
+                self.ended.push(Arc::downgrade(&lease));
             }
         }
+        self.look_for_stale_work();
         self.tell_assignment();
+    }
+
+    /// Whoever works on a message has its partition's lease.
+    fn look_for_stale_work(&mut self) {
+        self.ended.retain(|lease| lease.strong_count() > 0);
+        self.desk.set_stale_work(!self.ended.is_empty());
     }
 
     /// A worker is ready while it has partitions.
@@ -533,6 +547,7 @@ impl Mover {
         let hands = SharedHands(Arc::new(Mutex::new(Hands {
             desk,
             leases: Leases::new(),
+            ended: Vec::new(),
             apart: BTreeSet::new(),
             finished: finished.clone(),
             way,
@@ -674,7 +689,11 @@ impl Mover {
 
     /// Takes messages and hands them to the compute threads.
     fn take(&mut self) -> Result<(), Error> {
-        let alone = self.hands.lock().desk.alone();
+        let alone = {
+            let mut hands = self.hands.lock();
+            hands.look_for_stale_work();
+            hands.desk.alone()
+        };
         if let Some(partition) = alone {
             return self.take_alone(partition);
         }
@@ -736,15 +755,10 @@ impl Mover {
             self.wait_for_finished();
             return Ok(());
         }
-        let (careful, deaths) = {
+        let suspect = {
             let mut hands = self.hands.lock();
             let careful = hands.desk.reading(partition) == Some(Reading::Carefully);
-            let deaths = if careful {
-                hands.desk.suspect_first(partition)
-            } else {
-                0
-            };
-            (careful, deaths)
+            careful.then(|| hands.desk.suspect_first(partition))
         };
         if !self.commit_now() {
             thread::sleep(BUSY_WAIT);
@@ -764,22 +778,17 @@ impl Mover {
             return Ok(());
         };
         self.alone_since = None;
-        if !careful {
+        let Some(suspect) = suspect else {
             self.hand_out(records, None);
             return Ok(());
-        }
-        // Whoever dies of the very look into the message has its death counted, too.
-        let jobs = match JobBatch::decode(record.payload) {
-            Ok(batch) if deaths <= MAX_DEATHS => batch.jobs_count(),
-            _ => {
-                let job = CarefulJob {
-                    position: 0,
-                    deaths,
-                };
-                self.hand_out(records, Some(job));
-                return Ok(());
-            }
         };
+        // Whoever dies of the very look into the message has its death counted, too.
+        let batch = (!suspect.message_is_to_be_buried()).then(|| JobBatch::decode(record.payload));
+        let Some(Ok(batch)) = batch else {
+            self.hand_out(records, Some(suspect));
+            return Ok(());
+        };
+        let jobs = batch.jobs_count();
         let offset = record.offset;
         let mut hands = self.hands.lock();
         hands.desk.take(partition, offset);
@@ -835,7 +844,7 @@ impl Mover {
             hands.commit_all(COMMIT_PATIENCE, &|| member.group_metadata());
             return hands.desk.is_settled();
         }
-        let commits = hands.desk.commits();
+        let commits = hands.desk.commits_to_wait_for();
         drop(hands);
         if commits.is_empty() {
             return true;

@@ -41,6 +41,14 @@ impl Cut {
     pub fn commits(&self) -> impl Iterator<Item = &Commit> {
         self.commits.iter().map(|(_, commit)| commit)
     }
+
+    /// The offsets of partitions that are assigned as they were. `assigned`: under which epoch each
+    /// partition is.
+    pub fn commits_of(&self, assigned: impl Fn(i32) -> Option<Epoch>) -> Vec<Commit> {
+        let commits = self.commits.iter();
+        let own = commits.filter(|(epoch, commit)| assigned(commit.partition) == Some(*epoch));
+        own.map(|(_, commit)| commit.clone()).collect()
+    }
 }
 
 /// How far a partition may be committed.
