@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use kafka::{Reader, RecordBatch, RunsReader, end_offsets, topics};
+use kafka::{Reader, RecordBatch, RunsReader, beginning_offsets, end_offsets, topics};
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Collection, OutcomeBatch, RunEvent, RunHistory, RunOpened};
 use service::metrics::set;
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::args::{Config, RunChoice};
 use crate::error::Error;
+use crate::judging::{self, Look, Next};
 
 /// How long one look at the outcomes waits for more.
 const LOOK: Duration = Duration::from_millis(5);
@@ -65,6 +66,12 @@ pub fn collect(
     let mut start = opened.outcomes_start_offsets.clone();
     // Partitions that were added since hold nothing older than the run.
     start.resize(partitions, 0);
+    // What retention has taken is missing, which reconciliation tells and `--resume` mends; an offset
+    // out of range would be an error for good.
+    let kept = beginning_offsets(&config.cluster, topic, partitions)?;
+    for (start, kept) in start.iter_mut().zip(kept) {
+        *start = kept.max(*start);
+    }
     let mut reader = Reader::start(&config.cluster, topic, &start)?;
 
     let mut collection = Collection::new();
@@ -124,20 +131,26 @@ pub fn collect(
             set(&metrics.dead_lettered_jobs, ledger.dead().len());
         }
 
-        let caught_up = runs.is_caught_up() && reader.has_reached(&end);
-        if caught_up && collection.is_settled() {
-            break;
-        }
-        if let (true, Some(reason)) = (caught_up, run.aborted()) {
-            return Err(Error::Aborted {
-                run_id: opened.run_id,
-                reason: reason.to_owned(),
-            });
+        let look = Look {
+            caught_up: runs.is_caught_up() && reader.has_reached(&end),
+            aborted: run.aborted(),
+            is_quiet: quiet.is_over(),
+        };
+        let next = judging::next(&collection, &look);
+        match next {
+            Next::Judge => break,
+            Next::Abort(reason) => {
+                return Err(Error::Aborted {
+                    run_id: opened.run_id,
+                    reason: reason.to_owned(),
+                });
+            }
+            Next::GiveUp | Next::ReadOn => {}
         }
         if let Some(signal) = shutdown.requested() {
             return Err(Error::Stopped(signal));
         }
-        if quiet.is_over() {
+        if next == Next::GiveUp {
             warn!(
                 "nothing new for {}, giving up",
                 humantime::format_duration(config.timeout)

@@ -2,13 +2,14 @@
 //! writes the time series and the report.
 //!
 //! [`collect`] moves data from the topics into a [`pipeline::Collection`], which decides;
-//! [`report`] says what it has come to, [`export`] what is written of it in which form, and
-//! [`outputs`] puts the files in place.
+//! [`judging`] says when it may be judged; [`report`] says what it has come to, [`export`] what is
+//! written of it in which form, and [`outputs`] puts the files in place.
 
 pub mod args;
 pub mod collect;
 pub mod error;
 pub mod export;
+pub mod judging;
 pub mod metrics;
 pub mod outputs;
 pub mod report;
