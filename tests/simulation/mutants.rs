@@ -1,0 +1,110 @@
+//! Teeth: defects that are put into the protocol one at a time, at the boundary of the models, and
+//! that the invariants must find. A simulation that finds none of them would prove nothing.
+
+use crate::history::{Outcome, simulate};
+
+/// A defect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A worker commits one offset further than it may.
+    CommitsOneTooFar,
+    /// What is handed to the producer counts as acknowledged.
+    SettledWhenProduced,
+    /// The outcome of a dead letter goes out with the letter, not after it.
+    OutcomeBeforeDeadLetter,
+    /// Work of an earlier assignment settles messages of this one.
+    EpochsIgnored,
+    /// Commits carry no marks.
+    MarksDropped,
+    /// Progress leaves the mark as it is.
+    MarkNeverCleared,
+    /// A partition that is taken over is marked as released.
+    ReleasedInsteadOfHeld,
+    /// While one partition is read alone, the others are marked as held.
+    AllMarksHeld,
+    /// A commit that was only asked for counts as confirmed.
+    ConfirmedWhenAsked,
+    /// A message is worked on alone beside work of an earlier assignment.
+    StaleWorkIgnored,
+    /// The deaths of a job begin at none with each worker.
+    DeathsNotCounted,
+    /// A manifest is published while jobs are on their way.
+    SwornBeforeAcknowledged,
+    /// Duplicates are counted into the series.
+    DuplicatesCounted,
+    /// A job's first outcome stays, whatever comes later.
+    FirstOutcomeWins,
+    /// A run is judged before its outcomes were read to the end.
+    JudgedBeforeTheEnd,
+}
+
+/// How many histories it takes until a mutant is caught, and by what.
+fn caught(mutation: Mutation, at_most: u64) -> (u64, &'static str) {
+    for seed in 0..at_most {
+        if let Outcome::Violated { violation, .. } = simulate(seed, Some(mutation), false) {
+            println!(
+                "{mutation:?}: caught after {} histories by \"{}\" ({})",
+                seed + 1,
+                violation.invariant,
+                violation.what
+            );
+            return (seed + 1, violation.invariant);
+        }
+    }
+    panic!("{mutation:?} was not caught within {at_most} histories");
+}
+
+/// A mutant, the histories within which it must be caught, and the invariants that may do it.
+macro_rules! mutants {
+    ($($name:ident: $mutation:ident within $at_most:literal by $($invariant:literal)|+;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                let (_, invariant) = caught(Mutation::$mutation, $at_most);
+                assert!([$($invariant),+].contains(&invariant), "{invariant}");
+            }
+        )+
+    };
+}
+
+mutants! {
+    committing_one_too_far_is_caught: CommitsOneTooFar within 100
+        by "committed offsets are behind acknowledged outcomes"
+        | "no offset is committed beyond the end";
+    settling_what_is_only_produced_is_caught: SettledWhenProduced within 100
+        by "committed offsets are behind acknowledged outcomes";
+    telling_a_dead_letter_before_it_is_in_the_queue_is_caught: OutcomeBeforeDeadLetter within 500
+        by "a dead letter is in the queue before its outcome is told";
+    settling_by_work_of_an_earlier_assignment_is_caught: EpochsIgnored within 20_000
+        by "committed offsets are behind acknowledged outcomes";
+    dropping_marks_is_caught: MarksDropped within 500
+        by "a job costs a bounded number of workers" | "every history ends";
+    never_clearing_a_mark_is_caught: MarkNeverCleared within 2_000
+        by "a partition on which work goes on is never read carefully"
+        | "a death is put down to the job that caused it"
+        | "no innocent job is buried";
+    releasing_instead_of_holding_is_caught: ReleasedInsteadOfHeld within 500
+        by "a job costs a bounded number of workers" | "every history ends";
+    holding_marks_beside_a_partition_read_alone_is_caught: AllMarksHeld within 20_000
+        by "a partition on which work goes on is never read carefully"
+        | "a death is put down to the job that caused it"
+        | "no innocent job is buried";
+    taking_a_commit_for_done_when_asked_for_is_caught: ConfirmedWhenAsked within 20_000
+        by "a death is put down to the job that caused it"
+        | "a partition on which work goes on is never read carefully"
+        | "no innocent job is buried";
+    working_alone_beside_stale_work_is_caught: StaleWorkIgnored within 200_000
+        by "a death is put down to the job that caused it"
+        | "a partition on which work goes on is never read carefully"
+        | "no innocent job is buried";
+    not_counting_deaths_is_caught: DeathsNotCounted within 500
+        by "a job costs a bounded number of workers" | "every history ends";
+    swearing_before_acknowledgements_is_caught: SwornBeforeAcknowledged within 100
+        by "a manifest is told when every job is on the topic";
+    counting_duplicates_is_caught: DuplicatesCounted within 100
+        by "the series is the oracle's" | "a complete series is that of the rows";
+    keeping_the_first_outcome_is_caught: FirstOutcomeWins within 2_000
+        by "the verdict is true";
+    judging_before_the_end_is_caught: JudgedBeforeTheEnd within 2_000
+        by "the verdict is true";
+}

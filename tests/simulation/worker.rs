@@ -1,0 +1,1106 @@
+//! A worker process around the very [`Desk`] that the worker runs: the moves of its data mover and
+//! of its compute threads, cut into steps between which anything may happen. What the real shell
+//! does by threads, clock and sockets is imitated here line by line; what decides is not.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use pipeline::mark::{MAX_DEATHS, Reading};
+use pipeline::offsets::{Commit, Epoch, Settled, Start};
+use pipeline::{Job, JobBatch, JobBatchEncoder, Outcome, OutcomeBatchBuilder, Tally, Worker};
+use worker::compute::compute;
+use worker::desk::{CarefulJob, Desk};
+use worker::outbox::{DeadLetterMessage, Destination, Finished};
+use worker::retry::{RetryPolicy, RetryQueue};
+
+use crate::broker::{Mail, MemberId, Payload};
+use crate::history::{Seen, Shared};
+use crate::invariants::{Fate, Violation, violated};
+use crate::mutants::Mutation;
+
+/// Attempts at a job that fails.
+const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
+
+/// Why a worker's step did not end as usual.
+#[derive(Debug)]
+pub enum Stop {
+    /// An invariant does not hold.
+    Violated(Violation),
+    /// The process is gone, by this job or by something from outside.
+    Dies(Option<u64>),
+    /// The process gives up and winds down.
+    GivesUp,
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Violated(violation)
+    }
+}
+
+type Flow<T> = Result<T, Stop>;
+
+#[derive(Clone, Debug)]
+struct Record {
+    partition: i32,
+    offset: i64,
+    payload: Payload,
+}
+
+#[derive(Debug)]
+struct Lease {
+    epoch: Epoch,
+    ended: Cell<bool>,
+}
+
+type Leases = BTreeMap<i32, Rc<Lease>>;
+
+#[derive(Clone, Debug)]
+struct Slice {
+    records: Rc<Vec<Record>>,
+    next: usize,
+    end: usize,
+    leases: Rc<Leases>,
+    job: Option<CarefulJob>,
+}
+
+#[derive(Debug)]
+struct FailedJob {
+    batch: Vec<u8>,
+    failed_attempts: u32,
+    reason: String,
+    settles: Settled,
+    lease: Rc<Lease>,
+}
+
+/// The message that a thread is at.
+#[derive(Debug)]
+struct Current {
+    batch: Rc<JobBatch>,
+    position: usize,
+    settles: Settled,
+    lease: Rc<Lease>,
+}
+
+/// A compute thread.
+#[derive(Debug)]
+struct Thread {
+    slice: Option<Slice>,
+    current: Option<Current>,
+    outcomes: Option<OutcomeBatchBuilder>,
+    settles: Vec<Settled>,
+    failed: RetryQueue<FailedJob>,
+    /// The partition and the job that it hangs at.
+    hangs: Option<(i32, u64)>,
+}
+
+/// What one attempt at a job came to.
+enum Attempt {
+    Done(Result<Tally, String>),
+    Kills,
+    Hangs,
+}
+
+/// A message on its way to the broker.
+#[derive(Clone, Debug)]
+pub struct OnTheWay {
+    /// The entry of the outbox.
+    id: usize,
+    destination: Destination,
+    /// The partition of the outcomes topic; or the source of a dead letter.
+    place: (i32, i64),
+    /// No outcome follows: a message is buried whole.
+    is_whole: bool,
+    /// Its value.
+    payload: Payload,
+}
+
+impl OnTheWay {
+    /// It reaches the broker.
+    pub fn arrive(&self, shared: &mut Shared) -> Result<(), Violation> {
+        match self.destination {
+            Destination::Dlq => {
+                shared.broker.dlq.append(Rc::clone(&self.payload));
+                shared
+                    .oracle
+                    .dead_letter(self.place, &self.payload, self.is_whole)
+            }
+            Destination::Outcomes => {
+                let partition = self.place.0 as usize;
+                shared.broker.outcomes[partition].append(Rc::clone(&self.payload));
+                shared.oracle.outcomes_told(partition, &self.payload)
+            }
+        }
+    }
+}
+
+/// A worker process.
+#[derive(Debug)]
+pub struct WorkerProcess {
+    name: Worker,
+    desk: Desk,
+    leases: Leases,
+    ended: Vec<Weak<Lease>>,
+    apart: BTreeSet<i32>,
+    threads: Vec<Thread>,
+    slices: VecDeque<Slice>,
+    finished: VecDeque<Finished>,
+    careful: Option<Rc<Vec<Record>>>,
+    /// The offset to be fetched next, by partition.
+    fetch: BTreeMap<i32, i64>,
+    /// As what the group knows this process, or once knew it.
+    pub member: MemberId,
+    /// Produced and not acknowledged.
+    pub on_the_way: Vec<OnTheWay>,
+    acknowledged: Vec<usize>,
+    /// Asked to be committed and not answered.
+    pub commits: VecDeque<(MemberId, Vec<Commit>)>,
+    commit_has_failed: bool,
+    /// It is not scheduled, for whatever reason; others may take it for dead.
+    pub sleeps: bool,
+    /// The partition and the job for which it gives up, because that hangs.
+    pub given_up_for: Option<(i32, u64)>,
+    /// Partitions that got on, or had a commit refused, since this process took them over.
+    helped: BTreeSet<i32>,
+    /// At which offset, and to be read how, partitions were taken over.
+    taken_over: BTreeMap<i32, (i64, Reading)>,
+}
+
+impl WorkerProcess {
+    /// A process that has joined the group as this member.
+    pub fn start(number: u64, threads: usize, member: MemberId) -> Self {
+        let thread = |_| Thread {
+            slice: None,
+            current: None,
+            outcomes: None,
+            settles: Vec::new(),
+            failed: RetryQueue::default(),
+            hangs: None,
+        };
+        Self {
+            name: Worker {
+                host: "host".to_owned(),
+                id: format!("worker-{number}"),
+            },
+            desk: Desk::new(),
+            leases: Leases::new(),
+            ended: Vec::new(),
+            apart: BTreeSet::new(),
+            threads: (0..threads).map(thread).collect(),
+            slices: VecDeque::new(),
+            finished: VecDeque::new(),
+            careful: None,
+            fetch: BTreeMap::new(),
+            member,
+            on_the_way: Vec::new(),
+            acknowledged: Vec::new(),
+            commits: VecDeque::new(),
+            commit_has_failed: false,
+            sleeps: false,
+            given_up_for: None,
+            helped: BTreeSet::new(),
+            taken_over: BTreeMap::new(),
+        }
+    }
+
+    /// Whether nothing is in hand or on its way.
+    pub fn is_at_rest(&self) -> bool {
+        self.desk.is_clear()
+            && self.finished.is_empty()
+            && self.commits.is_empty()
+            && self.threads.iter().all(|thread| thread.failed.is_empty())
+    }
+
+    /// How many compute threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Whether a step of a compute thread would do something.
+    pub fn can_compute(&self, thread: usize) -> bool {
+        let own = &self.threads[thread];
+        own.hangs.is_none()
+            && (own.slice.is_some() || !own.failed.is_empty() || !self.slices.is_empty())
+    }
+
+    // The data mover.
+
+    /// One round of the data mover.
+    pub fn move_data(&mut self, shared: &mut Shared) -> Flow<()> {
+        self.serve(shared)?;
+        if let Some((partition, index)) = self.threads.iter().find_map(|thread| thread.hangs)
+            && shared.rng.chance(1, 4)
+        {
+            self.desk.hangs(partition);
+            self.given_up_for = Some((partition, index));
+            shared.saw(Seen::HangGivenUp);
+            return Err(Stop::GivesUp);
+        }
+        if self.slices.len() <= 2 * self.threads.len() {
+            self.take(shared)?;
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, shared: &mut Shared) -> Flow<()> {
+        self.poll(shared)?;
+        self.take_in_all(shared);
+        self.produce(shared);
+        self.hear_deliveries();
+        self.produce(shared);
+        let is_time = self.desk.in_hand() == 0 || shared.rng.chance(1, 3);
+        // Marks that must be there before the next message are committed by whoever takes that.
+        if is_time && self.desk.alone().is_none() && !self.desk.marks_are_due() {
+            let commits = self.desk.commits();
+            if shared.mutation == Some(Mutation::ConfirmedWhenAsked) {
+                self.desk.committed(&commits);
+            }
+            if !commits.is_empty() {
+                self.commits.push_back((self.member, commits));
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, shared: &mut Shared) -> Flow<()> {
+        if std::mem::take(&mut self.commit_has_failed) {
+            self.desk.commit_failed();
+        }
+        if !shared.broker.group.knows(self.member) {
+            shared.tell(|| format!("{} was taken for dead, and joins again", self.name.id));
+            shared.saw(Seen::ZombieBack);
+            let all: Vec<_> = self.leases.keys().copied().collect();
+            self.forget(&all);
+            self.member = shared.broker.group.join();
+        }
+        while let Some(mail) = shared.broker.group.mail(self.member) {
+            match mail {
+                Mail::Assign(partition) => self.assigned(partition, shared)?,
+                Mail::Revoke(partition) => self.revoked(&[partition], shared)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn assigned(&mut self, partition: i32, shared: &mut Shared) -> Flow<()> {
+        let log = &shared.broker.jobs[partition as usize];
+        let committed = shared.broker.group.committed(partition);
+        let (offset, metadata) = committed.cloned().unwrap_or((log.start(), String::new()));
+        let end = (!metadata.is_empty()).then_some(log.end());
+        if committed.is_none() {
+            // What retention took before anybody committed is passed over; reconciliation misses it.
+            shared.oracle.begins_at(partition, offset);
+        }
+        let metadata = match shared.mutation {
+            Some(Mutation::DeathsNotCounted) => forget_deaths(&metadata),
+            _ => metadata,
+        };
+        let start = Start {
+            partition,
+            offset,
+            metadata,
+            end,
+        };
+        let epoch = self.desk.assigned(std::slice::from_ref(&start))[0];
+        let reading = self.desk.reading(partition).unwrap_or(Reading::Freely);
+        shared.tell(|| {
+            let name = &self.name.id;
+            format!(
+                "{name} gets partition {partition} at {offset} '{}': {reading:?}",
+                start.metadata
+            )
+        });
+        shared.oracle.read_like(partition, reading)?;
+        match reading {
+            Reading::Freely => {}
+            Reading::Narrowly => shared.saw(Seen::Narrow),
+            Reading::Warily => shared.saw(Seen::Wary),
+            Reading::Carefully => shared.saw(Seen::Careful),
+        }
+        if reading > Reading::Freely {
+            self.apart.insert(partition);
+        }
+        let lease = Lease {
+            epoch,
+            ended: Cell::new(false),
+        };
+        self.leases.insert(partition, Rc::new(lease));
+        self.fetch.insert(partition, offset);
+        self.helped.remove(&partition);
+        self.taken_over.insert(partition, (offset, reading));
+        let commits = self.desk.first_commits(&[partition]);
+        self.commit_and_wait(commits, shared)?;
+        Ok(())
+    }
+
+    fn revoked(&mut self, partitions: &[i32], shared: &mut Shared) -> Flow<()> {
+        shared.saw(Seen::Revoked);
+        self.take_in_all(shared);
+        self.drain(shared)?;
+        let commits = self.desk.release(partitions);
+        self.forget(partitions);
+        let committed = self.commit_and_wait(commits, shared)?;
+        for &partition in partitions {
+            shared.tell(|| format!("{} gives partition {partition} back", self.name.id));
+            if committed {
+                shared.oracle.given_back(partition);
+                if self.given_up_for.is_some_and(|(own, _)| own == partition) {
+                    shared.oracle.hangs(partition);
+                }
+            } else if let Some((_, metadata)) = shared.broker.group.committed(partition).cloned() {
+                // For whoever comes next, that is a death.
+                let cause = self.given_up_for.filter(|(own, _)| *own == partition);
+                let cause = cause.map(|(_, index)| index);
+                let member = self.member;
+                shared
+                    .oracle
+                    .owner_lost(member, partition, &metadata, cause)?;
+            }
+            shared.broker.group.given_back(self.member, partition);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, partitions: &[i32]) {
+        self.desk.forget(partitions);
+        for partition in partitions {
+            self.apart.remove(partition);
+            self.fetch.remove(partition);
+            if let Some(lease) = self.leases.remove(partition) {
+                lease.ended.set(true);
+                self.ended.push(Rc::downgrade(&lease));
+            }
+        }
+        self.look_for_stale_work();
+    }
+
+    fn look_for_stale_work(&mut self) {
+        self.ended.retain(|lease| lease.strong_count() > 0);
+        self.desk.set_stale_work(!self.ended.is_empty());
+    }
+
+    fn take_in_all(&mut self, shared: &Shared) {
+        while let Some(mut finished) = self.finished.pop_front() {
+            if shared.mutation == Some(Mutation::EpochsIgnored) {
+                for settled in &mut finished.settles {
+                    if let Some(lease) = self.leases.get(&settled.partition) {
+                        settled.epoch = lease.epoch;
+                    }
+                }
+            }
+            self.desk.finish(finished);
+        }
+    }
+
+    fn produce(&mut self, shared: &mut Shared) {
+        while let Some((id, destination)) = self.desk.outbox().next() {
+            let outbox = self.desk.outbox();
+            let (place, payload) = match destination {
+                Destination::Outcomes => {
+                    let partition = shared.rng.below(shared.broker.outcomes.len());
+                    let outcomes = outbox.outcomes(id).unwrap_or_default();
+                    ((partition as i32, 0), Payload::from(outcomes))
+                }
+                Destination::Dlq => match outbox.dead_letter(id) {
+                    Some(letter) => {
+                        let payload = Payload::from(letter.payload.as_slice());
+                        ((letter.partition, letter.offset), payload)
+                    }
+                    None => ((0, 0), Payload::from([])),
+                },
+            };
+            let early = match (shared.mutation, destination) {
+                (Some(Mutation::OutcomeBeforeDeadLetter), Destination::Dlq) => outbox.outcomes(id),
+                _ => None,
+            };
+            if let Some(outcomes) = early {
+                self.on_the_way.push(OnTheWay {
+                    id: usize::MAX,
+                    destination: Destination::Outcomes,
+                    place: (0, 0),
+                    is_whole: false,
+                    payload: Payload::from(outcomes),
+                });
+            }
+            self.on_the_way.push(OnTheWay {
+                id,
+                destination,
+                place,
+                is_whole: self.desk.outbox().outcomes(id).is_none(),
+                payload,
+            });
+            self.desk.produced();
+            if shared.mutation == Some(Mutation::SettledWhenProduced) {
+                self.acknowledged.push(id);
+            }
+        }
+    }
+
+    /// The broker has taken a message; the acknowledgement may get lost, and the message then comes
+    /// twice.
+    pub fn deliver(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        self.on_the_way[number].arrive(shared)?;
+        if shared.fault(1, 8) {
+            shared.saw(Seen::ProducedTwice);
+            return Ok(());
+        }
+        let message = self.on_the_way.swap_remove(number);
+        self.acknowledged.push(message.id);
+        Ok(())
+    }
+
+    fn hear_deliveries(&mut self) {
+        for id in std::mem::take(&mut self.acknowledged) {
+            self.desk.acknowledged(id);
+        }
+    }
+
+    /// Produces and waits for acknowledgements, as long as patience goes.
+    fn drain(&mut self, shared: &mut Shared) -> Flow<()> {
+        loop {
+            self.produce(shared);
+            self.hear_deliveries();
+            if self.on_the_way.is_empty() || shared.rng.chance(1, 8) {
+                return Ok(());
+            }
+            let number = shared.rng.below(self.on_the_way.len());
+            self.deliver(number, shared)?;
+        }
+    }
+
+    // Commits.
+
+    /// The broker answers the oldest commit that was asked for.
+    pub fn commit_answered(&mut self, shared: &mut Shared) -> Flow<()> {
+        let Some((member, commits)) = self.commits.pop_front() else {
+            return Ok(());
+        };
+        if !self.commit(member, &commits, shared)? {
+            self.commit_has_failed = true;
+        }
+        Ok(())
+    }
+
+    /// Commits, and waits for the answer; whatever was asked for before comes first.
+    fn commit_and_wait(&mut self, commits: Vec<Commit>, shared: &mut Shared) -> Flow<bool> {
+        if commits.is_empty() {
+            return Ok(true);
+        }
+        while !self.commits.is_empty() {
+            self.commit_answered(shared)?;
+        }
+        if shared.fault(1, 40) {
+            shared.saw(Seen::KilledInCommit);
+            return Err(Stop::Dies(None));
+        }
+        let committed = self.commit(self.member, &commits, shared)?;
+        if committed {
+            self.desk.committed(&commits);
+        } else {
+            self.desk.commit_failed();
+        }
+        if shared.fault(1, 40) {
+            shared.saw(Seen::KilledInCommit);
+            return Err(Stop::Dies(None));
+        }
+        Ok(committed)
+    }
+
+    fn commit_now(&mut self, shared: &mut Shared) -> Flow<bool> {
+        let commits = self.desk.commits_to_wait_for();
+        self.commit_and_wait(commits, shared)
+    }
+
+    /// What the broker makes of a commit. A failure may be that of the answer alone.
+    fn commit(&mut self, member: MemberId, commits: &[Commit], shared: &mut Shared) -> Flow<bool> {
+        let fails = shared.fault(1, 10);
+        if fails && shared.rng.chance(1, 2) {
+            shared.saw(Seen::CommitFailed);
+            shared.tell(|| format!("a commit of {} is lost", self.name.id));
+            self.helped.extend(commits.iter().map(|own| own.partition));
+            return Ok(false);
+        }
+        let mut all = true;
+        for commit in commits {
+            let partition = commit.partition;
+            if !shared.broker.group.accepts(member, partition) {
+                shared.saw(Seen::CommitFenced);
+                shared.tell(|| format!("a commit of {} is refused", self.name.id));
+                all = false;
+                continue;
+            }
+            let commit = self.mutated(commit.clone(), shared);
+            let taken_over = self.taken_over.get(&partition).copied();
+            if taken_over.is_some_and(|(offset, _)| offset < commit.offset) {
+                self.helped.insert(partition);
+            }
+            shared.tell(|| {
+                let Commit {
+                    partition,
+                    offset,
+                    metadata,
+                } = &commit;
+                format!(
+                    "{} commits {partition} at {offset} '{metadata}'",
+                    self.name.id
+                )
+            });
+            let reading = taken_over.map(|(_, reading)| reading);
+            shared.oracle.committed(member, &commit, reading)?;
+            if self.given_up_for.is_some_and(|(own, _)| own == partition) {
+                shared.oracle.hangs(partition);
+            }
+            shared.broker.group.keep(&commit);
+        }
+        if fails {
+            shared.saw(Seen::CommitFailed);
+            shared.tell(|| format!("the answer to {} is lost", self.name.id));
+            return Ok(false);
+        }
+        Ok(all)
+    }
+
+    fn mutated(&self, mut commit: Commit, shared: &Shared) -> Commit {
+        let before = shared.broker.group.committed(commit.partition);
+        match shared.mutation {
+            Some(Mutation::CommitsOneTooFar) => commit.offset += 1,
+            Some(Mutation::MarksDropped) => commit.metadata.clear(),
+            Some(Mutation::ReleasedInsteadOfHeld) => {
+                commit.metadata = commit.metadata.replace(" held", "");
+            }
+            Some(Mutation::MarkNeverCleared) if commit.metadata.is_empty() => {
+                commit.metadata = before.map_or(String::new(), |(_, metadata)| metadata.clone());
+            }
+            Some(Mutation::AllMarksHeld)
+                if !commit.metadata.is_empty() && !commit.metadata.contains(" held") =>
+            {
+                commit.metadata = commit.metadata.replace("rollcall/1", "rollcall/1 held");
+            }
+            _ => {}
+        }
+        commit
+    }
+
+    /// Whether a death of this process by a job of a partition is one that the protocol must count:
+    /// nothing got on, and no commit was refused.
+    pub fn is_plain_death(&self, partition: i32) -> bool {
+        !self.helped.contains(&partition)
+    }
+
+    // Taking messages.
+
+    fn take(&mut self, shared: &mut Shared) -> Flow<()> {
+        self.look_for_stale_work();
+        if shared.mutation == Some(Mutation::StaleWorkIgnored) {
+            self.desk.set_stale_work(false);
+        }
+        if let Some(partition) = self.desk.alone() {
+            return self.take_alone(partition, shared);
+        }
+        if self.desk.marks_are_due() && !self.commit_now(shared)? {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        for partition in self.apart.clone() {
+            if self.desk.reading(partition) == Some(Reading::Freely) {
+                self.apart.remove(&partition);
+            } else {
+                let room = self.desk.room(partition).min(shared.rng.below(8));
+                self.consume(partition, room, &mut records, shared)?;
+            }
+        }
+        let others: Vec<_> = self.fetch.keys().copied().collect();
+        for partition in others {
+            if !self.apart.contains(&partition) {
+                let at_most = shared.rng.below(6);
+                self.consume(partition, at_most, &mut records, shared)?;
+            }
+        }
+        self.hand_out(records, None, shared);
+        Ok(())
+    }
+
+    fn consume(
+        &mut self,
+        partition: i32,
+        at_most: usize,
+        records: &mut Vec<Record>,
+        shared: &mut Shared,
+    ) -> Flow<()> {
+        let Some(next) = self.fetch.get_mut(&partition) else {
+            return Ok(());
+        };
+        let log = &shared.broker.jobs[partition as usize];
+        if *next < log.start() {
+            // An offset out of range is an error and never a jump.
+            shared.saw(Seen::OffsetOutOfRange);
+            return Err(Stop::GivesUp);
+        }
+        for _ in 0..at_most {
+            let Some(payload) = log.at(*next) else {
+                break;
+            };
+            records.push(Record {
+                partition,
+                offset: *next,
+                payload: Rc::clone(payload),
+            });
+            *next += 1;
+        }
+        Ok(())
+    }
+
+    fn take_alone(&mut self, partition: i32, shared: &mut Shared) -> Flow<()> {
+        if self.desk.is_careful() {
+            return self.work_carefully(partition, shared);
+        }
+        if self.desk.room(partition) == 0 {
+            return Ok(());
+        }
+        let careful = self.desk.reading(partition) == Some(Reading::Carefully);
+        let suspect = careful.then(|| self.desk.suspect_first(partition));
+        if !self.commit_now(shared)? {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        self.consume(partition, 1, &mut records, shared)?;
+        let Some(record) = records.first() else {
+            if shared.rng.chance(1, 8) {
+                self.desk.nothing_comes(partition);
+            }
+            return Ok(());
+        };
+        let Some(suspect) = suspect else {
+            self.hand_out(records, None, shared);
+            return Ok(());
+        };
+        let batch = (!suspect.message_is_to_be_buried()).then(|| JobBatch::decode(&record.payload));
+        let Some(Ok(batch)) = batch else {
+            self.hand_out(records, Some(suspect), shared);
+            return Ok(());
+        };
+        let jobs = batch.jobs_count();
+        self.desk.take(partition, record.offset);
+        self.desk.begin_carefully(partition, record.offset, jobs);
+        self.careful = Some(Rc::new(records));
+        Ok(())
+    }
+
+    fn work_carefully(&mut self, partition: i32, shared: &mut Shared) -> Flow<()> {
+        let next = self.desk.next_carefully();
+        let (Some(job), Some(records)) = (next, self.careful.clone()) else {
+            return Ok(());
+        };
+        if !self.commit_now(shared)? {
+            return Ok(());
+        }
+        let Some(lease) = self.leases.get(&partition).map(Rc::clone) else {
+            return Ok(());
+        };
+        self.desk.begun(job.position);
+        self.slices.push_back(Slice {
+            next: 0,
+            end: records.len(),
+            records,
+            leases: Rc::new(Leases::from([(partition, lease)])),
+            job: Some(job),
+        });
+        Ok(())
+    }
+
+    fn hand_out(&mut self, records: Vec<Record>, job: Option<CarefulJob>, shared: &mut Shared) {
+        if records.is_empty() {
+            return;
+        }
+        let mut leases = Leases::new();
+        for record in &records {
+            if self.desk.take(record.partition, record.offset).is_some()
+                && let Some(lease) = self.leases.get(&record.partition)
+            {
+                leases
+                    .entry(record.partition)
+                    .or_insert_with(|| Rc::clone(lease));
+            }
+        }
+        shared.tell(|| {
+            let places = records
+                .iter()
+                .map(|record| (record.partition, record.offset));
+            let places: Vec<_> = places.collect();
+            format!("{} takes {places:?}", self.name.id)
+        });
+        let leases = Rc::new(leases);
+        let records = Rc::new(records);
+        let share = records.len().div_ceil(self.threads.len()).max(1);
+        for start in (0..records.len()).step_by(share) {
+            self.slices.push_back(Slice {
+                records: Rc::clone(&records),
+                next: start,
+                end: records.len().min(start + share),
+                leases: Rc::clone(&leases),
+                job,
+            });
+        }
+    }
+
+    // The compute threads.
+
+    /// One step of a compute thread: a job, or what comes between two of them.
+    pub fn compute(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        if let Some(failed) = self.threads[number].failed.pop_due(shared.now()) {
+            return self.try_again(number, failed, shared);
+        }
+        if self.threads[number].current.is_some() {
+            return self.next_job(number, shared);
+        }
+        let Some(slice) = &mut self.threads[number].slice else {
+            self.threads[number].slice = self.slices.pop_front();
+            return Ok(());
+        };
+        if slice.next == slice.end {
+            self.threads[number].slice = None;
+            self.hand_on(number);
+            return Ok(());
+        }
+        let record = slice.records[slice.next].clone();
+        let job = slice.job;
+        let lease = slice.leases.get(&record.partition).map(Rc::clone);
+        slice.next += 1;
+        let Some(lease) = lease.filter(|lease| !lease.ended.get()) else {
+            return Ok(());
+        };
+        if job.is_some_and(CarefulJob::message_is_to_be_buried) {
+            shared.saw(Seen::BuriedWhole);
+            self.bury_message(&record, &lease);
+            return Ok(());
+        }
+        match (JobBatch::decode(&record.payload), job) {
+            (Ok(batch), None) => {
+                let settles = settles(&record, &lease, &batch, 0);
+                self.threads[number].current = Some(Current {
+                    batch: Rc::new(batch),
+                    position: 0,
+                    settles,
+                    lease,
+                });
+                Ok(())
+            }
+            (Ok(batch), Some(job)) => self.work_on_job(number, &record, &batch, job, lease, shared),
+            (Err(_), _) => {
+                shared.saw(Seen::UndecodableMessage);
+                self.bury_message(&record, &lease);
+                Ok(())
+            }
+        }
+    }
+
+    fn next_job(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        let thread = &mut self.threads[number];
+        let Some(mut current) = thread.current.take() else {
+            return Ok(());
+        };
+        let batch = Rc::clone(&current.batch);
+        let Some(job) = batch.jobs().nth(current.position) else {
+            settle(&mut thread.settles, &mut current.settles);
+            return Ok(());
+        };
+        current.position += 1;
+        match self.attempt(number, &job, current.settles.partition, shared)? {
+            None => return Ok(()),
+            Some(Ok(tally)) => {
+                let builder = self.threads[number]
+                    .outcomes
+                    .get_or_insert_with(|| OutcomeBatchBuilder::new(batch.run_id(), &self.name));
+                builder.push(&job, Outcome::Counted(tally));
+                current.settles.jobs += 1;
+            }
+            Some(Err(reason)) => {
+                settle(&mut self.threads[number].settles, &mut current.settles);
+                let failed = FailedJob {
+                    batch: alone(&batch, &job),
+                    failed_attempts: 1,
+                    reason,
+                    settles: Settled {
+                        jobs: 1,
+                        ..current.settles
+                    },
+                    lease: Rc::clone(&current.lease),
+                };
+                self.again_or_bury(number, failed, shared);
+            }
+        }
+        if shared.rng.chance(1, 4) {
+            // A look at the clock.
+            if current.lease.ended.get() {
+                settle(&mut self.threads[number].settles, &mut current.settles);
+                return Ok(());
+            }
+            settle(&mut self.threads[number].settles, &mut current.settles);
+            self.hand_on(number);
+        }
+        self.threads[number].current = Some(current);
+        Ok(())
+    }
+
+    fn work_on_job(
+        &mut self,
+        number: usize,
+        record: &Record,
+        batch: &JobBatch,
+        careful: CarefulJob,
+        lease: Rc<Lease>,
+        shared: &mut Shared,
+    ) -> Flow<()> {
+        let Some(job) = batch.jobs().nth(careful.position as usize) else {
+            return Ok(());
+        };
+        let settles = settles(record, &lease, batch, 1);
+        shared.tell(|| {
+            let CarefulJob { position, deaths } = careful;
+            format!(
+                "{} tries job {} alone, position {position} with {deaths} deaths",
+                self.name.id, job.index
+            )
+        });
+        let failed = |reason, failed_attempts| FailedJob {
+            batch: alone(batch, &job),
+            failed_attempts,
+            reason,
+            settles,
+            lease: Rc::clone(&lease),
+        };
+        if careful.is_to_be_buried() {
+            shared.saw(Seen::BuriedByDeaths);
+            let failed = failed(format!("{MAX_DEATHS} workers died of it"), careful.deaths);
+            self.bury_job(failed);
+            return Ok(());
+        }
+        match self.attempt(number, &job, record.partition, shared)? {
+            None => {}
+            Some(Ok(tally)) => {
+                let outcomes = self.outcome_alone(batch, &job, Outcome::Counted(tally));
+                self.finished.push_back(Finished {
+                    dead_letter: None,
+                    outcomes: Some(outcomes),
+                    settles: vec![settles],
+                    retries: careful.deaths,
+                });
+            }
+            Some(Err(reason)) => {
+                let failed = failed(reason, 1);
+                self.again_or_bury(number, failed, shared);
+            }
+        }
+        Ok(())
+    }
+
+    /// One attempt at a job; `None` where the thread hangs.
+    fn attempt(
+        &mut self,
+        number: usize,
+        job: &Job<'_>,
+        partition: i32,
+        shared: &mut Shared,
+    ) -> Flow<Option<Result<Tally, String>>> {
+        match self.attempted(job, shared) {
+            Attempt::Done(computed) => Ok(Some(computed)),
+            Attempt::Kills => Err(Stop::Dies(Some(job.index))),
+            Attempt::Hangs => {
+                self.threads[number].hangs = Some((partition, job.index));
+                Ok(None)
+            }
+        }
+    }
+
+    fn attempted(&mut self, job: &Job<'_>, shared: &mut Shared) -> Attempt {
+        let fate = shared.fate(job.index);
+        let times = shared.attempts.entry(job.index).or_default();
+        *times += 1;
+        let injected = || Attempt::Done(Err("fault injected".to_owned()));
+        match fate {
+            Fate::Kills => Attempt::Kills,
+            Fate::KillsTimes(deaths) if *times <= deaths => Attempt::Kills,
+            Fate::Hangs => Attempt::Hangs,
+            Fate::Fails => injected(),
+            Fate::FailsTimes(failures) if *times <= failures => injected(),
+            _ => Attempt::Done(compute(job).map_err(|error| error.to_string())),
+        }
+    }
+
+    fn again_or_bury(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) {
+        let policy = RetryPolicy {
+            max_attempts: MAX_ATTEMPTS,
+            first_pause: Duration::from_millis(5),
+        };
+        match policy.pause_after(failed.failed_attempts) {
+            Some(pause) => {
+                shared.saw(Seen::TriedAgain);
+                let due: Instant = shared.now() + pause;
+                self.threads[number].failed.push(due, failed);
+            }
+            None => {
+                shared.saw(Seen::BuriedByFailures);
+                self.bury_job(failed);
+            }
+        }
+    }
+
+    fn try_again(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) -> Flow<()> {
+        if failed.lease.ended.get() {
+            return Ok(());
+        }
+        let Ok(batch) = JobBatch::decode(&failed.batch) else {
+            return Ok(violated("a failed job can be read", "it cannot")?);
+        };
+        let Some(job) = batch.jobs().next() else {
+            return Ok(());
+        };
+        let mut failed = failed;
+        match self.attempt(number, &job, failed.settles.partition, shared)? {
+            None => {}
+            Some(Ok(tally)) => {
+                let outcomes = self.outcome_alone(&batch, &job, Outcome::Counted(tally));
+                self.finished.push_back(Finished {
+                    dead_letter: None,
+                    outcomes: Some(outcomes),
+                    settles: vec![failed.settles],
+                    retries: failed.failed_attempts,
+                });
+            }
+            Some(Err(reason)) => {
+                failed.failed_attempts += 1;
+                failed.reason = reason;
+                self.again_or_bury(number, failed, shared);
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome_alone(&self, batch: &JobBatch, job: &Job<'_>, outcome: Outcome<'_>) -> Vec<u8> {
+        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.name);
+        builder.push(job, outcome);
+        builder.encode()
+    }
+
+    fn bury_job(&mut self, failed: FailedJob) {
+        let Ok(batch) = JobBatch::decode(&failed.batch) else {
+            return;
+        };
+        let Some(job) = batch.jobs().next() else {
+            return;
+        };
+        let outcome = Outcome::DeadLettered {
+            reason: &failed.reason,
+            attempts: failed.failed_attempts,
+        };
+        let outcomes = self.outcome_alone(&batch, &job, outcome);
+        self.finished.push_back(Finished {
+            outcomes: Some(outcomes),
+            settles: vec![failed.settles],
+            retries: failed.failed_attempts - 1,
+            dead_letter: Some(DeadLetterMessage {
+                payload: failed.batch,
+                partition: failed.settles.partition,
+                offset: failed.settles.offset,
+                attempts: failed.failed_attempts,
+                reason: failed.reason,
+            }),
+        });
+    }
+
+    fn bury_message(&mut self, record: &Record, lease: &Lease) {
+        self.finished.push_back(Finished {
+            dead_letter: Some(DeadLetterMessage {
+                payload: record.payload.to_vec(),
+                partition: record.partition,
+                offset: record.offset,
+                attempts: 1,
+                reason: "it cannot be read".to_owned(),
+            }),
+            outcomes: None,
+            settles: vec![Settled {
+                partition: record.partition,
+                epoch: lease.epoch,
+                offset: record.offset,
+                jobs: 1,
+                jobs_in_message: 1,
+            }],
+            retries: 0,
+        });
+    }
+
+    fn hand_on(&mut self, number: usize) {
+        let thread = &mut self.threads[number];
+        if let Some(builder) = thread.outcomes.take() {
+            self.finished.push_back(Finished {
+                dead_letter: None,
+                outcomes: Some(builder.encode()),
+                settles: std::mem::take(&mut thread.settles),
+                retries: 0,
+            });
+        }
+    }
+
+    /// The order of winding down: the threads finish what they are at, it is produced and
+    /// acknowledged, leaving the group commits it.
+    pub fn wind_down(&mut self, shared: &mut Shared) -> Flow<()> {
+        for number in 0..self.threads.len() {
+            // How much of what they have the threads still do depends on who asked.
+            while self.can_compute(number) && shared.rng.chance(3, 4) {
+                self.compute(number, shared)?;
+            }
+            let thread = &mut self.threads[number];
+            if let Some(mut current) = thread.current.take() {
+                settle(&mut thread.settles, &mut current.settles);
+            }
+            if thread.hangs.is_none() {
+                self.hand_on(number);
+            }
+        }
+        self.take_in_all(shared);
+        self.drain(shared)?;
+        let all: Vec<_> = self.leases.keys().copied().collect();
+        if shared.broker.group.knows(self.member) {
+            self.revoked(&all, shared)?;
+        }
+        Ok(())
+    }
+}
+
+fn settles(record: &Record, lease: &Lease, batch: &JobBatch, jobs: u32) -> Settled {
+    Settled {
+        partition: record.partition,
+        epoch: lease.epoch,
+        offset: record.offset,
+        jobs,
+        jobs_in_message: batch.jobs_count(),
+    }
+}
+
+fn settle(all: &mut Vec<Settled>, own: &mut Settled) {
+    if own.jobs > 0 {
+        all.push(*own);
+        own.jobs = 0;
+    }
+}
+
+/// A job as a batch of its own.
+fn alone(batch: &JobBatch, job: &Job<'_>) -> Vec<u8> {
+    let mut encoder = JobBatchEncoder::new(batch.run_id());
+    encoder.push(job);
+    let mut payload = Vec::new();
+    encoder.finish(&mut payload);
+    payload
+}
+
+fn forget_deaths(metadata: &str) -> String {
+    let words = metadata.split(' ');
+    let words = words.map(|word| match word.split_once('=') {
+        Some(("deaths", _)) => "deaths=0",
+        _ => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
