@@ -265,7 +265,7 @@ mod tests {
         let dead = outcomes(&[3, 5, 7], &[]);
         letters.hear_outcomes(&dead);
         assert_eq!(
-            still_dead(&letters, &[dead.clone()]),
+            still_dead(&letters, std::slice::from_ref(&dead)),
             [(3, Some(2)), (5, Some(1)), (7, Some(3))]
         );
         let counted = outcomes(&[], &[5]);

@@ -384,7 +384,10 @@ mod tests {
             reason: "stopped".to_owned(),
         });
         assert_eq!(planned(&[], |_| {}), Ok(Plan::Open));
-        assert_eq!(planned(&[aborted.clone()], |_| {}), Ok(Plan::Open));
+        assert_eq!(
+            planned(std::slice::from_ref(&aborted), |_| {}),
+            Ok(Plan::Open)
+        );
         let alone = [opening.clone()];
         let opener = |attempt: &mut Attempt<'_>| attempt.has_opened = true;
         assert_eq!(planned(&alone, opener), Ok(Plan::PublishAll));
