@@ -87,6 +87,8 @@ impl RebalanceListener for Partitions {
 
     fn lost(&self, _: &[i32]) {}
 
+    fn committed(&self, _: &[Commit]) {}
+
     fn commit_failed(&self) {}
 }
 
