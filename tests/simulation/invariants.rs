@@ -294,6 +294,8 @@ impl Oracle {
         if own.marked_by != Some(member) || !metadata.contains(" held") {
             return Ok(());
         }
+        // Whoever comes next counts one death, however this owner ends after it was parted from it.
+        own.marked_by = None;
         own.losses += 1;
         own.remembered_until = own.committed + NARROW_MESSAGES as i64;
         if !metadata.contains("position=") {
