@@ -73,13 +73,13 @@ pub struct Args {
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Files beside report.json: series.csv, series.parquet, series.svg (a picture), report.md (for
-    /// the summary of a CI job)
+    /// the summary of a CI job), report.html (a page to look at)
     #[arg(
         long,
         value_name = "FORMS",
         value_enum,
         value_delimiter = ',',
-        default_value = "csv,parquet,svg,md",
+        default_value = "csv,parquet,svg,md,html",
         hide_possible_values = true
     )]
     pub outputs: Vec<Format>,
@@ -234,9 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn all_four_forms_are_written_unless_some_are_chosen() {
+    fn all_five_forms_are_written_unless_some_are_chosen() {
         let all = choice(&[]).expect("valid");
-        let forms = [Format::Csv, Format::Parquet, Format::Svg, Format::Md];
+        let forms = [
+            Format::Csv,
+            Format::Parquet,
+            Format::Svg,
+            Format::Md,
+            Format::Html,
+        ];
         assert!(forms.iter().all(|&format| all.has(format)));
         assert_eq!(all.grains(), []);
         let some = choice(&["--outputs", "md,csv,md"]).expect("valid");

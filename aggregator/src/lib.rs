@@ -3,7 +3,8 @@
 //!
 //! [`collect`] moves data from the topics into a [`pipeline::Collection`], which decides;
 //! [`judging`] says when it may be judged; [`report`] says what it has come to, [`export`] what is
-//! written of it in which form, and [`outputs`] puts the files in place.
+//! written of it in which form, and [`outputs`] puts the files in place. [`read_back`] reads a
+//! series from them.
 
 pub mod args;
 pub mod collect;
@@ -12,6 +13,7 @@ pub mod export;
 pub mod judging;
 pub mod metrics;
 pub mod outputs;
+pub mod read_back;
 pub mod report;
 pub mod run;
 

@@ -12,13 +12,14 @@ use tempfile::NamedTempFile;
 
 use crate::error::Error;
 use crate::export::Exporter;
+use crate::export::report_html::REPORT_HTML;
 use crate::export::series_csv::hexadecimal;
 
 /// The name of the report in the output folder.
 pub const REPORT_JSON: &str = "report.json";
 
 /// Everything that tells of a run in the output folder, whoever asks for it.
-const REPORTS: [&str; 3] = [REPORT_JSON, "report.md", "report.html"];
+const REPORTS: [&str; 3] = [REPORT_JSON, "report.md", REPORT_HTML];
 
 /// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,10 +61,15 @@ impl Outputs {
                 _ => {}
             }
         }
-        Ok(Self {
+        Ok(Self::of_ended_run(folder))
+    }
+
+    /// The folder of a run that has ended, as it is: its report stays.
+    pub fn of_ended_run(folder: &Path) -> Self {
+        Self {
             folder: folder.to_owned(),
             before_rename: FaultPoint::new("aggregator.before-rename"),
-        })
+        }
     }
 
     /// Writes what an exporter makes.

@@ -14,7 +14,10 @@ use tracing::info;
 use crate::args::{Args, Config, OutputChoice};
 use crate::collect::{Collected, collect};
 use crate::error::Error;
-use crate::export::{Exporter, Format, ReportMd, SeriesCsv, SeriesParquet, SeriesSvg, Table};
+use crate::export::report_html::REPORT_HTML;
+use crate::export::{
+    Exporter, Format, ReportHtml, ReportMd, SeriesCsv, SeriesParquet, SeriesSvg, Table,
+};
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report};
 
@@ -173,11 +176,31 @@ pub fn write_outputs(
         let file = outputs.export(&mut ReportMd(report))?;
         report.files.push(file);
     }
+    if choice.has(Format::Html) {
+        let file = outputs.export(&mut page(series, report)?)?;
+        report.files.push(file);
+    }
     outputs.write(REPORT_JSON, |out| {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         out.write_all(b"\n")
     })?;
     Ok(())
+}
+
+/// The page of a series and its report.
+fn page<'a>(series: &'a Series, report: &'a Report) -> Result<ReportHtml<'a>, Error> {
+    let grouping = &report.run.grouping;
+    let table = Table {
+        series,
+        label_columns: &grouping.label_columns,
+        grain: grouping.grain,
+        added: false,
+    };
+    let page = serde_json::to_string(report).and_then(|text| ReportHtml::new(table, &text));
+    page.map_err(|source| Error::Write {
+        path: REPORT_HTML.into(),
+        source: source.into(),
+    })
 }
 
 /// Writes the files of the series. Returns them with the digest of the run's own.

@@ -20,6 +20,7 @@ use crate::config_file::CONFIG_VARIABLE;
 use crate::dlq::DlqArgs;
 use crate::doctor::DoctorArgs;
 use crate::manual::{CompletionsArgs, ManArgs};
+use crate::report::ReportArgs;
 use crate::runs::RunsArgs;
 
 /// Every job accounted for: a finite data set through Kafka with any number of workers
@@ -75,6 +76,8 @@ pub enum Command {
     Worker(worker::Args),
     /// Collect the outcomes of a run, reconcile them, write series and report
     Aggregator(aggregator::Args),
+    /// Make report.html again from the files of a run
+    Report(ReportArgs),
     /// Look at a cluster and say what is good for runs and what to do
     Doctor(DoctorArgs),
     /// List the runs on a cluster, or remove some

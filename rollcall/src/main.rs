@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Command::Aggregator(args) => process::run(&args.log, Talk::Steps, |shutdown| {
             aggregator::serve(&args, &shutdown)
         }),
+        Command::Report(args) => {
+            process::run(&args.log, Talk::Warnings, |_| rollcall::report::run(&args))
+        }
         Command::Doctor(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             rollcall::doctor::run(&args, &shutdown)
         }),

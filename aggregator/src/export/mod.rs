@@ -3,6 +3,8 @@
 
 mod axes;
 mod lines;
+mod page_series;
+pub mod report_html;
 pub mod report_md;
 pub mod series_csv;
 pub mod series_parquet;
@@ -13,6 +15,7 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use pipeline::{Grain, Series};
 
+pub use report_html::ReportHtml;
 pub use report_md::ReportMd;
 pub use series_csv::SeriesCsv;
 pub use series_parquet::SeriesParquet;
@@ -29,6 +32,8 @@ pub enum Format {
     Svg,
     /// The report for people.
     Md,
+    /// Series and report as a page.
+    Html,
 }
 
 /// Makes the bytes of one file. The same input makes the same bytes, wherever and whenever.

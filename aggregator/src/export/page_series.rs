@@ -1,0 +1,294 @@
+//! What of a series is on the page `report.html`: days instead of hours, as columns of integers, and
+//! never more than a browser takes at once. What is left out is said, and is in the files beside.
+
+use pipeline::{Grain, Series, SeriesRow};
+use serde::Serialize;
+
+/// With more groups than this the page gets a coarser grain: 200 label sets by the day for three
+/// years, in 3 MB at the most.
+const MOST_GROUPS: usize = 220_000;
+
+/// With more label sets than this, those with most tests are on the page.
+const MOST_LABEL_SETS: usize = 5_000;
+
+/// Longer label values than this are cut.
+const MOST_LABEL_CHARS: usize = 200;
+
+/// How much of a series fits a page.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    groups: usize,
+    label_sets: usize,
+}
+
+const ROOM: Room = Room {
+    groups: MOST_GROUPS,
+    label_sets: MOST_LABEL_SETS,
+};
+
+/// The series as the page reads it. Times are days since 1970, and everything that points to a time
+/// does so by its position in `times`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct PageSeries {
+    /// The names of the labels.
+    label_columns: Vec<String>,
+    /// The grain of the run's series.
+    run_grain: Grain,
+    /// The grain on the page.
+    grain: Grain,
+    /// The grains that the page's adds up to, itself first.
+    grains: &'static [Grain],
+    /// Each time that has a group, the first as it is and the others as the distance from the one
+    /// before.
+    times: Vec<i32>,
+    /// Label sets in the whole series.
+    label_sets_in_all: usize,
+    /// Over all label sets, with one value for each time, also of those that are not on the page.
+    all: Tallies,
+    /// The label sets, in order.
+    label_sets: Vec<PageLabelSet>,
+}
+
+/// One label set of the page.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct PageLabelSet {
+    labels: Vec<String>,
+    at: At,
+    #[serde(flatten)]
+    tallies: Tallies,
+}
+
+/// Where the tallies of a label set are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+enum At {
+    /// At this time and those that follow it, without a gap.
+    From(usize),
+    /// The first as it is, the others as the distance from the one before.
+    Steps(Vec<usize>),
+}
+
+/// Tests and positive tests; `None` where none of a group's jobs was counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+struct Tallies {
+    tests: Vec<Option<u64>>,
+    positive: Vec<Option<u64>>,
+}
+
+impl Tallies {
+    fn push(&mut self, tests: u64, positive: u64) {
+        let known = tests > 0;
+        self.tests.push(known.then_some(tests));
+        self.positive.push(known.then_some(positive));
+    }
+}
+
+impl PageSeries {
+    /// The part of a run's series that is on its page.
+    pub fn new(series: &Series, label_columns: &[String], run_grain: Grain) -> Self {
+        Self::fitting(series, label_columns, run_grain, ROOM)
+    }
+
+    fn fitting(series: &Series, label_columns: &[String], run_grain: Grain, room: Room) -> Self {
+        let finest = match run_grain {
+            Grain::Hour => Grain::Day,
+            coarse => coarse,
+        };
+        let mut grain = finest;
+        let mut drawn = series.coarsened(finest);
+        for &coarser in finest.makes() {
+            if drawn.rows.len() <= room.groups {
+                break;
+            }
+            // From days, for a week makes no month.
+            (grain, drawn) = (coarser, series.coarsened(coarser));
+        }
+        let mut times: Vec<i32> = drawn.rows.iter().map(day).collect();
+        times.sort_unstable();
+        times.dedup();
+        let at = |row: &SeriesRow| times.partition_point(|&time| time < day(row));
+
+        let mut sums = vec![(0u64, 0u64); times.len()];
+        for row in &drawn.rows {
+            let (tests, positive) = &mut sums[at(row)];
+            *tests += row.tests;
+            *positive += row.positive;
+        }
+        let mut all = Tallies::default();
+        for (tests, positive) in sums {
+            all.push(tests, positive);
+        }
+
+        let sets = kept(&drawn, room).into_iter().map(|(label_set, rows)| {
+            let labels = &drawn.label_sets[label_set as usize].values;
+            let mut tallies = Tallies::default();
+            for row in rows {
+                tallies.push(row.tests, row.positive);
+            }
+            PageLabelSet {
+                labels: labels.iter().map(|label| cut(label)).collect(),
+                at: places(rows.iter().map(at).collect()),
+                tallies,
+            }
+        });
+        Self {
+            label_columns: label_columns.to_vec(),
+            run_grain,
+            grain,
+            grains: grain.makes(),
+            label_sets_in_all: drawn.rows.chunk_by(same_labels).count(),
+            label_sets: sets.collect(),
+            times: distances(&times),
+            all,
+        }
+    }
+}
+
+/// The label sets that there is room for with their rows, in order: all, or those with most tests.
+fn kept(series: &Series, room: Room) -> Vec<(u32, &[SeriesRow])> {
+    let tests = |rows: &[SeriesRow]| rows.iter().map(|row| row.tests).sum::<u64>();
+    let sets = series.rows.chunk_by(same_labels);
+    let mut sets: Vec<_> = sets.map(|rows| (rows[0].label_set, rows)).collect();
+    // Stable: of two with as many tests, the first in the order of labels.
+    sets.sort_by_key(|(_, rows)| std::cmp::Reverse(tests(rows)));
+    let mut groups = 0;
+    let fitting = sets.iter().take(room.label_sets).take_while(|(_, rows)| {
+        groups += rows.len();
+        groups <= room.groups
+    });
+    let fitting = fitting.count();
+    sets.truncate(fitting);
+    sets.sort_by_key(|&(label_set, _)| label_set);
+    sets
+}
+
+fn same_labels(one: &SeriesRow, other: &SeriesRow) -> bool {
+    one.label_set == other.label_set
+}
+
+fn day(row: &SeriesRow) -> i32 {
+    row.time.hours().div_euclid(24)
+}
+
+fn cut(label: &str) -> String {
+    match label.char_indices().nth(MOST_LABEL_CHARS) {
+        None => label.to_owned(),
+        Some((end, _)) => format!("{}…", &label[..end]),
+    }
+}
+
+fn places(at: Vec<usize>) -> At {
+    match at.as_slice() {
+        [first, .., last] if last - first + 1 != at.len() => {
+            let steps = at.windows(2).map(|pair| pair[1] - pair[0]);
+            At::Steps([*first].into_iter().chain(steps).collect())
+        }
+        [first, ..] => At::From(*first),
+        [] => At::From(0),
+    }
+}
+
+fn distances(times: &[i32]) -> Vec<i32> {
+    let first = times.first().copied().into_iter();
+    let others = times.windows(2).map(|pair| pair[1] - pair[0]);
+    first.chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::test_series::{columns, row, series};
+    use super::*;
+
+    const DAY: i64 = 24;
+
+    fn page(series: &Series, grain: Grain, room: Room) -> Value {
+        let page = PageSeries::fitting(series, &columns(&["country"]), grain, room);
+        serde_json::to_value(page).expect("JSON")
+    }
+
+    #[test]
+    fn hours_become_days_in_columns_with_their_gaps() {
+        let rows = vec![
+            row(0, 10 * DAY, 2, 1),
+            row(0, 10 * DAY + 5, 3, 0),
+            row(0, 11 * DAY, 1, 1),
+            row(1, 10 * DAY, 4, 2),
+            row(1, 14 * DAY, 0, 0),
+        ];
+        let page = page(&series(&["Chile", "Italy"], rows), Grain::Hour, ROOM);
+        assert_eq!(
+            page,
+            json!({
+                "label_columns": ["country"],
+                "run_grain": "hour",
+                "grain": "day",
+                "grains": ["day", "week", "month"],
+                "times": [10, 1, 3],
+                "label_sets_in_all": 2,
+                "all": { "tests": [9, 1, null], "positive": [3, 1, null] },
+                "label_sets": [
+                    { "labels": ["Chile"], "at": 0, "tests": [5, 1], "positive": [1, 1] },
+                    { "labels": ["Italy"], "at": [0, 2], "tests": [4, null], "positive": [2, null] },
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn weeks_and_months_stay_what_they_are() {
+        let rows = vec![row(0, 4 * DAY, 2, 1), row(0, 11 * DAY, 2, 1)];
+        let page = page(&series(&["Chile"], rows), Grain::Week, ROOM);
+        assert_eq!(page["grain"], "week");
+        assert_eq!(page["grains"], json!(["week"]));
+        assert_eq!(page["times"], json!([4, 7]));
+    }
+
+    #[test]
+    fn too_many_days_become_weeks_and_then_months() {
+        let rows = (0..60).map(|day| row(0, day * DAY, 1, 0)).collect();
+        let series = series(&["Chile"], rows);
+        let grain = |groups| {
+            let label_sets = 10;
+            page(&series, Grain::Hour, Room { groups, label_sets })["grain"].clone()
+        };
+        assert_eq!([grain(60), grain(59), grain(5)], ["day", "week", "month"]);
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_all_those_with_most_tests_stay_in_their_order() {
+        let rows = vec![
+            row(0, 0, 1, 0),
+            row(1, 0, 7, 1),
+            row(2, 0, 9, 1),
+            row(2, DAY, 9, 1),
+            row(3, 0, 2, 0),
+        ];
+        let series = series(&["a", "b", "c", "d"], rows);
+        let labels = |groups, label_sets| {
+            let page = page(&series, Grain::Month, Room { groups, label_sets });
+            assert_eq!(page["label_sets_in_all"], 4);
+            assert_eq!(page["all"]["tests"], json!([19, 9]), "all of them");
+            let sets = page["label_sets"].as_array().expect("sets").clone();
+            let labels = sets.iter().map(|set| set["labels"][0].clone());
+            Value::Array(labels.collect())
+        };
+        assert_eq!(labels(10, 2), json!(["b", "c"]));
+        assert_eq!(labels(4, 10), json!(["b", "c", "d"]));
+    }
+
+    #[test]
+    fn a_long_label_is_cut_between_characters() {
+        assert_eq!(cut("Österreich"), "Österreich");
+        let long = "ö".repeat(MOST_LABEL_CHARS + 1);
+        assert_eq!(cut(&long), format!("{}…", "ö".repeat(MOST_LABEL_CHARS)));
+    }
+
+    #[test]
+    fn an_empty_series_is_an_empty_page() {
+        let page = page(&Series::default(), Grain::Hour, ROOM);
+        assert_eq!(page["times"], json!([]));
+        assert_eq!(page["label_sets"], json!([]));
+    }
+}

@@ -1,0 +1,216 @@
+//! `report.html`: the report as one page that needs nothing but a browser. Its parts lie beside this
+//! file as they are read by people (`report_html/`); this file puts them and the run's data together.
+//!
+//! The page's policy lets the browser run and style nothing but these parts, known by their digests,
+//! and ask no host for anything, whatever the labels of a data set hold.
+
+use std::io::{self, Write};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::page_series::PageSeries;
+use super::{Exporter, Table};
+
+/// The name of the page in the output folder.
+pub const REPORT_HTML: &str = "report.html";
+
+/// Of dead letters, missing jobs and conflicts so many are on the page; `report.json` has more.
+const LISTED: usize = 100;
+
+/// The page with `{{…}}` where the parts go.
+const PAGE: &str = include_str!("report_html/page.html");
+
+/// The chart library, with its licence.
+const LICENCE: &str = include_str!("report_html/uplot/LICENSE");
+
+const STYLES: [&str; 2] = [
+    include_str!("report_html/uplot/uPlot.min.css"),
+    include_str!("report_html/page.css"),
+];
+
+/// Each may use those before it.
+const SCRIPTS: [&str; 6] = [
+    include_str!("report_html/uplot/uPlot.iife.min.js"),
+    include_str!("report_html/model.js"),
+    include_str!("report_html/elements.js"),
+    include_str!("report_html/chart.js"),
+    include_str!("report_html/run.js"),
+    include_str!("report_html/page.js"),
+];
+
+/// Writes the page of a run.
+#[derive(Clone, Debug)]
+pub struct ReportHtml<'a> {
+    table: Table<'a>,
+    report: Value,
+}
+
+impl<'a> ReportHtml<'a> {
+    /// The exporter of a series and its report, which is the text of `report.json` as far as it is
+    /// known: the page can be made again from the files, byte for byte.
+    ///
+    /// # Errors
+    /// When `report_json` is no JSON.
+    pub fn new(table: Table<'a>, report_json: &str) -> serde_json::Result<Self> {
+        let mut report: Value = serde_json::from_str(report_json)?;
+        for list in ["dead_letters", "missing", "conflicts"] {
+            if let Some(entries) = report.get_mut(list).and_then(Value::as_array_mut) {
+                entries.truncate(LISTED);
+            }
+        }
+        // It cannot hold its own digest.
+        if let Some(files) = report.get_mut("files").and_then(Value::as_array_mut) {
+            files.retain(|file| file.get("name").is_none_or(|name| name != REPORT_HTML));
+        }
+        Ok(Self { table, report })
+    }
+}
+
+impl Exporter for ReportHtml<'_> {
+    fn file_name(&self) -> String {
+        REPORT_HTML.to_owned()
+    }
+
+    fn export(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        let Table {
+            series,
+            label_columns,
+            grain,
+            ..
+        } = self.table;
+        let series = PageSeries::new(series, label_columns, grain);
+        let mut rest = PAGE;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let (name, after) = after.split_once("}}").unwrap_or((after, ""));
+            out.write_all(before.as_bytes())?;
+            match name {
+                "policy" => out.write_all(policy().as_bytes())?,
+                "licence" => out.write_all(LICENCE.as_bytes())?,
+                "styles" => elements("style", &STYLES, out)?,
+                "scripts" => elements("script", &SCRIPTS, out)?,
+                "report" => out.write_all(json_in_html(&self.report)?.as_bytes())?,
+                "series" => out.write_all(json_in_html(&series)?.as_bytes())?,
+                unknown => return Err(io::Error::other(format!("the page has no {unknown}"))),
+            }
+            rest = after;
+        }
+        out.write_all(rest.as_bytes())
+    }
+}
+
+/// What the page may do, as a Content Security Policy (<https://www.w3.org/TR/CSP3/>).
+fn policy() -> String {
+    let digests = |parts: &[&str]| {
+        let digest = |part: &&str| format!(" 'sha256-{}'", STANDARD.encode(Sha256::digest(part)));
+        parts.iter().map(digest).collect::<String>()
+    };
+    format!(
+        "default-src 'none'; img-src data:; script-src{}; style-src{}",
+        digests(&SCRIPTS),
+        digests(&STYLES)
+    )
+}
+
+fn elements(tag: &str, parts: &[&str], out: &mut dyn Write) -> io::Result<()> {
+    for part in parts {
+        writeln!(out, "<{tag}>{part}</{tag}>")?;
+    }
+    Ok(())
+}
+
+/// JSON that can stand in a `script` element: nothing in it begins or ends one.
+fn json_in_html(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    // In JSON, `<` is nowhere but in texts.
+    Ok(serde_json::to_string(value)?.replace('<', "\\u003c"))
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::{Grain, Series};
+
+    use super::super::series_csv::hexadecimal;
+    use super::super::test_series::{columns, row, series};
+    use super::*;
+
+    fn page(series: &Series, label_columns: &[&str], report: &Value) -> String {
+        let label_columns = columns(label_columns);
+        let table = Table {
+            series,
+            label_columns: &label_columns,
+            grain: Grain::Hour,
+            added: false,
+        };
+        let mut exporter = ReportHtml::new(table, &report.to_string()).expect("JSON");
+        let mut out = Vec::new();
+        exporter.export(&mut out).expect("a vector takes all");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    /// The data of the page with this id, read as a browser does.
+    fn data(page: &str, id: &str) -> Value {
+        let begin = format!("<script type=\"application/json\" id=\"{id}\">");
+        let (_, rest) = page.split_once(&begin).expect("the element");
+        let (text, _) = rest.split_once("</script").expect("its end");
+        serde_json::from_str(text).expect("JSON")
+    }
+
+    #[test]
+    fn labels_cannot_leave_their_place_in_the_page() {
+        let hostile = [
+            "</script><script>alert(1)</script>",
+            "<!--<script>",
+            "{{scripts}}",
+            "\u{2028}\"'&amp;\u{0}\u{202e}",
+        ];
+        let rows = (0..4).map(|set| row(set, 0, 2, 1)).collect();
+        let report = serde_json::json!({ "conflicts": hostile });
+        let harmless = page(&series(&["Italy"], vec![row(0, 0, 2, 1)]), &["x"], &report);
+        let page = page(&series(&hostile, rows), &[hostile[0]], &report);
+        let elements = |page: &str| page.matches("<script").count();
+        assert_eq!(elements(&page), elements(&harmless));
+        assert_eq!(page.matches("alert(1)").count(), 3, "as data");
+        let sets = &data(&page, "series-data")["label_sets"];
+        for (number, label) in hostile.iter().enumerate() {
+            assert_eq!(sets[number]["labels"][0], *label);
+            assert_eq!(data(&page, "report-data")["conflicts"][number], *label);
+        }
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_the_page_is_not_among_its_files() {
+        let files = [
+            serde_json::json!({"name": "series.csv"}),
+            serde_json::json!({"name": "report.html"}),
+        ];
+        let missing: Vec<usize> = (0..1_000).collect();
+        let report = serde_json::json!({ "files": files, "missing": missing, "tests": 7 });
+        let report = data(&page(&Series::default(), &[], &report), "report-data");
+        assert_eq!(report["files"], serde_json::json!([files[0]]));
+        assert_eq!(report["missing"].as_array().map(Vec::len), Some(LISTED));
+        assert_eq!(report["tests"], 7);
+    }
+
+    #[test]
+    fn every_part_stands_whole_in_the_page_and_in_its_policy() {
+        let page = page(&Series::default(), &[], &Value::Null);
+        for part in SCRIPTS.iter().chain(&STYLES) {
+            // An end tag inside would end the element early.
+            assert!(!part.contains("</script") && !part.contains("</style"));
+            assert!(page.contains(part));
+            assert!(page.contains(&STANDARD.encode(Sha256::digest(part))));
+        }
+        assert!(!page.contains("{{"), "every place is filled");
+    }
+
+    #[test]
+    fn the_chart_library_is_the_one_that_its_readme_names() {
+        let readme = include_str!("report_html/uplot/README.md");
+        for part in [SCRIPTS[0], STYLES[0]] {
+            let digest = hexadecimal(&Sha256::digest(part));
+            assert!(readme.contains(&digest), "{digest}");
+        }
+    }
+}

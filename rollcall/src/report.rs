@@ -1,0 +1,191 @@
+//! `rollcall report`: makes the page of a run again from the files that the run left behind, for
+//! those who did not ask for it then or have a newer rollcall now.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aggregator::export::{Exporter, ReportHtml, SeriesCsv, Table};
+use aggregator::outputs::{Outputs, REPORT_JSON};
+use aggregator::read_back::{self, ReadBackError};
+use aggregator::report::SCHEMA_VERSION;
+use clap::Args;
+use pipeline::{Grain, Series};
+use serde::Deserialize;
+use service::{Ending, Exit, LogArgs, say};
+
+/// The options of `rollcall report`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  rollcall report                     makes out/report.html from out/report.json and out/series.parquet
+  rollcall report results/tuesday     the same elsewhere, from series.csv if there is no Parquet")]
+pub struct ReportArgs {
+    /// Output folder of a run, with report.json and series.parquet or series.csv
+    #[arg(value_name = "FOLDER", default_value = "out")]
+    folder: PathBuf,
+
+    /// How much is said.
+    #[command(flatten, next_help_heading = "Output")]
+    pub log: LogArgs,
+}
+
+/// Why the page cannot be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// There is no report.
+    #[error("cannot read {}; name the output folder of a run", path.display())]
+    NoReport {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
+    /// The report is not one.
+    #[error("{} is no report of rollcall", path.display())]
+    NotAReport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+
+    /// The report has another schema.
+    #[error(
+        "{} has schema version {found}, this rollcall knows {SCHEMA_VERSION}; use the one that made it",
+        path.display()
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+
+    /// The series is not there or cannot be read.
+    #[error(transparent)]
+    Series(#[from] ReadBackError),
+
+    /// The series is that of another run.
+    #[error(
+        "the series in {} has digest {found}, its {REPORT_JSON} says {expected}: they are not of one \
+         run, or a file was changed",
+        folder.display()
+    )]
+    Digest {
+        /// The folder.
+        folder: PathBuf,
+        /// As the report has it.
+        expected: String,
+        /// As the file has it.
+        found: String,
+    },
+
+    /// The page cannot be written.
+    #[error(transparent)]
+    Write(#[from] aggregator::Error),
+
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Say(#[source] io::Error),
+}
+
+impl Ending for ReportError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoReport { .. }
+            | Self::NotAReport { .. }
+            | Self::Schema { .. }
+            | Self::Series(_) => Exit::Usage,
+            Self::Digest { .. } | Self::Say(_) => Exit::Failure,
+            Self::Write(error) => error.exit(),
+        }
+    }
+}
+
+/// What has to be known of a report to read its series.
+#[derive(Deserialize)]
+struct Known {
+    schema_version: u32,
+    run: KnownRun,
+    series: KnownSeries,
+}
+
+#[derive(Deserialize)]
+struct KnownRun {
+    grouping: KnownGrouping,
+}
+
+#[derive(Deserialize)]
+struct KnownGrouping {
+    label_columns: Vec<String>,
+    grain: Grain,
+}
+
+#[derive(Deserialize)]
+struct KnownSeries {
+    /// `None` when nothing was counted.
+    sha256: Option<String>,
+}
+
+/// Makes the page of the run in a folder, and says where it is.
+///
+/// # Errors
+/// When report or series are not there, do not belong together, or the page cannot be written.
+pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
+    let folder = &args.folder;
+    let path = folder.join(REPORT_JSON);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(ReportError::NoReport { path, source }),
+    };
+    let not_a_report = |source| ReportError::NotAReport {
+        path: path.clone(),
+        source,
+    };
+    let known: Known = serde_json::from_str(&text).map_err(not_a_report)?;
+    if known.schema_version != SCHEMA_VERSION {
+        let found = known.schema_version;
+        return Err(ReportError::Schema { path, found });
+    }
+    let KnownGrouping {
+        label_columns,
+        grain,
+    } = known.run.grouping;
+    let series = match &known.series.sha256 {
+        None => Series::default(),
+        Some(_) => read_back::series(folder, label_columns.len(), grain)?,
+    };
+    let table = Table {
+        series: &series,
+        label_columns: &label_columns,
+        grain,
+        added: false,
+    };
+    if let Some(expected) = known.series.sha256 {
+        check(table, folder, expected)?;
+    }
+    let mut page = ReportHtml::new(table, &text).map_err(not_a_report)?;
+    let file = Outputs::of_ended_run(folder).export(&mut page)?;
+    if !args.log.quiet {
+        let path = folder.join(file.name);
+        say(&format!("{}\n", path.display())).map_err(ReportError::Say)?;
+    }
+    Ok(Exit::Complete)
+}
+
+/// Whether the series is the one that the report speaks of.
+fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), ReportError> {
+    let mut csv = SeriesCsv::new(table);
+    csv.export(&mut io::sink()).map_err(ReportError::Say)?;
+    let found = csv.into_digest().unwrap_or_default();
+    match found == expected {
+        true => Ok(()),
+        false => Err(ReportError::Digest {
+            folder: folder.to_owned(),
+            expected,
+            found,
+        }),
+    }
+}
