@@ -192,10 +192,10 @@ mod tests {
             rows: vec![row(0, 0, 2, 1)],
         };
         for grain in Grain::ALL {
-            for (series, label_columns) in [(&by_hour, &label_columns[..]), (&none, &[])] {
-                let series = series.coarsened(grain);
+            for (written, label_columns) in [(&by_hour, &label_columns[..]), (&none, &[])] {
+                let written = written.coarsened(grain);
                 let table = Table {
-                    series: &series,
+                    series: &written,
                     label_columns,
                     grain,
                     added: false,
@@ -207,8 +207,8 @@ mod tests {
                     let path = folder.path().join(exporter.file_name());
                     let mut file = File::create(path).expect("a file");
                     exporter.export(&mut file).expect("written");
-                    let read = super::series(folder.path(), label_columns.len(), grain);
-                    assert_eq!(read.expect("a series"), series, "{grain}");
+                    let read = series(folder.path(), label_columns.len(), grain);
+                    assert_eq!(read.expect("a series"), written, "{grain}");
                 }
             }
         }
@@ -218,7 +218,7 @@ mod tests {
     fn what_is_no_series_is_named_with_its_place() {
         let folder = tempfile::tempdir().expect("a folder");
         let read = || {
-            let read = super::series(folder.path(), 1, Grain::Day);
+            let read = series(folder.path(), 1, Grain::Day);
             read.expect_err("no series").to_string()
         };
         assert!(read().contains("neither series.parquet nor series.csv"));

@@ -1,9 +1,11 @@
 //! Whole runs, end to end: the binaries as people start them, on the in-process broker and on a
-//! real Apache Kafka, which is obtained and started here ([`apache_kafka`]).
+//! real Apache Kafka, which is obtained and started here ([`apache_kafka`]); and what they leave behind,
+//! among it a page in a real browser ([`chromium`]).
 
 #![allow(clippy::unwrap_used)]
 
 mod apache_kafka;
+mod chromium;
 mod cluster;
 mod exactly_once;
 mod knowing_the_cluster;
@@ -11,6 +13,7 @@ mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod poison;
 mod processes;
+mod report_page;
 mod taking_runs_up;
 mod transactions;
 mod usage;

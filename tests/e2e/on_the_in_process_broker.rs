@@ -112,7 +112,8 @@ fn every_form_is_written_with_the_digest_that_the_report_names() {
             "series-day.parquet",
             "series-month.csv",
             "series-month.parquet",
-            "report.md"
+            "report.md",
+            "report.html"
         ]
     );
     for file in files {

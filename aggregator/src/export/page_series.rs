@@ -262,7 +262,7 @@ mod tests {
             row(0, 0, 1, 0),
             row(1, 0, 7, 1),
             row(2, 0, 9, 1),
-            row(2, DAY, 9, 1),
+            row(2, 31 * DAY, 9, 1),
             row(3, 0, 2, 0),
         ];
         let series = series(&["a", "b", "c", "d"], rows);

@@ -194,6 +194,21 @@ mod tests {
     }
 
     #[test]
+    fn two_hundred_label_sets_and_a_million_groups_are_well_below_three_megabytes() {
+        let labels: Vec<String> = (100..300)
+            .map(|number| format!("Country {number}"))
+            .collect();
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let hours = |set| (0..6_000).map(move |hour| row(set, hour, 40, hour as u64 % 30));
+        let rows: Vec<_> = (0..200).flat_map(hours).collect();
+        assert_eq!(rows.len(), 1_200_000);
+        let page = page(&series(&labels, rows), &["country"], &Value::Null);
+        assert!(page.len() < 3_000_000, "{}", page.len());
+        let sets = &data(&page, "series-data")["label_sets"];
+        assert_eq!(sets.as_array().map(Vec::len), Some(200));
+    }
+
+    #[test]
     fn every_part_stands_whole_in_the_page_and_in_its_policy() {
         let page = page(&Series::default(), &[], &Value::Null);
         for part in SCRIPTS.iter().chain(&STYLES) {

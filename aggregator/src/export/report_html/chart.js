@@ -7,6 +7,12 @@ const MOST_CHOSEN = 6;
 // Up to so many buckets, each point has a dot.
 const MOST_DOTS = 40;
 
+// Distances of dates below the plot, in seconds: never less than a bucket. uPlot takes 30 and 365 days for
+// the beginnings of months and years.
+const DAY = 86_400;
+const MONTH_STEPS = [30, 60, 90, 120, 180, 365, 730, 1_825, 3_650, 7_300, 18_250, 36_500].map((days) => days * DAY);
+const INCREMENTS = { months: MONTH_STEPS, days: [1, 2, 3, 4, 5, 7, 10, 14].map((days) => days * DAY).concat(MONTH_STEPS) };
+
 const PLOT_HEIGHT = 380;
 const NARROW = 560;
 
@@ -42,8 +48,7 @@ class Chart {
     if (lines.length === 0 || this.axis.length === 0) {
       const text = this.axis.length === 0 ? "No test was counted." : "Nothing is chosen.";
       plot.append(make("p", { class: "nothing" }, text));
-      plot.removeAttribute("tabindex");
-      plot.removeAttribute("role");
+      for (const name of plot.getAttributeNames()) if (!["id", "class"].includes(name)) plot.removeAttribute(name);
       return;
     }
     this.uplot = new uPlot(this.options(), this.data(), plot);
@@ -51,6 +56,8 @@ class Chart {
     // The keyboard moves along the time, which is what a slider does.
     plot.setAttribute("role", "slider");
     plot.setAttribute("aria-orientation", "horizontal");
+    plot.setAttribute("aria-labelledby", "chart-title chart-caption");
+    plot.setAttribute("aria-describedby", "chart-hint");
     plot.setAttribute("aria-valuemin", "0");
     plot.setAttribute("aria-valuemax", String(this.axis.length - 1));
     this.say(this.axis.length - 1);
@@ -112,6 +119,7 @@ class Chart {
           grid: { show: false },
           ticks: { show: true, stroke: colour("--rule"), size: 5 },
           space: narrow ? 60 : 80,
+          incrs: INCREMENTS[this.grain === "month" ? "months" : "days"],
           values: (_plot, ticks) => dateLabels(ticks),
         },
         { ...axis, size: 52, space: 48, values: (_plot, ticks) => ticks.map(rateLabel(ticks)) },

@@ -147,7 +147,7 @@ function showPoints(lines, axis) {
         make("td", {}, range([drawn.low[at], drawn.high[at]])),
         make("td", {}, drawn.overTests[at] === null ? "–" : count(drawn.overTests[at])),
       ])));
-    details.querySelector("div").replaceChildren(make("table", {},
+    details.querySelector("div").replaceChildren(make("table", { "aria-label": "The points of the chart" },
       make("thead", {}, make("tr", {}, [state.grain, ...heads].map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, rows)));
   };
@@ -198,7 +198,7 @@ function drawMultiples() {
   multiples.top = roundUp(rates[Math.floor((rates.length - 1) * 0.99)] || 0.001);
   const cut = rates.length > 0 && rates.at(-1) > multiples.top ? "; what is higher is cut off" : "";
   byId("multiples-note").textContent =
-    `${mean ? "The 7-day mean" : `The rate by ${series.grain}`} from ${longDate(series.first)} to ${longDate(series.last)}, all on one scale from 0 to ${percent(multiples.top, multiples.top < 0.01 ? 1 : 0)}${cut}. Choose one to see it in the chart.`;
+    `${mean ? "The 7-day mean" : `The rate by ${series.grain}`} from ${period(series.first)} to ${period(series.last)}, all on one scale from 0 to ${percent(multiples.top, multiples.top < 0.01 ? 1 : 0)}${cut}. Choose one to see it in the chart.`;
 }
 
 function showMultiples() {
@@ -313,14 +313,19 @@ function tableAsCsv() {
 
 // Head and figures.
 
+// The begin of a bucket where two are named in one breath.
+function period(day) {
+  return series.grain === "month" ? bucketName(day, "month") : longDate(day);
+}
+
 function showHead() {
   const by = series.columns.length > 0 ? ` by ${series.columns.join(" and ")}` : "";
   byId("title").replaceChildren("Positivity rate", foreign(by));
   document.title = `Positivity rate${by} · rollcall`;
-  const period = series.first === null ? "No test was counted" : series.first === series.last
-    ? bucketName(series.first, series.grain) : `${longDate(series.first)} to ${longDate(series.last)}`;
+  const covered = series.first === null ? "No test was counted" : series.first === series.last
+    ? bucketName(series.first, series.grain) : `${period(series.first)} to ${period(series.last)}`;
   const run = report.run ?? {};
-  byId("subtitle").replaceChildren(`${period} · ${run.engine === "local" ? "local engine" : "run "}`, run.engine === "local" ? "" : foreign(run.run_id ?? "unknown"));
+  byId("subtitle").replaceChildren(`${covered} · ${run.engine === "local" ? "local engine" : "run "}`, run.engine === "local" ? "" : foreign(run.run_id ?? "unknown"));
   const interval = wilson(report.positive, report.tests);
   const figure = (name, value, under = "") => make("div", { class: "figure" }, make("dt", {}, name), make("dd", {}, value, make("small", {}, under)));
   const groups = report.series?.rows;

@@ -22,7 +22,7 @@ function warningOf(report) {
     case "complete":
       return null;
     case "complete-with-dead-letters":
-      return `${count(jobs.dead_lettered)} jobs could not be computed and are dead letters. Their rows are in none of these figures; they are listed at the end of the page.`;
+      return `${jobs.dead_lettered === 1 ? "1 job" : `${count(jobs.dead_lettered)} jobs`} could not be computed. The rows of dead letters are in none of these figures; they are listed at the end of the page.`;
     case "incomplete":
       return report.manifest
         ? `This run is incomplete: ${count(jobs.missing)} of ${count(report.manifest.jobs)} jobs have no outcome. What is shown is only a part of the data set.`
@@ -129,8 +129,8 @@ function showStages(report) {
       make("td", { class: "faint" }, rate ? `${count(Math.floor(rate))} ${unit}` : ""));
   });
   byId("stages").replaceChildren(
-    bars(["stage", "", "seconds", "a second"], rows, "No stage has ended."),
-    make("p", { class: "note" }, "Stages overlap: what is read is published while workers compute."));
+    bars("Seconds of each stage", ["stage", "", "seconds", "a second"], rows, "No stage has ended."),
+    report.run?.engine === "local" ? "" : make("p", { class: "note" }, "Stages overlap: jobs are computed and collected while others are published."));
 }
 
 function showWorkers(report) {
@@ -149,13 +149,13 @@ function showWorkers(report) {
   const hosts = [...new Set(workers.map((worker) => worker.host))];
   const on = hosts.length === 1 ? ` on ${hosts[0]}` : ` on ${count(hosts.length)} hosts`;
   byId("workers").replaceChildren(
-    make("div", { class: "tall" }, bars(["worker", "", "jobs", "share", ""], rows, nobody)),
-    workers.length > 0 ? make("p", { class: "note" }, `${count(workers.length)} workers${on}.`) : "");
+    make("div", { class: "tall" }, bars("Jobs by worker", ["worker", "", "jobs", "share", ""], rows, nobody)),
+    workers.length > 0 ? make("p", { class: "note" }, `${workers.length === 1 ? "1 worker" : `${count(workers.length)} workers`}${on}.`) : "");
 }
 
-function bars(heads, rows, nothing) {
+function bars(title, heads, rows, nothing) {
   if (rows.length === 0) return make("p", { class: "faint" }, nothing);
-  return make("table", { class: "bars" },
+  return make("table", { class: "bars", "aria-label": title },
     make("thead", { class: "hidden" }, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, rows));
 }
@@ -166,7 +166,7 @@ function showFiles(report) {
     make("td", {}, bytes(file.bytes)),
     make("td", { class: "mono faint", title: file.sha256 }, `${file.sha256.slice(0, 12)}…`)));
   byId("files").replaceChildren(
-    bars(["file", "size", "SHA-256"], files, "None beside report.json."),
+    bars("Files of the run", ["file", "size", "SHA-256"], files, "None beside report.json."),
     make("p", { class: "note" }, "The SHA-256 of the whole file, shortened here; report.json has all of it."));
 }
 
@@ -185,7 +185,7 @@ function showFailures(report) {
   const jobs = report.jobs ?? {};
   const letters = report.dead_letters ?? [];
   const heads = ["job", "group", "time", "rows", "attempts", "reason"];
-  part("Dead letters", letters, jobs.dead_lettered ?? letters.length, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Dead letters" }, make("table", {},
+  part("Dead letters", letters, jobs.dead_lettered ?? letters.length, make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Dead letters" }, make("table", { "aria-label": "Dead letters" },
     make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, letters.map((letter) => make("tr", {},
       make("td", {}, count(letter.index)), make("td", { class: "text" }, foreign(letter.labels.join(" · "))),
