@@ -366,13 +366,13 @@ fn libs() -> Result<PathBuf, String> {
 }
 
 /// `$ROLLCALL_CACHE`, else `$XDG_CACHE_HOME/rollcall`, else `$HOME/.cache/rollcall`.
-fn cache() -> Result<PathBuf, String> {
+pub fn cache() -> Result<PathBuf, String> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     let cache = set("ROLLCALL_CACHE")
         .map(PathBuf::from)
         .or_else(|| Some(Path::new(&set("XDG_CACHE_HOME")?).join("rollcall")))
         .or_else(|| Some(Path::new(&set("HOME")?).join(".cache/rollcall")))
-        .ok_or("no place for the jars: set HOME, XDG_CACHE_HOME or ROLLCALL_CACHE")?;
+        .ok_or("no place for what tests fetch: set HOME, XDG_CACHE_HOME or ROLLCALL_CACHE")?;
     path::absolute(&cache).map_err(|error| format!("{}: {error}", cache.display()))
 }
 
@@ -454,7 +454,7 @@ fn free_port() -> Result<(u16, TcpListener), String> {
 
 /// Runs `command` to its end. What it printed is in the error if it fails, and how to `install` it if
 /// it is missing.
-fn run(command: &mut Command, install: &str) -> Result<(), String> {
+pub fn run(command: &mut Command, install: &str) -> Result<(), String> {
     let program = command.get_program().display().to_string();
     let output = command
         .stdin(Stdio::null())

@@ -142,7 +142,7 @@ class Chart {
     const context = make("canvas").getContext("2d");
     context.font = font;
     const widths = this.lines.map(({ line }) => context.measureText(shortened(line.label, 22)).width);
-    return Math.ceil(Math.max(...widths)) + 20;
+    return Math.ceil(Math.max(...widths)) + 24;
   }
 
   // Writes each line's name where it ends, as near as the others leave room.
@@ -170,9 +170,17 @@ class Chart {
     ctx.font = font.replace("12px", `${12 * ratio}px`);
     ctx.textBaseline = "middle";
     ctx.textAlign = "left";
+    // The colour is beside the name: some are too light for letters.
+    ctx.lineWidth = 2 * ratio;
     for (const { ink, text, y } of ends) {
-      ctx.fillStyle = ink;
-      ctx.fillText(text, plot.bbox.left + plot.bbox.width + 8 * ratio, y);
+      const left = plot.bbox.left + plot.bbox.width + 4 * ratio;
+      ctx.strokeStyle = ink;
+      ctx.beginPath();
+      ctx.moveTo(left, y);
+      ctx.lineTo(left + 8 * ratio, y);
+      ctx.stroke();
+      ctx.fillStyle = colour("--ink");
+      ctx.fillText(text, left + 12 * ratio, y);
     }
     ctx.restore();
   }
