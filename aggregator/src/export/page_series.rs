@@ -8,6 +8,13 @@ use serde::Serialize;
 /// years, in 3 MB at the most.
 const MOST_GROUPS: usize = 220_000;
 
+/// With more points in time than this, from the first to the last, likewise: fifty years of days.
+const MOST_TIMES: usize = 18_300;
+
+/// With more label sets times points in time than this, likewise: each is looked at once to draw all
+/// label sets at a glance.
+const MOST_CELLS: usize = 4_000_000;
+
 /// With more label sets than this, those with most tests are on the page.
 const MOST_LABEL_SETS: usize = 5_000;
 
@@ -18,11 +25,15 @@ const MOST_LABEL_CHARS: usize = 200;
 #[derive(Clone, Copy, Debug)]
 struct Room {
     groups: usize,
+    times: usize,
+    cells: usize,
     label_sets: usize,
 }
 
 const ROOM: Room = Room {
     groups: MOST_GROUPS,
+    times: MOST_TIMES,
+    cells: MOST_CELLS,
     label_sets: MOST_LABEL_SETS,
 };
 
@@ -96,8 +107,12 @@ impl PageSeries {
         };
         let mut grain = finest;
         let mut drawn = series.coarsened(finest);
+        let label_sets_in_all = drawn.rows.chunk_by(same_labels).count();
+        let label_sets = label_sets_in_all.min(room.label_sets);
         for &coarser in finest.makes() {
-            if drawn.rows.len() <= room.groups {
+            let times = length(&drawn, grain);
+            let cells = times.saturating_mul(label_sets);
+            if drawn.rows.len() <= room.groups && times <= room.times && cells <= room.cells {
                 break;
             }
             // From days, for a week makes no month.
@@ -119,24 +134,27 @@ impl PageSeries {
             all.push(tests, positive);
         }
 
-        let sets = kept(&drawn, room).into_iter().map(|(label_set, rows)| {
-            let labels = &drawn.label_sets[label_set as usize].values;
-            let mut tallies = Tallies::default();
-            for row in rows {
-                tallies.push(row.tests, row.positive);
-            }
-            PageLabelSet {
-                labels: labels.iter().map(|label| cut(label)).collect(),
-                at: places(rows.iter().map(at).collect()),
-                tallies,
-            }
-        });
+        let most = (room.cells / length(&drawn, grain).max(1)).clamp(1, room.label_sets);
+        let sets = kept(&drawn, most, room.groups)
+            .into_iter()
+            .map(|(label_set, rows)| {
+                let labels = &drawn.label_sets[label_set as usize].values;
+                let mut tallies = Tallies::default();
+                for row in rows {
+                    tallies.push(row.tests, row.positive);
+                }
+                PageLabelSet {
+                    labels: labels.iter().map(|label| cut(label)).collect(),
+                    at: places(rows.iter().map(at).collect()),
+                    tallies,
+                }
+            });
         Self {
             label_columns: label_columns.to_vec(),
             run_grain,
             grain,
             grains: grain.makes(),
-            label_sets_in_all: drawn.rows.chunk_by(same_labels).count(),
+            label_sets_in_all,
             label_sets: sets.collect(),
             times: distances(&times),
             all,
@@ -144,17 +162,30 @@ impl PageSeries {
     }
 }
 
-/// The label sets that there is room for with their rows, in order: all, or those with most tests.
-fn kept(series: &Series, room: Room) -> Vec<(u32, &[SeriesRow])> {
+/// Points in time from the first of a series to the last, with those that have no group; of months
+/// rather too many.
+fn length(series: &Series, grain: Grain) -> usize {
+    let days = series.rows.iter().map(day);
+    let days = days.clone().min().zip(days.max());
+    let bucket = match grain {
+        Grain::Hour | Grain::Day => 1,
+        Grain::Week => 7,
+        Grain::Month => 28,
+    };
+    days.map_or(0, |(first, last)| (last - first) as usize / bucket + 1)
+}
+
+/// So many label sets and groups at most with their rows, in order: all, or those with most tests.
+fn kept(series: &Series, most: usize, most_groups: usize) -> Vec<(u32, &[SeriesRow])> {
     let tests = |rows: &[SeriesRow]| rows.iter().map(|row| row.tests).sum::<u64>();
     let sets = series.rows.chunk_by(same_labels);
     let mut sets: Vec<_> = sets.map(|rows| (rows[0].label_set, rows)).collect();
     // Stable: of two with as many tests, the first in the order of labels.
     sets.sort_by_key(|(_, rows)| std::cmp::Reverse(tests(rows)));
     let mut groups = 0;
-    let fitting = sets.iter().take(room.label_sets).take_while(|(_, rows)| {
+    let fitting = sets.iter().take(most).take_while(|(_, rows)| {
         groups += rows.len();
-        groups <= room.groups
+        groups <= most_groups
     });
     let fitting = fitting.count();
     sets.truncate(fitting);
@@ -249,11 +280,23 @@ mod tests {
     fn too_many_days_become_weeks_and_then_months() {
         let rows = (0..60).map(|day| row(0, day * DAY, 1, 0)).collect();
         let series = series(&["Chile"], rows);
-        let grain = |groups| {
-            let label_sets = 10;
-            page(&series, Grain::Hour, Room { groups, label_sets })["grain"].clone()
-        };
+        let grain = |groups| page(&series, Grain::Hour, Room { groups, ..ROOM })["grain"].clone();
         assert_eq!([grain(60), grain(59), grain(5)], ["day", "week", "month"]);
+        let long = |room| page(&series, Grain::Hour, room)["grain"].clone();
+        assert_eq!(long(Room { times: 59, ..ROOM }), "week");
+        assert_eq!(long(Room { cells: 8, ..ROOM }), "month");
+    }
+
+    #[test]
+    fn few_groups_in_a_long_time_are_few_points_for_a_browser() {
+        // Ten thousand years, as a wrong date makes them.
+        let rows = (0..100).flat_map(|set| [row(set, 0, 1, 0), row(set, 70_000_000, 1, 0)]);
+        let labels: Vec<String> = (100..200).map(|number| number.to_string()).collect();
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let page = page(&series(&labels, rows.collect()), Grain::Hour, ROOM);
+        assert_eq!(page["grain"], "month");
+        let sets = page["label_sets"].as_array().map_or(0, Vec::len);
+        assert_eq!(sets, MOST_CELLS / (70_000_000 / 24 / 28 + 1));
     }
 
     #[test]
@@ -267,7 +310,12 @@ mod tests {
         ];
         let series = series(&["a", "b", "c", "d"], rows);
         let labels = |groups, label_sets| {
-            let page = page(&series, Grain::Month, Room { groups, label_sets });
+            let room = Room {
+                groups,
+                label_sets,
+                ..ROOM
+            };
+            let page = page(&series, Grain::Month, room);
             assert_eq!(page["label_sets_in_all"], 4);
             assert_eq!(page["all"]["tests"], json!([19, 9]), "all of them");
             let sets = page["label_sets"].as_array().expect("sets").clone();

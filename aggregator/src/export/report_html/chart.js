@@ -326,9 +326,8 @@ function dateLabels(ticks) {
 const SMALL = { width: 150, height: 44, buckets: 75 };
 
 // A line as a small picture. All have one scale, whose top cuts off what is higher.
-function smallMultiple(series, line, axis, drawn, top) {
-  const step = Math.max(1, Math.ceil(axis.length / SMALL.buckets));
-  const x = (position) => (axis.length < 2 ? SMALL.width / 2 : (position / (axis.length - 1)) * SMALL.width).toFixed(1);
+function smallMultiple(few, top) {
+  const x = (position) => (few.length < 2 ? SMALL.width / 2 : (position / (few.length - 1)) * SMALL.width).toFixed(1);
   const y = (rate) => (SMALL.height - 1 - Math.min(1, rate / top) * (SMALL.height - 3)).toFixed(1);
   let path = "";
   let area = "";
@@ -338,21 +337,19 @@ function smallMultiple(series, line, axis, drawn, top) {
     if (begun !== null) area += `L${before},${SMALL.height}L${begun},${SMALL.height}Z`;
     begun = null;
   };
-  // From the end, so that the last bucket is always drawn.
-  for (let position = (axis.length - 1) % step; position < axis.length; position += step) {
-    const rate = drawn.rate[position];
+  few.forEach((rate, position) => {
     if (rate === null) {
       close();
-      continue;
+      return;
     }
-    const command = begun === null ? "M" : "L";
-    path += `${command}${x(position)},${y(rate)}`;
-    area += `${command}${x(position)},${y(rate)}`;
+    const place = `${x(position)},${y(rate)}`;
+    path += `${begun === null ? "M" : "L"}${place}`;
+    area += `${begun === null ? "M" : "L"}${place}`;
     // A point without neighbours is a dot, by its round ends.
     if (begun === null) path += "h0.01";
     begun ??= x(position);
     before = x(position);
-  }
+  });
   close();
   return makeSvg("svg", { viewBox: `0 0 ${SMALL.width} ${SMALL.height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     makeSvg("path", { class: "small-area", d: area }),

@@ -117,11 +117,11 @@ function tallies(series, line, grain, axis) {
   return { tests, positive };
 }
 
-// What is drawn of a line: for each bucket rate and interval with the tests they are of. A mean is
-// over the seven days that end with its day, as soon as all seven are days of the series.
-function points(series, line, grain, mean, axis = axisOf(series, grain)) {
+// What is drawn of a line: for each bucket the rate with the tests it is of. A mean is over the seven
+// days that end with its day, as soon as all seven are days of the series.
+function rates(series, line, grain, mean, axis = axisOf(series, grain)) {
   const { tests, positive } = tallies(series, line, grain, axis);
-  const drawn = { axis, tests, positive, overTests: [], overPositive: [], rate: [], low: [], high: [] };
+  const drawn = { axis, tests, positive, overTests: [], overPositive: [], rate: [] };
   let windowTests = 0;
   let windowPositive = 0;
   for (let position = 0; position < axis.length; position++) {
@@ -136,14 +136,31 @@ function points(series, line, grain, mean, axis = axisOf(series, grain)) {
       const whole = position >= MEAN_DAYS - 1 && windowTests > 0;
       [overTests, overPositive] = whole ? [windowTests, windowPositive] : [null, null];
     }
-    const interval = wilson(overPositive, overTests);
     drawn.overTests.push(overTests);
     drawn.overPositive.push(overPositive);
     drawn.rate.push(overTests > 0 ? overPositive / overTests : null);
-    drawn.low.push(interval ? interval[0] : null);
-    drawn.high.push(interval ? interval[1] : null);
   }
   return drawn;
+}
+
+// The same with the interval of each rate.
+function points(series, line, grain, mean, axis) {
+  const drawn = rates(series, line, grain, mean, axis);
+  const intervals = drawn.overTests.map((tests, position) => wilson(drawn.overPositive[position], tests));
+  drawn.low = intervals.map((interval) => interval?.[0] ?? null);
+  drawn.high = intervals.map((interval) => interval?.[1] ?? null);
+  return drawn;
+}
+
+// What is kept of a line for the glance: its highest rate, and few enough rates for a small picture, the
+// last among them.
+function glance(series, line, grain, mean, axis, most) {
+  const { rate } = rates(series, line, grain, mean, axis);
+  const step = Math.max(1, Math.ceil(axis.length / most));
+  const few = [];
+  for (let position = (axis.length - 1) % step; position < axis.length; position += step) few.push(rate[position]);
+  const peak = highest({ rate });
+  return { few, peak: peak === null ? null : { rate: rate[peak], day: axis[peak] } };
 }
 
 // Whether means can be drawn at all.

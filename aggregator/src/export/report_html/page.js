@@ -187,16 +187,16 @@ function showChoices() {
 
 // All at a glance.
 
-const multiples = { drawn: null, top: 1, axis: null };
+const multiples = { glances: [], top: 1 };
 
 function drawMultiples() {
   const mean = hasMeans(series);
-  multiples.axis = axisOf(series, series.grain);
-  multiples.drawn = series.lines.map((line) => points(series, line, series.grain, mean, multiples.axis));
+  const axis = axisOf(series, series.grain);
+  multiples.glances = series.lines.map((line) => glance(series, line, series.grain, mean, axis, SMALL.buckets));
   // Few tests make wild rates: the scale reaches what 99 of 100 points reach.
-  const rates = multiples.drawn.flatMap((drawn) => drawn.rate.filter((rate) => rate !== null)).sort((one, other) => one - other);
-  multiples.top = roundUp(rates[Math.floor((rates.length - 1) * 0.99)] || 0.001);
-  const cut = rates.length > 0 && rates.at(-1) > multiples.top ? "; what is higher is cut off" : "";
+  const known = Float64Array.from(multiples.glances.flatMap(({ few }) => few.filter((rate) => rate !== null))).sort();
+  multiples.top = roundUp(known[Math.floor((known.length - 1) * 0.99)] || 0.001);
+  const cut = known.length > 0 && known.at(-1) > multiples.top ? "; what is higher is cut off" : "";
   byId("multiples-note").textContent =
     `${mean ? "The 7-day mean" : `The rate by ${series.grain}`} from ${period(series.first)} to ${period(series.last)}, all on one scale from 0 to ${percent(multiples.top, multiples.top < 0.01 ? 1 : 0)}${cut}. Choose one to see it in the chart.`;
 }
@@ -205,11 +205,10 @@ function showMultiples() {
   const orders = { label: series.lines, tests: byTests, rate: byRate };
   const lines = orders[state.order].slice(0, state.shown.multiples);
   byId("multiples").replaceChildren(...lines.map((line) => {
-    const drawn = multiples.drawn[line.id];
     return make("button", { type: "button", class: "multiple", "data-id": line.id, title: `${line.label}: ${percent(line.rate, 2)} of ${count(line.tests)} tests`,
       onclick: () => toggle(line.id) },
       make("span", { class: "multiple-head" }, foreign(line.label, { class: "multiple-name" }), make("span", { class: "multiple-rate" }, percent(line.rate))),
-      smallMultiple(series, line, multiples.axis, drawn, multiples.top));
+      smallMultiple(multiples.glances[line.id].few, multiples.top));
   }));
   const left = series.lines.length - lines.length;
   byId("multiples-more").hidden = left === 0;
@@ -244,9 +243,7 @@ function columns() {
 }
 
 function peakOf(line) {
-  const drawn = multiples.drawn[line.id];
-  const at = highest(drawn);
-  return at === null ? null : { rate: drawn.rate[at], day: drawn.axis[at] };
+  return multiples.glances[line.id].peak;
 }
 
 function peakCell(line) {
