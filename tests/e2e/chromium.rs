@@ -201,10 +201,14 @@ impl Chromium {
     pub fn complaints(&mut self) -> Vec<Value> {
         // What was told before the answer to this has been read then.
         self.value("0");
-        let complains = |event: &&Value| match event["method"].as_str() {
-            Some("Runtime.exceptionThrown" | "Log.entryAdded") => true,
-            Some("Runtime.consoleAPICalled") => true,
-            _ => false,
+        let complains = |event: &&Value| {
+            let method = event["method"].as_str().unwrap_or_default();
+            [
+                "Runtime.exceptionThrown",
+                "Runtime.consoleAPICalled",
+                "Log.entryAdded",
+            ]
+            .contains(&method)
         };
         self.events.iter().filter(complains).cloned().collect()
     }

@@ -394,8 +394,8 @@ fn an_aggregator_killed_before_any_of_its_files_and_started_again_writes_the_sam
     let reference = test.aggregate_complete(&run.run_id);
     let out = test.out(&run.run_id);
     let series = fs::read(out.join("series.csv")).expect("a series");
-    // series.csv, .parquet, .svg, report.md and last report.json.
-    for file in 1..=5 {
+    // series.csv, .parquet, .svg, report.md, .html and last report.json.
+    for file in 1..=6 {
         let mut killed = test.service("aggregator");
         killed
             .args(["--run-id", run.run_id.as_str(), "--out"])
