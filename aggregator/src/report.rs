@@ -7,7 +7,7 @@ use std::fmt;
 use pipeline::reconciliation::{Check, Share};
 use pipeline::{Collection, Grouping, Manifest, Reconciliation, RunOpened, Verdict};
 use serde::Serialize;
-use service::Exit;
+use service::{Exit, Usage};
 
 use crate::outputs::OutputFile;
 
@@ -52,6 +52,11 @@ pub struct Report {
     pub rates: Rates,
     /// What each worker did.
     pub workers: Vec<WorkerReport>,
+    /// Wall seconds of the whole command, until its processes had ended; `None` where the run's
+    /// parts were started apart. Without the time to generate a data set.
+    pub wall_seconds: Option<f64>,
+    /// What each process of the run has used; empty where they were started apart.
+    pub processes: Vec<ProcessReport>,
     /// The other files, with their digests.
     pub files: Vec<OutputFile>,
     /// Of what made this.
@@ -167,6 +172,30 @@ pub struct WorkerReport {
     pub share: Share,
 }
 
+/// What a process of the run has used.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcessReport {
+    /// Its name: `rollcall`, or the worker's.
+    pub name: String,
+    /// Seconds of cores; `None` when a process of this name ended without telling, as one that is
+    /// killed does.
+    pub cpu_seconds: Option<f64>,
+    /// The most memory that was resident at a time; `None` likewise, and where the system does not
+    /// say.
+    pub peak_resident_bytes: Option<u64>,
+}
+
+impl ProcessReport {
+    /// Of a process that has told what it has used, or has not.
+    pub fn new(name: &str, usage: Option<Usage>) -> Self {
+        Self {
+            name: name.to_owned(),
+            cpu_seconds: usage.map(|usage| usage.cpu_seconds),
+            peak_resident_bytes: usage.and_then(|usage| usage.peak_resident_bytes),
+        }
+    }
+}
+
 impl ManifestReport {
     /// As the report shows a manifest.
     pub fn new(manifest: &Manifest) -> Self {
@@ -243,6 +272,8 @@ impl Report {
                     share: *share,
                 })
                 .collect(),
+            wall_seconds: None,
+            processes: Vec::new(),
             files: Vec::new(),
             versions: versions(),
         }

@@ -180,6 +180,14 @@ pub fn write_outputs(
         let file = outputs.export(&mut page(series, report)?)?;
         report.files.push(file);
     }
+    write_report(outputs, report)
+}
+
+/// Writes `report.json`, in place of what was there.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_report(outputs: &Outputs, report: &Report) -> Result<(), Error> {
     outputs.write(REPORT_JSON, |out| {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         out.write_all(b"\n")

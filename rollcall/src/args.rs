@@ -14,7 +14,7 @@ use kafka::BrokerArgs;
 use pipeline::RunId;
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, LogArgs};
-use worker::Delivery;
+use worker::{Delivery, SimulatedWork};
 
 use crate::config_file::CONFIG_VARIABLE;
 use crate::dlq::DlqArgs;
@@ -108,6 +108,9 @@ pub enum Engine {
     Kafka,
     /// The reference: one polars query in one process.
     Local,
+    /// One process that computes one job after the other, with the workers' own function: what a
+    /// dispatcher has to be better than.
+    Loop,
 }
 
 /// The options of `rollcall run`.
@@ -207,15 +210,9 @@ pub struct RunArgs {
     )]
     pub job_timeout: Option<Duration>,
 
-    /// Make each job take at least so long, to see how work spreads
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "0ms",
-        value_parser = humantime::parse_duration,
-        help_heading = "Work"
-    )]
-    pub simulate_work: Duration,
+    /// What is added to each job.
+    #[command(flatten, next_help_heading = "Work")]
+    pub simulate_work: SimulatedWork,
 
     /// Give up when nothing new has come for so long
     #[arg(

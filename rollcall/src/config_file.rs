@@ -184,7 +184,7 @@ mod tests {
             ),
             (
                 "[run]\nengine = \"spark\"",
-                "[possible values: kafka, local]",
+                "[possible values: kafka, local, loop]",
             ),
         ] {
             let error = refused(line);

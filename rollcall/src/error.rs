@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use pipeline::RunId;
 use service::{Ending, Exit, Shutdown, Signal};
+use worker::compute::JobError;
 
 /// An error that ends `rollcall run`.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,15 @@ pub enum Error {
     #[error("stopped by {0} before it was done")]
     Stopped(Signal),
 
+    /// A job of the plain loop, which has no dead letters.
+    #[error("cannot compute job {index}")]
+    Job {
+        /// The job.
+        index: u64,
+        /// Why not.
+        source: JobError,
+    },
+
     /// The reference query fails.
     #[error("cannot run the local query")]
     Query(#[source] Box<polars::error::PolarsError>),
@@ -168,6 +178,7 @@ impl Ending for Error {
             | Self::DyingWorker { .. }
             | Self::Say(_)
             | Self::Thread(_)
+            | Self::Job { .. }
             | Self::Query(_) => Exit::Failure,
         }
     }

@@ -12,8 +12,10 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use service::{Progress, Shutdown};
-use tokio::process::{Child, ChildStdin, Command};
+use aggregator::report::ProcessReport;
+use service::{Progress, Shutdown, Usage};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -68,9 +70,15 @@ impl Deaths {
     }
 }
 
+/// What is left of a worker when the fleet has ended.
+struct Slot {
+    number: usize,
+    process: ProcessReport,
+}
+
 /// Running workers.
 pub struct Fleet {
-    slots: JoinSet<Result<(), Error>>,
+    slots: JoinSet<Result<Slot, Error>>,
     stop: Shutdown,
 }
 
@@ -86,8 +94,12 @@ impl Fleet {
             let id = format!("worker-{number}");
             let worker = spec.spawn(&id).map_err(Error::StartWorker)?;
             progress.workers.started();
-            let kept = keep_alive(spec.clone(), id, worker, stop.clone(), Arc::clone(progress));
-            slots.spawn(kept);
+            let (spec, stop, progress) = (spec.clone(), stop.clone(), Arc::clone(progress));
+            slots.spawn(async move {
+                let usage = keep_alive(spec, &id, worker, stop, progress).await?;
+                let process = ProcessReport::new(&id, usage);
+                Ok(Slot { number, process })
+            });
         }
         Ok(Self { slots, stop })
     }
@@ -98,17 +110,22 @@ impl Fleet {
             match self.slots.join_next().await {
                 Some(Ok(Err(error))) => return error,
                 Some(Err(error)) => return Error::Thread(error.to_string()),
-                Some(Ok(Ok(()))) => {}
+                Some(Ok(Ok(_))) => {}
                 None => std::future::pending().await,
             }
         }
     }
 
     /// Ends all workers: each finishes the job in hand, commits and leaves. One that does not in
-    /// time is killed.
-    pub async fn end(mut self) {
+    /// time is killed. Returns what each has used, by its number.
+    pub async fn end(mut self) -> Vec<ProcessReport> {
         self.stop.request(service::Signal::Terminate);
-        while self.slots.join_next().await.is_some() {}
+        let mut slots = Vec::new();
+        while let Some(ended) = self.slots.join_next().await {
+            slots.extend(ended.ok().and_then(Result::ok));
+        }
+        slots.sort_by_key(|slot| slot.number);
+        slots.into_iter().map(|slot| slot.process).collect()
     }
 }
 
@@ -122,13 +139,14 @@ impl Spec {
             .arg("--exit-with-stdin")
             .envs(self.variables.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             // A Ctrl-C in the terminal is this process's to hear; it ends its workers in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
         Ok(Worker {
             input: process.stdin.take(),
+            output: process.stdout.take(),
             process,
         })
     }
@@ -139,16 +157,20 @@ struct Worker {
     process: Child,
     /// Kept apart, for waiting for a process closes its input.
     input: Option<ChildStdin>,
+    /// Where it tells at its end what it has used: one line, for which a pipe has room.
+    output: Option<ChildStdout>,
 }
 
-/// Keeps one worker alive until it is to end.
+/// Keeps one worker alive until it is to end. Returns what it has used; `None` when one of its
+/// processes ended without telling.
 async fn keep_alive(
     spec: Spec,
-    id: String,
+    id: &str,
     mut worker: Worker,
     stop: Shutdown,
     progress: Arc<Progress>,
-) -> Result<(), Error> {
+) -> Result<Option<Usage>, Error> {
+    let mut died = false;
     let workers = &progress.workers;
     let mut deaths = Deaths::default();
     loop {
@@ -156,15 +178,15 @@ async fn keep_alive(
         let status = tokio::select! {
             status = worker.process.wait() => status.map_err(Error::StartWorker)?,
             _ = stop.wait() => {
-                end(&id, worker).await;
+                let usage = end(id, worker).await;
                 workers.ended();
-                return Ok(());
+                return Ok(usage.filter(|_| !died));
             }
         };
         let Some(pause) = deaths.pause(born.elapsed()) else {
             workers.ended();
             return Err(Error::DyingWorker {
-                id,
+                id: id.to_owned(),
                 deaths: deaths.in_a_row,
                 status: describe(status),
             });
@@ -175,17 +197,18 @@ async fn keep_alive(
             "worker died; starting it again"
         );
         workers.died();
+        died = true;
         tokio::select! {
             () = sleep(pause) => {}
-            _ = stop.wait() => return Ok(()),
+            _ = stop.wait() => return Ok(None),
         }
-        worker = spec.spawn(&id).map_err(Error::StartWorker)?;
+        worker = spec.spawn(id).map_err(Error::StartWorker)?;
         workers.restarted();
     }
 }
 
-/// Ends one worker through its standard input.
-async fn end(id: &str, mut worker: Worker) {
+/// Ends one worker through its standard input. Returns what it has told of its usage.
+async fn end(id: &str, mut worker: Worker) -> Option<Usage> {
     drop(worker.input.take());
     match timeout(END_PATIENCE, worker.process.wait()).await {
         Ok(Ok(status)) => debug!(worker = id, status = describe(status), "worker ended"),
@@ -197,6 +220,14 @@ async fn end(id: &str, mut worker: Worker) {
             }
         }
     }
+    // All that it has said is in the pipe now, unless a child of its own holds that open.
+    let mut said = Vec::new();
+    let mut output = worker.output.take()?;
+    let read = timeout(END_PATIENCE, output.read_to_end(&mut said)).await;
+    if !matches!(read, Ok(Ok(_))) {
+        warn!(worker = id, "cannot read what a worker says of its usage");
+    }
+    Usage::said_in(&String::from_utf8_lossy(&said))
 }
 
 fn describe(status: ExitStatus) -> String {

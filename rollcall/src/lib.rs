@@ -2,9 +2,10 @@
 //!
 //! [`mod@run`] generates a data set if none is given, starts a broker if none is named, runs dispatcher
 //! and aggregator in this process and workers as child processes ([`fleet`]). [`local`] is the
-//! reference that the pipeline must agree with: the same rows, one polars query, no Kafka.
-//! [`report`] makes the page of a run again; [`doctor`] and [`runs`] look at a cluster, [`dlq`] brings
-//! dead letters back; [`config_file`] and [`manual`] are for comfort.
+//! reference that the pipeline must agree with: the same rows, one polars query, no Kafka;
+//! [`plain_loop`] computes the same jobs one after the other in one process. [`report`] makes the page
+//! of a run again; [`doctor`] and [`runs`] look at a cluster, [`dlq`] brings dead letters back;
+//! [`config_file`] and [`manual`] are for comfort.
 
 pub mod args;
 pub mod config_file;
@@ -14,6 +15,7 @@ pub mod error;
 pub mod fleet;
 pub mod local;
 pub mod manual;
+pub mod plain_loop;
 pub mod report;
 pub mod run;
 pub mod runs;

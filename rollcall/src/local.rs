@@ -57,17 +57,43 @@ pub fn compute(
     let series = query(rows, grouping)?;
     let query_seconds = started.elapsed().as_secs_f64();
 
+    let manifest = ManifestReport {
+        jobs: None,
+        rows_read,
+        rows_accepted: accepted,
+        rows_rejected: rejects.total,
+        rejected: rejects.by_reason,
+        messages: None,
+        job_set_digest: None,
+    };
+    let mut report = report("local", grouping, manifest, &series);
+    report.add_stage("read", read_seconds);
+    report.add_stage("query", query_seconds);
+    Ok((series, report))
+}
+
+/// The report of an engine that has the whole data set in one process.
+pub(crate) fn report(
+    engine: &'static str,
+    grouping: &Grouping,
+    manifest: ManifestReport,
+    series: &Series,
+) -> Report {
     let tests = series.rows.iter().map(|row| row.tests).sum();
     let positive = series.rows.iter().map(|row| row.positive).sum();
     let checks = vec![
         Check::numbers(
             "accepted + rejected = rows read",
-            rows_read,
-            accepted + rejects.total,
+            manifest.rows_read,
+            manifest.rows_accepted + manifest.rows_rejected,
         ),
-        Check::numbers("tests in the series = rows accepted", accepted, tests),
+        Check::numbers(
+            "tests in the series = rows accepted",
+            manifest.rows_accepted,
+            tests,
+        ),
     ];
-    let mut report = Report {
+    Report {
         schema_version: SCHEMA_VERSION,
         status: if checks.iter().all(|check| check.holds) {
             Verdict::Complete
@@ -75,22 +101,17 @@ pub fn compute(
             Verdict::Failed
         },
         run: Run {
-            run_id: "local".to_owned(),
-            engine: "local",
+            run_id: engine.to_owned(),
+            engine,
             opened_at: None,
             grouping: grouping.clone(),
         },
-        manifest: Some(ManifestReport {
-            jobs: None,
-            rows_read,
-            rows_accepted: accepted,
-            rows_rejected: rejects.total,
-            rejected: rejects.by_reason,
-            messages: None,
-            job_set_digest: None,
-        }),
+        jobs: Jobs {
+            counted: manifest.jobs,
+            ..Jobs::default()
+        },
+        manifest: Some(manifest),
         reconciliation: checks,
-        jobs: Jobs::default(),
         tests: Some(tests),
         positive: Some(positive),
         rate: (tests > 0).then(|| positive as f64 / tests as f64),
@@ -101,12 +122,11 @@ pub fn compute(
         stages: Vec::new(),
         rates: Rates::default(),
         workers: Vec::new(),
+        wall_seconds: None,
+        processes: Vec::new(),
         files: Vec::new(),
         versions: versions(),
-    };
-    report.add_stage("read", read_seconds);
-    report.add_stage("query", query_seconds);
-    Ok((series, report))
+    }
 }
 
 /// The one query: truncate, group, count, sum, sort.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use rollcall::{Command, config_file};
-use service::{Exit, LogArgs, Talk, process};
+use service::{Exit, LogArgs, Talk, Usage, process};
 
 fn main() -> ExitCode {
     let cli = match config_file::parse() {
@@ -24,7 +24,12 @@ fn main() -> ExitCode {
             dispatcher::serve(&args, &shutdown)
         }),
         Command::Worker(args) => process::run(&args.log, Talk::Steps, |shutdown| {
-            worker::run(&args.config()?, &shutdown)
+            let exit = worker::run(&args.config()?, &shutdown);
+            // Whoever holds the other end of its standard input reads its output, too.
+            if args.exit_with_stdin && exit.is_ok() {
+                Usage::of_this_process().say();
+            }
+            exit
         }),
         Command::Aggregator(args) => process::run(&args.log, Talk::Steps, |shutdown| {
             aggregator::serve(&args, &shutdown)

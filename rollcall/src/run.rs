@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use aggregator::outputs::Outputs;
 use aggregator::outputs::REPORT_JSON;
+use aggregator::report::ProcessReport;
 use aggregator::run::ReportResult;
 use aggregator::{OutputChoice, Report, RunChoice};
 use dispatcher::args::UncommittedLimit;
@@ -18,7 +19,7 @@ use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, in_process, topics};
 use pipeline::RunId;
 use service::progress::grouped;
-use service::{Exit, Progress, Show, Shutdown, Signal, logging, machine, say};
+use service::{Exit, Progress, Show, Shutdown, Signal, Usage, logging, machine, say};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -28,13 +29,16 @@ use crate::args::{Engine, RunArgs};
 use crate::config_file::CONFIG_VARIABLE;
 use crate::error::Error;
 use crate::fleet::{Fleet, Spec};
-use crate::local;
+use crate::{local, plain_loop};
 
 /// The generated data set, in the output folder.
 const DATA_SET: &str = "covid-tests.csv";
 
 /// The rejected rows, in the output folder, unless they are to be elsewhere.
 const REJECTS: &str = "rejects.csv";
+
+/// What this process is called in the report.
+const OWN_NAME: &str = "rollcall";
 
 /// What may be uncommitted of a partition on the in-process broker: less than half of what it
 /// keeps, so that what was collected and is not committed yet has room, too.
@@ -93,14 +97,21 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     }
     let progress = Progress::new();
     let shown = progress.show(Show::new(args.log.quiet, args.json.json));
-    let (report, where_it_ran) = match args.engine {
-        Engine::Local => run_local(args, &choice, &input, &outputs, shutdown, &progress)?,
+    let (mut report, where_it_ran) = match args.engine {
+        Engine::Local | Engine::Loop => {
+            run_without_kafka(args, &choice, &input, &outputs, shutdown, &progress)?
+        }
         Engine::Kafka => run_on_kafka(args, choice, &input, shutdown, &progress)?,
     };
     drop(shown);
+    // What everything took is known now that everything has ended.
+    let wall = started.elapsed() - generated_in.unwrap_or_default();
+    report.wall_seconds = Some(wall.as_secs_f64());
+    let own = ProcessReport::new(OWN_NAME, Some(Usage::of_this_process()));
+    report.processes.insert(0, own);
+    aggregator::run::write_report(&outputs, &report)?;
     if !args.log.quiet && !args.json.json {
-        let elapsed = started.elapsed();
-        let text = summary(args, &report, &where_it_ran, generated_in, elapsed);
+        let text = summary(args, &report, &where_it_ran, generated_in, wall);
         say(&text).map_err(Error::Say)?;
     }
     Ok(report)
@@ -118,10 +129,9 @@ fn summary(
     report: &Report,
     where_it_ran: &str,
     generated_in: Option<Duration>,
-    elapsed: Duration,
+    wall: Duration,
 ) -> String {
-    let generated = generated_in.unwrap_or_default();
-    let seconds = (elapsed - generated).as_secs_f64();
+    let seconds = wall.as_secs_f64();
     let mut text = format!("{report}\n  {seconds:.2} s {where_it_ran}");
     if let Some(generated) = generated_in {
         text.push_str(&format!(
@@ -198,7 +208,7 @@ fn generate(args: &RunArgs, shutdown: &Shutdown) -> Result<(PathBuf, Option<Dura
     Ok((path, Some(started.elapsed())))
 }
 
-fn run_local(
+fn run_without_kafka(
     args: &RunArgs,
     choice: &OutputChoice,
     input: &Input,
@@ -209,7 +219,13 @@ fn run_local(
     let grouping = args.grouping.grouping()?;
     let path = rejects_file(args);
     let rejects = Rejects::new(&path, args.input.max_rejects);
-    let (series, mut report) = local::compute(input, &grouping, rejects, shutdown, progress)?;
+    let (series, mut report) = match args.engine {
+        Engine::Loop => {
+            let work = args.simulate_work;
+            plain_loop::compute(input, &grouping, rejects, work, shutdown, progress)?
+        }
+        _ => local::compute(input, &grouping, rejects, shutdown, progress)?,
+    };
     aggregator::run::write_outputs(outputs, choice, &series, Some(&path), &mut report)?;
     Ok((report, "in one process, without Kafka".to_owned()))
 }
@@ -273,7 +289,10 @@ impl Stage {
             topics: self.topics.clone(),
             topic_spec: args.messages.topic_spec(),
             jobs_per_message: args.messages.jobs_per_message,
-            expected_job_time: args.messages.expected_job_time.max(args.simulate_work),
+            expected_job_time: args
+                .messages
+                .expected_job_time
+                .max(args.simulate_work.at_least()),
             wait_for_workers: None,
             max_rejects: args.input.max_rejects,
             rejects: rejects_file(args),
@@ -309,7 +328,8 @@ impl Stage {
         option("--commit-interval", COMMIT_INTERVAL.to_owned());
         option("--delivery", args.delivery.word().to_owned());
         let show = |duration| humantime::format_duration(duration).to_string();
-        option("--simulate-work", show(args.simulate_work));
+        option("--simulate-work", show(args.simulate_work.waiting));
+        option("--simulate-cpu", show(args.simulate_work.computing));
         if let Some(timeout) = args.job_timeout {
             option("--job-timeout", show(timeout));
         }
@@ -409,8 +429,11 @@ fn run_on_kafka(
         })?;
         let mut fleet = Fleet::start(&fleet, progress)?;
         let report = supervise(dispatching, aggregating, &mut fleet, shutdown, &stop).await;
-        fleet.end().await;
-        report
+        let processes = fleet.end().await;
+        report.map(|mut report| {
+            report.processes = processes;
+            report
+        })
     });
     stage.tidy_up(args, report.as_ref().ok());
     Ok((report?, stage.describe(args)))

@@ -13,6 +13,7 @@ pub mod output;
 pub mod process;
 pub mod progress;
 pub mod shutdown;
+pub mod usage;
 
 pub use exit::{Ending, Exit};
 pub use fault::FaultPoint;
@@ -23,3 +24,4 @@ pub use machine::JsonArgs;
 pub use output::say;
 pub use progress::{Progress, Show};
 pub use shutdown::{Shutdown, Signal};
+pub use usage::Usage;

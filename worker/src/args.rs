@@ -12,6 +12,7 @@ use service::{ListenArgs, LogArgs};
 
 use crate::error::Error;
 use crate::retry::RetryPolicy;
+use crate::simulated_work::SimulatedWork;
 
 /// Compute the jobs of every run on a cluster, until stopped
 ///
@@ -51,14 +52,9 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub job_timeout: Option<Duration>,
 
-    /// Make each job take at least so long, to see how work spreads
-    #[arg(
-        long,
-        value_name = "DURATION",
-        default_value = "0ms",
-        value_parser = humantime::parse_duration
-    )]
-    pub simulate_work: Duration,
+    /// What is added to each job.
+    #[command(flatten)]
+    pub simulate_work: SimulatedWork,
 
     /// Name of this worker in outcomes and reports [default: process id and start time]
     #[arg(long, value_name = "ID")]
@@ -81,7 +77,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub delivery: Delivery,
 
-    /// End when standard input does, so that a worker never outlives the process that started it
+    /// End when standard input does, so that a worker never outlives the process that started it;
+    /// `rollcall worker` says at the end what it has used, as JSON on standard output
     #[arg(long)]
     pub exit_with_stdin: bool,
 
@@ -146,8 +143,8 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// After which time a job is taken for one that never ends.
     pub job_timeout: Option<Duration>,
-    /// The least that a job takes.
-    pub simulate_work: Duration,
+    /// What is added to each job.
+    pub simulate_work: SimulatedWork,
     /// How often offsets are committed.
     pub commit_interval: Duration,
     /// Whether outcomes and offsets are committed together.

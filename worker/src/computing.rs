@@ -29,6 +29,7 @@ use crate::compute::compute;
 use crate::desk::CarefulJob;
 use crate::outbox::{DeadLetterMessage, Finished};
 use crate::retry::{RetryPolicy, RetryQueue};
+use crate::simulated_work::SimulatedWork;
 
 /// A batch of outcomes is handed on at so many bytes: messages over 64 KiB gain nothing.
 const FULL_BYTES: usize = 64 * 1024;
@@ -124,8 +125,8 @@ pub struct Settings {
     pub worker: Worker,
     /// When a failing job is tried again.
     pub retry: RetryPolicy,
-    /// The least that a job takes.
-    pub simulate_work: Duration,
+    /// What is added to each job.
+    pub simulate_work: SimulatedWork,
     /// Whether a batch of outcomes is of one partition of the jobs topic.
     pub apart_by_partition: bool,
     /// Where the time at work is counted.
@@ -405,9 +406,7 @@ impl ComputeThread {
     }
 
     fn compute(&self, job: &Job<'_>) -> Result<Tally, String> {
-        if !self.settings.simulate_work.is_zero() {
-            thread::sleep(self.settings.simulate_work);
-        }
+        self.settings.simulate_work.take();
         let injected = |error: service::fault::Injected| error.to_string();
         self.before_compute.pass_with(job.index).map_err(injected)?;
         let tally = compute(job).map_err(|error| error.to_string())?;
@@ -698,7 +697,7 @@ mod tests {
                 max_attempts: NonZeroU32::new(3).expect("not zero"),
                 first_pause: Duration::from_millis(1),
             },
-            simulate_work: Duration::ZERO,
+            simulate_work: SimulatedWork::default(),
             apart_by_partition,
             seconds: SecondsCounter::default(),
         };

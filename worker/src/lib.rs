@@ -17,9 +17,11 @@ pub mod outbox;
 pub mod output;
 pub mod retry;
 pub mod run;
+pub mod simulated_work;
 pub mod transactions;
 pub mod uncommitted;
 
 pub use args::{Args, Config, Delivery};
 pub use error::Error;
 pub use run::run;
+pub use simulated_work::SimulatedWork;

@@ -378,6 +378,8 @@ mod tests {
                     ..Share::default()
                 },
             }],
+            wall_seconds: None,
+            processes: Vec::new(),
             files: vec![OutputFile {
                 name: "series.csv".to_owned(),
                 bytes: 61_234,

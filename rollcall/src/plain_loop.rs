@@ -1,0 +1,118 @@
+//! The plain loop: one process that reads and groups the same rows into the same jobs as the
+//! dispatcher, and then computes one job after the other with the workers' own function. A
+//! dispatcher is worth its cost where it is faster than this.
+
+use std::path::Path;
+use std::time::Instant;
+
+use aggregator::Report;
+use aggregator::report::ManifestReport;
+use dispatcher::Input;
+use dispatcher::job_set::JobSet;
+use dispatcher::rejects::Rejects;
+use dispatcher::source::{DataSet, Source};
+use dispatcher::spill::Spill;
+use pipeline::{Grouping, LabelSet, Series, SeriesRow, TimeBucket};
+use service::{Progress, Shutdown};
+use worker::SimulatedWork;
+use worker::compute::{JobError, compute as compute_job};
+
+use crate::error::Error;
+use crate::local;
+
+/// Computes the series of a data set; the report's files are not written yet.
+///
+/// # Errors
+/// When the data set cannot be read, or a job cannot be computed.
+pub fn compute(
+    input: &Input,
+    grouping: &Grouping,
+    rejects: Rejects,
+    simulate_work: SimulatedWork,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<(Series, Report), Error> {
+    let started = Instant::now();
+    let source = Source::open(input, grouping, &progress.read)?;
+    // All in memory, as whoever writes a loop has it.
+    let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
+    let DataSet {
+        rows,
+        rows_read,
+        rejects,
+        ..
+    } = source.read(rejects, no_spill, shutdown)?;
+    let read_seconds = started.elapsed().as_secs_f64();
+    let rows_accepted = rows.len() as u64;
+
+    let started = Instant::now();
+    let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
+    let jobs = JobSet::new(rows, no_spill, grouping)?;
+    let group_seconds = started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
+    let series = add_up(&jobs, simulate_work, shutdown)?;
+    let compute_seconds = started.elapsed().as_secs_f64();
+
+    let manifest = ManifestReport {
+        jobs: Some(jobs.counts().jobs),
+        rows_read,
+        rows_accepted,
+        rows_rejected: rejects.total,
+        rejected: rejects.by_reason,
+        messages: None,
+        job_set_digest: None,
+    };
+    let mut report = local::report("loop", grouping, manifest, &series);
+    report.add_stage("read", read_seconds);
+    report.add_stage("group", group_seconds);
+    report.add_stage("compute", compute_seconds);
+    Ok((series, report))
+}
+
+/// The loop. Parts of a group come one after the other, and groups in the order of the series.
+fn add_up(
+    jobs: &JobSet,
+    simulate_work: SimulatedWork,
+    shutdown: &Shutdown,
+) -> Result<Series, Error> {
+    let mut series = Series::default();
+    let mut last: Option<(u32, TimeBucket)> = None;
+    let mut failed: Option<(u64, JobError)> = None;
+    jobs.for_each(|job| {
+        if let Some(signal) = shutdown.requested() {
+            return Err(dispatcher::Error::Stopped(signal));
+        }
+        simulate_work.take();
+        let tally = match compute_job(job) {
+            Ok(tally) => tally,
+            Err(error) => {
+                failed.get_or_insert((job.index, error));
+                return Ok(());
+            }
+        };
+        let labels: &LabelSet = job.key.labels;
+        if series.label_sets.last() != Some(labels) {
+            series.label_sets.push(labels.clone());
+        }
+        let label_set = series.label_sets.len() as u32 - 1;
+        let key = (label_set, job.key.time);
+        if last.replace(key) != Some(key) {
+            series.rows.push(SeriesRow {
+                label_set,
+                time: job.key.time,
+                tests: 0,
+                positive: 0,
+            });
+        }
+        if let Some(row) = series.rows.last_mut() {
+            row.tests += u64::from(tally.tests);
+            row.positive += u64::from(tally.positive);
+        }
+        Ok(())
+    })?;
+    match failed {
+        None => Ok(series),
+        Some((index, source)) => Err(Error::Job { index, source }),
+    }
+}
