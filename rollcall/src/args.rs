@@ -16,6 +16,7 @@ use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, LogArgs};
 use worker::{Delivery, SimulatedWork};
 
+use crate::bench::args::BenchArgs;
 use crate::config_file::CONFIG_VARIABLE;
 use crate::dlq::DlqArgs;
 use crate::doctor::DoctorArgs;
@@ -78,6 +79,8 @@ pub enum Command {
     Aggregator(aggregator::Args),
     /// Make report.html again from the files of a run
     Report(ReportArgs),
+    /// Measure the same work without the dispatcher and with it, and compare
+    Bench(BenchArgs),
     /// Look at a cluster and say what is good for runs and what to do
     Doctor(DoctorArgs),
     /// List the runs on a cluster, or remove some

@@ -7,6 +7,8 @@ use pipeline::RunId;
 use service::{Ending, Exit, Shutdown, Signal};
 use worker::compute::JobError;
 
+use crate::bench;
+
 /// An error that ends `rollcall run`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -127,6 +129,10 @@ pub enum Error {
         source: JobError,
     },
 
+    /// There is no benchmark.
+    #[error(transparent)]
+    Bench(Box<bench::error::Error>),
+
     /// The reference query fails.
     #[error("cannot run the local query")]
     Query(#[source] Box<polars::error::PolarsError>),
@@ -139,6 +145,12 @@ impl Error {
             (kafka::Error::Stopped, Some(signal)) => Self::Stopped(signal),
             (error, _) => error.into(),
         }
+    }
+}
+
+impl From<bench::error::Error> for Error {
+    fn from(error: bench::error::Error) -> Self {
+        Self::Bench(Box::new(error))
     }
 }
 
@@ -171,6 +183,7 @@ impl Ending for Error {
             | Self::NotDead { .. }
             | Self::RejectsOverOutput(_)
             | Self::LetterGone { .. } => Exit::Usage,
+            Self::Bench(error) if error.is_usage() => Exit::Usage,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Kafka(_)
             | Self::Write { .. }
@@ -178,6 +191,7 @@ impl Ending for Error {
             | Self::DyingWorker { .. }
             | Self::Say(_)
             | Self::Thread(_)
+            | Self::Bench(_)
             | Self::Job { .. }
             | Self::Query(_) => Exit::Failure,
         }

@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         Command::Report(args) => {
             process::run(&args.log, Talk::Warnings, |_| rollcall::report::run(&args))
         }
+        Command::Bench(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
+            rollcall::bench::run(&args, &shutdown)
+        }),
         Command::Doctor(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             rollcall::doctor::run(&args, &shutdown)
         }),

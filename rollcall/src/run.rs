@@ -29,7 +29,7 @@ use crate::args::{Engine, RunArgs};
 use crate::config_file::CONFIG_VARIABLE;
 use crate::error::Error;
 use crate::fleet::{Fleet, Spec};
-use crate::{local, plain_loop};
+use crate::{build, local, plain_loop};
 
 /// The generated data set, in the output folder.
 const DATA_SET: &str = "covid-tests.csv";
@@ -109,6 +109,7 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     report.wall_seconds = Some(wall.as_secs_f64());
     let own = ProcessReport::new(OWN_NAME, Some(Usage::of_this_process()));
     report.processes.insert(0, own);
+    report.versions.extend(build::versions());
     aggregator::run::write_report(&outputs, &report)?;
     if !args.log.quiet && !args.json.json {
         let text = summary(args, &report, &where_it_ran, generated_in, wall);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod apache_kafka;
+mod benchmark;
 mod chromium;
 mod cluster;
 mod exactly_once;

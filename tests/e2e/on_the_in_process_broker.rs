@@ -229,6 +229,55 @@ fn a_worker_that_is_killed_is_started_again_and_no_job_is_lost() {
     let report = report(folder.path());
     assert_reconciled(&report);
     assert_same(&report, &local(&data_set, &["--every", "day"]));
+    // What the killed one has used nobody knows, so it is not told as if it were nothing.
+    let processes = report["processes"].as_array().expect("a list");
+    let unknown = processes
+        .iter()
+        .filter(|process| process["cpu_seconds"].is_null());
+    assert_eq!((processes.len(), unknown.count()), (3, 1), "{processes:#?}");
+}
+
+#[test]
+fn every_process_of_a_run_tells_what_it_has_used() {
+    let data_set = data_set(&FEW_JOBS);
+    let jobs = ["--max-rows-per-job", "100", "--every", "month"];
+    let computing = ["--simulate-cpu", "100us", "--workers", "2"];
+    let report = complete(&data_set, &[&jobs[..], &computing].concat());
+    let processes = report["processes"].as_array().expect("a list");
+    let names: Vec<_> = processes.iter().map(|process| &process["name"]).collect();
+    assert_eq!(names, ["rollcall", "worker-1", "worker-2"]);
+    let seconds = |process: &Value| process["cpu_seconds"].as_f64().expect("it is known");
+    let of_workers: f64 = processes[1..].iter().map(seconds).sum();
+    let jobs = report["manifest"]["jobs"].as_f64().expect("a number");
+    assert!(of_workers >= jobs * 100e-6, "{jobs} jobs: {processes:#?}");
+    for process in processes {
+        assert!(seconds(process) > 0.0, "{process:#}");
+        let peak = process["peak_resident_bytes"].as_u64();
+        assert_eq!(
+            peak.is_some_and(|peak| peak > 1 << 20),
+            cfg!(target_os = "linux")
+        );
+    }
+    assert!(report["wall_seconds"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn the_plain_loop_computes_the_same_jobs_to_the_same_series() {
+    let data_set = data_set(&FEW_JOBS);
+    for options in [["--every", "day"], ["--max-rows-per-job", "2"]] {
+        let looped = complete_without_kafka(&data_set, &[&options[..], &["--engine", "loop"]]);
+        let kafka = complete(&data_set, &options);
+        assert_same(&looped, &local(&data_set, &options));
+        assert_eq!(looped["manifest"]["jobs"], kafka["manifest"]["jobs"]);
+        assert_eq!(looped["jobs"]["counted"], kafka["jobs"]["counted"]);
+    }
+}
+
+#[track_caller]
+fn complete_without_kafka(data_set: &Path, options: &[&[&str]]) -> Value {
+    let folder = folder();
+    finish(run(folder.path(), data_set, &options.concat())).expect_code(0);
+    report(folder.path())
 }
 
 #[test]

@@ -1,0 +1,261 @@
+//! `rollcall bench`: what dispatching costs and what it brings. The same work without the dispatcher
+//! and with it, each row a run of the real pipeline in a process of its own, its figures taken from
+//! that run's `report.json`; a benchmark whose engines disagree in their results is refused.
+//!
+//! [`plan`] says which runs in which order, [`measure`] makes one, [`agreement`] compares what they
+//! came to, [`benchmark`] is all that is known in the end, and [`export`] writes it down.
+//! [`break_even`] and [`compare`] draw conclusions.
+
+pub mod agreement;
+pub mod args;
+pub mod benchmark;
+pub mod break_even;
+pub mod compare;
+pub mod error;
+pub mod export;
+pub mod host;
+pub mod measure;
+pub mod plan;
+pub mod show;
+pub mod statistics;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use aggregator::export::Exporter;
+use aggregator::outputs::Outputs;
+use service::progress::grouped;
+use service::{Exit, Shutdown, say};
+
+use crate::error::Error;
+
+use agreement::Agreement;
+use args::BenchArgs;
+use benchmark::{Benchmark, Load, Measured, Settings};
+use break_even::BreakEven;
+use compare::{Comparison, Refusal};
+use error::Error as BenchError;
+use export::{BenchCsv, BenchHtml, BenchJson, BenchMd, ComparisonMd, table};
+use host::Host;
+use measure::Stand;
+use plan::{Case, Round, Side};
+
+/// The generated data set, in the output folder.
+const DATA_SET: &str = "covid-tests.csv";
+
+/// The generated data set of the break-even, each row of which is a job.
+const BREAK_EVEN_DATA_SET: &str = "covid-tests-break-even.csv";
+
+/// The base's side of a benchmark of two programs.
+const BASE_JSON: &str = "base.json";
+
+/// Measures, writes it down, and compares.
+///
+/// # Errors
+/// When a run fails, results disagree, or a base is of another host or other settings.
+pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
+    // A base that cannot be compared with is better told before the runs than after them.
+    check_limit(args).map_err(BenchError::Refused)?;
+    let base = args.compare.as_deref().map(Benchmark::read).transpose()?;
+    let out = Outputs::new(&args.out)?;
+    let (head, interleaved) = match &args.from {
+        Some(path) => (Benchmark::read(path)?, None),
+        None => measure_sides(args, base.as_ref(), shutdown)?,
+    };
+    if let Some(base) = &interleaved {
+        export(&out, &mut BenchJson::named(base, BASE_JSON))?;
+    }
+    let base = base.or(interleaved);
+    let comparison = base.as_ref().map(|base| Comparison::new(base, &head));
+    let comparison = comparison.transpose().map_err(BenchError::Refused)?;
+    if let (Some(_), Some(comparison)) = (args.fail_above, &comparison) {
+        comparison.can_fail().map_err(BenchError::Refused)?;
+    }
+
+    export(&out, &mut BenchJson::new(&head))?;
+    export(&out, &mut BenchCsv(&head))?;
+    export(&out, &mut BenchMd(&head))?;
+    export(&out, &mut BenchHtml(&head))?;
+    if let Some(comparison) = &comparison {
+        export(&out, &mut ComparisonMd(comparison, args.fail_above))?;
+    }
+    let slower = match (&comparison, args.fail_above) {
+        (Some(comparison), Some(limit)) => comparison.slower_than(limit.0),
+        _ => Vec::new(),
+    };
+    if !args.log.quiet {
+        let mut text = table(&head);
+        if let Some(comparison) = &comparison {
+            text.push_str(&format!("\n{comparison}"));
+        }
+        text.push_str(&format!("\n  {}\n", args.out.display()));
+        say(&text).map_err(Error::Say)?;
+    }
+    for row in &slower {
+        eprintln!(
+            "{} takes {} of the base's time, beyond what --fail-above allows",
+            row.name,
+            show::ratio(row.ratio)
+        );
+    }
+    Ok(match slower.is_empty() {
+        true => Exit::Complete,
+        false => Exit::Failure,
+    })
+}
+
+/// A limit that nothing could pass is no limit.
+fn check_limit(args: &BenchArgs) -> Result<(), Refusal> {
+    let runs = args.runs.get();
+    match args.fail_above {
+        Some(_) if args.compare.is_none() && args.base.is_none() => Err(Refusal::NothingToCompare),
+        Some(_) if args.from.is_none() && runs < compare::FEWEST_RUNS => {
+            let row = "each row".to_owned();
+            Err(Refusal::TooFewRuns { row, runs })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn export(out: &Outputs, exporter: &mut dyn Exporter) -> Result<(), Error> {
+    out.export(exporter)?;
+    Ok(())
+}
+
+/// Measures this program, and the base's beside it where one is named.
+fn measure_sides(
+    args: &BenchArgs,
+    base: Option<&Benchmark>,
+    shutdown: &Shutdown,
+) -> Result<(Benchmark, Option<Benchmark>), Error> {
+    let host = Host::of_this_machine();
+    let settings = Settings::new(args);
+    if let Some(base) = base {
+        compare::check(&base.host, &host, &base.settings, &settings)
+            .map_err(BenchError::Refused)?;
+    }
+    let mut programs = vec![std::env::current_exe().map_err(Error::StartWorker)?];
+    programs.extend(args.base.clone());
+    let data_sets = match args.data_sets.as_slice() {
+        [] => vec![generate(args, DATA_SET, args.rows, shutdown)?],
+        given => given.to_vec(),
+    };
+    let load_before = host::load();
+    let started_at = jiff::Timestamp::now().to_string();
+
+    let cases = plan::cases(&args.engines(), &args.workers());
+    let stand = Stand::new(args, programs, data_sets)?;
+    let mut sides = stand_rounds(args, &stand, &cases, shutdown)?;
+    let sweep = match args.break_even {
+        false => None,
+        true => Some(sweep(args, shutdown)?),
+    };
+    let load = Load {
+        before: load_before,
+        after: host::load(),
+    };
+
+    let cores = host.cores;
+    let assemble = |measured: Measured, break_even: Option<BreakEven>| {
+        let started_at = started_at.clone();
+        let (host, settings) = (host.clone(), settings.clone());
+        Benchmark::new(host, settings, load, started_at, measured, break_even)
+    };
+    let interleaved = (sides.len() > 1).then(|| sides.pop()).flatten();
+    let interleaved = interleaved.map(|measured| assemble(measured, None));
+    let measured = sides.remove(0);
+    let break_even = sweep.map(|measured| BreakEven::new(&measured, cores));
+    Ok((assemble(measured, break_even), interleaved))
+}
+
+/// Makes all rounds. Returns what was measured of each program.
+fn stand_rounds(
+    args: &BenchArgs,
+    stand: &Stand,
+    cases: &[Case],
+    shutdown: &Shutdown,
+) -> Result<Vec<Measured>, Error> {
+    let mut agreement = Agreement::default();
+    let mut sides: Vec<Measured> = stand
+        .programs()
+        .iter()
+        .map(|_| Measured::new(cases))
+        .collect();
+    let rounds = plan::rounds(args.warm_up, args.runs.get());
+    for round in rounds {
+        for step in plan::steps(cases.len(), sides.len(), round) {
+            let case = &cases[step.case];
+            let side = match (step.side, sides.len()) {
+                (_, 1) => "",
+                (Side(0), _) => "head ",
+                _ => "base ",
+            };
+            let name = format!("{side}{case}");
+            let (run, found) = stand.run(case, step.side, round, &name, shutdown)?;
+            if !args.log.quiet {
+                let wall = show::seconds(run.wall_seconds);
+                eprintln!("{round:<10} {name:<34} {wall:>8}");
+            }
+            agreement
+                .meet(&name, found)
+                .map_err(BenchError::Disagreement)?;
+            if let Round::Measured(_) = round {
+                sides[step.side.0].runs[step.case].push(run);
+            }
+        }
+    }
+    for side in &mut sides {
+        side.agreed = agreement.agreed();
+    }
+    for (side, versions) in sides.iter_mut().zip(stand.versions()) {
+        side.versions = versions;
+    }
+    Ok(sides)
+}
+
+/// Measures jobs of rising cost, on a data set of its own.
+fn sweep(args: &BenchArgs, shutdown: &Shutdown) -> Result<Measured, Error> {
+    let jobs = args.break_even_jobs;
+    let data_set = generate(args, BREAK_EVEN_DATA_SET, jobs, shutdown)?;
+    let program = std::env::current_exe().map_err(Error::StartWorker)?;
+    let stand = Stand::with_a_job_for_each_row_of(args, program, data_set)?;
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cases = plan::break_even_cases(&args.workers(), cores, &break_even::COSTS);
+    let mut sides = stand_rounds(args, &stand, &cases, shutdown)?;
+    Ok(sides.remove(0))
+}
+
+fn generate(
+    args: &BenchArgs,
+    name: &str,
+    rows: u64,
+    shutdown: &Shutdown,
+) -> Result<PathBuf, Error> {
+    let path = args.out.join(name);
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let config = datagen::Config {
+        rows,
+        threads: cores,
+        ..datagen::Config::default()
+    };
+    if !args.log.quiet {
+        eprintln!("generating {} rows in {}", grouped(rows), path.display());
+    }
+    datagen::write_file(&config, datagen::Format::Csv, &path, shutdown, &|_| {})?;
+    Ok(path)
+}
+
+/// Reads a whole file as text.
+fn read(path: &Path) -> Result<String, BenchError> {
+    fs::read_to_string(path).map_err(|source| BenchError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A duration as options take it.
+fn option(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

@@ -1,0 +1,180 @@
+//! What a benchmark leaves behind, one file for each form, behind the same trait as a run's outputs:
+//! [`Exporter`](aggregator::export::Exporter).
+
+mod charts;
+pub mod comparison;
+pub mod csv;
+pub mod html;
+pub mod json;
+pub mod markdown;
+
+pub use self::comparison::ComparisonMd;
+pub use self::csv::BenchCsv;
+pub use self::html::BenchHtml;
+pub use self::json::BenchJson;
+pub use self::markdown::BenchMd;
+
+use super::benchmark::{Benchmark, Row};
+use super::break_even::Pays;
+use super::show;
+use crate::table::{self, Align};
+
+/// What every table of rows shows.
+const COLUMNS: [&str; 10] = [
+    "row",
+    "wall s",
+    "± MAD",
+    "min … max",
+    "jobs/s",
+    "× loop",
+    "speed-up",
+    "CPU s",
+    "peak",
+    "CPU s/M jobs",
+];
+
+/// A row's cells, one for each of [`COLUMNS`].
+fn cells(row: &Row) -> Vec<String> {
+    let wall = &row.wall_seconds;
+    let speed_up = row.speed_up.zip(row.ideal_speed_up);
+    vec![
+        row.name.clone(),
+        show::plain_seconds(wall.median),
+        show::plain_seconds(wall.mad),
+        format!(
+            "{} … {}",
+            show::plain_seconds(wall.min),
+            show::plain_seconds(wall.max)
+        ),
+        show::known(row.jobs_per_second, show::whole),
+        show::known(row.times_the_loop, show::ratio),
+        show::known(speed_up, |(own, ideal)| format!("{own:.2} of {ideal:.0}")),
+        show::known(row.cpu_seconds, |cpu| show::plain_seconds(cpu.median)),
+        show::known(row.peak_resident_bytes, |peak| show::mebibytes(peak.median)),
+        show::known(row.cpu_seconds_per_million_jobs, show::plain_seconds),
+    ]
+}
+
+/// A benchmark's rows as a table for a terminal.
+pub fn table(benchmark: &Benchmark) -> String {
+    let mut head = COLUMNS.map(|name| (name, Align::Right));
+    head[0].1 = Align::Left;
+    let rows: Vec<_> = benchmark.rows.iter().map(cells).collect();
+    let mut text = table::table(&head, &rows);
+    for note in notes(benchmark) {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    for line in break_even(benchmark) {
+        text.push_str(&format!("{line}\n"));
+    }
+    text
+}
+
+/// What stands in the way of taking the figures as they are.
+fn notes(benchmark: &Benchmark) -> Vec<String> {
+    let mut notes = Vec::new();
+    if benchmark.is_of_a_debug_build() {
+        notes.push("a debug build was measured: the figures mean nothing".to_owned());
+    }
+    if let Some(load) = benchmark.load.before.filter(|&load| load >= 0.5) {
+        notes.push(format!(
+            "other processes wanted {load:.1} cores when it began: measure again on a quiet machine"
+        ));
+    }
+    let outliers: usize = benchmark.rows.iter().map(|row| row.outliers).sum();
+    if outliers > 0 {
+        let runs: usize = benchmark.rows.iter().map(|row| row.runs.len()).sum();
+        notes.push(format!(
+            "{outliers} of {runs} runs stand apart from the others of their row"
+        ));
+    }
+    notes
+}
+
+/// From which cost of a job on it pays, a sentence for each of the dispatcher's rows.
+fn break_even(benchmark: &Benchmark) -> Vec<String> {
+    let Some(break_even) = &benchmark.break_even else {
+        return Vec::new();
+    };
+    let sentences = break_even.crossings.iter().map(|crossing| {
+        let name = &crossing.name;
+        match crossing.pays {
+            Pays::Always => format!("{name} is faster than the loop whatever a job costs"),
+            Pays::From { job_cost_seconds } => format!(
+                "{name} is faster than the loop from {} a job on",
+                show::seconds(job_cost_seconds)
+            ),
+            Pays::NotYet => format!("{name} is not faster than the loop at any cost measured"),
+        }
+    });
+    sentences.collect()
+}
+
+/// What was measured, in a line.
+fn title(benchmark: &Benchmark) -> String {
+    let agreed = &benchmark.agreed;
+    let jobs = agreed.jobs.map_or(String::new(), |jobs| {
+        format!(" in {} jobs", show::whole(jobs as f64))
+    });
+    format!("{} rows{jobs}", show::whole(agreed.rows_accepted as f64))
+}
+
+/// Host, settings and versions: names and values, as far as they are known.
+fn facts(benchmark: &Benchmark) -> Vec<(&'static str, String)> {
+    let (host, settings) = (&benchmark.host, &benchmark.settings);
+    let version = |name: &str| benchmark.versions.get(name).cloned();
+    let cores = match host.cores {
+        1 => "1 core".to_owned(),
+        cores => format!("{cores} cores"),
+    };
+    let cpu = host.cpu.as_deref().unwrap_or("unknown processor");
+    let memory = host.memory_bytes.map_or(String::new(), |bytes| {
+        format!(", {:.1} GiB of memory", bytes as f64 / f64::from(1 << 30))
+    });
+    let system = [&host.os, &host.kernel].into_iter().flatten();
+    let system: Vec<_> = system.map(String::as_str).chain([&*host.arch]).collect();
+    let load = |load: Option<f64>| show::known(load, |load| format!("{load:.2}"));
+    let data_set = match settings.rows {
+        Some(rows) => format!("{} generated rows", show::whole(rows as f64)),
+        None => settings.data_set.join(" "),
+    };
+    let facts = [
+        (
+            "host",
+            Some(format!("{}: {cores}, {cpu}{memory}", host.name)),
+        ),
+        ("system", Some(system.join(", "))),
+        (
+            "load",
+            Some(format!(
+                "{} before, {} after",
+                load(benchmark.load.before),
+                load(benchmark.load.after)
+            )),
+        ),
+        ("begun", Some(benchmark.started_at.clone())),
+        ("data set", Some(data_set)),
+        ("broker", Some(settings.broker.clone())),
+        (
+            "rounds",
+            Some(format!(
+                "{} measured after {} to warm up, interleaved",
+                settings.runs, settings.warm_up
+            )),
+        ),
+        (
+            "options of run",
+            Some(settings.run_options.join(" ")).filter(|options| !options.is_empty()),
+        ),
+        ("rollcall", version("rollcall")),
+        ("commit", version("commit")),
+        ("profile", version("profile")),
+        ("librdkafka", version("librdkafka")),
+        ("series", Some(benchmark.agreed.series_sha256.clone())),
+        ("job set", benchmark.agreed.job_set_digest.clone()),
+    ];
+    let known = facts
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    known.collect()
+}

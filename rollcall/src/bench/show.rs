@@ -1,0 +1,71 @@
+//! How figures of a benchmark are written for people: three digits that matter, and a unit.
+
+/// Seconds.
+pub fn seconds(seconds: f64) -> String {
+    match seconds {
+        0.0 => "0 s".to_owned(),
+        s if s < 0.000_999_5 => format!("{} µs", three_digits(s * 1e6)),
+        s if s < 0.999_5 => format!("{} ms", three_digits(s * 1e3)),
+        s => format!("{} s", three_digits(s)),
+    }
+}
+
+/// Seconds in seconds, however few: for columns whose unit is in the head.
+pub fn plain_seconds(seconds: f64) -> String {
+    format!("{seconds:.3}")
+}
+
+/// Memory in MiB.
+pub fn mebibytes(bytes: f64) -> String {
+    format!("{} MiB", three_digits(bytes / (1024.0 * 1024.0)))
+}
+
+/// A ratio.
+pub fn ratio(ratio: f64) -> String {
+    format!("{ratio:.2}×")
+}
+
+/// A change, as a signed percentage.
+pub fn change(ratio: f64) -> String {
+    format!("{:+.1}%", 100.0 * (ratio - 1.0))
+}
+
+/// A whole number with commas.
+pub fn whole(number: f64) -> String {
+    service::progress::grouped(number.round().max(0.0) as u64)
+}
+
+/// What is not known is a dash.
+pub fn known<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    value.map_or("–".to_owned(), show)
+}
+
+fn three_digits(number: f64) -> String {
+    match number {
+        n if n >= 99.95 => format!("{n:.0}"),
+        n if n >= 9.995 => format!("{n:.1}"),
+        n => format!("{n:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_digits_and_a_unit() {
+        let shown: Vec<_> = [0.0, 0.000_012_34, 0.001, 0.187_6, 1.236, 20.04, 125.4]
+            .map(seconds)
+            .into();
+        assert_eq!(
+            shown,
+            [
+                "0 s", "12.3 µs", "1.00 ms", "188 ms", "1.24 s", "20.0 s", "125 s"
+            ]
+        );
+        assert_eq!(mebibytes(1_572_864.0), "1.50 MiB");
+        assert_eq!(change(1.034), "+3.4%");
+        assert_eq!(known(None, ratio), "–");
+        assert_eq!(whole(1_028_010.6), "1,028,011");
+    }
+}
