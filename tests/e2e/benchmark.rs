@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::apache_kafka::ApacheKafka;
 use crate::processes::{Finished, data_set, finish, folder, local, rollcall};
 
 fn bench(out: &Path, options: &[&str]) -> Command {
@@ -270,4 +271,19 @@ fn a_run_that_fails_is_named_with_its_own_words() {
         "{stderr}"
     );
     assert!(stderr.contains("did you mean country?"), "{stderr}");
+}
+
+#[test]
+fn rows_with_the_dispatcher_run_on_the_apache_kafka_that_is_named() {
+    let broker = ApacheKafka::shared().bootstrap_servers();
+    let folder = folder();
+    let rows = ["--rows", "3000", "--engines", "loop,packed,one-a-message"];
+    let few = ["--workers", "1", "--runs", "1", "--warm-up", "0"];
+    let mut command = bench(folder.path(), &[&rows[..], &few].concat());
+    command.args(["--bootstrap-servers", &broker]);
+    finish(command).expect_code(0);
+    let benchmark = json(&folder.path().join("bench.json"));
+    assert_eq!(benchmark["settings"]["broker"], broker.as_str());
+    assert_eq!(benchmark["rows"].as_array().map(Vec::len), Some(3));
+    assert!(benchmark["agreed"]["job_set_digest"].is_string());
 }
