@@ -3,7 +3,7 @@
 //! that run's `report.json`; a benchmark whose engines disagree in their results is refused.
 //!
 //! [`plan`] says which runs in which order, [`measure`] makes one, [`agreement`] compares what they
-//! came to, [`benchmark`] is all that is known in the end, and [`export`] writes it down.
+//! came to, [`benchmark`] is all that is known in the end, and [`mod@export`] writes it down.
 //! [`break_even`] and [`compare`] draw conclusions.
 
 pub mod agreement;
@@ -74,7 +74,14 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         comparison.can_fail().map_err(BenchError::Refused)?;
     }
 
-    export(&out, &mut BenchJson::new(&head))?;
+    match &args.from {
+        None => export(&out, &mut BenchJson::new(&head))?,
+        // As it is: a number that is read and written again may differ in its last digit.
+        Some(path) => {
+            let text = read(path)?;
+            out.write(export::json::NAME, |file| file.write_all(text.as_bytes()))?;
+        }
+    }
     export(&out, &mut BenchCsv(&head))?;
     export(&out, &mut BenchMd(&head))?;
     export(&out, &mut BenchHtml(&head))?;

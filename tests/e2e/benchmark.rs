@@ -172,6 +172,11 @@ fn a_comparison_ends_with_1_beyond_the_limit_and_with_0_within_it() {
         beyond.stderr
     );
     assert!(beyond.stdout.contains("slower"), "{}", beyond.stdout);
+    let again = fs::read(folder.path().join("out/bench.json")).expect("it is there");
+    assert!(
+        again == fs::read(&head).expect("it is there"),
+        "they differ"
+    );
     let page = fs::read_to_string(folder.path().join("out/comparison.md")).expect("a page");
     assert!(page.contains("❌ More than 10.0% longer: loop"), "{page}");
     let same = compare(&head, "10%").expect_code(0);

@@ -6,6 +6,9 @@ use aggregator::export::Exporter;
 
 use crate::bench::benchmark::Benchmark;
 
+/// The name of the file.
+pub const NAME: &str = "bench.json";
+
 /// Writes a benchmark as JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchJson<'a> {
@@ -14,9 +17,9 @@ pub struct BenchJson<'a> {
 }
 
 impl<'a> BenchJson<'a> {
-    /// As `bench.json`.
+    /// As [`NAME`].
     pub fn new(benchmark: &'a Benchmark) -> Self {
-        Self::named(benchmark, "bench.json")
+        Self::named(benchmark, NAME)
     }
 
     /// Under another name.
