@@ -1,6 +1,6 @@
 # The services as images: a target for each, on debian:bookworm-slim.
 #
-#   docker build --target worker --tag rollcall/worker .
+#   docker build --target worker --tag rollcall/worker --build-arg REVISION=$(git rev-parse HEAD) .
 #
 # `docker compose build` makes all of them. They are compiled together, once.
 

@@ -27,7 +27,9 @@ report=$OUT/report.json
 
 clean_up() {
     local code=$?
-    if ((code)); then docker compose --profile obs logs --tail 20 >&2 || true; fi
+    if ((code)); then
+        docker compose logs --tail 20 kafka open-run datagen dispatcher worker aggregator >&2 || true
+    fi
     docker compose --profile obs down --volumes --timeout 5 >/dev/null 2>&1 || true
     rm -rf "$work"
 }
@@ -79,7 +81,7 @@ check_workers() {
     jq -r '.workers[] | "          \(.host)  \(.id)  \(.jobs) jobs"' "$report"
 }
 
-say "$(docker version --format 'Docker {{.Server.Version}}'), compose $(docker compose version --short), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg)"
+say "rollcall $(git describe --always --dirty 2>/dev/null || echo '?'), $(docker version --format 'Docker {{.Server.Version}}'), compose $(docker compose version --short), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg)"
 
 # --- the images --------------------------------------------------------------------------------------
 
@@ -179,10 +181,12 @@ say "restart kafka: it is back at $(metric rollcall_aggregator_collected_jobs_to
 
 aggregator=$(docker compose ps --all --quiet aggregator)
 ended() { [[ $(docker inspect --format '{{.State.Running}}' "$aggregator") == false ]]; }
-wait_for 300 "the aggregator's end" ended
+wait_for 600 "the aggregator's end" ended
 code=$(docker inspect --format '{{.State.ExitCode}}' "$aggregator")
 ((code == 0)) || die "the aggregator ended with $code"
 check_report complete
+dispatcher=$(docker inspect --format '{{.State.ExitCode}}' "$(docker compose ps --all --quiet dispatcher)")
+((dispatcher == 0)) || die "the dispatcher that up --scale started again has ended with $dispatcher"
 mapfile -t all < <(printf '%s\n' "${before[@]}" "${after[@]}" | sort -u)
 check_workers "${all[@]}"
 [[ $(jq -r .series.sha256 "$report") == "$first_series" ]] || die "faults have changed the series"
