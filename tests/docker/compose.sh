@@ -134,22 +134,22 @@ export SIMULATE_WORK=${FAULTS_WORK:-3ms} COMPOSE_PROFILES=obs
 jobs=$(jq -r .jobs.counted "$report")
 rm -f "$report"
 quietly docker compose up --detach --scale worker=8
-wait_for 120 "a twentieth of the jobs" collected $((jobs / 20))
+wait_for 300 "a twentieth of the jobs" collected $((jobs / 20))
 mapfile -t before < <(hosts)
 worker=$(docker compose ps --quiet worker | head -1)
 inspect() { docker inspect --format "$1" "$worker"; }
 [[ $(inspect '{{.HostConfig.ReadonlyRootfs}}') == true ]] || die "a worker's root file system can be written to"
 [[ $(docker exec "$worker" id -u) == 10001 ]] || die "a worker runs as $(docker exec "$worker" id)"
 is_healthy() { [[ $(inspect '{{.State.Health.Status}}') == healthy ]]; }
-wait_for 60 "a healthy worker" is_healthy
+wait_for 180 "a healthy worker" is_healthy
 
 all_scraped() {
     local port; port=$(docker compose port prometheus 9090)
     curl --silent --fail --get "http://$port/api/v1/query" --data-urlencode "query=$1" >"$work/answer" &&
         jq -e "[.data.result[].value[1] | tonumber] | $2" "$work/answer" >/dev/null
 }
-wait_for 90 "Prometheus to have reached eight workers" all_scraped 'up{job="worker"}' '(length == 8) and all(. == 1)'
-wait_for 90 "a recorded rate" all_scraped 'rollcall:jobs:rate1m' '(length == 1) and .[0] > 0'
+wait_for 180 "Prometheus to have reached eight workers" all_scraped 'up{job="worker"}' '(length == 8) and all(. == 1)'
+wait_for 180 "a recorded rate" all_scraped 'rollcall:jobs:rate1m' '(length == 1) and .[0] > 0'
 say "prometheus: 8 of 8 workers are up, rollcall:jobs:rate1m is $(jq -r '.data.result[0].value[1] | tonumber | round' "$work/answer")"
 
 # `docker kill` would tell the engine that the end was wanted, and inside of a container nobody can kill
@@ -157,7 +157,7 @@ say "prometheus: 8 of 8 workers are up, rollcall:jobs:rate1m is $(jq -r '.data.r
 pid=$(inspect '{{.State.Pid}}')
 docker run --rm --pid host --user 0 --entrypoint bash "rollcall/worker:$TAG" -c "kill -9 $pid"
 has_restarted() { (($(inspect '{{.RestartCount}}') > 0)) && [[ $(inspect '{{.State.Running}}') == true ]]; }
-wait_for 30 "the killed worker to be back" has_restarted
+wait_for 60 "the killed worker to be back" has_restarted
 is_mid_run "the kill"
 say "killed the process of worker ${worker:0:12} at $(metric rollcall_aggregator_collected_jobs_total) of $jobs jobs; it was restarted"
 
@@ -165,7 +165,7 @@ quietly docker compose up --detach --scale worker=2
 [[ $(workers | wc -l) == 2 ]] || die "not scaled to 2"
 is_mid_run "scaling to 2"
 at=$(metric rollcall_aggregator_collected_jobs_total)
-wait_for 60 "two workers to go on" collected $((at + jobs / 50))
+wait_for 180 "two workers to go on" collected $((at + jobs / 50))
 say "up --scale worker=2: two workers go on at $(metric rollcall_aggregator_collected_jobs_total) of $jobs jobs"
 quietly docker compose up --detach --scale worker=8
 mapfile -t after < <(hosts)
@@ -174,7 +174,7 @@ at=$(metric rollcall_aggregator_collected_jobs_total)
 is_mid_run "scaling to 8"
 say "up --scale worker=8: eight again at $at of $jobs jobs"
 
-wait_for 60 "eight workers to go on" collected $((at + jobs / 20))
+wait_for 180 "eight workers to go on" collected $((at + jobs / 20))
 quietly docker compose restart kafka
 is_mid_run "the restart of kafka"
 say "restart kafka: it is back at $(metric rollcall_aggregator_collected_jobs_total) of $jobs jobs"
