@@ -108,7 +108,7 @@ say "prometheus: its configuration and the tests of its rules are good"
 
 up() { docker compose up --exit-code-from aggregator --scale worker=8; }
 
-up >"$work/up" 2>&1 || { cat "$work/up"; die "up ended with $?"; }
+up >"$work/up" 2>&1 || { code=$?; cat "$work/up"; die "up ended with $code"; }
 say "up --scale worker=8: ended with 0 and said"
 sed -n 's/^aggregator-1 *| /          /p' "$work/up" | grep -v ' INFO ' || true
 check_report complete
@@ -120,7 +120,7 @@ say "workers: all eight had SIGTERM as PID 1 and ended with 0"
 first=$(jq -r .run.run_id "$report") first_series=$(jq -r .series.sha256 "$report")
 [[ $(stat -c %u "$OUT") == "$(stat -c %u docker-compose.yml)" ]] || die "$OUT is $(stat -c %U "$OUT")'s"
 
-up >"$work/up" 2>&1 || { cat "$work/up"; die "the second up ended with $?"; }
+up >"$work/up" 2>&1 || { code=$?; cat "$work/up"; die "the second up ended with $code"; }
 say "up again: ended with 0"
 check_report complete
 check_workers "${eight[@]}"
