@@ -221,11 +221,13 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
         .inquirer()?
         .fetch_group_list(Some(group), REQUEST_TIMEOUT);
     let groups = match asked {
-        // On a new cluster the first member of all has to wait a moment for its coordinator.
+        // On a new cluster the first member of all has to wait a moment for its coordinator. On a
+        // busy one librdkafka may be exchanging the broker's handle at that very moment.
         Err(KafkaError::GroupListFetch(
             RDKafkaErrorCode::CoordinatorLoadInProgress
             | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::NotCoordinator,
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::DestroyBroker,
         )) => return Ok(0),
         asked => asked.map_err(Error::client("ask for the members of a group"))?,
     };
