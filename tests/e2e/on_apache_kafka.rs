@@ -540,3 +540,21 @@ fn a_broker_that_comes_late_is_waited_for_with_a_line_that_says_so() {
     finish(command).expect_code(0);
     assert_same(&report(test.folder.path()), &local(&data_set, &BY_DAY));
 }
+
+/// A broker that goes away takes partitions from workers which have made no progress on some of
+/// them. Their marks must never make anybody stand still.
+#[test]
+fn a_broker_that_restarts_again_and_again_leaves_no_worker_standing_still() {
+    let mut broker = ApacheKafka::start(&[]);
+    let test = TestCluster::on(&broker.bootstrap_servers(), "restarts");
+    let data_set = data_set(&FEW_JOBS);
+    let _workers = ["a", "b", "c", "d", "e", "f"].map(|id| test.worker(id, "10ms"));
+    let run = test.dispatch(&data_set, &["--every", "day", "--jobs-per-message", "20"]);
+    for restarts in 1..=3 {
+        test.wait_until_mid_run(&run, restarts * 500);
+        broker.kill();
+        broker.restart();
+    }
+    let report = test.aggregate_complete(&run.run_id);
+    assert_same(&report, &local(&data_set, &BY_DAY));
+}
