@@ -18,6 +18,7 @@ use kafka::{
     BatchProducer, Cluster, GroupMetadata, GroupOffsets, TransactionError, TransactionalProducer,
     topics,
 };
+use pipeline::mark::Mark;
 use pipeline::offsets::Commit;
 use service::{FaultPoint, Shutdown};
 use tracing::{info, warn};
@@ -284,15 +285,25 @@ fn until_accepted(
     Ok(())
 }
 
-/// Whether a group that has committed `found` has committed all of this, or more. (Where a partition
-/// has gone to another worker, which has committed more, nobody depends on the answer.)
+/// Whether a transaction with these commits was committed, by what the group has committed now. It is
+/// committed as a whole, so one partition tells of all: where the group is behind, it was not; where
+/// it is there or beyond, it was. A partition that has gone to another worker may have another mark
+/// at the same place, and tells nothing; or it is beyond by that worker's doing, but then one that has
+/// not gone is behind, or nobody depends on the answer.
 fn is_committed<'a>(commits: impl IntoIterator<Item = &'a Commit>, found: &[Commit]) -> bool {
-    commits.into_iter().all(|commit| {
+    let place = |commit: &Commit| (commit.offset, Mark::parse(&commit.metadata).position());
+    let mut committed = false;
+    for commit in commits {
         let found = found
             .iter()
             .find(|found| found.partition == commit.partition);
-        found.is_some_and(|found| found.offset > commit.offset || found == commit)
-    })
+        match found {
+            Some(found) if found == commit || place(found) > place(commit) => committed = true,
+            Some(found) if place(found) == place(commit) => {}
+            _ => return false,
+        }
+    }
+    committed
 }
 
 #[cfg(test)]
@@ -309,17 +320,23 @@ mod tests {
 
     #[test]
     fn a_transaction_is_committed_where_the_group_is_at_its_offsets_and_marks_or_beyond() {
-        let own = [commit(0, 5, ""), commit(2, 7, "position=1")];
-        let there = [
-            commit(0, 5, ""),
-            commit(1, 9, ""),
-            commit(2, 7, "position=1"),
-        ];
+        let mark = |position| format!("rollcall/1 held position={position} deaths=0");
+        let own = [commit(0, 5, ""), commit(2, 7, &mark(1))];
+        let there = [commit(0, 5, ""), commit(1, 9, ""), commit(2, 7, &mark(1))];
         assert!(is_committed(&own, &there));
         let beyond = [commit(0, 6, ""), commit(2, 8, "")];
         assert!(is_committed(&own, &beyond));
-        let behind = [commit(0, 5, ""), commit(2, 7, "position=0")];
+        let behind = [commit(0, 5, ""), commit(2, 7, &mark(0))];
         assert!(!is_committed(&own, &behind));
         assert!(!is_committed(&own, &[commit(0, 5, "")]));
+    }
+
+    #[test]
+    fn a_partition_that_another_worker_has_marked_since_tells_nothing_of_the_transaction() {
+        let own = [commit(0, 5, ""), commit(1, 7, "")];
+        let marked = commit(0, 5, "rollcall/1 held");
+        assert!(is_committed(&own, &[marked.clone(), commit(1, 7, "")]));
+        assert!(!is_committed(&own, &[marked.clone(), commit(1, 6, "")]));
+        assert!(!is_committed(&own[..1], &[marked]));
     }
 }
