@@ -42,6 +42,11 @@ const HAND_ON_AFTER: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const MAX_JOBS_BETWEEN_LOOKS: u32 = 64;
 
+/// A dead letter keeps so much of a message. With its headers, a message that a broker has just taken
+/// from somebody else would be too large for a producer (1,000,000 bytes) or for its topic, and each
+/// worker that came to it would die of that.
+const MAX_LETTER_BYTES: usize = 960 * 1024;
+
 /// Failed jobs that wait for their next attempt, at most. With more, the thread waits with them.
 const MAX_FAILED_JOBS: usize = 1_024;
 
@@ -546,9 +551,14 @@ impl ComputeThread {
         });
     }
 
-    /// A message that nobody can read goes to the DLQ as it is. Which jobs it held nobody knows, so
-    /// it has no outcomes, and reconciliation will miss them.
-    fn bury_message(&mut self, record: &Record<'_>, reason: String, lease: &Lease) {
+    /// A message that nobody can read goes to the DLQ as it is, or as much of it as that takes. Which
+    /// jobs it held nobody knows, so it has no outcomes, and reconciliation will miss them.
+    fn bury_message(&mut self, record: &Record<'_>, mut reason: String, lease: &Lease) {
+        let bytes = record.payload.len();
+        let kept = bytes.min(MAX_LETTER_BYTES);
+        if kept < bytes {
+            reason = format!("{reason} (the first {kept} of its {bytes} bytes)");
+        }
         warn!(
             partition = record.partition,
             offset = record.offset,
@@ -557,7 +567,7 @@ impl ComputeThread {
         );
         self.send(Finished {
             dead_letter: Some(DeadLetterMessage {
-                payload: record.payload.to_vec(),
+                payload: record.payload[..kept].to_vec(),
                 partition: record.partition,
                 offset: record.offset,
                 attempts: 1,
@@ -861,6 +871,27 @@ mod tests {
             .iter()
             .find_map(|finished| finished.dead_letter.as_ref());
         assert_eq!(buried.expect("a dead letter").payload, b"\xffnonsense");
+    }
+
+    #[test]
+    fn of_a_message_that_is_too_large_for_the_dlq_the_beginning_goes_there() {
+        let messages = [vec![0xff; MAX_LETTER_BYTES], vec![0xff; 1_048_000]];
+        let finished = finished_of(&messages, &Arc::new(Lease::new(1)), 2);
+        let letters = finished
+            .iter()
+            .filter_map(|finished| finished.dead_letter.as_ref());
+        let letters: Vec<_> = letters
+            .map(|letter| {
+                (
+                    letter.payload.len(),
+                    letter.reason.contains("of its 1048000 bytes"),
+                )
+            })
+            .collect();
+        assert_eq!(
+            letters,
+            [(MAX_LETTER_BYTES, false), (MAX_LETTER_BYTES, true)]
+        );
     }
 
     #[test]
