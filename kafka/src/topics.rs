@@ -19,6 +19,9 @@ use crate::settings::{self, Role};
 /// How long a new topic may take until each partition has a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Between two attempts to create topics on a broker that has just started.
+const CREATE_STEP: Duration = Duration::from_millis(100);
+
 /// The topics' names, by their prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicNames {
@@ -83,24 +86,20 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
     let min_insync = if replicas >= 3 { "2" } else { "1" };
     let retention = spec.retention.as_millis().to_string();
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
-    let specs = names
-        .all()
-        .into_iter()
-        .filter(|name| missing.iter().any(|missing| missing == name))
-        .map(|name| {
-            let replication = TopicReplication::Fixed(replicas);
-            if name == names.runs {
-                NewTopic::new(name, 1, replication)
-                    .set("min.insync.replicas", min_insync)
-                    .set("cleanup.policy", "compact")
-            } else {
-                let partitions = if name == names.dlq { 1 } else { partitions };
-                NewTopic::new(name, partitions, replication)
-                    .set("min.insync.replicas", min_insync)
-                    .set("cleanup.policy", "delete")
-                    .set("retention.ms", &retention)
-            }
-        });
+    let new_topic = |name| {
+        let replication = TopicReplication::Fixed(replicas);
+        if name == names.runs {
+            NewTopic::new(name, 1, replication)
+                .set("min.insync.replicas", min_insync)
+                .set("cleanup.policy", "compact")
+        } else {
+            let partitions = if name == names.dlq { 1 } else { partitions };
+            NewTopic::new(name, partitions, replication)
+                .set("min.insync.replicas", min_insync)
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", &retention)
+        }
+    };
     info!(
         topics = ?missing,
         partitions,
@@ -110,15 +109,27 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
         "creating topics"
     );
     let admin = Admin::new(cluster)?;
-    for (name, code) in admin.create(specs)? {
+    let until = Instant::now() + LEADER_TIMEOUT;
+    loop {
+        let wanted = missing.iter().map(String::as_str).map(new_topic);
+        let mut refused = admin.create(wanted)?;
         // Two dispatchers may begin at once; one of them creates.
-        if code != RDKafkaErrorCode::TopicAlreadyExists {
+        refused.retain(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
+        let Some((name, code)) = refused.pop() else {
+            break;
+        };
+        // A broker that has just started answers before it may be given any partition.
+        let is_passing = spec.replication_factor.is_none()
+            && code == RDKafkaErrorCode::InvalidReplicationFactor
+            && Instant::now() < until;
+        if !is_passing {
             return Err(Error::Topic {
                 topic: name,
                 action: "create it",
                 source: KafkaError::AdminOp(code),
             });
         }
+        thread::sleep(CREATE_STEP);
     }
     wait_for_leaders(cluster, names)
 }
