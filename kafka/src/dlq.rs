@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
-use crate::offsets::{beginning_offsets, end_offsets};
+use crate::offsets::{beginning_offsets, decided_end_offsets};
 use crate::settings::{self, Role};
 use crate::topics;
 
@@ -27,7 +27,8 @@ pub struct DlqRecord {
     pub payload: Vec<u8>,
 }
 
-/// Hands over every record that the dead-letter topic has now; none where there is no such topic.
+/// Hands over every record that the dead-letter topic has now, as [`read_to_end`](crate::read_to_end)
+/// does; none where there is no such topic.
 ///
 /// # Errors
 /// When the topic cannot be read, or `stopped` says so.
@@ -42,7 +43,7 @@ pub fn read_dlq(
         return Ok(());
     };
     let mut next = beginning_offsets(cluster, topic, partitions)?;
-    let end = end_offsets(cluster, topic, partitions)?;
+    let end = decided_end_offsets(cluster, topic, partitions, stopped)?;
     let mut config = cluster.config(Role::Reader);
     config.set("group.id", "rollcall.reader");
     // Tells of the end of a partition even where the last offsets are commit markers.

@@ -22,7 +22,36 @@ const RETRY_STEP: Duration = Duration::from_millis(10);
 /// # Errors
 /// When the topic or a leader cannot be asked.
 pub fn end_offsets(cluster: &Cluster, topic: &str, partitions: usize) -> Result<Vec<i64>, Error> {
-    list_offsets(cluster, topic, partitions, Offset::End)
+    list_offsets(cluster.inquirer()?, topic, partitions, Offset::End)
+}
+
+/// Where each partition ends now, as soon as every transaction before that is decided. (A reader of
+/// what is committed sees a partition end before the first that is not, although the offsets that go
+/// with it may be committed already: brokers end a transaction partition by partition.)
+///
+/// # Errors
+/// When the topic or a leader cannot be asked, or `stopped` says so.
+pub(crate) fn decided_end_offsets(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: usize,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<i64>, Error> {
+    let mut config = cluster.config(Role::Reader);
+    config.set("isolation.level", "read_uncommitted");
+    let inquirer = settings::create(&config, Context)?;
+    let end = list_offsets(&inquirer, topic, partitions, Offset::End)?;
+    while end_offsets(cluster, topic, partitions)?
+        .iter()
+        .zip(&end)
+        .any(|(decided, end)| decided < end)
+    {
+        if stopped() {
+            return Err(Error::Stopped);
+        }
+        thread::sleep(RETRY_STEP);
+    }
+    Ok(end)
 }
 
 /// The offset of the first message that each partition still has.
@@ -34,17 +63,16 @@ pub fn beginning_offsets(
     topic: &str,
     partitions: usize,
 ) -> Result<Vec<i64>, Error> {
-    list_offsets(cluster, topic, partitions, Offset::Beginning)
+    list_offsets(cluster.inquirer()?, topic, partitions, Offset::Beginning)
 }
 
 fn list_offsets(
-    cluster: &Cluster,
+    inquirer: &BaseConsumer<Context>,
     topic: &str,
     partitions: usize,
     of: Offset,
 ) -> Result<Vec<i64>, Error> {
     const ACTION: &str = "ask for its offsets";
-    let inquirer = cluster.inquirer()?;
     until_it_passes(|| {
         let mut list = TopicPartitionList::with_capacity(partitions);
         for partition in (0..).take(partitions) {

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
-use crate::offsets::{beginning_offsets, end_offsets};
+use crate::offsets::{beginning_offsets, decided_end_offsets};
 use crate::queue::{DataQueue, EventQueue, PartitionError};
 use crate::record::{Record, RecordBatch};
 use crate::settings::{self, Role};
@@ -18,6 +18,7 @@ use crate::topics;
 
 /// Hands over every record that a topic has now, from these offsets on, by partition: a partition
 /// that is not named is read from its beginning, and so is one that has lost what it is named with.
+/// What is in a transaction that is not decided yet is waited for.
 ///
 /// # Errors
 /// When there is no such topic, it cannot be read, or `stopped` says so.
@@ -36,7 +37,7 @@ pub fn read_to_end(
     for (start, &from) in start.iter_mut().zip(from) {
         *start = from.max(*start);
     }
-    let end = end_offsets(cluster, topic, partitions)?;
+    let end = decided_end_offsets(cluster, topic, partitions, stopped)?;
     let mut reader = Reader::start(cluster, topic, &start)?;
     let mut batch = RecordBatch::default();
     while !reader.has_reached(&end) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kafka::{
     Assigned, GroupConsumer, GroupMetadata, GroupOffsets, Membership, Outgoing, RebalanceListener,
-    Topic, TopicSpec, TransactionError, TransactionalProducer, topics,
+    Topic, TopicSpec, TransactionError, TransactionalProducer, read_to_end, topics,
 };
 use pipeline::offsets::{Commit, Start};
 
@@ -148,6 +148,37 @@ fn what_is_committed_is_read_and_what_is_aborted_is_not() {
     drain(&producer);
     producer.commit(PATIENCE).expect("committed");
     assert_eq!(read(&test), [b"one".as_slice(), b"two", b"three"]);
+}
+
+#[test]
+fn whoever_reads_to_the_end_waits_until_transactions_are_decided() {
+    let test = cluster("undecided");
+    let (mut producer, topic) = producer(&test, "a");
+    producer.begin().expect("begun");
+    produce(&mut producer, &topic, &[b"one"]);
+    drain(&producer);
+    let (asks, asked) = mpsc::channel();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            // Asked whether it is to stop whenever it has to wait.
+            let waits = move || asks.send(()).is_err();
+            let mut found = Vec::new();
+            let read = read_to_end(
+                &test.cluster,
+                &test.topics.outcomes,
+                &[],
+                &waits,
+                &mut |record| {
+                    found.push(record.payload.to_vec());
+                },
+            );
+            read.map(|()| found)
+        });
+        asked.recv_timeout(PATIENCE).expect("it waits");
+        producer.commit(PATIENCE).expect("committed");
+        let found = reading.join().expect("no panic");
+        assert_eq!(found.expect("it was not stopped"), [b"one"]);
+    });
 }
 
 #[test]
