@@ -136,12 +136,14 @@ impl Mark {
         }
     }
 
-    /// The mark of a worker that knows that its message hangs: whoever comes next is to look at it
-    /// job by job.
+    /// The mark of a worker that knows that a message hangs. Where it was read alone, it is the one at
+    /// the committed offset, and whoever comes next looks at it job by job. Else it may be any of
+    /// those in hand, for a thread that hangs has told of nothing that it did before: whoever comes
+    /// next reads them one by one.
     pub fn hanging(self) -> Self {
         Self {
             held: true,
-            take_overs: self.take_overs.max(CAREFUL_FROM - 1),
+            take_overs: self.take_overs.max(WARY_FROM - 1),
             ..self
         }
     }
@@ -237,9 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn a_hanging_message_is_looked_at_job_by_job_by_the_next_worker() {
-        let mark = Mark::default().taken_over(true).hanging();
-        assert_eq!(mark.taken_over(true).reading(), Reading::Carefully);
+    fn a_message_that_hangs_is_found_message_by_message_and_then_looked_at_job_by_job() {
+        let mark = Mark::default().taken_over(true).hanging().taken_over(true);
+        assert_eq!(mark.reading(), Reading::Warily);
+        let mark = mark.hanging().taken_over(true);
+        assert_eq!(mark.reading(), Reading::Carefully);
     }
 
     #[test]

@@ -730,7 +730,7 @@ mod tests {
         tracker.assign(&start(0, 5));
         tracker.assign(&start(1, 5));
         tracker.hangs(0);
-        let expected = ["0@5 held take-overs=2", "1@5"];
+        let expected = ["0@5 held take-overs=1", "1@5"];
         assert_eq!(in_short(&tracker.release(&[0, 1])), expected);
     }
 

@@ -92,6 +92,27 @@ fn a_job_that_hangs_is_buried_after_its_worker_was_replaced_three_times() {
 }
 
 #[test]
+fn a_job_that_hangs_among_many_messages_is_found_in_a_few_steps() {
+    let data_set = data_set(&FEW_JOBS);
+    let folder = folder();
+    let options = [
+        "--workers",
+        "2",
+        "--jobs-per-message",
+        "1",
+        "--job-timeout",
+        "300ms",
+    ];
+    let faults = "worker.before-compute=hang@2000";
+    let said = finish(run(folder.path(), &data_set, &options, faults)).expect_code(3);
+    assert_only_dead(&report(folder.path()), &[(2_000, "3 workers died of it")]);
+    // One that hangs among many, one that hangs alone, three to find the job; and again as long as
+    // it is not among the next 64.
+    let replaced = said.stderr.matches("has not ended within 300ms").count();
+    assert!((5..=15).contains(&replaced), "{replaced} workers");
+}
+
+#[test]
 fn a_job_that_fails_by_an_injected_error_takes_the_way_of_a_real_one() {
     let data_set = data_set(&FEW_JOBS);
     let folder = folder();
