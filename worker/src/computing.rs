@@ -254,9 +254,6 @@ impl ComputeThread {
             if lease.has_ended() {
                 continue;
             }
-            self.watch
-                .partition
-                .store(record.partition, Ordering::Relaxed);
             if slice.job.is_some_and(CarefulJob::message_is_to_be_buried) {
                 // Even to bury the job has killed, so nobody looks into the message any more.
                 self.bury_message(&record, died_too_often(), lease);
@@ -299,7 +296,7 @@ impl ComputeThread {
             });
             return;
         }
-        match self.attempt(&job) {
+        match self.attempt(&job, record.partition) {
             Ok(tally) => {
                 let outcome = Outcome::Counted(tally);
                 let outcomes = self.outcome_alone(batch, &job, outcome, careful.deaths);
@@ -332,7 +329,7 @@ impl ComputeThread {
             self.hand_on();
         }
         for job in batch.jobs() {
-            match self.attempt(&job) {
+            match self.attempt(&job, record.partition) {
                 Ok(tally) => {
                     self.outcomes_of(batch.run_id())
                         .push(&job, Outcome::Counted(tally));
@@ -402,8 +399,10 @@ impl ComputeThread {
         let _ = self.finished.send(finished);
     }
 
-    /// One attempt at one job.
-    fn attempt(&self, job: &Job<'_>) -> Result<Tally, String> {
+    /// One attempt at one job of this partition. Jobs that failed before are tried again in between,
+    /// so the watch is told the partition each time.
+    fn attempt(&self, job: &Job<'_>, partition: i32) -> Result<Tally, String> {
+        self.watch.partition.store(partition, Ordering::Relaxed);
         self.watch.begin();
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job)));
         self.watch.end();
@@ -480,9 +479,7 @@ impl ComputeThread {
             let Some(job) = batch.jobs().next() else {
                 continue;
             };
-            let partition = failed.settles.partition;
-            self.watch.partition.store(partition, Ordering::Relaxed);
-            match self.attempt(&job) {
+            match self.attempt(&job, failed.settles.partition) {
                 Ok(tally) => {
                     let outcome = Outcome::Counted(tally);
                     let outcomes =
