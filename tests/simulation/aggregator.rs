@@ -9,9 +9,10 @@ use pipeline::{Collection, OutcomeBatch, RunHistory, Verdict};
 
 use crate::broker::{Log, ends};
 use crate::dispatcher::hear;
-use crate::history::{Seen, Shared};
+use crate::history::Shared;
 use crate::invariants::Violation;
 use crate::mutants::Mutation;
+use crate::seen::Seen;
 
 /// What an aggregator has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,10 +115,23 @@ impl AggregatorProcess {
         if *position < log.start() {
             return false;
         }
-        let payloads: Vec<_> = (0..at_most)
-            .map_while(|ahead| log.at(*position + ahead as i64).map(Rc::clone))
-            .collect();
-        *position += payloads.len() as i64;
+        let mut payloads = Vec::with_capacity(at_most);
+        let mut is_held = false;
+        for _ in 0..at_most {
+            let payload = match shared.mutation {
+                Some(Mutation::AbortedRead) if *position < log.end() => Some(log.at(*position)),
+                _ => log.read(*position),
+            };
+            let Some(payload) = payload else {
+                is_held = log.holds(*position);
+                break;
+            };
+            *position += 1;
+            payloads.extend(payload.map(Rc::clone));
+        }
+        if is_held {
+            shared.saw(Seen::ReaderHeld);
+        }
         for payload in payloads {
             let Ok(batch) = OutcomeBatch::decode(&payload) else {
                 continue;

@@ -1,22 +1,32 @@
 //! A model of the broker: topics as lists of records, and the workers' group with its members, its
 //! committed offsets and their metadata. It keeps the rules that the protocol leans on (a commit of
-//! who is no longer the owner is refused, offsets never change) and nothing else.
+//! who is no longer the owner is refused, offsets never change, what a transaction holds is not read
+//! before that is decided) and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use pipeline::offsets::Commit;
 
-use crate::history::Rng;
+use crate::rng::Rng;
+use crate::transactions::{State, Transaction};
 
 /// The value of a record.
 pub type Payload = Rc<[u8]>;
+
+/// A record, or the marker at which a transaction ends.
+#[derive(Debug)]
+struct Record {
+    /// `None` for a marker.
+    payload: Option<Payload>,
+    transaction: Option<Rc<Transaction>>,
+}
 
 /// One partition of a topic.
 #[derive(Debug, Default)]
 pub struct Log {
     start: i64,
-    records: VecDeque<Payload>,
+    records: VecDeque<Record>,
 }
 
 impl Log {
@@ -32,14 +42,52 @@ impl Log {
 
     /// Adds a record and returns its offset.
     pub fn append(&mut self, payload: Payload) -> i64 {
-        self.records.push_back(payload);
+        self.add(Some(payload), None)
+    }
+
+    /// Adds a record of a transaction and returns its offset.
+    pub fn append_in(&mut self, transaction: &Rc<Transaction>, payload: Payload) -> i64 {
+        self.add(Some(payload), Some(Rc::clone(transaction)))
+    }
+
+    /// Adds the marker at which a transaction ends.
+    pub fn append_marker(&mut self) {
+        self.add(None, None);
+    }
+
+    fn add(&mut self, payload: Option<Payload>, transaction: Option<Rc<Transaction>>) -> i64 {
+        self.records.push_back(Record {
+            payload,
+            transaction,
+        });
         self.end() - 1
     }
 
-    /// The record at an offset, if it is kept.
-    pub fn at(&self, offset: i64) -> Option<&Payload> {
+    fn record(&self, offset: i64) -> Option<&Record> {
         let position = usize::try_from(offset - self.start).ok()?;
         self.records.get(position)
+    }
+
+    /// The record at an offset, if it is kept, whoever wrote it.
+    pub fn at(&self, offset: i64) -> Option<&Payload> {
+        self.record(offset)?.payload.as_ref()
+    }
+
+    /// What a reader of committed records finds at an offset: `None` where there is nothing to be
+    /// read yet, `Some(None)` where it passes over a marker or an aborted record. A reader that comes
+    /// to an undecided record goes no further, so it never gets beyond the last stable offset.
+    pub fn read(&self, offset: i64) -> Option<Option<&Payload>> {
+        let record = self.record(offset)?;
+        match record.transaction.as_ref().map(|own| own.state()) {
+            Some(State::Open) => None,
+            Some(State::Aborted) => Some(None),
+            Some(State::Committed) | None => Some(record.payload.as_ref()),
+        }
+    }
+
+    /// Whether a reader of committed records is held up at an offset.
+    pub fn holds(&self, offset: i64) -> bool {
+        self.record(offset).is_some() && self.read(offset).is_none()
     }
 
     /// Retention takes everything before an offset.
@@ -74,6 +122,8 @@ pub struct Group {
     members: BTreeMap<MemberId, VecDeque<Mail>>,
     owners: Vec<Option<MemberId>>,
     asked_back: BTreeSet<i32>,
+    /// Counts the changes of who is a member and who has what.
+    generation: u64,
     committed: Vec<Option<(i64, String)>>,
 }
 
@@ -89,6 +139,7 @@ impl Group {
     /// A new member.
     pub fn join(&mut self) -> MemberId {
         self.last_member += 1;
+        self.generation += 1;
         self.members.insert(self.last_member, VecDeque::new());
         self.last_member
     }
@@ -113,6 +164,18 @@ impl Group {
             self.asked_back.remove(&partition);
         }
         self.members.remove(&member);
+        self.generation += 1;
+    }
+
+    /// The present generation, as a member hears of it when it polls.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a member may commit offsets in a transaction: those of a generation that is over are
+    /// refused (KIP-447).
+    pub fn accepts_generation(&self, member: MemberId, generation: u64) -> bool {
+        self.knows(member) && self.generation == generation
     }
 
     /// Whether the group knows a member.
@@ -144,6 +207,7 @@ impl Group {
             if self.owners[partition].is_none() {
                 let member = members[rng.below(members.len())];
                 self.owners[partition] = Some(member);
+                self.generation += 1;
                 self.send(member, Mail::Assign(partition as i32));
             }
         }
@@ -175,6 +239,11 @@ impl Group {
     /// What a member has not heard yet.
     pub fn mail(&mut self, member: MemberId) -> Option<Mail> {
         self.members.get_mut(&member)?.pop_front()
+    }
+
+    /// The same, left where it is.
+    pub fn next_mail(&self, member: MemberId) -> Option<&Mail> {
+        self.members.get(&member)?.front()
     }
 
     /// Whether a member may commit a partition.
@@ -229,6 +298,8 @@ pub struct Broker {
     pub runs: Vec<Option<RunRecord>>,
     /// The workers' group.
     pub group: Group,
+    /// The transactions that are not decided.
+    pub transactions: Vec<Rc<Transaction>>,
 }
 
 impl Broker {
@@ -241,6 +312,7 @@ impl Broker {
             dlq: Log::default(),
             runs: Vec::new(),
             group: Group::new(partitions),
+            transactions: Vec::new(),
         }
     }
 
@@ -250,9 +322,11 @@ impl Broker {
         let unowned = self.group.unowned();
         unowned.into_iter().find(|&partition| {
             let start = self.jobs[partition as usize].start();
-            self.group
-                .committed(partition)
-                .is_some_and(|&(offset, _)| offset < start)
+            !self.has_pending_offset(partition)
+                && self
+                    .group
+                    .committed(partition)
+                    .is_some_and(|&(offset, _)| offset < start)
         })
     }
 

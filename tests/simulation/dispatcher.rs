@@ -15,9 +15,10 @@ use pipeline::{
 };
 
 use crate::broker::{Log, Payload, RunRecord, ends};
-use crate::history::{Seen, Shared};
+use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
+use crate::seen::Seen;
 
 /// The data set and the options of all dispatchers of a history.
 #[derive(Debug)]
@@ -112,6 +113,8 @@ impl DispatcherProcess {
                 self.open_again(shared);
                 self.state = State::Decides(self.plan(shared)?);
             }
+            // What is not decided is waited for.
+            State::Decides(_) if self.resumes && !shared.broker.transactions.is_empty() => {}
             State::Decides(planned) => {
                 let planned = *planned;
                 self.decide(planned, shared)?;
@@ -317,10 +320,12 @@ pub fn arrive(partition: usize, payload: Payload, shared: &mut Shared) {
     shared.oracle.job_published(partition, &payload, spoiled);
 }
 
-/// The records of a partition from an offset on, or from the first that is kept.
+/// The committed records of a partition from an offset on, or from the first that is kept, up to the
+/// first that is not decided.
 pub fn records(log: &Log, from: i64) -> impl Iterator<Item = (i64, &Payload)> {
     let offsets = from.max(log.start())..log.end();
-    offsets.filter_map(|offset| Some((offset, log.at(offset)?)))
+    let decided = offsets.map_while(|offset| Some((offset, log.read(offset)?)));
+    decided.filter_map(|(offset, payload)| Some((offset, payload?)))
 }
 
 /// What the runs topic tells now.

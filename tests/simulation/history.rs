@@ -2,24 +2,28 @@
 //! workers there are, and at every step who moves next and what goes wrong. Faults are bounded, the
 //! scheduler is fair, so every history must come to its end.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatcher::job_set::JobSet;
 use dispatcher::packing::JobsPerMessage;
-use dispatcher::source::Rows;
 use dispatcher::spill::Spill;
 use pipeline::dead_letters::LetterHeaders;
-use pipeline::{DeadLetters, Grain, Grouping, LabelSet, Verdict};
-use worker::compute::compute;
+use pipeline::{DeadLetters, Verdict};
 
 use crate::aggregator::{AggregatorProcess, Ended};
 use crate::broker::{Broker, MemberId, Payload};
+use crate::data_set::{data_set, expected_jobs, plain_rows};
 use crate::dispatcher::{Dispatch, DispatcherProcess, arrive};
-use crate::invariants::{ExpectedJob, Fate, Oracle, Violation, violated};
+use crate::invariants::{Fate, Oracle, Violation, violated};
 use crate::mutants::Mutation;
-use crate::worker::{OnTheWay, Stop, WorkerProcess};
+use crate::rng::Rng;
+use crate::seen::{Coverage, Seen};
+use crate::transactions::Transaction;
+use crate::worker::{Committer, OnTheWay, Stop, WorkerProcess};
 
 /// A history that takes more steps has no end.
 const MAX_STEPS: u32 = 60_000;
@@ -30,170 +34,6 @@ const MAX_FAULTS: usize = 30;
 /// So many deaths of a job, for each of its copies on the jobs topic, in lives without progress of
 /// its partition and without refused commits: three to find the message, three to find the job.
 const MAX_PLAIN_DEATHS: u32 = 6;
-
-/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014): the same
-/// numbers for the same seed on every machine and in every version.
-#[derive(Clone, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// The numbers of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0, below `end`, which is not 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// True `of` times out of `among`.
-    pub fn chance(&mut self, of: usize, among: usize) -> bool {
-        self.below(among) < of
-    }
-
-    /// Puts items in any order.
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last + 1));
-        }
-    }
-}
-
-/// Declares what a history may come across, each with its name.
-macro_rules! seen {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What a history may come across, counted so that nothing of it can be missing unnoticed.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Seen {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl Seen {
-            /// All of it.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-        }
-    };
-}
-
-seen! {
-    /// A worker was killed from outside.
-    Killed,
-    /// A worker was killed while it waited for a commit.
-    KilledInCommit,
-    /// A job has killed its worker.
-    KilledByJob,
-    /// A worker gave up because a job hung.
-    HangGivenUp,
-    /// A worker was asked to end, and wound down.
-    Stopped,
-    /// A worker was not scheduled for a while.
-    Slept,
-    /// A worker was taken for dead and was not.
-    Evicted,
-    /// One of those noticed.
-    ZombieBack,
-    /// A static member was back before its session ran out.
-    StaticBack,
-    /// A partition was given back in good order.
-    Revoked,
-    /// A commit, or its answer, was lost.
-    CommitFailed,
-    /// A commit of who was no longer the owner.
-    CommitFenced,
-    /// Outcomes were produced twice.
-    ProducedTwice,
-    /// What a dead worker had sent arrived after its death.
-    ArrivedLate,
-    /// A message of jobs was published twice.
-    PublishedTwice,
-    /// A message of jobs cannot be read.
-    MessageSpoiled,
-    /// A worker came across one.
-    UndecodableMessage,
-    /// A failed job was tried again.
-    TriedAgain,
-    /// A job was buried because it failed too often.
-    BuriedByFailures,
-    /// A job was buried because workers died of it.
-    BuriedByDeaths,
-    /// A message was buried whole, because workers died of burying one of its jobs.
-    BuriedWhole,
-    /// A partition came with one unclean take-over.
-    Narrow,
-    /// … with two.
-    Wary,
-    /// … with three.
-    Careful,
-    /// A dispatcher was killed.
-    DispatcherKilled,
-    /// A second dispatcher began.
-    DispatcherDoubled,
-    /// Two dispatchers have opened the run.
-    OpenedTwice,
-    /// A dispatcher took the run up.
-    Resumed,
-    /// What has no outcome was asked for again.
-    ResumedWithoutOutcome,
-    /// The runs topic was compacted.
-    Compacted,
-    /// Retention took jobs that were worked on.
-    JobsEaten,
-    /// Retention took jobs that were not.
-    PendingJobsEaten,
-    /// Retention took outcomes.
-    OutcomesEaten,
-    /// A worker found its offset out of range.
-    OffsetOutOfRange,
-    /// The group was moved to where a partition begins.
-    MovedByHand,
-    /// An aggregator found its offset out of range.
-    OutcomesOutOfRange,
-    /// An aggregator was killed.
-    AggregatorKilled,
-    /// An aggregator gave up waiting.
-    GaveUp,
-    /// Duplicates were dropped.
-    DuplicatesDropped,
-    /// A run was judged incomplete,
-    Incomplete,
-    /// complete,
-    Complete,
-    /// or complete with dead letters.
-    CompleteWithDeadLetters,
-    /// Dead letters were replayed.
-    Replayed,
-}
-
-/// How often each thing was seen.
-#[derive(Clone, Debug)]
-pub struct Coverage(Vec<u64>);
-
-impl Coverage {
-    /// Nothing was seen.
-    pub fn new() -> Self {
-        Self(vec![0; Seen::ALL.len()])
-    }
-
-    /// Adds what another one has seen.
-    pub fn add(&mut self, other: &Self) {
-        for (own, other) in self.0.iter_mut().zip(&other.0) {
-            *own += other;
-        }
-    }
-
-    /// Each thing and how often it was seen.
-    pub fn iter(&self) -> impl Iterator<Item = (Seen, u64)> {
-        Seen::ALL.iter().copied().zip(self.0.iter().copied())
-    }
-}
 
 /// What all processes of a history share.
 #[derive(Debug)]
@@ -231,7 +71,7 @@ impl Shared {
 
     /// Notes what was seen.
     pub fn saw(&mut self, what: Seen) {
-        self.coverage.0[what as usize] += 1;
+        self.coverage.count(what);
     }
 
     /// Adds a line to the trace, if one is kept.
@@ -309,6 +149,8 @@ struct History {
     threads: usize,
     started: u64,
     static_members: bool,
+    /// Workers commit in transactions.
+    exactly_once: bool,
     dispatchers: Vec<DispatcherProcess>,
     aggregator: Option<AggregatorProcess>,
     verdict: Option<Verdict>,
@@ -331,6 +173,8 @@ enum Action {
     Balance,
     Dispatch(usize),
     DeliverJobs(usize),
+    Transact(usize),
+    TimeOut(usize),
     Aggregate,
     ArriveLate,
     MoveByHand(i32),
@@ -378,6 +222,7 @@ impl History {
             threads: 0,
             started: 0,
             static_members: false,
+            exactly_once: false,
             dispatchers: Vec::new(),
             aggregator: None,
             verdict: None,
@@ -388,6 +233,8 @@ impl History {
         };
         history.threads = 1 + history.shared.rng.below(2);
         history.static_members = history.shared.rng.chance(1, 2);
+        history.exactly_once = history.shared.rng.chance(1, 2);
+        history.shared.oracle.exactly_once = history.exactly_once;
         history
             .dispatchers
             .push(DispatcherProcess::start(&history.shared, false));
@@ -428,6 +275,9 @@ impl History {
                         continue;
                     }
                     actions.push((Action::Move(number), 5));
+                    if process.can_transact() {
+                        actions.push((Action::Transact(number), 10));
+                    }
                     for thread in 0..process.threads() {
                         if process.can_compute(thread) {
                             actions.push((Action::Compute(number, thread), 8));
@@ -451,6 +301,11 @@ impl History {
                 }
             }
         }
+        for (number, transaction) in self.shared.broker.transactions.iter().enumerate() {
+            if !self.goes_on(transaction) {
+                actions.push((Action::TimeOut(number), 2));
+            }
+        }
         actions.push((Action::Aggregate, 2));
         if !self.on_the_way.is_empty() {
             actions.push((Action::ArriveLate, 2));
@@ -470,6 +325,26 @@ impl History {
             drawn -= weight;
         }
         Action::Aggregate
+    }
+
+    /// Whether the worker of a transaction is at work, so that it ends that in time.
+    fn goes_on(&self, transaction: &Transaction) -> bool {
+        let processes = self.slots.iter().filter_map(|slot| slot.process.as_ref());
+        let mut awake = processes.filter(|own| !own.sleeps);
+        awake.any(|own| own.number == transaction.process())
+    }
+
+    /// A transaction has taken too long.
+    fn time_out(&mut self, number: usize) {
+        let transaction = Rc::clone(&self.shared.broker.transactions[number]);
+        self.shared.saw(Seen::TransactionTimedOut);
+        self.shared.tell(|| {
+            format!(
+                "the broker ends a transaction of worker-{}",
+                transaction.process()
+            )
+        });
+        self.shared.broker.abort(&transaction);
     }
 
     fn act(&mut self, action: Action) -> Result<(), Violation> {
@@ -508,6 +383,11 @@ impl History {
                 let dispatcher = &mut self.dispatchers[number];
                 let message = self.shared.rng.below(dispatcher.on_the_way.len());
                 dispatcher.deliver(message, &mut self.shared);
+                Ok(())
+            }
+            Action::Transact(slot) => self.with_worker(slot, |own, shared| own.transact(shared)),
+            Action::TimeOut(number) => {
+                self.time_out(number);
                 Ok(())
             }
             Action::Aggregate => self.aggregate(),
@@ -589,6 +469,9 @@ impl History {
                 _ => continue,
             }
         }
+        if let Err(Stop::Violated(violation)) = process.die_within_transaction(&mut self.shared) {
+            return Err(violation);
+        }
         for message in std::mem::take(&mut process.on_the_way) {
             if self.shared.rng.chance(1, 2) {
                 self.on_the_way.push(message);
@@ -625,6 +508,14 @@ impl History {
 
     fn restart(&mut self, slot: usize) -> Result<(), Violation> {
         self.started += 1;
+        // What the one before has left open is ended before the partitions come.
+        let committer = self.exactly_once.then(|| {
+            let name = match self.static_members {
+                true => slot as u64,
+                false => self.slots.len() as u64 + self.started,
+            };
+            Committer::start(name, &mut self.shared)
+        });
         let group = &mut self.shared.broker.group;
         let member = match self.slots[slot].dead.pop() {
             Some(dead) if self.static_members => {
@@ -637,7 +528,7 @@ impl History {
                 group.join()
             }
         };
-        let process = WorkerProcess::start(self.started, self.threads, member);
+        let process = WorkerProcess::start(self.started, self.threads, member, committer);
         let started = self.started;
         self.shared
             .tell(|| format!("worker-{started} starts in slot {slot}"));
@@ -694,6 +585,7 @@ impl History {
             .all(|(log, committed)| committed >= log.end());
         all_committed
             && self.on_the_way.is_empty()
+            && self.shared.broker.transactions.is_empty()
             && self.slots.iter().all(|slot| {
                 let process = slot.process.as_ref();
                 process.is_some_and(|own| own.is_at_rest() && !own.sleeps)
@@ -723,6 +615,7 @@ impl History {
             }
             Some(_) if self.replays == 0 => {
                 self.shared.oracle.at_rest()?;
+                self.shared.oracle.each_once()?;
                 if self.shared.oracle.still_dead() == 0 {
                     return Ok(true);
                 }
@@ -746,6 +639,7 @@ impl History {
                         format!("{verdict:?}, {broken} jobs are broken for good"),
                     );
                 }
+                self.shared.oracle.each_once()?;
                 Ok(true)
             }
         }
@@ -785,197 +679,4 @@ impl History {
         self.verdict = None;
         self.aggregator = None;
     }
-
-    // What goes wrong.
-
-    fn go_wrong(&mut self) -> Result<(), Violation> {
-        self.shared.faults_left -= 1;
-        let slot = self.shared.rng.below(self.slots.len());
-        let partition = self.shared.rng.below(self.shared.broker.jobs.len());
-        match self.shared.rng.below(16) {
-            0..=2 => {
-                if self.slots[slot].process.is_some() {
-                    self.shared.saw(Seen::Killed);
-                    self.die(slot, None)?;
-                }
-            }
-            3 => {
-                if self.slots[slot]
-                    .process
-                    .as_ref()
-                    .is_some_and(|own| !own.sleeps)
-                {
-                    self.shared.saw(Seen::Stopped);
-                    self.shared
-                        .tell(|| format!("the worker of slot {slot} is to end"));
-                    self.wind_down(slot)?;
-                }
-            }
-            4 => {
-                if let Some(process) = &mut self.slots[slot].process {
-                    process.sleeps = true;
-                    self.shared.saw(Seen::Slept);
-                    self.shared
-                        .tell(|| format!("the worker of slot {slot} sleeps"));
-                }
-            }
-            5 => {
-                let process = self.slots[slot].process.as_ref();
-                if let Some(member) = process.map(|own| own.member)
-                    && self.shared.broker.group.knows(member)
-                {
-                    self.shared.saw(Seen::Evicted);
-                    self.shared
-                        .tell(|| format!("the worker of slot {slot} is taken for dead"));
-                    self.lose_owner(member, None)?;
-                    self.shared.broker.group.drop_member(member);
-                }
-            }
-            6..=7 => self.shared.broker.group.ask_back(partition as i32),
-            8 => {
-                for partition in 0..self.shared.broker.jobs.len() {
-                    self.shared.broker.group.ask_back(partition as i32);
-                }
-            }
-            9..=10 => self.kill_dispatcher(),
-            11 => {
-                if self.dispatchers.len() == 1 {
-                    self.shared.saw(Seen::DispatcherDoubled);
-                    let second = DispatcherProcess::start(&self.shared, false);
-                    self.dispatchers.push(second);
-                }
-            }
-            12 => {
-                self.shared.saw(Seen::Compacted);
-                self.shared.broker.compact_runs();
-            }
-            13 => {
-                if self.aggregator.is_some() && self.verdict.is_none() {
-                    self.shared.saw(Seen::AggregatorKilled);
-                    self.aggregator = None;
-                }
-            }
-            14 => self.retention_takes_jobs(partition),
-            _ => self.retention_takes_outcomes(partition),
-        }
-        Ok(())
-    }
-
-    fn kill_dispatcher(&mut self) {
-        let number = self.shared.rng.below(self.dispatchers.len());
-        if self.dispatchers[number].is_done() {
-            return;
-        }
-        self.shared.saw(Seen::DispatcherKilled);
-        self.shared.tell(|| "a dispatcher is killed".to_owned());
-        // What it has sent arrives, or not.
-        for (partition, payload) in std::mem::take(&mut self.dispatchers[number].on_the_way) {
-            if self.shared.rng.chance(1, 2) {
-                arrive(partition, payload, &mut self.shared);
-            }
-        }
-        self.dispatchers[number] = DispatcherProcess::start(&self.shared, false);
-    }
-
-    fn retention_takes_jobs(&mut self, partition: usize) {
-        let committed = self.shared.broker.group.committed_offsets()[partition];
-        let log = &mut self.shared.broker.jobs[partition];
-        let beyond = i64::from(self.shared.rng.chance(1, 4));
-        let before = (committed + beyond).min(log.end());
-        if before <= log.start() {
-            return;
-        }
-        log.eat(before);
-        self.shared
-            .tell(|| format!("retention takes jobs of {partition} before {before}"));
-        if before > committed {
-            self.shared.saw(Seen::PendingJobsEaten);
-        } else {
-            self.shared.saw(Seen::JobsEaten);
-        }
-    }
-
-    fn retention_takes_outcomes(&mut self, partition: usize) {
-        let log = &mut self.shared.broker.outcomes[partition];
-        let records = (log.end() - log.start()) as usize;
-        if records == 0 {
-            return;
-        }
-        let before = log.start() + 1 + self.shared.rng.below(records) as i64;
-        log.eat(before);
-        self.shared.saw(Seen::OutcomesEaten);
-        self.shared
-            .tell(|| format!("retention takes outcomes of {partition} before {before}"));
-    }
-}
-
-/// A few rows, and how they are grouped.
-fn data_set(rng: &mut Rng) -> (Rows, Grouping) {
-    let labels = 1 + rng.below(3);
-    let hours = 1 + rng.below(5);
-    let count = 3 + rng.below(40);
-    let is_broken = rng.chance(1, 3);
-    let mut rows = Rows {
-        label_sets: (0..labels)
-            .map(|label| LabelSet::new([format!("country-{}", labels - label)]))
-            .collect(),
-        ..Rows::default()
-    };
-    for _ in 0..count {
-        rows.label_set.push(rng.below(labels) as u32);
-        rows.seconds
-            .push((rng.below(hours) * 3_600 + rng.below(3_600)) as i64);
-        let result = match is_broken && rng.chance(1, 20) {
-            true => 7,
-            false => rng.below(2) as u8,
-        };
-        rows.results.push(result);
-    }
-    let grouping = Grouping {
-        label_columns: vec!["country".to_owned()],
-        time_column: "test_date".to_owned(),
-        grain: Grain::Hour,
-        result_column: "result".to_owned(),
-        positive: "positive".to_owned(),
-        negative: "negative".to_owned(),
-        max_rows_per_job: 1 + rng.below(4) as u32,
-    };
-    (rows, grouping)
-}
-
-fn plain_rows(rows: &Rows, grouping: &Grouping) -> Vec<(String, i32, u8)> {
-    let bucket = |seconds| grouping.grain.truncate(seconds).expect("in range").hours();
-    let rows = (0..rows.len()).map(|row| {
-        let labels = &rows.label_sets[rows.label_set[row] as usize];
-        let (seconds, result) = (rows.seconds[row], rows.results[row]);
-        (labels.values[0].clone(), bucket(seconds), result)
-    });
-    rows.collect()
-}
-
-fn expected_jobs(jobs: &JobSet, rng: &mut Rng) -> Vec<ExpectedJob> {
-    let poison = rng.chance(2, 3);
-    let mut expected = Vec::new();
-    let all = jobs.for_each(|job| {
-        let tally = compute(job);
-        let fate = match &tally {
-            Err(_) => Fate::Broken,
-            Ok(_) if poison && rng.chance(1, 10) => match rng.below(7) {
-                0 => Fate::Fails,
-                1 => Fate::FailsTimes(1 + rng.below(2) as u32),
-                2 => Fate::Hangs,
-                3 => Fate::KillsTimes(1 + rng.below(2) as u32),
-                _ => Fate::Kills,
-            },
-            Ok(_) => Fate::Healthy,
-        };
-        expected.push(ExpectedJob {
-            key: (job.key.labels.values[0].clone(), job.key.time.hours()),
-            tally: tally.unwrap_or_default(),
-            fate,
-        });
-        Ok(())
-    });
-    all.expect("jobs in memory can be read");
-    expected
 }

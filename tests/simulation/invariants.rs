@@ -101,6 +101,15 @@ pub struct Oracle {
     counted: Vec<bool>,
     dead: Vec<bool>,
     published: Vec<bool>,
+    /// Workers commit in transactions, so that each message's jobs have one outcome.
+    pub exactly_once: bool,
+    /// Outcomes that a reader of committed ones sees, by index.
+    visible: Vec<u32>,
+    /// Messages on the jobs topic that can be read and have the job, by index.
+    copies: Vec<u32>,
+    /// Jobs of messages that no worker has to work on, because they were taken by retention or buried
+    /// whole.
+    passed_over: BTreeSet<u64>,
     in_dlq: BTreeSet<u64>,
     raw_in_dlq: BTreeSet<(i32, i64)>,
     /// Workers that a job has cost, by index.
@@ -129,6 +138,10 @@ impl Oracle {
             counted: vec![false; count],
             dead: vec![false; count],
             published: vec![false; count],
+            exactly_once: false,
+            visible: vec![0; count],
+            copies: vec![0; count],
+            passed_over: BTreeSet::new(),
             in_dlq: BTreeSet::new(),
             raw_in_dlq: BTreeSet::new(),
             deaths: BTreeMap::new(),
@@ -147,6 +160,9 @@ impl Oracle {
             self.published[index as usize] = true;
         }
         let indexes = indexes.filter(|_| !spoiled);
+        for &index in indexes.iter().flatten() {
+            self.copies[index as usize] += 1;
+        }
         self.partitions[partition].messages.push(indexes);
     }
 
@@ -166,6 +182,7 @@ impl Oracle {
         self.raw_in_dlq.insert(source);
         let (partition, offset) = source;
         let message = &self.partitions[partition as usize].messages[offset as usize];
+        self.passed_over.extend(message.iter().flatten());
         let has_killed = |&index: &u64| self.blamed(index) >= MAX_DEATHS_OF_MESSAGE;
         match message {
             Some(indexes) if !indexes.iter().any(has_killed) => violated(
@@ -183,13 +200,28 @@ impl Oracle {
     }
 
     /// A message has reached the outcomes topic.
-    pub fn outcomes_told(&mut self, partition: usize, payload: &[u8]) -> Result<(), Violation> {
+    pub fn outcomes_told(
+        &mut self,
+        partition: usize,
+        offset: i64,
+        payload: &[u8],
+    ) -> Result<(), Violation> {
         let Ok(batch) = OutcomeBatch::decode(payload) else {
             return violated("outcomes can be read", "one cannot");
         };
         let mut told = Vec::with_capacity(batch.len());
         for job in batch.outcomes() {
             let index = job.index as usize;
+            self.visible[index] += 1;
+            if self.exactly_once && self.visible[index] > self.copies[index] {
+                return violated(
+                    "no job has two committed outcomes",
+                    format!(
+                        "job {index} has {}, with {} copies",
+                        self.visible[index], self.copies[index]
+                    ),
+                );
+            }
             let is_dead = match job.outcome {
                 Outcome::Counted(tally) => {
                     self.counted[index] = true;
@@ -205,7 +237,10 @@ impl Oracle {
             };
             told.push((job.index, is_dead));
         }
-        self.outcomes[partition].push(told);
+        let own = &mut self.outcomes[partition];
+        let offset = offset as usize;
+        own.resize(own.len().max(offset + 1), Vec::new());
+        own[offset] = told;
         Ok(())
     }
 
@@ -366,7 +401,8 @@ impl Oracle {
     fn truth(&self, from: &[i64], to: &[i64], manifest: bool) -> (Verdict, Vec<Option<bool>>) {
         let mut known: Vec<Option<bool>> = vec![None; self.jobs.len()];
         for (partition, batches) in self.outcomes.iter().enumerate() {
-            let range = from[partition] as usize..to[partition] as usize;
+            let within = |offset: i64| (offset as usize).min(batches.len());
+            let range = within(from[partition])..within(to[partition]);
             for &(index, is_dead) in batches[range].iter().flatten() {
                 let own = &mut known[index as usize];
                 *own = Some(is_dead && own.unwrap_or(true));
@@ -471,12 +507,21 @@ impl Oracle {
 
     /// A partition of which nothing was ever committed begins here.
     pub fn begins_at(&mut self, partition: i32, offset: i64) {
+        self.pass_over(partition as usize, offset);
         let own = &mut self.partitions[partition as usize];
         own.checked = own.checked.max(offset);
     }
 
+    fn pass_over(&mut self, partition: usize, before: i64) {
+        let own = &self.partitions[partition];
+        let passed = own.messages.iter().take(before as usize);
+        let passed = passed.skip(own.committed as usize).flatten().flatten();
+        self.passed_over.extend(passed);
+    }
+
     /// Somebody has moved the group to where a partition begins now.
     pub fn moved_by_hand(&mut self, partition: usize, offset: i64) {
+        self.pass_over(partition, offset);
         let own = &mut self.partitions[partition];
         own.checked = own.checked.max(offset);
         own.committed = offset;
@@ -494,6 +539,23 @@ impl Oracle {
             let is_unlucky = self.blamed(index as u64) >= MAX_DEATHS;
             if !job.fate.is_poison() && !counted && !is_unlucky {
                 return violated("every other job is counted", format!("job {index}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything has come to rest: with transactions, each job has one committed outcome for each of
+    /// its copies on the jobs topic.
+    pub fn each_once(&self) -> Result<(), Violation> {
+        if !self.exactly_once {
+            return Ok(());
+        }
+        for (index, (&visible, &copies)) in self.visible.iter().zip(&self.copies).enumerate() {
+            if visible != copies && !self.passed_over.contains(&(index as u64)) {
+                return violated(
+                    "every job has its committed outcome",
+                    format!("job {index} has {visible}, with {copies} copies"),
+                );
             }
         }
         Ok(())

@@ -6,17 +6,22 @@
 
 mod aggregator;
 mod broker;
+mod data_set;
 mod dispatcher;
 mod history;
 mod invariants;
 mod mutants;
+mod rng;
+mod seen;
+mod transactions;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use history::{Coverage, Outcome, simulate};
+use history::{Outcome, simulate};
+use seen::Coverage;
 
 /// So many histories are played by the usual test run.
 const HISTORIES: u64 = 10_000;

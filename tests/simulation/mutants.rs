@@ -36,6 +36,22 @@ pub enum Mutation {
     FirstOutcomeWins,
     /// A run is judged before its outcomes were read to the end.
     JudgedBeforeTheEnd,
+    /// A batch goes into a transaction though it reaches beyond the offset.
+    BatchesDivided,
+    /// What was in an aborted transaction is dropped.
+    AbortTakenForCommit,
+    /// Nobody looks how a transaction has ended of which nobody told.
+    UnknownTakenForAborted,
+    /// Offsets are committed, and the outcomes of their transaction are not.
+    OffsetsWithoutOutcomes,
+    /// Outcomes are written outside of the transaction that commits their offsets.
+    WrittenOutsideTransaction,
+    /// Offsets of a generation that is over are taken.
+    GenerationIgnored,
+    /// A partition begins at the committed offset while another one is undecided.
+    UndecidedOffsetsRead,
+    /// Aborted and undecided outcomes are read.
+    AbortedRead,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -106,5 +122,24 @@ mutants! {
     keeping_the_first_outcome_is_caught: FirstOutcomeWins within 2_000
         by "the verdict is true";
     judging_before_the_end_is_caught: JudgedBeforeTheEnd within 2_000
+        by "the verdict is true";
+    dividing_batches_is_caught: BatchesDivided within 500
+        by "no job has two committed outcomes";
+    dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
+        by "committed offsets are behind acknowledged outcomes"
+        | "every job has its committed outcome";
+    taking_an_unknown_outcome_for_an_abort_is_caught: UnknownTakenForAborted within 500
+        by "no job has two committed outcomes";
+    committing_offsets_without_their_outcomes_is_caught: OffsetsWithoutOutcomes within 100
+        by "committed offsets are behind acknowledged outcomes";
+    writing_outside_of_the_transaction_is_caught: WrittenOutsideTransaction within 500
+        by "no job has two committed outcomes";
+    taking_offsets_of_an_earlier_generation_is_caught: GenerationIgnored within 2_000
+        by "no job has two committed outcomes"
+        | "a committed offset never moves back";
+    reading_undecided_offsets_is_caught: UndecidedOffsetsRead within 2_000
+        by "no job has two committed outcomes"
+        | "a committed offset never moves back";
+    reading_aborted_outcomes_is_caught: AbortedRead within 2_000
         by "the verdict is true";
 }

@@ -2,6 +2,8 @@
 //! of its compute threads, cut into steps between which anything may happen. What the real shell
 //! does by threads, clock and sockets is imitated here line by line; what decides is not.
 
+mod committing;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
@@ -17,9 +19,12 @@ use worker::outbox::{DeadLetterMessage, Destination, Finished};
 use worker::retry::{RetryPolicy, RetryQueue};
 
 use crate::broker::{Mail, MemberId, Payload};
-use crate::history::{Seen, Shared};
+use crate::history::Shared;
 use crate::invariants::{Fate, Violation, violated};
 use crate::mutants::Mutation;
+use crate::seen::Seen;
+
+pub use committing::Committer;
 
 /// Attempts at a job that fails.
 const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
@@ -130,8 +135,11 @@ impl OnTheWay {
             }
             Destination::Outcomes => {
                 let partition = self.place.0 as usize;
-                shared.broker.outcomes[partition].append(Rc::clone(&self.payload));
-                shared.oracle.outcomes_told(partition, &self.payload)
+                let log = &mut shared.broker.outcomes[partition];
+                let offset = log.append(Rc::clone(&self.payload));
+                shared
+                    .oracle
+                    .outcomes_told(partition, offset, &self.payload)
             }
         }
     }
@@ -140,6 +148,8 @@ impl OnTheWay {
 /// A worker process.
 #[derive(Debug)]
 pub struct WorkerProcess {
+    /// Never used twice.
+    pub number: u64,
     name: Worker,
     desk: Desk,
     leases: Leases,
@@ -153,6 +163,10 @@ pub struct WorkerProcess {
     fetch: BTreeMap<i32, i64>,
     /// As what the group knows this process, or once knew it.
     pub member: MemberId,
+    /// The generation of the group that it last heard of.
+    generation: u64,
+    /// Where it commits in transactions.
+    committer: Option<Committer>,
     /// Produced and not acknowledged.
     pub on_the_way: Vec<OnTheWay>,
     acknowledged: Vec<usize>,
@@ -170,8 +184,14 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// A process that has joined the group as this member.
-    pub fn start(number: u64, threads: usize, member: MemberId) -> Self {
+    /// A process that has joined the group as this member. `committer`: where it commits in
+    /// transactions.
+    pub fn start(
+        number: u64,
+        threads: usize,
+        member: MemberId,
+        committer: Option<Committer>,
+    ) -> Self {
         let thread = |_| Thread {
             slice: None,
             current: None,
@@ -181,11 +201,15 @@ impl WorkerProcess {
             hangs: None,
         };
         Self {
+            number,
             name: Worker {
                 host: "host".to_owned(),
                 id: format!("worker-{number}"),
             },
-            desk: Desk::new(),
+            desk: match committer {
+                Some(_) => Desk::with_transactions(),
+                None => Desk::new(),
+            },
             leases: Leases::new(),
             ended: Vec::new(),
             apart: BTreeSet::new(),
@@ -195,6 +219,8 @@ impl WorkerProcess {
             careful: None,
             fetch: BTreeMap::new(),
             member,
+            generation: 0,
+            committer,
             on_the_way: Vec::new(),
             acknowledged: Vec::new(),
             commits: VecDeque::new(),
@@ -226,11 +252,18 @@ impl WorkerProcess {
             && (own.slice.is_some() || !own.failed.is_empty() || !self.slices.is_empty())
     }
 
+    /// Whether a step of the thread that commits transactions would do something.
+    pub fn can_transact(&self) -> bool {
+        self.committer.as_ref().is_some_and(Committer::can_go_on)
+    }
+
     // The data mover.
 
     /// One round of the data mover.
     pub fn move_data(&mut self, shared: &mut Shared) -> Flow<()> {
-        self.serve(shared)?;
+        if !self.serve(shared)? {
+            return Ok(());
+        }
         if let Some((partition, index)) = self.threads.iter().find_map(|thread| thread.hangs)
             && shared.rng.chance(1, 4)
         {
@@ -245,13 +278,26 @@ impl WorkerProcess {
         Ok(())
     }
 
-    fn serve(&mut self, shared: &mut Shared) -> Flow<()> {
-        self.poll(shared)?;
+    /// Everything but taking new work; false while a partition that comes is waited for.
+    fn serve(&mut self, shared: &mut Shared) -> Flow<bool> {
+        if self.committer.as_ref().is_some_and(Committer::is_closed) {
+            return Err(Stop::GivesUp);
+        }
+        if !self.poll(shared)? {
+            return Ok(false);
+        }
         self.take_in_all(shared);
         self.produce(shared);
         self.hear_deliveries();
         self.produce(shared);
+        self.hear_end(shared);
         let is_time = self.desk.in_hand() == 0 || shared.rng.chance(1, 3);
+        if self.committer.is_some() {
+            if is_time {
+                self.begin_transaction(shared);
+            }
+            return Ok(true);
+        }
         // Marks that must be there before the next message are committed by whoever takes that.
         if is_time && self.desk.alone().is_none() && !self.desk.marks_are_due() {
             let commits = self.desk.commits();
@@ -262,10 +308,11 @@ impl WorkerProcess {
                 self.commits.push_back((self.member, commits));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn poll(&mut self, shared: &mut Shared) -> Flow<()> {
+    /// Hears of the group; false while a transaction holds the offset of a partition that comes.
+    fn poll(&mut self, shared: &mut Shared) -> Flow<bool> {
         if std::mem::take(&mut self.commit_has_failed) {
             self.desk.commit_failed();
         }
@@ -276,13 +323,24 @@ impl WorkerProcess {
             self.forget(&all);
             self.member = shared.broker.group.join();
         }
-        while let Some(mail) = shared.broker.group.mail(self.member) {
+        self.generation = shared.broker.group.generation();
+        while let Some(mail) = shared.broker.group.next_mail(self.member) {
+            if let Mail::Assign(partition) = *mail
+                && shared.broker.has_pending_offset(partition)
+                && shared.mutation != Some(Mutation::UndecidedOffsetsRead)
+            {
+                shared.saw(Seen::OffsetHeld);
+                return Ok(false);
+            }
+            let Some(mail) = shared.broker.group.mail(self.member) else {
+                break;
+            };
             match mail {
                 Mail::Assign(partition) => self.assigned(partition, shared)?,
                 Mail::Revoke(partition) => self.revoked(&[partition], shared)?,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn assigned(&mut self, partition: i32, shared: &mut Shared) -> Flow<()> {
@@ -341,8 +399,18 @@ impl WorkerProcess {
         self.take_in_all(shared);
         self.drain(shared)?;
         let commits = self.desk.release(partitions);
-        self.forget(partitions);
-        let committed = self.commit_and_wait(commits, shared)?;
+        let committed = if self.committer.is_some() {
+            self.commit_all(shared)?;
+            if self.desk.is_under_way() {
+                shared.saw(Seen::RevokedInTransaction);
+            }
+            let settled = self.desk.is_settled();
+            self.forget(partitions);
+            settled
+        } else {
+            self.forget(partitions);
+            self.commit_and_wait(commits, shared)?
+        };
         for &partition in partitions {
             shared.tell(|| format!("{} gives partition {partition} back", self.name.id));
             if committed {
@@ -358,6 +426,8 @@ impl WorkerProcess {
                 shared
                     .oracle
                     .owner_lost(member, partition, &metadata, cause)?;
+                // It is counted once, also where this very member gets the partition again.
+                shared.oracle.given_back(partition);
             }
             shared.broker.group.given_back(self.member, partition);
         }
@@ -390,6 +460,19 @@ impl WorkerProcess {
                         settled.epoch = lease.epoch;
                     }
                 }
+            }
+            if shared.mutation == Some(Mutation::BatchesDivided)
+                && self.committer.is_some()
+                && finished.settles.len() > 1
+            {
+                // What is told of the batch ends with its first message.
+                let rest = Finished {
+                    settles: finished.settles.split_off(1),
+                    ..Finished::default()
+                };
+                self.desk.finish(finished);
+                self.desk.finish(rest);
+                continue;
             }
             self.desk.finish(finished);
         }
@@ -510,6 +593,10 @@ impl WorkerProcess {
     }
 
     fn commit_now(&mut self, shared: &mut Shared) -> Flow<bool> {
+        if self.committer.is_some() {
+            self.commit_all(shared)?;
+            return Ok(self.desk.is_settled());
+        }
         let commits = self.desk.commits_to_wait_for();
         self.commit_and_wait(commits, shared)
     }
@@ -533,27 +620,7 @@ impl WorkerProcess {
                 continue;
             }
             let commit = self.mutated(commit.clone(), shared);
-            let taken_over = self.taken_over.get(&partition).copied();
-            if taken_over.is_some_and(|(offset, _)| offset < commit.offset) {
-                self.helped.insert(partition);
-            }
-            shared.tell(|| {
-                let Commit {
-                    partition,
-                    offset,
-                    metadata,
-                } = &commit;
-                format!(
-                    "{} commits {partition} at {offset} '{metadata}'",
-                    self.name.id
-                )
-            });
-            let reading = taken_over.map(|(_, reading)| reading);
-            shared.oracle.committed(member, &commit, reading)?;
-            if self.given_up_for.is_some_and(|(own, _)| own == partition) {
-                shared.oracle.hangs(partition);
-            }
-            shared.broker.group.keep(&commit);
+            self.keep(member, &commit, shared)?;
         }
         if fails {
             shared.saw(Seen::CommitFailed);
@@ -561,6 +628,33 @@ impl WorkerProcess {
             return Ok(false);
         }
         Ok(all)
+    }
+
+    /// The broker keeps a commit.
+    fn keep(&mut self, member: MemberId, commit: &Commit, shared: &mut Shared) -> Flow<()> {
+        let partition = commit.partition;
+        let taken_over = self.taken_over.get(&partition).copied();
+        if taken_over.is_some_and(|(offset, _)| offset < commit.offset) {
+            self.helped.insert(partition);
+        }
+        shared.tell(|| {
+            let Commit {
+                partition,
+                offset,
+                metadata,
+            } = commit;
+            format!(
+                "{} commits {partition} at {offset} '{metadata}'",
+                self.name.id
+            )
+        });
+        let reading = taken_over.map(|(_, reading)| reading);
+        shared.oracle.committed(member, commit, reading)?;
+        if self.given_up_for.is_some_and(|(own, _)| own == partition) {
+            shared.oracle.hangs(partition);
+        }
+        shared.broker.group.keep(commit);
+        Ok(())
     }
 
     fn mutated(&self, mut commit: Commit, shared: &Shared) -> Commit {
@@ -779,6 +873,12 @@ impl WorkerProcess {
         }
         match (JobBatch::decode(&record.payload), job) {
             (Ok(batch), None) => {
+                let is_other = self.threads[number].settles.last().is_some_and(|last| {
+                    (last.partition, last.epoch) != (record.partition, lease.epoch)
+                });
+                if is_other && self.committer.is_some() {
+                    self.hand_on(number);
+                }
                 let settles = settles(&record, &lease, &batch, 0);
                 self.threads[number].current = Some(Current {
                     batch: Rc::new(batch),

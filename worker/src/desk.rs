@@ -272,6 +272,12 @@ impl Desk {
         }
     }
 
+    /// Whether the transaction under way was committed, where nobody has told and the group has
+    /// committed `found` since it has ended.
+    pub fn is_committed(&self, cut: &Cut, found: &[Commit]) -> bool {
+        cut.is_committed(found, |partition| self.tracker.epoch(partition))
+    }
+
     /// Whether a transaction is under way.
     pub fn is_under_way(&self) -> bool {
         self.uncommitted

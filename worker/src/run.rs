@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::outbox::{Destination, Finished};
 use crate::output::Output;
-use crate::transactions::{Ended, Transaction, Transactions};
+use crate::transactions::{Ended, Ending, Transaction, Transactions};
 
 /// While there is work in hand, the queue of messages is looked at so often.
 const BUSY_WAIT: Duration = Duration::from_millis(2);
@@ -407,8 +407,17 @@ impl Hands {
             return Ok(());
         }
         let ended = transactions.ended(patience);
-        let Some(Ended { cut, committed }) = ended.inspect_err(|_| self.way = Way::Closed)? else {
+        let Some(Ended { cut, ending }) = ended.inspect_err(|_| self.way = Way::Closed)? else {
             return Ok(());
+        };
+        let committed = match ending {
+            Ending::Committed => true,
+            Ending::Aborted => false,
+            Ending::Unknown(found) => {
+                let committed = self.desk.is_committed(&cut, &found);
+                info!(committed, "found out how the transaction has ended");
+                committed
+            }
         };
         if committed {
             for finished in cut.finished() {

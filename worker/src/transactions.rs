@@ -18,7 +18,6 @@ use kafka::{
     BatchProducer, Cluster, GroupMetadata, GroupOffsets, TransactionError, TransactionalProducer,
     topics,
 };
-use pipeline::mark::Mark;
 use pipeline::offsets::Commit;
 use service::{FaultPoint, Shutdown};
 use tracing::{info, warn};
@@ -49,8 +48,19 @@ pub struct Transaction {
 pub struct Ended {
     /// What was in it.
     pub cut: Cut,
-    /// Whether it was committed; else it was aborted.
-    pub committed: bool,
+    /// How.
+    pub ending: Ending,
+}
+
+/// How a transaction has ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It was committed.
+    Committed,
+    /// It was aborted.
+    Aborted,
+    /// Nobody has told; this is what the group has committed since it has ended.
+    Unknown(Vec<Commit>),
 }
 
 /// The thread, for whoever hands it transactions.
@@ -168,31 +178,31 @@ impl Committer {
 
     fn carry_out(&mut self, transaction: Transaction) -> Result<Ended, Error> {
         let Transaction { cut, member } = transaction;
-        let committed = match self.fill(&cut, &member)? {
+        let ending = match self.fill(&cut, &member)? {
             Ok(()) => {
                 self.before_commit.pass()?;
                 match self.producer.commit(STEP_PATIENCE) {
-                    Ok(()) => true,
+                    Ok(()) => Ending::Committed,
                     Err(TransactionError::Abortable(failure)) => {
                         warn!(%failure, "transaction aborted");
                         match self.producer.abort(STEP_PATIENCE) {
-                            Ok(()) => false,
-                            Err(error) => self.find_out(error, &cut)?,
+                            Ok(()) => Ending::Aborted,
+                            Err(error) => self.find_out(error)?,
                         }
                     }
-                    Err(error) => self.find_out(error, &cut)?,
+                    Err(error) => self.find_out(error)?,
                 }
             }
             Err(error) => {
                 warn!(%error, "transaction aborted");
                 self.abandon(error)?;
-                false
+                Ending::Aborted
             }
         };
-        if committed {
+        if matches!(ending, Ending::Committed) {
             self.is_renewed = false;
         }
-        Ok(Ended { cut, committed })
+        Ok(Ended { cut, ending })
     }
 
     /// Everything of a transaction but its commit.
@@ -244,16 +254,13 @@ impl Committer {
         }
     }
 
-    /// Finds out whether a transaction was committed: only it could move the group to its offsets.
-    fn find_out(&mut self, error: TransactionError, cut: &Cut) -> Result<bool, Error> {
+    /// Looks at what the group has committed: only a transaction that was committed could move it.
+    fn find_out(&mut self, error: TransactionError) -> Result<Ending, Error> {
         self.renew(error)?;
         let partitions = topics::partition_count(&self.cluster, &self.jobs_topic)?;
         let partitions = partitions.unwrap_or(0);
         let group = GroupOffsets::new(&self.cluster, &self.group, &self.jobs_topic, partitions)?;
-        let found = group.commits()?;
-        let committed = is_committed(cut.commits(), &found);
-        info!(committed, "found out how the transaction has ended");
-        Ok(committed)
+        Ok(Ending::Unknown(group.commits()?))
     }
 
     /// Puts a new producer in the place of one that is of no use any more.
@@ -283,60 +290,4 @@ fn until_accepted(
         thread::sleep(FULL_WAIT);
     }
     Ok(())
-}
-
-/// Whether a transaction with these commits was committed, by what the group has committed now. It is
-/// committed as a whole, so one partition tells of all: where the group is behind, it was not; where
-/// it is there or beyond, it was. A partition that has gone to another worker may have another mark
-/// at the same place, and tells nothing; or it is beyond by that worker's doing, but then one that has
-/// not gone is behind, or nobody depends on the answer.
-fn is_committed<'a>(commits: impl IntoIterator<Item = &'a Commit>, found: &[Commit]) -> bool {
-    let place = |commit: &Commit| (commit.offset, Mark::parse(&commit.metadata).position());
-    let mut committed = false;
-    for commit in commits {
-        let found = found
-            .iter()
-            .find(|found| found.partition == commit.partition);
-        match found {
-            Some(found) if found == commit || place(found) > place(commit) => committed = true,
-            Some(found) if place(found) == place(commit) => {}
-            _ => return false,
-        }
-    }
-    committed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commit(partition: i32, offset: i64, metadata: &str) -> Commit {
-        Commit {
-            partition,
-            offset,
-            metadata: metadata.to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_transaction_is_committed_where_the_group_is_at_its_offsets_and_marks_or_beyond() {
-        let mark = |position| format!("rollcall/1 held position={position} deaths=0");
-        let own = [commit(0, 5, ""), commit(2, 7, &mark(1))];
-        let there = [commit(0, 5, ""), commit(1, 9, ""), commit(2, 7, &mark(1))];
-        assert!(is_committed(&own, &there));
-        let beyond = [commit(0, 6, ""), commit(2, 8, "")];
-        assert!(is_committed(&own, &beyond));
-        let behind = [commit(0, 5, ""), commit(2, 7, &mark(0))];
-        assert!(!is_committed(&own, &behind));
-        assert!(!is_committed(&own, &[commit(0, 5, "")]));
-    }
-
-    #[test]
-    fn a_partition_that_another_worker_has_marked_since_tells_nothing_of_the_transaction() {
-        let own = [commit(0, 5, ""), commit(1, 7, "")];
-        let marked = commit(0, 5, "rollcall/1 held");
-        assert!(is_committed(&own, &[marked.clone(), commit(1, 7, "")]));
-        assert!(!is_committed(&own, &[marked.clone(), commit(1, 6, "")]));
-        assert!(!is_committed(&own[..1], &[marked]));
-    }
 }

@@ -49,6 +49,16 @@ impl Cut {
         let own = commits.filter(|(epoch, commit)| assigned(commit.partition) == Some(*epoch));
         own.map(|(_, commit)| commit.clone()).collect()
     }
+
+    /// Whether a group that has committed `found` since then has committed this.
+    pub fn is_committed(&self, found: &[Commit], _assigned: impl Fn(i32) -> Option<Epoch>) -> bool {
+        self.commits().all(|commit| {
+            let found = found
+                .iter()
+                .find(|found| found.partition == commit.partition);
+            found.is_some_and(|found| found.offset > commit.offset || found == commit)
+        })
+    }
 }
 
 /// How far a partition may be committed.
