@@ -50,14 +50,13 @@ impl Cut {
         own.map(|(_, commit)| commit.clone()).collect()
     }
 
-    /// Whether a group that has committed `found` since then has committed this.
-    pub fn is_committed(&self, found: &[Commit], _assigned: impl Fn(i32) -> Option<Epoch>) -> bool {
-        self.commits().all(|commit| {
-            let found = found
-                .iter()
-                .find(|found| found.partition == commit.partition);
-            found.is_some_and(|found| found.offset > commit.offset || found == commit)
-        })
+    /// Whether it was committed, where the group has committed `found` since it has ended. That is told
+    /// by the partitions that are assigned as they were, for nobody else can have moved those. (A
+    /// partition that has gone tells nothing: its next owner may have marked the very offset anew. Where
+    /// all have gone, nobody depends on the answer.) `assigned`: under which epoch each partition is.
+    pub fn is_committed(&self, found: &[Commit], assigned: impl Fn(i32) -> Option<Epoch>) -> bool {
+        let own = self.commits_of(assigned);
+        own.iter().all(|commit| found.contains(commit))
     }
 }
 
@@ -360,6 +359,29 @@ mod tests {
         assert_eq!(cut(&mut uncommitted), (vec![2], vec![0, 1]));
         assert!(uncommitted.is_empty());
         assert_eq!(uncommitted.bytes(), 0);
+    }
+
+    #[test]
+    fn how_a_transaction_has_ended_is_told_by_the_partitions_that_are_assigned_as_they_were() {
+        let mut uncommitted = Uncommitted::new();
+        for (partition, epoch) in [(0, 1), (1, 2)] {
+            uncommitted.add(finished(partition, epoch, &[(0, JOBS)]));
+            uncommitted.want(epoch, commit(partition, 1));
+        }
+        let cut = uncommitted.cut().expect("both can be committed");
+        let as_they_were = |partition| Some(if partition == 0 { 1 } else { 2 });
+        let both = [commit(0, 1), commit(1, 1)];
+        assert!(cut.is_committed(&both, as_they_were));
+        assert!(!cut.is_committed(&[commit(0, 0), commit(1, 0)], as_they_were));
+        assert!(!cut.is_committed(&both[..1], as_they_were));
+        // The first one has gone and come again: its mark is new.
+        let came_again = |partition| Some(if partition == 0 { 3 } else { 2 });
+        let mark = Commit {
+            metadata: "rollcall/1 held".to_owned(),
+            ..commit(0, 1)
+        };
+        assert!(cut.is_committed(&[mark.clone(), commit(1, 1)], came_again));
+        assert!(!cut.is_committed(&[mark, commit(1, 0)], came_again));
     }
 
     #[test]
