@@ -263,8 +263,10 @@ impl Group {
         unowned.map(|(partition, _)| partition).collect()
     }
 
-    /// Somebody resets a committed offset.
+    /// Somebody resets a committed offset. A broker allows that while nobody is a member, so what
+    /// members have under way is of a generation that is over.
     pub fn move_by_hand(&mut self, partition: i32, offset: i64) {
+        self.generation += 1;
         self.committed[partition as usize] = Some((offset, String::new()));
     }
 

@@ -92,7 +92,8 @@ mutants! {
     telling_a_dead_letter_before_it_is_in_the_queue_is_caught: OutcomeBeforeDeadLetter within 500
         by "a dead letter is in the queue before its outcome is told";
     settling_by_work_of_an_earlier_assignment_is_caught: EpochsIgnored within 20_000
-        by "committed offsets are behind acknowledged outcomes";
+        by "committed offsets are behind acknowledged outcomes"
+        | "no job has two committed outcomes";
     dropping_marks_is_caught: MarksDropped within 500
         by "a job costs a bounded number of workers" | "every history ends";
     never_clearing_a_mark_is_caught: MarkNeverCleared within 2_000
@@ -134,10 +135,10 @@ mutants! {
         by "committed offsets are behind acknowledged outcomes";
     writing_outside_of_the_transaction_is_caught: WrittenOutsideTransaction within 500
         by "no job has two committed outcomes";
-    taking_offsets_of_an_earlier_generation_is_caught: GenerationIgnored within 2_000
+    taking_offsets_of_an_earlier_generation_is_caught: GenerationIgnored within 5_000
         by "no job has two committed outcomes"
         | "a committed offset never moves back";
-    reading_undecided_offsets_is_caught: UndecidedOffsetsRead within 2_000
+    reading_undecided_offsets_is_caught: UndecidedOffsetsRead within 20_000
         by "no job has two committed outcomes"
         | "a committed offset never moves back";
     reading_aborted_outcomes_is_caught: AbortedRead within 2_000

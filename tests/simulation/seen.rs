@@ -21,6 +21,8 @@ seen! {
     Killed,
     /// A worker was killed while it waited for a commit.
     KilledInCommit,
+    /// A worker was killed while it buried a job.
+    KilledWhileBurying,
     /// A job has killed its worker.
     KilledByJob,
     /// A worker gave up because a job hung.

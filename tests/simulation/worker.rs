@@ -973,6 +973,10 @@ impl WorkerProcess {
             lease: Rc::clone(&lease),
         };
         if careful.is_to_be_buried() {
+            if shared.fault(1, 2) {
+                shared.saw(Seen::KilledWhileBurying);
+                return Err(Stop::Dies(None));
+            }
             shared.saw(Seen::BuriedByDeaths);
             let failed = failed(format!("{MAX_DEATHS} workers died of it"), careful.deaths);
             self.bury_job(failed);

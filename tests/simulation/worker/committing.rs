@@ -9,7 +9,7 @@ use pipeline::offsets::Commit;
 use worker::uncommitted::Cut;
 
 use super::{Flow, Stop, WorkerProcess};
-use crate::broker::{MemberId, Payload};
+use crate::broker::{Broker, MemberId, Payload};
 use crate::history::Shared;
 use crate::mutants::Mutation;
 use crate::seen::Seen;
@@ -161,22 +161,10 @@ impl WorkerProcess {
                 self.renew(shared)?;
                 own.step = Step::Look;
             }
+            // A new producer takes its time, in which partitions come and go.
+            Step::Look if shared.rng.chance(7, 8) => {}
             Step::Look => {
-                let partitions = 0..shared.broker.jobs.len() as i32;
-                let mut partitions = partitions.clone();
-                if !partitions
-                    .clone()
-                    .any(|partition| shared.broker.has_pending_offset(partition))
-                {
-                    let found = partitions.by_ref().filter_map(|partition| {
-                        let (offset, metadata) = shared.broker.group.committed(partition)?.clone();
-                        Some(Commit {
-                            partition,
-                            offset,
-                            metadata,
-                        })
-                    });
-                    let found = found.collect();
+                if let Some(found) = stable_offsets(&shared.broker) {
                     self.tell_end(own.cut, Ending::Unknown(found));
                     return Ok(());
                 }
@@ -359,4 +347,23 @@ impl WorkerProcess {
         }
         Ok(())
     }
+}
+
+/// What the group has committed; `None` while a part of it is not decided.
+fn stable_offsets(broker: &Broker) -> Option<Vec<Commit>> {
+    let partitions = 0..broker.jobs.len() as i32;
+    let mut commits = Vec::new();
+    for partition in partitions {
+        if broker.has_pending_offset(partition) {
+            return None;
+        }
+        if let Some((offset, metadata)) = broker.group.committed(partition) {
+            commits.push(Commit {
+                partition,
+                offset: *offset,
+                metadata: metadata.clone(),
+            });
+        }
+    }
+    Some(commits)
 }
