@@ -42,6 +42,8 @@ pub enum Mutation {
     AbortTakenForCommit,
     /// Nobody looks how a transaction has ended of which nobody told.
     UnknownTakenForAborted,
+    /// Partitions that have gone meanwhile tell, too, how a transaction has ended.
+    GoneHeardAsWell,
     /// Offsets are committed, and the outcomes of their transaction are not.
     OffsetsWithoutOutcomes,
     /// Outcomes are written outside of the transaction that commits their offsets.
@@ -130,6 +132,8 @@ mutants! {
         by "committed offsets are behind acknowledged outcomes"
         | "every job has its committed outcome";
     taking_an_unknown_outcome_for_an_abort_is_caught: UnknownTakenForAborted within 500
+        by "no job has two committed outcomes";
+    asking_partitions_that_have_gone_is_caught: GoneHeardAsWell within 20_000
         by "no job has two committed outcomes";
     committing_offsets_without_their_outcomes_is_caught: OffsetsWithoutOutcomes within 100
         by "committed offsets are behind acknowledged outcomes";

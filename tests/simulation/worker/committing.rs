@@ -242,6 +242,9 @@ impl WorkerProcess {
             Ending::Unknown(_) if shared.mutation == Some(Mutation::UnknownTakenForAborted) => {
                 false
             }
+            Ending::Unknown(found) if shared.mutation == Some(Mutation::GoneHeardAsWell) => {
+                cut.commits().all(|commit| found.contains(commit))
+            }
             Ending::Unknown(found) => self.desk.is_committed(&cut, &found),
         };
         shared.tell(|| format!("{} hears of a commit: {committed}", self.name.id));
