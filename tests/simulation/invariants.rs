@@ -371,10 +371,12 @@ impl Oracle {
         Ok(())
     }
 
-    /// A message of a partition hangs: that counts as if it had been taken over twice before.
+    /// A message of a partition hangs: whoever comes next may read it carefully if it is read warily
+    /// already, or else after one more loss.
     pub fn hangs(&mut self, partition: i32) {
         let own = &mut self.partitions[partition as usize];
         own.losses = own.losses.max(MAX_DEATHS);
+        own.remembered_until = own.committed + NARROW_MESSAGES as i64;
     }
 
     /// Whether the mark of a partition that is given back in good order still says held.
