@@ -116,6 +116,8 @@ pub struct Oracle {
     pub deaths: BTreeMap<u64, u32>,
     /// The same, as far as nothing else helped: no progress in that life, no failed commit.
     pub plain_deaths: BTreeMap<u64, u32>,
+    /// The most of these in a row, without progress of a partition of the job between them.
+    most_in_a_row: BTreeMap<u64, u32>,
     /// Workers lost by other causes while the mark named this job, by index.
     unlucky: BTreeMap<u64, u32>,
 }
@@ -146,6 +148,7 @@ impl Oracle {
             raw_in_dlq: BTreeSet::new(),
             deaths: BTreeMap::new(),
             plain_deaths: BTreeMap::new(),
+            most_in_a_row: BTreeMap::new(),
             unlucky: BTreeMap::new(),
         }
     }
@@ -308,6 +311,13 @@ impl Oracle {
             };
             if forgotten {
                 own.losses = 0;
+                // The partition got on: what its jobs have cost before counts for nothing any more.
+                for index in own.messages.iter().flatten().flatten() {
+                    if let Some(deaths) = self.plain_deaths.get_mut(index) {
+                        let most = self.most_in_a_row.entry(*index).or_default();
+                        *most = (*most).max(std::mem::take(deaths));
+                    }
+                }
             }
         }
         own.committed = commit.offset;
@@ -489,7 +499,7 @@ impl Oracle {
     /// this.
     pub fn most_plain_deaths(&self, bound: u32) -> Result<u32, Violation> {
         let mut most = 0;
-        for (&index, &deaths) in &self.plain_deaths {
+        for (&index, &deaths) in self.plain_deaths.iter().chain(&self.most_in_a_row) {
             let messages = self.partitions.iter().flat_map(|own| &own.messages);
             let copies = messages
                 .flatten()
