@@ -77,6 +77,9 @@ impl Desk {
 
     /// What to commit as partitions come, outside of any transaction: no outcome goes with it.
     pub fn first_commits(&mut self, partitions: &[i32]) -> Vec<Commit> {
+        if self.uncommitted.is_some() {
+            self.pass_finished_job();
+        }
         let mut commits = self.tracker.to_be_confirmed();
         if self.uncommitted.is_some() {
             // What may be committed of the others are offsets that outcomes go with.
@@ -93,16 +96,17 @@ impl Desk {
         if self.uncommitted.is_none() {
             return self.tracker.release(partitions);
         }
-        // The outcome of a job that was tried alone goes with the mark that names the next one.
-        if self
-            .careful
-            .is_some_and(|own| partitions.contains(&own.partition))
-        {
-            let _ = self.next_carefully();
-        }
+        self.pass_finished_job();
         let commits = self.tracker.release(partitions);
         self.want(commits, Uncommitted::want_last);
         Vec::new()
+    }
+
+    /// The outcome of a job that was tried alone goes with the mark that names the next one: with the
+    /// mark of its own, whoever comes next would try it again, and a transaction could not be told
+    /// from one that was aborted.
+    fn pass_finished_job(&mut self) {
+        let _ = self.next_carefully();
     }
 
     fn want(&mut self, commits: Vec<Commit>, want: fn(&mut Uncommitted, Epoch, Commit)) {
@@ -255,6 +259,7 @@ impl Desk {
     /// What goes into the next transaction; `None` while one is under way, and while there is
     /// nothing to commit.
     pub fn cut(&mut self) -> Option<Cut> {
+        self.pass_finished_job();
         let commits = self.tracker.committable();
         self.want(commits, Uncommitted::want);
         self.uncommitted.as_mut()?.cut()
@@ -560,6 +565,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_committed_again_takes_no_outcome_with_the_mark_of_its_own_job() {
+        let mut desk = Desk::with_transactions();
+        let epoch = desk.assigned(&[start("rollcall/1 held take-overs=2")])[0];
+        desk.first_commits(&[0]);
+        desk.suspect_first(0);
+        desk.take(0, OFFSET);
+        desk.begin_carefully(0, OFFSET, JOBS);
+        for position in 0..2 {
+            let job = desk.next_carefully().expect("a job");
+            if let Some(cut) = desk.cut() {
+                desk.ended(cut, true);
+            }
+            desk.begun(job.position);
+            desk.finish(finished(epoch, OFFSET, 1));
+            // As where the first commit of a partition that came meanwhile is lost.
+            desk.commit_failed();
+            let cut = desk.cut().expect("an outcome and a mark");
+            assert_eq!(cut.finished().count(), 1);
+            let next = format!("position={} ", position + 1);
+            assert!(cut.commits().all(|own| own.metadata.contains(&next)));
+            desk.ended(cut, true);
+        }
+    }
+
+    #[test]
     fn the_outcome_of_a_job_that_was_tried_alone_goes_with_the_mark_of_the_next() {
         let mut desk = Desk::with_transactions();
         let epoch = desk.assigned(&[start("rollcall/1 held take-overs=2")])[0];
@@ -578,8 +608,8 @@ mod tests {
             desk.ended(cut, true);
             assert!(!desk.marks_are_due());
             desk.begun(position);
-            desk.finish(finished(epoch, OFFSET, 1));
             assert!(desk.cut().is_none());
+            desk.finish(finished(epoch, OFFSET, 1));
         }
         // It goes while the second outcome is in no transaction yet.
         assert_eq!(desk.release(&[0]), []);
