@@ -50,7 +50,7 @@ pub struct ReportHtml<'a> {
 
 impl<'a> ReportHtml<'a> {
     /// The exporter of a series and its report, which is the text of `report.json` as far as it is
-    /// known: the page can be made again from the files, byte for byte.
+    /// known when the page is written: the page can be made again from the files, byte for byte.
     ///
     /// # Errors
     /// When `report_json` is no JSON.
@@ -60,6 +60,13 @@ impl<'a> ReportHtml<'a> {
             if let Some(entries) = report.get_mut(list).and_then(Value::as_array_mut) {
                 entries.truncate(LISTED);
             }
+        }
+        // What is known only when all processes of a run have ended comes after the page.
+        if let Some(fields) = report.as_object_mut() {
+            fields.retain(|name, _| !["wall_seconds", "processes"].contains(&name.as_str()));
+        }
+        if let Some(versions) = report.get_mut("versions").and_then(Value::as_object_mut) {
+            versions.retain(|name, _| ["rollcall", "librdkafka"].contains(&name.as_str()));
         }
         // It cannot hold its own digest.
         if let Some(files) = report.get_mut("files").and_then(Value::as_array_mut) {
