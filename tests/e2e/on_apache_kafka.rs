@@ -66,7 +66,10 @@ fn a_worker_killed_mid_run_and_replaced_loses_no_job() {
             &test.group(),
         ],
     );
-    test.wait_until_mid_run(&run, 500);
+    wait_until("both are at work", || {
+        test.workers_with_outcome(&run.run_id).len() == 2
+    });
+    test.assert_mid_run(&run);
     victim.kill();
     test.assert_mid_run(&run);
     let _replacement = test.worker("replacement", "1ms");
@@ -548,10 +551,10 @@ fn a_broker_that_restarts_again_and_again_leaves_no_worker_standing_still() {
     let mut broker = ApacheKafka::start(&[]);
     let test = TestCluster::on(&broker.bootstrap_servers(), "restarts");
     let data_set = data_set(&FEW_JOBS);
-    let _workers = ["a", "b", "c", "d", "e", "f"].map(|id| test.worker(id, "10ms"));
+    let _workers = ["a", "b", "c", "d"].map(|id| test.worker(id, "20ms"));
     let run = test.dispatch(&data_set, &["--every", "day", "--jobs-per-message", "20"]);
     for restarts in 1..=3 {
-        test.wait_until_mid_run(&run, restarts * 500);
+        test.wait_until_mid_run(&run, restarts * 300);
         broker.kill();
         broker.restart();
     }
