@@ -197,13 +197,7 @@ pub fn write_report(outputs: &Outputs, report: &Report) -> Result<(), Error> {
 
 /// The page of a series and its report.
 fn page<'a>(series: &'a Series, report: &'a Report) -> Result<ReportHtml<'a>, Error> {
-    let grouping = &report.run.grouping;
-    let table = Table {
-        series,
-        label_columns: &grouping.label_columns,
-        grain: grouping.grain,
-        added: false,
-    };
+    let table = Table::of_run(series, &report.run.grouping);
     let page = serde_json::to_string(report).and_then(|text| ReportHtml::new(table, &text));
     page.map_err(|source| Error::Write {
         path: REPORT_HTML.into(),
@@ -218,13 +212,7 @@ fn write_series(
     series: &Series,
     report: &Report,
 ) -> Result<(Vec<OutputFile>, String), Error> {
-    let grouping = &report.run.grouping;
-    let table = Table {
-        series,
-        label_columns: &grouping.label_columns,
-        grain: grouping.grain,
-        added: false,
-    };
+    let table = Table::of_run(series, &report.run.grouping);
     let mut files = Vec::new();
     let mut csv = SeriesCsv::new(table);
     if choice.has(Format::Csv) {

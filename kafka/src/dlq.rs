@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::cluster::{Cluster, Context};
+use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::offsets::{beginning_offsets, decided_end_offsets};
-use crate::settings::{self, Role};
+use crate::reader::{advance, assign, consumer};
 use crate::topics;
 
 /// A record of the dead-letter topic.
@@ -44,19 +42,8 @@ pub fn read_dlq(
     };
     let mut next = beginning_offsets(cluster, topic, partitions)?;
     let end = decided_end_offsets(cluster, topic, partitions, stopped)?;
-    let mut config = cluster.config(Role::Reader);
-    config.set("group.id", "rollcall.reader");
-    // Tells of the end of a partition even where the last offsets are commit markers.
-    config.set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<Context> = settings::create(&config, Context)?;
-    let mut list = TopicPartitionList::with_capacity(partitions);
-    for (partition, &offset) in (0..).zip(&next) {
-        list.add_partition_offset(topic, partition, Offset::Offset(offset))
-            .map_err(Error::topic(topic, "name an offset"))?;
-    }
-    consumer
-        .assign(&list)
-        .map_err(Error::topic(topic, "assign partitions"))?;
+    let consumer = consumer(cluster)?;
+    assign(&consumer, topic, &next)?;
     while next.iter().zip(&end).any(|(next, end)| next < end) {
         if stopped() {
             return Err(Error::Stopped);
@@ -64,10 +51,7 @@ pub fn read_dlq(
         match consumer.poll(STEP) {
             None => {}
             Some(Ok(message)) => {
-                let own = usize::try_from(message.partition()).ok();
-                if let Some(next) = own.and_then(|partition| next.get_mut(partition)) {
-                    *next = message.offset() + 1;
-                }
+                advance(&mut next, message.partition(), message.offset() + 1);
                 visit(DlqRecord {
                     partition: message.partition(),
                     offset: message.offset(),
@@ -77,8 +61,8 @@ pub fn read_dlq(
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 let own = usize::try_from(partition).ok();
-                if let Some(own) = own.filter(|&own| own < next.len()) {
-                    next[own] = next[own].max(end[own]);
+                if let Some(&end) = own.and_then(|partition| end.get(partition)) {
+                    advance(&mut next, partition, end);
                 }
             }
             Some(Err(error)) => get_over(topic, &error)?,

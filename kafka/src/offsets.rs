@@ -100,25 +100,30 @@ fn until_it_passes<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Er
     }
 }
 
-/// Whether a broker will know better soon: a new partition's leader is told of it some milliseconds
-/// after everybody else.
+/// Whether an error is one that passes.
 fn is_passing(error: &Error) -> bool {
     let Error::Topic { source, .. } = error else {
         return false;
     };
+    source.rdkafka_error_code().is_some_and(knows_better_soon)
+}
+
+/// Whether a broker that answers so will know better soon: a new partition's leader is told of it
+/// some milliseconds after everybody else, and the first member of all on a new cluster waits for
+/// its coordinator. (On a busy one, librdkafka may be exchanging the broker's handle.)
+pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
     matches!(
-        source.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::UnknownLeaderEpoch
-                | RDKafkaErrorCode::FencedLeaderEpoch
-                | RDKafkaErrorCode::OffsetNotAvailable
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::CoordinatorLoadInProgress
-                | RDKafkaErrorCode::CoordinatorNotAvailable
-                | RDKafkaErrorCode::NotCoordinator
-        )
+        code,
+        RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::UnknownLeaderEpoch
+            | RDKafkaErrorCode::FencedLeaderEpoch
+            | RDKafkaErrorCode::OffsetNotAvailable
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::DestroyBroker
     )
 }
 

@@ -69,22 +69,12 @@ impl Reader {
     /// # Errors
     /// When a property is wrong or the topic's name is none.
     pub fn start(cluster: &Cluster, topic: &str, offsets: &[i64]) -> Result<Self, Error> {
-        let mut config = cluster.config(Role::Reader);
-        // librdkafka assigns partitions to members of a named group only; this one is never joined.
-        config.set("group.id", "rollcall.reader");
-        // Tells of the end of a partition even where the last offsets are commit markers.
-        config.set("enable.partition.eof", "true");
-        let consumer: BaseConsumer<Context> = settings::create(&config, Context)?;
+        let consumer = consumer(cluster)?;
         let queue = DataQueue::new(&consumer);
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, &offset) in (0..).zip(offsets) {
-            list.add_partition_offset(topic, partition, Offset::Offset(offset))
-                .map_err(Error::topic(topic, "name an offset"))?;
+        for (partition, _) in (0..).zip(offsets) {
             queue.target().forward(consumer.client(), topic, partition);
         }
-        consumer
-            .assign(&list)
-            .map_err(Error::topic(topic, "assign partitions"))?;
+        assign(&consumer, topic, offsets)?;
         Ok(Self {
             queue,
             events: EventQueue::new(&consumer),
@@ -130,7 +120,34 @@ impl Reader {
     }
 }
 
-fn advance(next: &mut [i64], partition: i32, offset: i64) {
+/// A consumer that is a member of no group.
+pub(crate) fn consumer(cluster: &Cluster) -> Result<BaseConsumer<Context>, Error> {
+    let mut config = cluster.config(Role::Reader);
+    // librdkafka assigns partitions to members of a named group only; this one is never joined.
+    config.set("group.id", "rollcall.reader");
+    // Tells of the end of a partition even where the last offsets are commit markers.
+    config.set("enable.partition.eof", "true");
+    settings::create(&config, Context)
+}
+
+/// Has it read partition 0, 1, 2, … from these offsets on.
+pub(crate) fn assign(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    offsets: &[i64],
+) -> Result<(), Error> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (partition, &offset) in (0..).zip(offsets) {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .map_err(Error::topic(topic, "name an offset"))?;
+    }
+    consumer
+        .assign(&list)
+        .map_err(Error::topic(topic, "assign partitions"))
+}
+
+/// Notes that a partition was read up to this offset.
+pub(crate) fn advance(next: &mut [i64], partition: i32, offset: i64) {
     let own = usize::try_from(partition).ok();
     if let Some(next) = own.and_then(|partition| next.get_mut(partition)) {
         *next = offset.max(*next);

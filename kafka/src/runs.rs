@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pipeline::{RunEvent, RunHistory, RunId};
+use rdkafka::error::RDKafkaErrorCode;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -34,22 +35,33 @@ pub fn publish_run_event(
         id: 0,
     };
     let key = event.key();
-    let not_delivered = |code| Error::Delivery {
+    if !producer.produce_one(topic, PARTITION, Some(key.as_bytes()), &[], message)? {
+        return Err(not_delivered(topic, RDKafkaErrorCode::QueueFull));
+    }
+    await_delivery(producer, topic, deadline)
+}
+
+/// Waits until the broker has acknowledged all that is in flight.
+fn await_delivery(
+    producer: &BatchProducer,
+    topic: &Topic,
+    deadline: Duration,
+) -> Result<(), Error> {
+    let mut deliveries = Vec::new();
+    if !producer.drain(deadline, &mut deliveries) {
+        return Err(not_delivered(topic, RDKafkaErrorCode::MessageTimedOut));
+    }
+    match deliveries.iter().find_map(|delivery| delivery.error) {
+        Some(code) => Err(not_delivered(topic, code)),
+        None => Ok(()),
+    }
+}
+
+fn not_delivered(topic: &Topic, code: RDKafkaErrorCode) -> Error {
+    Error::Delivery {
         topic: topic.name().to_owned(),
         partition: PARTITION,
         code,
-    };
-    let timed_out = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
-    if !producer.produce_one(topic, PARTITION, Some(key.as_bytes()), &[], message)? {
-        return Err(not_delivered(rdkafka::error::RDKafkaErrorCode::QueueFull));
-    }
-    let mut deliveries = Vec::new();
-    if !producer.drain(deadline, &mut deliveries) {
-        return Err(not_delivered(timed_out));
-    }
-    match deliveries.last().and_then(|delivery| delivery.error) {
-        Some(code) => Err(not_delivered(code)),
-        None => Ok(()),
     }
 }
 
@@ -69,26 +81,14 @@ pub fn remove_runs(
     let target = producer.topic(topic)?;
     let until = Instant::now() + deadline;
     for run_id in run_ids {
-        let not_delivered = |code| Error::Delivery {
-            topic: topic.to_owned(),
-            partition: PARTITION,
-            code,
-        };
         for key in RunEvent::keys_of(run_id) {
             if !producer.produce_tombstone(&target, PARTITION, key.as_bytes())? {
-                return Err(not_delivered(rdkafka::error::RDKafkaErrorCode::QueueFull));
+                return Err(not_delivered(&target, RDKafkaErrorCode::QueueFull));
             }
         }
         // Run by run, so that the queue is never full however many there are.
-        let mut deliveries = Vec::new();
         let left = until.saturating_duration_since(Instant::now());
-        if !producer.drain(left, &mut deliveries) {
-            let timed_out = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
-            return Err(not_delivered(timed_out));
-        }
-        if let Some(code) = deliveries.iter().find_map(|delivery| delivery.error) {
-            return Err(not_delivered(code));
-        }
+        await_delivery(&producer, &target, left)?;
     }
     Ok(())
 }
@@ -104,24 +104,11 @@ pub fn retract_abort(
     run_id: &RunId,
     deadline: Duration,
 ) -> Result<(), Error> {
-    let not_delivered = |code| Error::Delivery {
-        topic: topic.name().to_owned(),
-        partition: PARTITION,
-        code,
-    };
     let key = RunEvent::key_of_abort(run_id);
     if !producer.produce_tombstone(topic, PARTITION, key.as_bytes())? {
-        return Err(not_delivered(rdkafka::error::RDKafkaErrorCode::QueueFull));
+        return Err(not_delivered(topic, RDKafkaErrorCode::QueueFull));
     }
-    let mut deliveries = Vec::new();
-    if !producer.drain(deadline, &mut deliveries) {
-        let timed_out = rdkafka::error::RDKafkaErrorCode::MessageTimedOut;
-        return Err(not_delivered(timed_out));
-    }
-    match deliveries.last().and_then(|delivery| delivery.error) {
-        Some(code) => Err(not_delivered(code)),
-        None => Ok(()),
-    }
+    await_delivery(producer, topic, deadline)
 }
 
 /// What the topic tells of one run now.

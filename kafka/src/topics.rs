@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
+use crate::offsets::knows_better_soon;
 use crate::settings::{self, Role};
 
 /// How long a new topic may take until each partition has a leader.
@@ -232,14 +233,7 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
         .inquirer()?
         .fetch_group_list(Some(group), REQUEST_TIMEOUT);
     let groups = match asked {
-        // On a new cluster the first member of all has to wait a moment for its coordinator. On a
-        // busy one librdkafka may be exchanging the broker's handle at that very moment.
-        Err(KafkaError::GroupListFetch(
-            RDKafkaErrorCode::CoordinatorLoadInProgress
-            | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::NotCoordinator
-            | RDKafkaErrorCode::DestroyBroker,
-        )) => return Ok(0),
+        Err(KafkaError::GroupListFetch(code)) if knows_better_soon(code) => return Ok(0),
         asked => asked.map_err(Error::client("ask for the members of a group"))?,
     };
     let known = groups.groups().iter().find(|known| known.name() == group);

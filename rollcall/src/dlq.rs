@@ -316,10 +316,9 @@ fn said_of_replay(place: &Place, names: &TopicNames, chosen: &[&Dead<'_>], dead:
     )
 }
 
-/// A dead letter as a line of JSON; what is not known is null.
+/// What is known of a dead job; what is not known is null in JSON.
 #[derive(Serialize)]
-struct DeadLine<'a> {
-    run_id: &'a str,
+struct Facts<'a> {
     index: u64,
     labels: &'a [String],
     time: String,
@@ -328,6 +327,29 @@ struct DeadLine<'a> {
     reason: &'a str,
     attempts: u32,
     worker: Option<String>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(dead: &Dead<'a>) -> Self {
+        Self {
+            index: dead.index,
+            labels: &dead.key.labels.values,
+            time: dead.key.time.display(Grain::Hour).to_string(),
+            part: dead.part,
+            rows: dead.rows,
+            reason: dead.reason,
+            attempts: dead.attempts,
+            worker: worker_of(dead),
+        }
+    }
+}
+
+/// A dead letter as a line of JSON.
+#[derive(Serialize)]
+struct DeadLine<'a> {
+    run_id: &'a str,
+    #[serde(flatten)]
+    facts: Facts<'a>,
     /// Where the message was that it came in, and where it is now.
     source: Option<&'a LetterHeaders>,
     dlq_offset: Option<i64>,
@@ -352,14 +374,7 @@ fn as_lines(run_id: &RunId, dead: &[Dead<'_>], letters: &DeadLetters) -> Result<
     for dead in dead {
         let line = DeadLine {
             run_id: run_id.as_str(),
-            index: dead.index,
-            labels: &dead.key.labels.values,
-            time: dead.key.time.display(Grain::Hour).to_string(),
-            part: dead.part,
-            rows: dead.rows,
-            reason: dead.reason,
-            attempts: dead.attempts,
-            worker: worker_of(dead),
+            facts: Facts::of(dead),
             source: dead.letter.map(|letter| &letter.headers),
             dlq_offset: dead.letter.map(|letter| letter.offset),
         };
@@ -463,14 +478,8 @@ fn unreadable_cells(unreadable: &Unreadable) -> Vec<String> {
 /// A dead job with all that it holds.
 #[derive(Serialize)]
 struct WholeJob<'a> {
-    index: u64,
-    labels: &'a [String],
-    time: String,
-    part: u32,
-    rows: u32,
-    reason: &'a str,
-    attempts: u32,
-    worker: Option<String>,
+    #[serde(flatten)]
+    facts: Facts<'a>,
     /// Null when the job is no longer on the dead-letter topic.
     results: Option<Results>,
     headers: Option<&'a LetterHeaders>,
@@ -505,14 +514,7 @@ impl<'a> WholeJob<'a> {
             Some(Results::of(job.results))
         });
         Self {
-            index: dead.index,
-            labels: &dead.key.labels.values,
-            time: dead.key.time.display(Grain::Hour).to_string(),
-            part: dead.part,
-            rows: dead.rows,
-            reason: dead.reason,
-            attempts: dead.attempts,
-            worker: worker_of(dead),
+            facts: Facts::of(dead),
             results,
             headers: dead.letter.map(|letter| &letter.headers),
             dlq_offset: dead.letter.map(|letter| letter.offset),
@@ -521,14 +523,15 @@ impl<'a> WholeJob<'a> {
 
     fn as_text(&self) -> String {
         let mut text = String::new();
+        let facts = &self.facts;
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
             let _ = writeln!(text, "{name:<9} {value}");
         };
-        line("job", &self.index);
-        line("labels", &self.labels.join(", "));
-        line("time", &self.time);
-        line("part", &self.part);
-        line("rows", &self.rows);
+        line("job", &facts.index);
+        line("labels", &facts.labels.join(", "));
+        line("time", &facts.time);
+        line("part", &facts.part);
+        line("rows", &facts.rows);
         if let Some(results) = self.results {
             let Results {
                 positive,
@@ -540,9 +543,9 @@ impl<'a> WholeJob<'a> {
                 &format_args!("{positive} positive, {negative} negative, {other} neither"),
             );
         }
-        line("reason", &self.reason);
-        line("tried", &self.attempts);
-        if let Some(worker) = &self.worker {
+        line("reason", &facts.reason);
+        line("tried", &facts.attempts);
+        if let Some(worker) = &facts.worker {
             line("worker", worker);
         }
         if let Some(headers) = self.headers {

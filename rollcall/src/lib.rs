@@ -15,6 +15,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod error;
 pub mod fleet;
+mod in_memory;
 pub mod local;
 pub mod manual;
 pub mod plain_loop;

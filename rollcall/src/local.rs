@@ -3,24 +3,19 @@
 //!
 //! Truncating the time, grouping and ordering are polars', so that they check the dispatcher's.
 
-use std::path::Path;
 use std::time::Instant;
 
 use aggregator::Report;
-use aggregator::report::{
-    Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
-};
 use dispatcher::Input;
 use dispatcher::rejects::Rejects;
-use dispatcher::source::{DataSet, Rows, Source};
-use dispatcher::spill::Spill;
+use dispatcher::source::Rows;
 use pipeline::job::POSITIVE;
-use pipeline::reconciliation::Check;
-use pipeline::{Grain, Grouping, LabelSet, Series, SeriesRow, TimeBucket, Verdict};
+use pipeline::{Grain, Grouping, LabelSet, Series, SeriesRow, TimeBucket};
 use polars::prelude::*;
 use service::{Progress, Shutdown};
 
 use crate::error::Error;
+use crate::in_memory::{self, InMemory};
 
 const TIME: &str = "time";
 const TESTS: &str = "tests";
@@ -40,93 +35,20 @@ pub fn compute(
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Series, Report), Error> {
-    let started = Instant::now();
-    let source = Source::open(input, grouping, &progress.read)?;
-    // The reference has it all in memory.
-    let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
-    let DataSet {
+    let InMemory {
         rows,
-        rows_read,
-        rejects,
-        ..
-    } = source.read(rejects, no_spill, shutdown)?;
-    let read_seconds = started.elapsed().as_secs_f64();
-    let accepted = rows.len() as u64;
+        manifest,
+        read_seconds,
+    } = InMemory::read(input, grouping, rejects, shutdown, progress)?;
 
     let started = Instant::now();
     let series = query(rows, grouping)?;
     let query_seconds = started.elapsed().as_secs_f64();
 
-    let manifest = ManifestReport {
-        jobs: None,
-        rows_read,
-        rows_accepted: accepted,
-        rows_rejected: rejects.total,
-        rejected: rejects.by_reason,
-        messages: None,
-        job_set_digest: None,
-    };
-    let mut report = report("local", grouping, manifest, &series);
+    let mut report = in_memory::report("local", grouping, manifest, &series);
     report.add_stage("read", read_seconds);
     report.add_stage("query", query_seconds);
     Ok((series, report))
-}
-
-/// The report of an engine that has the whole data set in one process.
-pub(crate) fn report(
-    engine: &'static str,
-    grouping: &Grouping,
-    manifest: ManifestReport,
-    series: &Series,
-) -> Report {
-    let tests = series.rows.iter().map(|row| row.tests).sum();
-    let positive = series.rows.iter().map(|row| row.positive).sum();
-    let checks = vec![
-        Check::numbers(
-            "accepted + rejected = rows read",
-            manifest.rows_read,
-            manifest.rows_accepted + manifest.rows_rejected,
-        ),
-        Check::numbers(
-            "tests in the series = rows accepted",
-            manifest.rows_accepted,
-            tests,
-        ),
-    ];
-    Report {
-        schema_version: SCHEMA_VERSION,
-        status: if checks.iter().all(|check| check.holds) {
-            Verdict::Complete
-        } else {
-            Verdict::Failed
-        },
-        run: Run {
-            run_id: engine.to_owned(),
-            engine,
-            opened_at: None,
-            grouping: grouping.clone(),
-        },
-        jobs: Jobs {
-            counted: manifest.jobs,
-            ..Jobs::default()
-        },
-        manifest: Some(manifest),
-        reconciliation: checks,
-        tests: Some(tests),
-        positive: Some(positive),
-        rate: (tests > 0).then(|| positive as f64 / tests as f64),
-        series: SeriesReport::default(),
-        dead_letters: Vec::new(),
-        missing: Vec::new(),
-        conflicts: Vec::new(),
-        stages: Vec::new(),
-        rates: Rates::default(),
-        workers: Vec::new(),
-        wall_seconds: None,
-        processes: Vec::new(),
-        files: Vec::new(),
-        versions: versions(),
-    }
 }
 
 /// The one query: truncate, group, count, sum, sort.
@@ -221,6 +143,7 @@ mod tests {
     use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
 
     use super::*;
+    use crate::in_memory::no_spill;
 
     fn grouping(grain: Grain, columns: &[&str]) -> Grouping {
         Grouping {
@@ -259,8 +182,7 @@ mod tests {
 
     /// The pipeline without Kafka: jobs, tallies, ledger, series.
     fn by_jobs(rows: Rows, grouping: &Grouping) -> Series {
-        let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
-        let jobs = JobSet::new(rows, no_spill, grouping).expect("memory has room");
+        let jobs = JobSet::new(rows, no_spill(grouping.grain), grouping).expect("memory has room");
         let run_id = "a-run".parse().expect("a run id");
         let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
         let counted = jobs.for_each(|job| {

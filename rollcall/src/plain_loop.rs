@@ -2,23 +2,19 @@
 //! dispatcher, and then computes one job after the other with the workers' own function. A
 //! dispatcher is worth its cost where it is faster than this.
 
-use std::path::Path;
 use std::time::Instant;
 
 use aggregator::Report;
-use aggregator::report::ManifestReport;
 use dispatcher::Input;
 use dispatcher::job_set::JobSet;
 use dispatcher::rejects::Rejects;
-use dispatcher::source::{DataSet, Source};
-use dispatcher::spill::Spill;
 use pipeline::{Grouping, LabelSet, Series, SeriesRow, TimeBucket};
 use service::{Progress, Shutdown};
 use worker::SimulatedWork;
 use worker::compute::{JobError, compute as compute_job};
 
 use crate::error::Error;
-use crate::local;
+use crate::in_memory::{self, InMemory, no_spill};
 
 /// Computes the series of a data set; the report's files are not written yet.
 ///
@@ -32,38 +28,22 @@ pub fn compute(
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Series, Report), Error> {
-    let started = Instant::now();
-    let source = Source::open(input, grouping, &progress.read)?;
-    // All in memory, as whoever writes a loop has it.
-    let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
-    let DataSet {
+    let InMemory {
         rows,
-        rows_read,
-        rejects,
-        ..
-    } = source.read(rejects, no_spill, shutdown)?;
-    let read_seconds = started.elapsed().as_secs_f64();
-    let rows_accepted = rows.len() as u64;
+        mut manifest,
+        read_seconds,
+    } = InMemory::read(input, grouping, rejects, shutdown, progress)?;
 
     let started = Instant::now();
-    let no_spill = Spill::new(Path::new(""), grouping.grain, u64::MAX);
-    let jobs = JobSet::new(rows, no_spill, grouping)?;
+    let jobs = JobSet::new(rows, no_spill(grouping.grain), grouping)?;
     let group_seconds = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
     let series = add_up(&jobs, simulate_work, shutdown)?;
     let compute_seconds = started.elapsed().as_secs_f64();
 
-    let manifest = ManifestReport {
-        jobs: Some(jobs.counts().jobs),
-        rows_read,
-        rows_accepted,
-        rows_rejected: rejects.total,
-        rejected: rejects.by_reason,
-        messages: None,
-        job_set_digest: None,
-    };
-    let mut report = local::report("loop", grouping, manifest, &series);
+    manifest.jobs = Some(jobs.counts().jobs);
+    let mut report = in_memory::report("loop", grouping, manifest, &series);
     report.add_stage("read", read_seconds);
     report.add_stage("group", group_seconds);
     report.add_stage("compute", compute_seconds);

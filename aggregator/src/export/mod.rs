@@ -13,7 +13,7 @@ pub mod series_svg;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use pipeline::{Grain, Series};
+use pipeline::{Grain, Grouping, Series};
 
 pub use report_html::ReportHtml;
 pub use report_md::ReportMd;
@@ -61,7 +61,17 @@ pub struct Table<'a> {
     pub added: bool,
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
+    /// The series at the grain of its run.
+    pub fn of_run(series: &'a Series, grouping: &'a Grouping) -> Self {
+        Self {
+            series,
+            label_columns: &grouping.label_columns,
+            grain: grouping.grain,
+            added: false,
+        }
+    }
+
     fn file_name(&self, extension: &str) -> String {
         match self.added {
             false => format!("series.{extension}"),

@@ -1,0 +1,127 @@
+//! What the engines share that have the whole data set in one process, without Kafka: reading it
+//! all into memory, and a report of what was read and what came out.
+
+use std::path::Path;
+use std::time::Instant;
+
+use aggregator::Report;
+use aggregator::report::{
+    Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
+};
+use dispatcher::Input;
+use dispatcher::rejects::Rejects;
+use dispatcher::source::{DataSet, Rows, Source};
+use dispatcher::spill::Spill;
+use pipeline::reconciliation::Check;
+use pipeline::{Grain, Grouping, Series, Verdict};
+use service::{Progress, Shutdown};
+
+use crate::error::Error;
+
+/// All rows, with what reading them told.
+pub(crate) struct InMemory {
+    pub(crate) rows: Rows,
+    /// What was read; of jobs it knows nothing.
+    pub(crate) manifest: ManifestReport,
+    pub(crate) read_seconds: f64,
+}
+
+impl InMemory {
+    /// Reads the whole data set.
+    ///
+    /// # Errors
+    /// When it cannot be read, has too many rejects, or the run is stopped.
+    pub(crate) fn read(
+        input: &Input,
+        grouping: &Grouping,
+        rejects: Rejects,
+        shutdown: &Shutdown,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
+        let source = Source::open(input, grouping, &progress.read)?;
+        let DataSet {
+            rows,
+            rows_read,
+            rejects,
+            ..
+        } = source.read(rejects, no_spill(grouping.grain), shutdown)?;
+        let read_seconds = started.elapsed().as_secs_f64();
+        let manifest = ManifestReport {
+            jobs: None,
+            rows_read,
+            rows_accepted: rows.len() as u64,
+            rows_rejected: rejects.total,
+            rejected: rejects.by_reason,
+            messages: None,
+            job_set_digest: None,
+        };
+        Ok(Self {
+            rows,
+            manifest,
+            read_seconds,
+        })
+    }
+}
+
+/// Nowhere to spill to, and no need to.
+pub(crate) fn no_spill(grain: Grain) -> Spill {
+    Spill::new(Path::new(""), grain, u64::MAX)
+}
+
+/// The report of an engine; its stages are for the caller to add.
+pub(crate) fn report(
+    engine: &'static str,
+    grouping: &Grouping,
+    manifest: ManifestReport,
+    series: &Series,
+) -> Report {
+    let tests = series.rows.iter().map(|row| row.tests).sum();
+    let positive = series.rows.iter().map(|row| row.positive).sum();
+    let checks = vec![
+        Check::numbers(
+            "accepted + rejected = rows read",
+            manifest.rows_read,
+            manifest.rows_accepted + manifest.rows_rejected,
+        ),
+        Check::numbers(
+            "tests in the series = rows accepted",
+            manifest.rows_accepted,
+            tests,
+        ),
+    ];
+    Report {
+        schema_version: SCHEMA_VERSION,
+        status: if checks.iter().all(|check| check.holds) {
+            Verdict::Complete
+        } else {
+            Verdict::Failed
+        },
+        run: Run {
+            run_id: engine.to_owned(),
+            engine,
+            opened_at: None,
+            grouping: grouping.clone(),
+        },
+        jobs: Jobs {
+            counted: manifest.jobs,
+            ..Jobs::default()
+        },
+        manifest: Some(manifest),
+        reconciliation: checks,
+        tests: Some(tests),
+        positive: Some(positive),
+        rate: (tests > 0).then(|| positive as f64 / tests as f64),
+        series: SeriesReport::default(),
+        dead_letters: Vec::new(),
+        missing: Vec::new(),
+        conflicts: Vec::new(),
+        stages: Vec::new(),
+        rates: Rates::default(),
+        workers: Vec::new(),
+        wall_seconds: None,
+        processes: Vec::new(),
+        files: Vec::new(),
+        versions: versions(),
+    }
+}
