@@ -87,7 +87,7 @@ impl fmt::Display for InputFile {
 /// The bytes of a file of a data set, from its beginning.
 pub struct Bytes<'a> {
     /// What reads them.
-    pub reader: Box<dyn Read + 'a>,
+    pub reader: Box<dyn Read + Send + 'a>,
     /// How many there are; `None` for a pipe, which can be read only once, too.
     pub length: Option<u64>,
 }

@@ -5,7 +5,9 @@
 //! [`parquet_columns`] and [`parquet_pages`])
 //! read the two kinds that there are, [`rules`] judge their rows alike, and [`sink`] collects them.
 
+pub mod csv_blocks;
 pub mod csv_file;
+pub mod csv_rows;
 pub mod decompress;
 pub mod labels;
 pub mod parquet_columns;
@@ -215,7 +217,7 @@ impl<'a> Bytes<'a> {
 
 /// A file that adds what is read of it to a stage.
 struct CountingReader<'a> {
-    reader: Box<dyn Read + 'a>,
+    reader: Box<dyn Read + Send + 'a>,
     progress: &'a Stage,
 }
 

@@ -1,53 +1,41 @@
-//! A CSV file, plain or unpacked: finds the needed columns in its header and reads its records. No
-//! other field is looked at. A record is bounded, for a quote that is never closed would make one of
-//! the whole rest of the file.
+//! A CSV file, plain or unpacked: finds the needed columns in its header and reads its records, with
+//! as many threads as there are cores. [`csv_blocks`](crate::source::csv_blocks) cuts it,
+//! [`csv_rows`](crate::source::csv_rows) reads the pieces, and here they are put in order again.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::rc::Rc;
+use std::num::NonZero;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use csv::{ByteRecord, ReaderBuilder};
+use csv::ByteRecord;
 use pipeline::Grouping;
 
 use crate::columns::Columns;
 use crate::error::Error;
 use crate::input::CsvFormat;
-use crate::rejects::Reason;
-use crate::source::decompress::READ_BYTES;
-use crate::source::rules::When;
+use crate::source::csv_blocks::{Block, Blocks, NoBlock};
+use crate::source::csv_rows::{BlockRows, Reading, reader_builder};
 use crate::source::sink::Sink;
 
-/// A file is not read on once so much of it was read and belongs to no whole record. The file is
-/// read in pieces, so a record may be longer than this by one of them, and no record is refused
-/// that is shorter by one: the bound is for memory.
-pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
+pub use crate::source::csv_blocks::MAX_RECORD_BYTES;
+
+/// More threads than this cut blocks faster than one of them can be put in order.
+const MAX_THREADS: usize = 8;
+
+type Text<'a> = Box<dyn Read + Send + 'a>;
 
 /// A CSV file whose header was read.
 pub struct CsvFile<'a> {
     name: String,
-    reader: csv::Reader<Bounded<'a>>,
-    /// What was read of the file since the last record was whole.
-    unfinished_bytes: Rc<Cell<usize>>,
+    blocks: Blocks<Text<'a>>,
+    /// The first one, without the header.
+    first: Block,
+    /// Line feeds before it.
+    header_lines: u64,
+    format: CsvFormat,
     columns: Columns,
-}
-
-/// A file that is not read on while a record of it is longer than a record may be.
-struct Bounded<'a> {
-    reader: Box<dyn Read + 'a>,
-    /// Set back by whoever has got a whole record.
-    unfinished_bytes: Rc<Cell<usize>>,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let unfinished = self.unfinished_bytes.get();
-        if unfinished > MAX_RECORD_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let read = self.reader.read(buffer)?;
-        self.unfinished_bytes.set(unfinished + read);
-        Ok(read)
-    }
 }
 
 impl<'a> CsvFile<'a> {
@@ -57,37 +45,37 @@ impl<'a> CsvFile<'a> {
     /// When the file cannot be read, is empty, or lacks a column.
     pub fn open(
         name: String,
-        reader: Box<dyn Read + 'a>,
+        reader: Text<'a>,
         format: CsvFormat,
         grouping: &Grouping,
     ) -> Result<Self, Error> {
-        let mut builder = ReaderBuilder::new();
-        builder
-            // Records of a wrong length are rows to reject, not the end of the reading.
-            .flexible(true)
-            .buffer_capacity(READ_BYTES)
-            .delimiter(format.delimiter.0);
-        match format.quote.0 {
-            Some(quote) => builder.quote(quote),
-            None => builder.quoting(false),
-        };
-        let unfinished_bytes = Rc::new(Cell::new(0));
-        let mut reader = builder.from_reader(Bounded {
-            reader,
-            unfinished_bytes: Rc::clone(&unfinished_bytes),
-        });
-        let header = match reader.byte_headers() {
-            Ok(header) => header.clone(),
-            Err(error) => return Err(unreadable(name, 0, 1, error)),
-        };
-        if header.is_empty() {
-            return Err(Error::Empty { input: name });
+        let mut blocks = Blocks::new(reader, format);
+        let mut first = Block::default();
+        match blocks.next(&mut first) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::Empty { input: name }),
+            Err(none) => return Err(no_block(name, none, 0, 0)),
         }
+        let mut header = ByteRecord::new();
+        let mut reader = reader_builder(format)
+            .has_headers(false)
+            .from_reader(first.bytes());
+        match reader.read_byte_record(&mut header) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::Empty { input: name }),
+            Err(error) => return Err(unreadable(name, 0, io::Error::other(error))),
+        }
+        let header_bytes = reader.position().byte() as usize;
+        let header_lines =
+            memchr::memchr_iter(b'\n', &first.bytes()[..header_bytes]).count() as u64;
+        first.skip(header_bytes);
         Ok(Self {
             columns: Columns::find(&name, &header, grouping)?,
             name,
-            reader,
-            unfinished_bytes,
+            blocks,
+            first,
+            header_lines,
+            format,
         })
     }
 
@@ -95,44 +83,209 @@ impl<'a> CsvFile<'a> {
     ///
     /// # Errors
     /// When the file cannot be read to its end, and those of [`Sink`].
-    pub fn read(mut self, sink: &mut Sink<'_>) -> Result<(), Error> {
-        let columns = &self.columns;
-        let mut record = ByteRecord::new();
-        let mut number = 0;
-        loop {
-            match self.reader.read_byte_record(&mut record) {
-                Ok(true) => number += 1,
-                Ok(false) => return Ok(()),
-                Err(error) => {
-                    let line = record.position().map_or(1, csv::Position::line);
-                    return Err(unreadable(self.name, number, line, error));
+    pub fn read(self, sink: &mut Sink<'_>) -> Result<(), Error> {
+        let reading = Reading {
+            format: self.format,
+            columns: &self.columns,
+            grouping: sink.rules.grouping(),
+            time: sink.rules.time(),
+        };
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = threads.min(MAX_THREADS);
+        let (free, free_slots) = mpsc::channel();
+        // One for each thread to read, and one to be put in order meanwhile.
+        for _ in 0..2 * threads {
+            let _ = free.send(Slot::default());
+        }
+        let cutter = Mutex::new(Cutter {
+            first: Some(self.first),
+            blocks: self.blocks,
+            free: free_slots,
+            cut: 0,
+            ended: false,
+        });
+        let mut file = InOrder {
+            name: self.name,
+            records: 0,
+            lines: self.header_lines,
+            sink,
+        };
+        thread::scope(|scope| {
+            let (done, read) = mpsc::channel();
+            for _ in 0..threads {
+                let done = done.clone();
+                let cutter = &cutter;
+                thread::Builder::new()
+                    .name("csv".to_owned())
+                    .spawn_scoped(scope, move || read_blocks(cutter, reading, &done))
+                    .map_err(|error| Error::Thread(error.to_string()))?;
+            }
+            drop(done);
+            file.take_all(&read, free)
+        })
+    }
+}
+
+/// A block with its rows. There are so many and no more, which bounds what is in memory.
+#[derive(Default)]
+struct Slot {
+    block: Block,
+    rows: BlockRows,
+}
+
+/// Whoever has it cuts the next block.
+struct Cutter<'a> {
+    first: Option<Block>,
+    blocks: Blocks<Text<'a>>,
+    free: Receiver<Slot>,
+    cut: u64,
+    /// Nothing comes after an end or an error.
+    ended: bool,
+}
+
+impl Cutter<'_> {
+    /// Cuts the next block. `None` after the last one, or when nobody wants it any more.
+    fn next(&mut self) -> Option<(u64, Slot, Result<(), NoBlock>)> {
+        if self.ended {
+            return None;
+        }
+        let mut slot = self.free.recv().ok()?;
+        let result = match self.first.take() {
+            Some(first) => {
+                slot.block = first;
+                Ok(())
+            }
+            None => match self.blocks.next(&mut slot.block) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    self.ended = true;
+                    return None;
                 }
-            }
-            self.unfinished_bytes.set(0);
-            let judged = if record.len() == columns.count {
-                let labels = columns.labels.iter().map(|&column| &record[column]);
-                let time = When::Text(&record[columns.time]);
-                sink.rules.judge(labels, time, &record[columns.result])
-            } else {
-                Err(Reason::WrongFieldCount)
-            };
-            match judged {
-                Ok(row) => sink.accept(row)?,
-                Err(reason) => sink.reject(&self.name, number, reason, &record)?,
-            }
+                Err(none) => {
+                    self.ended = true;
+                    Err(none)
+                }
+            },
+        };
+        let number = self.cut;
+        self.cut += 1;
+        Some((number, slot, result))
+    }
+}
+
+/// What a thread has made of a block.
+enum Done {
+    Read(Slot),
+    NoBlock(NoBlock),
+    Unreadable(csv::Error),
+    /// The thread is unwinding.
+    Panicked,
+}
+
+/// The number of a block that somebody waits for: says so even when its thread panics.
+struct Promise<'a> {
+    number: u64,
+    done: &'a Sender<(u64, Done)>,
+    kept: bool,
+}
+
+impl Promise<'_> {
+    /// Whether anybody listens.
+    fn keep(mut self, done: Done) -> bool {
+        self.kept = true;
+        self.done.send((self.number, done)).is_ok()
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = self.done.send((self.number, Done::Panicked));
         }
     }
 }
 
-/// `records` were read, and the next one begins in a line, from 1.
-fn unreadable(input: String, records: u64, line: u64, error: csv::Error) -> Error {
-    let source = match error.into_kind() {
-        csv::ErrorKind::Io(source) => source,
-        other => io::Error::other(format!("{other:?}")),
-    };
+/// Cuts and reads blocks, one after the other, until there are none.
+fn read_blocks(cutter: &Mutex<Cutter<'_>>, reading: Reading<'_>, done: &Sender<(u64, Done)>) {
+    loop {
+        let next = cutter.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some((number, mut slot, cut)) = next else {
+            return;
+        };
+        let promise = Promise {
+            number,
+            done,
+            kept: false,
+        };
+        let result = match cut {
+            Err(none) => Done::NoBlock(none),
+            Ok(()) => match slot.rows.read(&slot.block, reading) {
+                Ok(()) => Done::Read(slot),
+                Err(error) => Done::Unreadable(error),
+            },
+        };
+        if !promise.keep(result) {
+            return;
+        }
+    }
+}
+
+/// Takes blocks in the order of the file, whichever is read first.
+struct InOrder<'s, 'a> {
+    name: String,
+    records: u64,
+    lines: u64,
+    sink: &'s mut Sink<'a>,
+}
+
+impl InOrder<'_, '_> {
+    fn take_all(&mut self, read: &Receiver<(u64, Done)>, free: Sender<Slot>) -> Result<(), Error> {
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        for (number, done) in read {
+            early.insert(number, done);
+            while let Some(done) = early.remove(&next) {
+                next += 1;
+                let slot = self.take(done)?;
+                // Nobody wants it when the file is at its end.
+                let _ = free.send(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, done: Done) -> Result<Slot, Error> {
+        let name = || self.name.clone();
+        match done {
+            Done::Read(slot) => {
+                self.sink.append(&self.name, self.records, &slot.rows)?;
+                self.records += slot.rows.records;
+                self.lines += slot.rows.lines;
+                Ok(slot)
+            }
+            Done::NoBlock(none) => Err(no_block(name(), none, self.records, self.lines)),
+            Done::Unreadable(error) => {
+                Err(unreadable(name(), self.records, io::Error::other(error)))
+            }
+            Done::Panicked => Err(Error::Thread("a reader panicked".to_owned())),
+        }
+    }
+}
+
+/// `records` and `lines` are those before.
+fn no_block(input: String, none: NoBlock, records: u64, lines: u64) -> Error {
+    match none {
+        NoBlock::Unreadable(source) => unreadable(input, records, source),
+        NoBlock::RecordTooLong => Error::RecordTooLong {
+            input,
+            line: lines + 1,
+        },
+    }
+}
+
+fn unreadable(input: String, records: u64, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::UnexpectedEof => Error::CutShort { input, records },
-        io::ErrorKind::FileTooLarge => Error::RecordTooLong { input, line },
         _ => Error::Read {
             input,
             records,
@@ -149,6 +302,7 @@ mod tests {
     use super::*;
     use crate::rejects::Rejects;
     use crate::source::DataSet;
+    use crate::source::csv_blocks::BLOCK_BYTES;
     use crate::source::rules::Rules;
     use crate::spill::Spill;
     use crate::timestamp::TimeFormat;
@@ -196,7 +350,7 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().contains("--quote none"), "{error}");
-        assert!(taken <= MAX_RECORD_BYTES + 2 * READ_BYTES, "{taken}");
+        assert!(taken <= MAX_RECORD_BYTES + 2 * BLOCK_BYTES, "{taken}");
     }
 
     #[test]
@@ -208,12 +362,12 @@ mod tests {
             matches!(error, Error::RecordTooLong { line: 1, .. }),
             "{error}"
         );
-        assert!(taken <= MAX_RECORD_BYTES + 2 * READ_BYTES, "{taken}");
+        assert!(taken <= MAX_RECORD_BYTES + 2 * BLOCK_BYTES, "{taken}");
     }
 
     #[test]
     fn records_that_are_long_and_not_too_long_are_read_in_any_number() {
-        let name = "x".repeat(MAX_RECORD_BYTES - 2 * READ_BYTES);
+        let name = "x".repeat(MAX_RECORD_BYTES - 2 * BLOCK_BYTES);
         let row = format!("Italy,2020-07-14,positive,\"{name}\"\n");
         let text = format!("country,test_date,result,name\n{}", row.repeat(4));
         let data_set = read(&text).0.expect("it is read");

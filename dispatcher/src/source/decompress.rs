@@ -42,7 +42,9 @@ impl Kind {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn sniff<'r>(mut reader: Box<dyn Read + 'r>) -> io::Result<(Kind, Box<dyn Read + 'r>)> {
+pub fn sniff<'r>(
+    mut reader: Box<dyn Read + Send + 'r>,
+) -> io::Result<(Kind, Box<dyn Read + Send + 'r>)> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     reader
         .by_ref()
@@ -56,7 +58,10 @@ pub fn sniff<'r>(mut reader: Box<dyn Read + 'r>) -> io::Result<(Kind, Box<dyn Re
 ///
 /// # Errors
 /// When the decoder cannot be made.
-pub fn unpack<'r>(kind: Kind, packed: Box<dyn Read + 'r>) -> io::Result<Box<dyn Read + 'r>> {
+pub fn unpack<'r>(
+    kind: Kind,
+    packed: Box<dyn Read + Send + 'r>,
+) -> io::Result<Box<dyn Read + Send + 'r>> {
     let buffered = |packed| BufReader::with_capacity(READ_BYTES, packed);
     Ok(match kind {
         Kind::Gzip => Box::new(MultiGzDecoder::new(buffered(packed))),

@@ -55,6 +55,13 @@ impl Labels {
         Ok(number)
     }
 
+    /// The number of a set that others have accepted.
+    pub fn take(&mut self, set: &LabelSet) -> u32 {
+        let values = set.values.iter().map(String::as_bytes);
+        self.number(values)
+            .expect("what was accepted once is accepted")
+    }
+
     /// The label sets so far, by number.
     pub fn sets(&self) -> &[LabelSet] {
         &self.sets

@@ -84,6 +84,21 @@ impl<'a> Rules<'a> {
         })
     }
 
+    /// The grouping.
+    pub fn grouping(&self) -> &'a Grouping {
+        self.grouping
+    }
+
+    /// How times that are text are read.
+    pub fn time(&self) -> &'a TimeFormat {
+        self.time
+    }
+
+    /// Takes label sets that were accepted elsewhere by the same rules. Returns the number of each.
+    pub fn take_label_sets(&mut self, sets: &[LabelSet]) -> Vec<u32> {
+        sets.iter().map(|set| self.labels.take(set)).collect()
+    }
+
     /// The label sets of the rows so far, by number.
     pub fn label_sets(&self) -> &[LabelSet] {
         self.labels.sets()

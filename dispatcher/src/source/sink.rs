@@ -5,6 +5,7 @@ use service::Shutdown;
 
 use crate::error::Error;
 use crate::rejects::{Reason, Rejects};
+use crate::source::csv_rows::BlockRows;
 use crate::source::rules::{Accepted, Rules};
 use crate::source::{DataSet, Rows};
 use crate::spill::Spill;
@@ -65,6 +66,31 @@ impl<'a> Sink<'a> {
         self.rejects
             .reject(file, number, reason, &fields, self.rows_read + 1)?;
         self.count()
+    }
+
+    /// Takes the rows of a block; `before` is how many records of `file` came before it.
+    ///
+    /// # Errors
+    /// When the rejects cannot be written, are too many, or it was asked to stop.
+    pub fn append(&mut self, file: &str, before: u64, block: &BlockRows) -> Result<(), Error> {
+        for rejected in &block.rejected {
+            let fields: Vec<&[u8]> = rejected.fields.iter().map(Vec::as_slice).collect();
+            self.rejects.reject(
+                file,
+                before + rejected.record,
+                rejected.reason,
+                &fields,
+                self.rows_read + rejected.record,
+            )?;
+        }
+        let rows = &block.rows;
+        let numbers = self.rules.take_label_sets(&rows.label_sets);
+        let label_set = rows.label_set.iter().map(|&own| numbers[own as usize]);
+        self.rows.label_set.extend(label_set);
+        self.rows.seconds.extend_from_slice(&rows.seconds);
+        self.rows.results.extend_from_slice(&rows.results);
+        self.rows_read += block.records;
+        self.look()
     }
 
     #[inline]

@@ -1,0 +1,313 @@
+//! The rows of a block of a CSV file: whole records in, judged rows out. Blocks do not know of each
+//! other, so any number of them can be read at once.
+
+use csv::{ByteRecord, ReaderBuilder};
+use memchr::{memchr, memchr_iter, memchr2_iter, memchr3_iter};
+use pipeline::Grouping;
+
+use crate::columns::Columns;
+use crate::input::CsvFormat;
+use crate::rejects::Reason;
+use crate::source::Rows;
+use crate::source::csv_blocks::Block;
+use crate::source::rules::{Rules, When};
+use crate::timestamp::TimeFormat;
+
+/// How the records of a file are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// How they are written.
+    pub format: CsvFormat,
+    /// Where the needed fields are.
+    pub columns: &'a Columns,
+    /// What is made of them.
+    pub grouping: &'a Grouping,
+    /// How times are written.
+    pub time: &'a TimeFormat,
+}
+
+/// What became of the records of a block.
+#[derive(Debug, Default)]
+pub struct BlockRows {
+    /// The accepted ones, in record order; label sets in the order of their first row in the block.
+    pub rows: Rows,
+    /// The rejected ones, in record order.
+    pub rejected: Vec<Rejected>,
+    /// How many records there were.
+    pub records: u64,
+    /// How many lines, by their line feeds.
+    pub lines: u64,
+}
+
+/// A record that cannot be counted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its number in the block, from 1.
+    pub record: u64,
+    /// Why it was rejected.
+    pub reason: Reason,
+    /// All its fields.
+    pub fields: Vec<Vec<u8>>,
+}
+
+impl BlockRows {
+    fn clear(&mut self) {
+        self.rows.label_sets.clear();
+        self.rows.label_set.clear();
+        self.rows.seconds.clear();
+        self.rows.results.clear();
+        self.rejected.clear();
+        self.records = 0;
+        self.lines = 0;
+    }
+
+    /// Makes these the rows of a block.
+    ///
+    /// # Errors
+    /// When the `csv` crate cannot read it.
+    pub fn read(&mut self, block: &Block, reading: Reading<'_>) -> Result<(), csv::Error> {
+        self.clear();
+        let mut judge = Judge {
+            rules: Rules::new(reading.grouping, reading.time),
+            columns: reading.columns,
+            read: self,
+        };
+        if block.has_quotes() {
+            judge.with_quotes(block.bytes(), reading.format)?;
+        } else {
+            judge.without_quotes(block.bytes(), reading.format);
+        }
+        self.rows.label_sets = judge.rules.into_label_sets();
+        Ok(())
+    }
+}
+
+struct Judge<'a, 'b> {
+    rules: Rules<'a>,
+    columns: &'a Columns,
+    read: &'b mut BlockRows,
+}
+
+impl Judge<'_, '_> {
+    /// Every delimiter ends a field, and every line break a record.
+    fn without_quotes(&mut self, text: &[u8], format: CsvFormat) {
+        let delimiter = format.delimiter.0;
+        match memchr(b'\r', text) {
+            None => self.split(text, memchr2_iter(delimiter, b'\n', text), delimiter),
+            Some(_) => self.split(text, memchr3_iter(delimiter, b'\n', b'\r', text), delimiter),
+        }
+    }
+
+    /// `ends` are the places of all delimiters and line breaks.
+    #[inline]
+    fn split(&mut self, text: &[u8], ends: impl Iterator<Item = usize>, delimiter: u8) {
+        // Where the fields of a record end, as far as the header has columns.
+        let mut fields = vec![0; self.columns.count];
+        let mut count = 0;
+        let mut start = 0;
+        for end in ends {
+            if let Some(field) = fields.get_mut(count) {
+                *field = end;
+            }
+            count += 1;
+            let byte = text[end];
+            if byte == delimiter {
+                continue;
+            }
+            self.read.lines += u64::from(byte == b'\n');
+            self.line(text, start..end, &fields, count, delimiter);
+            count = 0;
+            start = end + 1;
+        }
+        if let Some(field) = fields.get_mut(count) {
+            *field = text.len();
+        }
+        self.line(text, start..text.len(), &fields, count + 1, delimiter);
+    }
+
+    /// Takes a line as a record of `count` fields.
+    #[inline]
+    fn line(
+        &mut self,
+        text: &[u8],
+        line: std::ops::Range<usize>,
+        ends: &[usize],
+        count: usize,
+        delimiter: u8,
+    ) {
+        if line.is_empty() {
+            // As the `csv` crate has it: an empty line is no record.
+            return;
+        }
+        let field = |column: usize| {
+            let start = match column.checked_sub(1) {
+                None => line.start,
+                Some(before) => ends[before] + 1,
+            };
+            &text[start..ends[column]]
+        };
+        if let Err(reason) = self.judge(count, field) {
+            let fields = text[line].split(|&byte| byte == delimiter);
+            self.reject(reason, fields);
+        }
+    }
+
+    fn with_quotes(&mut self, text: &[u8], format: CsvFormat) -> Result<(), csv::Error> {
+        self.read.lines = memchr_iter(b'\n', text).count() as u64;
+        let mut reader = reader_builder(format).has_headers(false).from_reader(text);
+        let mut record = ByteRecord::new();
+        while reader.read_byte_record(&mut record)? {
+            if let Err(reason) = self.judge(record.len(), |column| &record[column]) {
+                self.reject(reason, &record);
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a record by its fields, and takes it if it can be counted.
+    #[inline]
+    fn judge<'t>(&mut self, count: usize, field: impl Fn(usize) -> &'t [u8]) -> Result<(), Reason> {
+        self.read.records += 1;
+        let columns = self.columns;
+        if count != columns.count {
+            return Err(Reason::WrongFieldCount);
+        }
+        let labels = columns.labels.iter().map(|&column| field(column));
+        let time = When::Text(field(columns.time));
+        let row = self.rules.judge(labels, time, field(columns.result))?;
+        let rows = &mut self.read.rows;
+        rows.label_set.push(row.label_set);
+        rows.seconds.push(row.seconds);
+        rows.results.push(row.result);
+        Ok(())
+    }
+
+    #[cold]
+    fn reject<'t>(&mut self, reason: Reason, fields: impl IntoIterator<Item = &'t [u8]>) {
+        self.read.rejected.push(Rejected {
+            record: self.read.records,
+            reason,
+            fields: fields.into_iter().map(<[u8]>::to_vec).collect(),
+        });
+    }
+}
+
+/// A reader of text that is written so; records of a wrong length are rows to reject, not the end
+/// of the reading.
+pub(crate) fn reader_builder(format: CsvFormat) -> ReaderBuilder {
+    let mut builder = ReaderBuilder::new();
+    builder.flexible(true).delimiter(format.delimiter.0);
+    match format.quote.0 {
+        Some(quote) => builder.quote(quote),
+        None => builder.quoting(false),
+    };
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::Grain;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::csv_blocks::Blocks;
+
+    /// Reads a text as one block.
+    fn read(text: &[u8], read: impl FnOnce(&mut Judge<'_, '_>, &[u8])) -> BlockRows {
+        let grouping = Grouping {
+            label_columns: vec!["country".to_owned(), "time".to_owned()],
+            time_column: "time".to_owned(),
+            grain: Grain::Hour,
+            result_column: "result".to_owned(),
+            positive: "p".to_owned(),
+            negative: "n".to_owned(),
+            max_rows_per_job: 10,
+        };
+        let columns = Columns {
+            count: 3,
+            labels: vec![0, 1],
+            time: 1,
+            result: 2,
+        };
+        let mut rows = BlockRows::default();
+        let mut judge = Judge {
+            rules: Rules::new(&grouping, &TimeFormat::Iso),
+            columns: &columns,
+            read: &mut rows,
+        };
+        read(&mut judge, text);
+        let label_sets = judge.rules.into_label_sets();
+        rows.rows.label_sets = label_sets;
+        rows
+    }
+
+    fn any_piece() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "a,2020-07-14,p\n",
+            "b,2020-07-14,n\r\n",
+            "a,2020-07-15,p\r",
+            "a",
+            ",",
+            "\n",
+            "\r\n",
+            "2020-07-14",
+            "p",
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Text without quotes is split as the `csv` crate splits it.
+        #[test]
+        fn both_ways_read_the_same(pieces in prop::collection::vec(any_piece(), 0..40)) {
+            let text = pieces.concat();
+            let format = CsvFormat::default();
+            let split = read(text.as_bytes(), |judge, text| judge.without_quotes(text, format));
+            let by_csv = read(text.as_bytes(), |judge, text| {
+                judge.with_quotes(text, format).expect("it can be read");
+            });
+            prop_assert_eq!(split.rows, by_csv.rows);
+            prop_assert_eq!(split.rejected, by_csv.rejected);
+            prop_assert_eq!(split.records, by_csv.records);
+            prop_assert_eq!(split.lines, by_csv.lines);
+        }
+    }
+
+    #[test]
+    fn the_buffers_of_one_block_serve_the_next() {
+        let grouping = Grouping {
+            label_columns: vec!["country".to_owned()],
+            time_column: "time".to_owned(),
+            grain: Grain::Hour,
+            result_column: "result".to_owned(),
+            positive: "p".to_owned(),
+            negative: "n".to_owned(),
+            max_rows_per_job: 10,
+        };
+        let columns = Columns {
+            count: 3,
+            labels: vec![0],
+            time: 1,
+            result: 2,
+        };
+        let reading = Reading {
+            format: CsvFormat::default(),
+            columns: &columns,
+            grouping: &grouping,
+            time: &TimeFormat::Iso,
+        };
+        let mut rows = BlockRows::default();
+        for text in ["a,2020-07-14,p\nb,x,p\n", "\"a\",2020-07-14,p\nb,x,p\n"] {
+            let mut block = Block::default();
+            let mut blocks = Blocks::new(text.as_bytes(), reading.format);
+            assert!(blocks.next(&mut block).expect("it is read"));
+            rows.read(&block, reading).expect("it is read");
+            assert_eq!((rows.records, rows.lines, rows.rows.len()), (2, 2, 1));
+            assert_eq!(rows.rows.label_sets.len(), 1);
+            assert_eq!(rows.rejected.len(), 1);
+            assert_eq!(rows.rejected[0].record, 2);
+            assert_eq!(rows.rejected[0].fields, [b"b".as_slice(), b"x", b"p"]);
+        }
+    }
+}
