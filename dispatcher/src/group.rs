@@ -9,6 +9,8 @@ use crate::source::Rows;
 const CELLS_PER_ROW: u64 = 4;
 const CELLS_IN_ANY_CASE: u64 = 1 << 16;
 
+const HOURS_PER_DAY: u32 = 24;
+
 /// Groups in key order, with the results of each.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
@@ -32,9 +34,9 @@ impl Groups {
     /// Groups rows; `rank` is the place of each of their label sets in the order of bytes.
     pub fn new(rows: &Rows, rank: &[u32], grain: Grain) -> Self {
         let keys = Keys::new(rows, rank, grain);
-        let cells = keys.label_sets.saturating_mul(keys.buckets);
         let limit = rows.len() as u64 * CELLS_PER_ROW + CELLS_IN_ANY_CASE;
-        if cells <= limit && u32::try_from(rows.len()).is_ok() {
+        // Then there are fewer than 2^32 rows in a cell, too.
+        if keys.cells() <= limit.min(u32::MAX.into()) && u32::try_from(rows.len()).is_ok() {
             by_counting(&keys, &rows.results)
         } else {
             by_sorting(&keys, &rows.results)
@@ -86,18 +88,20 @@ pub fn ranks(label_sets: &[LabelSet]) -> Vec<u32> {
 
 /// The keys of all rows as two small numbers: place of the label set, and bucket of time counted
 /// from the earliest.
-struct Keys {
-    label_set: Vec<u32>,
-    bucket: Vec<u32>,
-    label_sets: u64,
+struct Keys<'r> {
+    label_set: &'r [u32],
+    rank: &'r [u32],
+    hours: Vec<i32>,
+    /// How many buckets there are from the earliest to the latest.
     buckets: u64,
-    /// The earliest bucket, and hours from one to the next.
-    first: i64,
-    step: i64,
+    /// The earliest bucket.
+    first: i32,
+    /// Whether buckets are of an hour; those of every other grain begin at midnight.
+    by_hour: bool,
 }
 
-impl Keys {
-    fn new(rows: &Rows, rank: &[u32], grain: Grain) -> Self {
+impl<'r> Keys<'r> {
+    fn new(rows: &'r Rows, rank: &'r [u32], grain: Grain) -> Self {
         let hours: Vec<i32> = rows
             .seconds
             .iter()
@@ -106,47 +110,57 @@ impl Keys {
                 bucket.expect("a time without a bucket is rejected").hours()
             })
             .collect();
-        let first = hours.iter().copied().min().map_or(0, i64::from);
-        let last = hours.iter().copied().max().map_or(0, i64::from);
-        // Every grain but the hour begins at midnight.
-        let step = match grain {
-            Grain::Hour => 1,
-            _ => 24,
-        };
-        Self {
-            label_set: rows
-                .label_set
-                .iter()
-                .map(|&number| rank[number as usize])
-                .collect(),
-            bucket: hours
-                .iter()
-                .map(|&hours| ((i64::from(hours) - first) / step) as u32)
-                .collect(),
-            label_sets: rank.len() as u64,
-            buckets: ((last - first) / step + 1) as u64,
+        let first = hours.iter().copied().min().unwrap_or(0);
+        let last = hours.iter().copied().max().unwrap_or(0);
+        let mut keys = Self {
+            label_set: &rows.label_set,
+            rank,
+            hours,
+            buckets: 0,
             first,
-            step,
+            by_hour: grain == Grain::Hour,
+        };
+        keys.buckets = u64::from(keys.bucket(last)) + 1;
+        keys
+    }
+
+    /// How many (label set, bucket) there are, with rows or without.
+    fn cells(&self) -> u64 {
+        (self.rank.len() as u64).saturating_mul(self.buckets)
+    }
+
+    fn bucket(&self, hours: i32) -> u32 {
+        let since = hours.abs_diff(self.first);
+        match self.by_hour {
+            true => since,
+            false => since / HOURS_PER_DAY,
         }
     }
 
+    /// Place of the label set and bucket of a row.
+    fn of(&self, row: usize) -> (u32, u32) {
+        let place = self.rank[self.label_set[row] as usize];
+        (place, self.bucket(self.hours[row]))
+    }
+
     fn time(&self, bucket: u64) -> TimeBucket {
-        TimeBucket::from_hours(self.first + bucket as i64 * self.step)
+        let step = if self.by_hour { 1 } else { HOURS_PER_DAY };
+        TimeBucket::from_hours(i64::from(self.first) + bucket as i64 * i64::from(step))
             .expect("it lies between two buckets of the rows")
     }
 }
 
 /// A counting sort over all cells of (label set, bucket): two walks over the rows, no comparison.
-fn by_counting(keys: &Keys, results: &[u8]) -> Groups {
-    let cells = (keys.label_sets * keys.buckets) as usize;
-    let cell = |row: usize| {
-        keys.label_set[row] as usize * keys.buckets as usize + keys.bucket[row] as usize
-    };
-    // There are fewer than 2^32 rows.
-    let mut next = vec![0u32; cells];
-    for row in 0..results.len() {
-        next[cell(row)] += 1;
-    }
+fn by_counting(keys: &Keys<'_>, results: &[u8]) -> Groups {
+    let mut next = vec![0u32; keys.cells() as usize];
+    let cell_of: Vec<u32> = (0..results.len())
+        .map(|row| {
+            let (place, bucket) = keys.of(row);
+            let cell = place * keys.buckets as u32 + bucket;
+            next[cell as usize] += 1;
+            cell
+        })
+        .collect();
     let mut groups = Vec::new();
     let mut start = 0;
     for (number, next) in next.iter_mut().enumerate() {
@@ -162,8 +176,8 @@ fn by_counting(keys: &Keys, results: &[u8]) -> Groups {
         }
     }
     let mut sorted = vec![0; results.len()];
-    for (row, &result) in results.iter().enumerate() {
-        let place = &mut next[cell(row)];
+    for (&cell, &result) in cell_of.iter().zip(results) {
+        let place = &mut next[cell as usize];
         sorted[*place as usize] = result;
         *place += 1;
     }
@@ -174,13 +188,13 @@ fn by_counting(keys: &Keys, results: &[u8]) -> Groups {
 }
 
 /// A stable sort, for keys that are spread too thinly for a table.
-fn by_sorting(keys: &Keys, results: &[u8]) -> Groups {
+fn by_sorting(keys: &Keys<'_>, results: &[u8]) -> Groups {
     let mut rows: Vec<(u64, u8)> = results
         .iter()
         .enumerate()
         .map(|(row, &result)| {
-            let key = u64::from(keys.label_set[row]) << 32 | u64::from(keys.bucket[row]);
-            (key, result)
+            let (place, bucket) = keys.of(row);
+            (u64::from(place) << 32 | u64::from(bucket), result)
         })
         .collect();
     rows.sort_by_key(|&(key, _)| key);
@@ -232,7 +246,8 @@ pub(crate) mod tests {
         #[test]
         fn the_table_and_the_sort_agree(of in prop::collection::vec(any_row(), 1..100)) {
             let rows = rows(&of);
-            let keys = Keys::new(&rows, &ranks(&rows.label_sets), Grain::Month);
+            let rank = ranks(&rows.label_sets);
+            let keys = Keys::new(&rows, &rank, Grain::Month);
             let (table, sort) = (
                 by_counting(&keys, &rows.results),
                 by_sorting(&keys, &rows.results),
