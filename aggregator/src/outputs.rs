@@ -2,8 +2,10 @@
 //! that nobody ever sees half of one; what was written is told with its digest.
 
 use std::fs;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use serde::Serialize;
 use service::FaultPoint;
@@ -138,9 +140,7 @@ impl Outputs {
             builder.permissions(fs::Permissions::from_mode(0o666));
         }
         let mut file = builder.tempfile_in(&self.folder)?;
-        let mut out = Digesting::new(&mut file);
-        let value = write(&mut out)?;
-        let (bytes, sha256) = out.finish()?;
+        let (value, (bytes, sha256)) = in_background(Digesting::new(&mut file), write)?;
         self.before_rename.pass().map_err(io::Error::other)?;
         file.persist(path).map_err(|error| error.error)?;
         Ok((bytes, sha256, value))
@@ -166,9 +166,90 @@ fn digest(path: &Path) -> io::Result<(u64, String)> {
     }
 }
 
+/// Has a thread hash and write what another makes, so that both take no longer than either.
+fn in_background<T>(
+    mut file: Digesting<'_>,
+    make: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+) -> io::Result<(T, (u64, String))> {
+    thread::scope(|scope| {
+        // As many pieces are on their way as fit in the channel, and no more.
+        let (full, pieces) = mpsc::sync_channel::<Vec<u8>>(4);
+        let (empty, used) = mpsc::channel();
+        let writing = thread::Builder::new()
+            .name("output".to_owned())
+            .spawn_scoped(scope, move || -> io::Result<_> {
+                for mut piece in pieces {
+                    file.write(&piece)?;
+                    piece.clear();
+                    // Nobody wants it back after the last one.
+                    let _ = empty.send(piece);
+                }
+                Ok(file.finish())
+            })?;
+        let mut out = Pieces {
+            piece: Vec::with_capacity(PIECE_BYTES),
+            full: Some(full),
+            used,
+        };
+        let made = make(&mut out).and_then(|value| out.finish().map(|()| value));
+        drop(out);
+        let written = writing
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // That nothing can be written is the cause, when it is why nothing more was made.
+        let digest = written?;
+        Ok((made?, digest))
+    })
+}
+
+/// What is handed from thread to thread at once.
+const PIECE_BYTES: usize = 128 * 1024;
+
+/// Collects bytes to pieces, and hands these on.
+struct Pieces {
+    piece: Vec<u8>,
+    full: Option<SyncSender<Vec<u8>>>,
+    used: Receiver<Vec<u8>>,
+}
+
+impl Pieces {
+    fn hand_on(&mut self) -> io::Result<()> {
+        let next = self.used.try_recv().unwrap_or_default();
+        let piece = std::mem::replace(&mut self.piece, next);
+        let sent = self.full.as_ref().map(|full| full.send(piece));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            // The other thread tells why.
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        if !self.piece.is_empty() {
+            self.hand_on()?;
+        }
+        self.full = None;
+        Ok(())
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.hand_on()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Hashes and counts what goes to a file.
 struct Digesting<'a> {
-    out: BufWriter<&'a mut NamedTempFile>,
+    file: &'a mut NamedTempFile,
     hasher: Sha256,
     bytes: u64,
 }
@@ -176,28 +257,21 @@ struct Digesting<'a> {
 impl<'a> Digesting<'a> {
     fn new(file: &'a mut NamedTempFile) -> Self {
         Self {
-            out: BufWriter::new(file),
+            file,
             hasher: Sha256::new(),
             bytes: 0,
         }
     }
 
-    fn finish(mut self) -> io::Result<(u64, String)> {
-        self.out.flush()?;
-        Ok((self.bytes, hexadecimal(&self.hasher.finalize())))
-    }
-}
-
-impl Write for Digesting<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.hasher.update(piece);
+        self.bytes += piece.len() as u64;
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    fn finish(self) -> (u64, String) {
+        (self.bytes, hexadecimal(&self.hasher.finalize()))
     }
 }
 

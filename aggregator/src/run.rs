@@ -3,9 +3,10 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
-use pipeline::Series;
+use pipeline::{Ledger, Series};
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::{Exit, Progress, Show, Shutdown, machine, say};
@@ -40,7 +41,7 @@ pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
         }
     };
     let shown = progress.show(Show::new(args.log.quiet, args.json.json));
-    let report = run(&config, shutdown, &progress);
+    let report = run(&config, shutdown, &progress, || {});
     drop(shown);
     match &report {
         Ok(report) if args.json.json => {
@@ -109,9 +110,16 @@ impl<'a> ReportResult<'a> {
 /// Collects a run, judges it and writes what came of it. A run that is incomplete when the time-out
 /// strikes, or has failed, is written too: its report says so.
 ///
+/// `when_collected` is called as soon as no worker can add anything any more.
+///
 /// # Errors
 /// When the run cannot be collected, or an output cannot be written.
-pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<Report, Error> {
+pub fn run(
+    config: &Config,
+    shutdown: &Shutdown,
+    progress: &Progress,
+    when_collected: impl FnOnce(),
+) -> Result<Report, Error> {
     // An output folder that cannot be had is better told before the run than after it.
     let outputs = Outputs::new(&config.out)?;
     let Collected {
@@ -120,14 +128,19 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         undecodable,
         seconds,
     } = collect(config, shutdown, progress)?;
+    when_collected();
 
     // What follows has no rounds that it could beat in, and waits for nobody.
     progress.health.rest();
     let started = Instant::now();
-    let judged = collection.reconcile();
-    let series = collection
-        .ledger()
-        .map_or_else(Series::default, |ledger| ledger.series());
+    // The digest of the jobs on one core, the series on another.
+    let (judged, series) = thread::scope(|scope| {
+        let ledger = collection.ledger();
+        let series = scope.spawn(move || ledger.map_or_else(Series::default, Ledger::series));
+        let judged = collection.reconcile();
+        (judged, series.join())
+    });
+    let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut report = Report::new(&opened, &collection, &judged);
     report.jobs.undecodable_dropped = Some(undecodable);
     let reconcile_seconds = started.elapsed().as_secs_f64();

@@ -79,6 +79,8 @@ struct Slot {
 /// Running workers.
 pub struct Fleet {
     slots: JoinSet<Result<Slot, Error>>,
+    /// Those that have ended as they were asked to.
+    ended: Vec<Slot>,
     stop: Shutdown,
 }
 
@@ -101,7 +103,11 @@ impl Fleet {
                 Ok(Slot { number, process })
             });
         }
-        Ok(Self { slots, stop })
+        Ok(Self {
+            slots,
+            ended: Vec::new(),
+            stop,
+        })
     }
 
     /// Waits until a worker cannot be kept alive. While all can, it waits for ever.
@@ -110,17 +116,22 @@ impl Fleet {
             match self.slots.join_next().await {
                 Some(Ok(Err(error))) => return error,
                 Some(Err(error)) => return Error::Thread(error.to_string()),
-                Some(Ok(Ok(_))) => {}
+                Some(Ok(Ok(slot))) => self.ended.push(slot),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Ends all workers: each finishes the job in hand, commits and leaves. One that does not in
-    /// time is killed. Returns what each has used, by its number.
-    pub async fn end(mut self) -> Vec<ProcessReport> {
+    /// Asks all workers to end: each finishes the job in hand, commits and leaves.
+    pub fn stop(&self) {
         self.stop.request(service::Signal::Terminate);
-        let mut slots = Vec::new();
+    }
+
+    /// Ends all workers. One that does not end in time is killed. Returns what each has used, by its
+    /// number.
+    pub async fn end(mut self) -> Vec<ProcessReport> {
+        self.stop();
+        let mut slots = self.ended;
         while let Some(ended) = self.slots.join_next().await {
             slots.extend(ended.ok().and_then(Result::ok));
         }

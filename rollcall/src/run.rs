@@ -424,12 +424,22 @@ fn run_on_kafka(
             let (stop, progress) = (stop.clone(), Arc::clone(progress));
             move || dispatcher::run(&dispatcher, &stop, &progress)
         })?;
+        let (collected, collecting) = oneshot::channel();
         let aggregating = spawn("aggregator", {
             let (stop, progress) = (stop.clone(), Arc::clone(progress));
-            move || aggregator::run(&aggregator, &stop, &progress)
+            let when_collected = move || {
+                // Nobody listens any more when the run has failed already.
+                let _ = collected.send(());
+            };
+            move || aggregator::run(&aggregator, &stop, &progress, when_collected)
         })?;
+        let parts = Parts {
+            dispatching,
+            collecting,
+            aggregating,
+        };
         let mut fleet = Fleet::start(&fleet, progress)?;
-        let report = supervise(dispatching, aggregating, &mut fleet, shutdown, &stop).await;
+        let report = supervise(parts, &mut fleet, shutdown, &stop).await;
         let processes = fleet.end().await;
         report.map(|mut report| {
             report.processes = processes;
@@ -458,19 +468,29 @@ fn spawn<T: Send + 'static>(
     Ok(running)
 }
 
-/// Waits for the aggregator's judgement. The first failure of any part stops the others.
-async fn supervise(
+/// What goes on in this process.
+struct Parts {
     dispatching: Running<Result<Dispatched, dispatcher::Error>>,
+    /// Ends when all outcomes are collected that will be.
+    collecting: Running<()>,
     aggregating: Running<Result<Report, aggregator::Error>>,
+}
+
+/// Waits for the aggregator's judgement. The first failure of any part stops the others; workers
+/// end while it judges and writes, for they have nothing left to do.
+async fn supervise(
+    parts: Parts,
     fleet: &mut Fleet,
     shutdown: &Shutdown,
     stop: &Shutdown,
 ) -> Result<Report, Error> {
     let died = |name: &str| Error::Thread(format!("the {name} died"));
     let mut failure: Option<Error> = None;
-    let mut dispatching = std::pin::pin!(dispatching);
-    let mut aggregating = std::pin::pin!(aggregating);
+    let mut dispatching = std::pin::pin!(parts.dispatching);
+    let mut collecting = std::pin::pin!(parts.collecting);
+    let mut aggregating = std::pin::pin!(parts.aggregating);
     let mut dispatched = false;
+    let mut collected = false;
     let mut fleet_failed = false;
     loop {
         tokio::select! {
@@ -493,6 +513,10 @@ async fn supervise(
                 fleet_failed = true;
                 failure.get_or_insert(error);
                 stop.request(Signal::Terminate);
+            }
+            _ = &mut collecting, if !collected => {
+                collected = true;
+                fleet.stop();
             }
             result = &mut aggregating => {
                 // Nothing that the dispatcher still does can matter, and it must be gone before
