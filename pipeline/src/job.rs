@@ -53,47 +53,9 @@ impl JobBatch {
     /// When the bytes are no `JobBatch`, or when its columns do not fit together. Results are not
     /// looked at: a wrong one is the matter of its job, not of the batch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let wire = wire::JobBatch::decode(bytes).map_err(|source| DecodeError::Protobuf {
-            message: "JobBatch",
-            source,
-        })?;
-        let invalid = |what| DecodeError::Invalid {
-            message: "JobBatch",
-            what,
-        };
-        let run_id = wire
-            .run_id
-            .parse()
-            .map_err(|_| invalid("the run id is none"))?;
-        let jobs = wire.tests.len();
-        if jobs == 0 {
-            return Err(invalid("it has no jobs"));
-        }
-        if wire.times.len() != jobs || wire.parts.len() != jobs {
-            return Err(invalid("its columns differ in length"));
-        }
-        if !label_runs::cover(&wire.label_sets, &wire.label_set_jobs, jobs) {
-            return Err(invalid("its runs of labels do not cover its jobs"));
-        }
-        if wire.first_index.checked_add(jobs as u64).is_none() {
-            return Err(invalid("its job indexes overflow"));
-        }
-        if wire.tests.contains(&0) {
-            return Err(invalid("it has a job without tests"));
-        }
-        if wire
-            .tests
-            .iter()
-            .map(|&tests| u64::from(tests))
-            .sum::<u64>()
-            != wire.results.len() as u64
-        {
-            return Err(invalid("it has not as many results as tests"));
-        }
-        if !wire.times.iter().all(|&hours| in_range(hours)) {
-            return Err(invalid("it has a time out of range"));
-        }
-        Ok(Self { wire, run_id })
+        let mut decoder = JobBatchDecoder::default();
+        decoder.decode(bytes)?;
+        decoder.batch.ok_or_else(|| invalid("it is none"))
     }
 
     /// The run that the jobs belong to.
@@ -130,6 +92,84 @@ impl JobBatch {
             }
         })
     }
+}
+
+/// Decodes batches, one after the other, in buffers that are used again: with one job a message,
+/// asking for memory would take longer than the work.
+#[derive(Debug, Default)]
+pub struct JobBatchDecoder {
+    /// What was decoded last, whether it passed the checks or not.
+    batch: Option<JobBatch>,
+}
+
+impl JobBatchDecoder {
+    /// Reads and checks a batch, in place of the one before.
+    ///
+    /// # Errors
+    /// Those of [`JobBatch::decode`].
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<&JobBatch, DecodeError> {
+        let malformed = |source| DecodeError::Protobuf {
+            message: "JobBatch",
+            source,
+        };
+        let batch = match &mut self.batch {
+            Some(batch) => {
+                batch.wire.clear();
+                batch.wire.merge(bytes).map_err(malformed)?;
+                if batch.wire.run_id != batch.run_id.as_str() {
+                    batch.run_id = run_id(&batch.wire)?;
+                }
+                batch
+            }
+            none => {
+                let wire = wire::JobBatch::decode(bytes).map_err(malformed)?;
+                let run_id = run_id(&wire)?;
+                none.insert(JobBatch { wire, run_id })
+            }
+        };
+        check(&batch.wire)?;
+        Ok(batch)
+    }
+}
+
+fn invalid(what: &'static str) -> DecodeError {
+    DecodeError::Invalid {
+        message: "JobBatch",
+        what,
+    }
+}
+
+fn run_id(wire: &wire::JobBatch) -> Result<RunId, DecodeError> {
+    let run_id = wire.run_id.parse();
+    run_id.map_err(|_| invalid("the run id is none"))
+}
+
+/// Whether the columns of a batch fit together.
+fn check(wire: &wire::JobBatch) -> Result<(), DecodeError> {
+    let jobs = wire.tests.len();
+    if jobs == 0 {
+        return Err(invalid("it has no jobs"));
+    }
+    if wire.times.len() != jobs || wire.parts.len() != jobs {
+        return Err(invalid("its columns differ in length"));
+    }
+    if !label_runs::cover(&wire.label_sets, &wire.label_set_jobs, jobs) {
+        return Err(invalid("its runs of labels do not cover its jobs"));
+    }
+    if wire.first_index.checked_add(jobs as u64).is_none() {
+        return Err(invalid("its job indexes overflow"));
+    }
+    if wire.tests.contains(&0) {
+        return Err(invalid("it has a job without tests"));
+    }
+    let tests = wire.tests.iter().map(|&tests| u64::from(tests));
+    if tests.sum::<u64>() != wire.results.len() as u64 {
+        return Err(invalid("it has not as many results as tests"));
+    }
+    if !wire.times.iter().all(|&hours| in_range(hours)) {
+        return Err(invalid("it has a time out of range"));
+    }
+    Ok(())
 }
 
 /// Whether a time from the wire is one that a bucket can have.
@@ -289,6 +329,11 @@ pub(crate) mod tests {
         ) {
             let bytes = encode(first_index, &jobs);
             let batch = JobBatch::decode(&bytes).expect("a valid batch");
+            // A decoder that was used before says the same, whatever it has seen.
+            let mut decoder = JobBatchDecoder::default();
+            let _ = decoder.decode(&encode(3, &jobs[..1]));
+            let _ = decoder.decode(&bytes[..bytes.len() / 2]);
+            prop_assert_eq!(decoder.decode(&bytes).expect("a valid batch"), &batch);
             prop_assert_eq!(batch.run_id().as_str(), "a-run");
             prop_assert_eq!(batch.jobs_count() as usize, jobs.len());
             let decoded: Vec<_> = batch.jobs().collect();

@@ -19,7 +19,8 @@ use kafka::{Record, RecordBatch};
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::{Epoch, Settled};
 use pipeline::{
-    DecodeError, Job, JobBatch, JobBatchEncoder, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker,
+    DecodeError, Job, JobBatch, JobBatchDecoder, JobBatchEncoder, Outcome, OutcomeBatchBuilder,
+    RunId, Tally, Worker,
 };
 use service::metrics::SecondsCounter;
 use service::{FaultPoint, Shutdown};
@@ -219,6 +220,7 @@ pub fn run(
         handed_on_at: Instant::now(),
         looks: Looks::new(Instant::now()),
     };
+    let mut decoder = JobBatchDecoder::default();
     loop {
         let slice = match thread.failed.next_due() {
             None => slices.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -227,7 +229,7 @@ pub fn run(
         match slice {
             Ok(slice) => {
                 let began = Instant::now();
-                thread.work_on(&slice);
+                thread.work_on(&slice, &mut decoder);
                 let seconds = &thread.settings.seconds;
                 seconds.inc_by(began.elapsed().as_secs_f64());
             }
@@ -240,7 +242,7 @@ pub fn run(
 }
 
 impl ComputeThread {
-    fn work_on(&mut self, slice: &Slice) {
+    fn work_on(&mut self, slice: &Slice, decoder: &mut JobBatchDecoder) {
         self.handed_on_at = Instant::now();
         self.looks = Looks::new(self.handed_on_at);
         let records = slice.records.iter();
@@ -259,9 +261,9 @@ impl ComputeThread {
                 self.bury_message(&record, died_too_often(), lease);
                 continue;
             }
-            match (JobBatch::decode(record.payload), slice.job) {
-                (Ok(batch), None) => self.work_on_batch(&record, &batch, lease),
-                (Ok(batch), Some(job)) => self.work_on_job(&record, &batch, job, lease),
+            match (decoder.decode(record.payload), slice.job) {
+                (Ok(batch), None) => self.work_on_batch(&record, batch, lease),
+                (Ok(batch), Some(job)) => self.work_on_job(&record, batch, job, lease),
                 (Err(error), _) => self.bury_message(&record, undecodable(&error), lease),
             }
             self.try_failed_again();
