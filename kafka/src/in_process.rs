@@ -21,8 +21,15 @@ pub const RETAINED_BYTES: usize = 5 * 1024 * 1024;
 /// so long joins again while its first request still waits, at which the mock cluster aborts.
 pub const SESSION_TIMEOUT_MS: u32 = 2_000;
 
-/// At 0 a second member would wait for the session time-out; the default is 3 s.
+/// How long the first member waits for the others: a base, and so much more for each of them. One
+/// that comes later waits for [`SESSION_TIMEOUT_MS`] less one second, and all others with it; as
+/// many processes as there are members start at the same time, while the data set is read by all
+/// cores. The default is 3 s.
 const INITIAL_REBALANCE_DELAY_MS: i32 = 100;
+const REBALANCE_DELAY_FOR_EACH_MS: i32 = 50;
+
+/// More members than this are not waited for longer.
+const MAX_MEMBERS_WAITED_FOR: usize = 20;
 
 /// A broker that lives as long as this value.
 pub struct InProcessBroker {
@@ -38,11 +45,12 @@ unsafe impl Send for InProcessBroker {}
 unsafe impl Sync for InProcessBroker {}
 
 impl InProcessBroker {
-    /// Starts a broker on a free port of 127.0.0.1 and makes the topics on it.
+    /// Starts a broker on a free port of 127.0.0.1 and makes the topics on it, for a group that
+    /// begins with so many members.
     ///
     /// # Errors
     /// When the port or a topic cannot be had.
-    pub fn start(names: &TopicNames, partitions: usize) -> Result<Self, Error> {
+    pub fn start(names: &TopicNames, partitions: usize, members: usize) -> Result<Self, Error> {
         let client: BaseProducer = ClientConfig::new()
             .create()
             .map_err(Error::client("start the in-process broker"))?;
@@ -53,10 +61,7 @@ impl InProcessBroker {
         }
         // SAFETY: the cluster was just made; the string belongs to it and is copied.
         let bootstrap_servers = unsafe {
-            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(
-                cluster,
-                INITIAL_REBALANCE_DELAY_MS,
-            );
+            sys::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, rebalance_delay(members));
             CStr::from_ptr(sys::rd_kafka_mock_cluster_bootstraps(cluster))
                 .to_string_lossy()
                 .into_owned()
@@ -93,6 +98,17 @@ impl InProcessBroker {
     /// Where it listens.
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
+    }
+}
+
+fn rebalance_delay(members: usize) -> i32 {
+    match members {
+        // There is nobody to wait for.
+        0 | 1 => 1,
+        more => {
+            let members = more.min(MAX_MEMBERS_WAITED_FOR) as i32;
+            INITIAL_REBALANCE_DELAY_MS + REBALANCE_DELAY_FOR_EACH_MS * members
+        }
     }
 }
 

@@ -255,7 +255,8 @@ impl Stage {
         let broker = if names_brokers(args) {
             None
         } else {
-            let broker = InProcessBroker::start(&topics, args.messages.partitions.get())?;
+            let broker =
+                InProcessBroker::start(&topics, args.messages.partitions.get(), args.workers())?;
             broker_args.bootstrap_servers = Some(broker.bootstrap_servers().to_owned());
             Some(broker)
         };
