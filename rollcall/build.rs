@@ -1,5 +1,5 @@
 //! Tells the program which commit it is built from, if it is built from a git checkout; a commit
-//! that is given in `ROLLCALL_COMMIT`, as an image's build does, is taken instead.
+//! that is given in `ROLLCALL_COMMIT`, as where the sources come without one, is taken instead.
 
 use std::path::Path;
 use std::process::Command;

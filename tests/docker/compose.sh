@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Whole runs by `docker compose`, for real, with everything that is promised of them: images, eight
-# workers, a second `up`, a killed worker, other numbers of workers and a restarted broker in the middle
-# of a run, Prometheus, exit codes. Each report is checked.
+# workers, a second `up`, a killed worker, other numbers of workers and a broker restarted three times in
+# the middle of a run, Prometheus, signals, exit codes. Each report is checked.
 #
 #   tests/docker/compose.sh
+#   tests/docker/compose.sh | tee docs/benchmarks/DATE/compose.txt
 #
 # Needs a Docker engine with compose and buildx, curl and jq. Without an engine it says that it is
 # skipped. It uses a project, an output folder and a port of its own, and removes what it has started.
@@ -23,6 +24,8 @@ work=$(mktemp -d)
 export COMPOSE_PROJECT_NAME=rollcall-test-$$ TAG=test OUT=$work/out PROMETHEUS_PORT=0
 export ROWS=200000 COUNTRIES=195 SEED=42 RUN_ID='' EVERY=hour WORKERS=8 THREADS=1 PARTITIONS=24
 export JOBS_PER_MESSAGE=auto SIMULATE_WORK=0ms TIMEOUT=5m
+REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+export REVISION
 report=$OUT/report.json
 
 clean_up() {
@@ -51,14 +54,15 @@ workers() { docker compose ps --all --quiet --no-trunc worker; }
 hosts() { workers | cut -c 1-12; }
 exit_codes() { workers | xargs docker inspect --format '{{.State.ExitCode}}' | sort | uniq -c | xargs; }
 
-# metric NAME: its present sum over all labels, as the aggregator tells it; 0 before it does.
+# metric CONTAINER NAME: its present sum over all labels, as the container tells it; 0 before it does.
 metric() {
-    docker compose exec -T aggregator bash -c "
+    docker exec "$1" bash -c "
         exec 3<>/dev/tcp/127.0.0.1/9464
         printf 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n' >&3
-        cat <&3" 2>/dev/null | awk -v name="$1" '$1 ~ "^" name "([{]|$)" { sum += $2 } END { print sum + 0 }'
+        cat <&3" 2>/dev/null | awk -v name="$2" '$1 ~ "^" name "([{]|$)" { sum += $2 } END { print sum + 0 }'
 }
-collected() { (($(metric rollcall_aggregator_collected_jobs_total) >= $1)); }
+jobs_collected() { metric "$(docker compose ps --quiet aggregator)" rollcall_aggregator_collected_jobs_total; }
+collected() { (($(jobs_collected) >= $1)); }
 is_mid_run() { [[ $(docker compose ps --status running --quiet aggregator) ]] || die "the run was over before: $*"; }
 
 # check_report STATUS: the report is of this status, every line of the reconciliation holds.
@@ -83,6 +87,17 @@ check_workers() {
 
 say "rollcall $(git describe --always --dirty 2>/dev/null || echo '?'), $(docker version --format 'Docker {{.Server.Version}}'), compose $(docker compose version --short), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg)"
 
+# --- the file ------------------------------------------------------------------------------------------
+
+# of_config CONDITION: it holds in what compose makes of its file.
+of_config() { jq -e "$1" "$work/config" >/dev/null || { cat "$work/config"; die "not so in docker-compose.yml: $1"; }; }
+docker compose --profile obs config --format json >"$work/config"
+of_config '[.services | to_entries[] | select(.value.attach != false) | .key] == ["aggregator"]'
+of_config '[.services[] | select(.ports) | .ports[].host_ip] == ["127.0.0.1"] and .services.prometheus.ports != null'
+of_config '[.services[] | select(.container_name)] == []'
+of_config '[.services | to_entries[] | select(.value.read_only != true) | .key] == ["kafka", "prometheus"]'
+say "config: only the aggregator is attached, no service but Prometheus has a port on the host, no container has a fixed name"
+
 # --- the images --------------------------------------------------------------------------------------
 
 quietly docker compose build
@@ -94,7 +109,8 @@ for service in datagen dispatcher worker aggregator; do
     ((beyond <= 60)) || die "$image has $beyond MB beyond its base image, at most 60 are allowed"
     [[ $user == 10001:10001 ]] || die "$image runs as '$user'"
     docker image inspect --format '{{json .Config.Labels}}' "$image" |
-        jq -e '."org.opencontainers.image.title" and ."org.opencontainers.image.revision"' >/dev/null ||
+        jq -e --arg revision "$REVISION" '."org.opencontainers.image.title" == "rollcall '"$service"'"
+            and ."org.opencontainers.image.revision" == $revision' >/dev/null ||
         die "$image lacks labels"
     say "image: $image, $beyond MB beyond debian:bookworm-slim, user $user"
 done
@@ -150,34 +166,47 @@ all_scraped() {
 }
 wait_for 180 "Prometheus to have reached eight workers" all_scraped 'up{job="worker"}' '(length == 8) and all(. == 1)'
 wait_for 180 "a recorded rate" all_scraped 'rollcall:jobs:rate1m' '(length == 1) and .[0] > 0'
-say "prometheus: 8 of 8 workers are up, rollcall:jobs:rate1m is $(jq -r '.data.result[0].value[1] | tonumber | round' "$work/answer")"
+rate=$(jq -r '.data.result[0].value[1] | tonumber | round' "$work/answer")
+curl --silent --fail "http://$(docker compose port prometheus 9090)/api/v1/rules?type=alert" >"$work/answer"
+jq -e '[.data.groups[].rules[]] | length == 3 and all(.health == "ok" and .state == "inactive")' "$work/answer" >/dev/null ||
+    { cat "$work/answer"; die "not three alerts that are quiet"; }
+say "prometheus: 8 of 8 workers are up, rollcall:jobs:rate1m is $rate, three alerts are loaded and quiet"
 
 # `docker kill` would tell the engine that the end was wanted, and inside of a container nobody can kill
 # PID 1. So its process is killed from a container that sees the host's.
+has_done_jobs() { (($(metric "$worker" rollcall_worker_jobs_total) > 0)); }
+wait_for 180 "a worker with jobs done" has_done_jobs
+killed=$(docker logs "$worker" 2>&1 | sed -n 's/.* worker=//p' | tail -1)
 pid=$(inspect '{{.State.Pid}}')
 docker run --rm --pid host --user 0 --entrypoint bash "rollcall/worker:$TAG" -c "kill -9 $pid"
 has_restarted() { (($(inspect '{{.RestartCount}}') > 0)) && [[ $(inspect '{{.State.Running}}') == true ]]; }
 wait_for 60 "the killed worker to be back" has_restarted
 is_mid_run "the kill"
-say "killed the process of worker ${worker:0:12} at $(metric rollcall_aggregator_collected_jobs_total) of $jobs jobs; it was restarted"
+say "killed the process of worker $killed on ${worker:0:12} at $(jobs_collected) of $jobs jobs; it was restarted"
 
 quietly docker compose up --detach --scale worker=2
 [[ $(workers | wc -l) == 2 ]] || die "not scaled to 2"
 is_mid_run "scaling to 2"
-at=$(metric rollcall_aggregator_collected_jobs_total)
+at=$(jobs_collected)
 wait_for 180 "two workers to go on" collected $((at + jobs / 50))
-say "up --scale worker=2: two workers go on at $(metric rollcall_aggregator_collected_jobs_total) of $jobs jobs"
+say "up --scale worker=2: two workers go on at $(jobs_collected) of $jobs jobs"
 quietly docker compose up --detach --scale worker=8
 mapfile -t after < <(hosts)
 ((${#after[@]} == 8)) || die "not scaled to 8"
-at=$(metric rollcall_aggregator_collected_jobs_total)
+at=$(jobs_collected)
 is_mid_run "scaling to 8"
 say "up --scale worker=8: eight again at $at of $jobs jobs"
 
 wait_for 180 "eight workers to go on" collected $((at + jobs / 20))
-quietly docker compose restart kafka
-is_mid_run "the restart of kafka"
-say "restart kafka: it is back at $(metric rollcall_aggregator_collected_jobs_total) of $jobs jobs"
+
+for time in 1 2 3; do
+    quietly docker compose restart kafka
+    at=$(jobs_collected)
+    is_mid_run "restart $time of kafka"
+    say "restart kafka, time $time: it is back at $at of $jobs jobs"
+    wait_for 180 "workers to go on after restart $time of kafka" collected $((at + jobs / 20))
+    say "restart kafka, time $time: workers go on at $(jobs_collected) of $jobs jobs"
+done
 
 aggregator=$(docker compose ps --all --quiet aggregator)
 ended() { [[ $(docker inspect --format '{{.State.Running}}' "$aggregator") == false ]]; }
@@ -189,10 +218,15 @@ dispatcher=$(docker inspect --format '{{.State.ExitCode}}' "$(docker compose ps 
 ((dispatcher == 0)) || die "the dispatcher that up --scale started again has ended with $dispatcher"
 mapfile -t all < <(printf '%s\n' "${before[@]}" "${after[@]}" | sort -u)
 check_workers "${all[@]}"
+jq -e --arg id "$killed" '[.workers[] | select(.id == $id and .jobs > 0)] | length == 1' "$report" >/dev/null ||
+    die "the killed process $killed is not in the report"
 [[ $(jq -r .series.sha256 "$report") == "$first_series" ]] || die "faults have changed the series"
 say "the series is the same as without faults"
+asked=$(date +%s%N)
 quietly docker compose stop worker
+took=$((($(date +%s%N) - asked) / 1000000))
 [[ $(exit_codes) == "8 0" ]] || die "workers that were asked to end ended with: $(exit_codes)"
+say "stop worker: all eight had SIGTERM as PID 1 and ended with 0, in $took ms together"
 quietly docker compose --profile obs down --timeout 10
 unset COMPOSE_PROFILES
 
@@ -203,4 +237,28 @@ WORKERS=0 TIMEOUT=30s docker compose up --exit-code-from aggregator >"$work/up" 
 ((code == 4)) || { cat "$work/up"; die "up without workers ended with $code, not 4"; }
 [[ $(jq -r .status "$report") == incomplete ]] || die "the report is $(jq -r .status "$report")"
 say "up without workers: ended with 4, and the report says incomplete"
+
+# --- signals -------------------------------------------------------------------------------------------
+
+has_logged() { docker compose logs "$1" 2>&1 | grep -q "$2"; }
+exit_code() { docker inspect --format '{{.State.ExitCode}}' "$(docker compose ps --all --quiet "$1")"; }
+# `docker compose logs` also has what earlier runs have said, until their containers are gone.
+quietly docker compose down --timeout 5
+
+docker compose up --exit-code-from aggregator --scale worker=0 >"$work/up" 2>&1 &
+up=$!
+wait_for 180 "a dispatcher that waits for workers" has_logged dispatcher 'waiting for workers'
+quietly docker compose stop dispatcher
+code=0
+wait "$up" || code=$?
+((code == 1)) || { cat "$work/up"; die "up with a stopped dispatcher ended with $code, not 1"; }
+(($(exit_code dispatcher) == 143)) || die "the stopped dispatcher ended with $(exit_code dispatcher), not 143"
+say "stop dispatcher: it had SIGTERM as PID 1 and ended with 143, up with 1: $(grep -o 'error: .*' "$work/up")"
+
+quietly docker compose down --timeout 5
+quietly docker compose up --detach --scale worker=0
+wait_for 180 "an aggregator at work" has_logged aggregator 'serving'
+quietly docker compose stop aggregator
+(($(exit_code aggregator) == 143)) || die "the stopped aggregator ended with $(exit_code aggregator), not 143"
+say "stop aggregator: it had SIGTERM as PID 1 and ended with 143"
 say "PASSED"
