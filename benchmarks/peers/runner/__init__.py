@@ -1,0 +1,1 @@
+"""What run.py is made of: one idea a module, the standard library only."""
