@@ -15,9 +15,7 @@ import kafka_run
 
 def dispatch(data: str, cluster: str, topic: str) -> int:
     """Sends a job for each group and returns how many there are."""
-    tests = pd.read_csv(
-        data, usecols=["country", "test_date", "result"], parse_dates=["test_date"]
-    )
+    tests = pd.read_csv(data, usecols=["country", "test_date", "result"], parse_dates=["test_date"])
     tests["date_hour"] = tests["test_date"].dt.strftime("%Y-%m-%dT%H:00:00")
     producer = Producer(kafka_run.PRODUCER | {"bootstrap.servers": cluster})
     jobs = 0
@@ -55,12 +53,13 @@ def work(cluster: str, jobs: str, outcomes: str, group: str) -> None:
             consumer.commit(asynchronous=False)
 
 
-def collect(cluster: str, topic: str, jobs: int) -> pd.DataFrame:
+def collect(cluster: str, topic: str, jobs: int, workers: kafka_run.Workers) -> pd.DataFrame:
     """Reads outcomes until there is one for each job; one that comes twice counts once."""
     consumer = Consumer(kafka_run.CONSUMER | {"bootstrap.servers": cluster, "group.id": topic})
     consumer.assign([TopicPartition(topic, part, 0) for part in range(kafka_run.PARTITIONS)])
     outcomes = {}
     while len(outcomes) < jobs:
+        workers.check()
         for message in consumer.consume(1000, timeout=0.1):
             outcome = json.loads(message.value())
             outcomes[outcome["country"], outcome["date_hour"]] = outcome
@@ -76,9 +75,10 @@ def main() -> None:
     run = kafka_run.fresh_run("article")
     with (
         kafka_run.topics(cluster, run) as (jobs, outcomes),
-        kafka_run.workers(__file__, cluster, jobs, outcomes, run),
+        kafka_run.Workers(__file__, cluster, jobs, outcomes, run) as workers,
     ):
-        collect(cluster, outcomes, dispatch(data, cluster, jobs)).to_csv(out, index=False)
+        sent = dispatch(data, cluster, jobs)
+        collect(cluster, outcomes, sent, workers).to_csv(out, index=False)
 
 
 main()

@@ -30,18 +30,26 @@ def topics(cluster: str, run: str) -> Iterator[tuple[str, str]]:
             future.result()
 
 
-@contextmanager
-def workers(program: str, *arguments: str) -> Iterator[None]:
-    """Worker processes, stopped when the run is over: they commit after every batch."""
-    command = [sys.executable, program, "worker", *arguments]
-    started = [subprocess.Popen(command) for _ in range(WORKERS)]
-    try:
-        yield
-    finally:
-        for worker in started:
-            worker.terminate()
-        for worker in started:
-            worker.wait()
+class Workers:
+    """Worker processes, stopped when the run is over: what they did is committed by then."""
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        command = [sys.executable, program, "worker", *arguments]
+        self._processes = [subprocess.Popen(command) for _ in range(WORKERS)]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+
+    def check(self) -> None:
+        """Ends the run when a worker has ended, instead of waiting for what it does not do."""
+        if any(process.poll() is not None for process in self._processes):
+            raise RuntimeError("a worker has ended")
 
 
 def fresh_run(name: str) -> str:

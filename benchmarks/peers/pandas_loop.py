@@ -9,9 +9,7 @@ import pandas as pd
 
 data, out = sys.argv[1:]
 
-tests = pd.read_csv(
-    data, usecols=["country", "test_date", "result"], parse_dates=["test_date"]
-)
+tests = pd.read_csv(data, usecols=["country", "test_date", "result"], parse_dates=["test_date"])
 tests["date_hour"] = tests["test_date"].dt.floor("h")
 
 series = []

@@ -15,9 +15,7 @@ data, out = sys.argv[1:]
     .group_by("country", date_hour=pl.col("test_date").str.head(13))
     .agg(tests=pl.len(), positive=(pl.col("result") == "positive").sum())
     .sort("country", "date_hour")
-    .with_columns(
-        date_hour=pl.col("date_hour") + ":00:00", rate=pl.col("positive") / pl.col("tests")
-    )
+    .with_columns(date_hour=pl.col("date_hour") + ":00:00", rate=pl.col("positive") / pl.col("tests"))
     .collect(engine="streaming")
     .write_csv(out)
 )

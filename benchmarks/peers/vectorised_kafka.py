@@ -19,9 +19,11 @@ JOB = np.dtype([("index", "<u4"), ("country", "<u2"), ("hour", "<u2"), ("tests",
 #: What a worker makes of a job.
 OUTCOME = np.dtype([("index", "<u4"), ("tests", "<u4"), ("positive", "<u4")])
 
-#: Jobs in a packed message: some 32 KiB. Of one job a message, how many are taken at a time.
+#: Jobs in a packed message, which is some 32 KiB then.
 PACKED = 2_000
-BATCH = 20_000
+
+#: Jobs in a message of outcomes, at most about: 600 KB.
+OUTCOMES = 50_000
 
 
 class Jobs:
@@ -97,9 +99,7 @@ def dispatch(producer: Producer, topic: str, jobs: Jobs, jobs_each: int) -> None
 
     def send() -> None:
         nonlocal batch, partition
-        producer.produce_batch(
-            topic, batch, partition=partition, on_delivery=kafka_run.stop_on_error
-        )
+        producer.produce_batch(topic, batch, partition=partition, on_delivery=kafka_run.stop_on_error)
         producer.poll(0)
         batch, partition = [], (partition + 1) % kafka_run.PARTITIONS
 
@@ -123,41 +123,37 @@ def count(messages: list[bytes]) -> bytes:
     outcomes = np.empty(len(jobs), OUTCOME)
     outcomes["index"] = jobs["index"]
     outcomes["tests"] = jobs["tests"]
-    starts = np.cumsum(jobs["tests"]) - jobs["tests"]
+    starts = np.cumsum(jobs["tests"], dtype=np.int64) - jobs["tests"]
     outcomes["positive"] = np.add.reduceat(positive, starts, dtype=np.uint32)
     return outcomes.tobytes()
 
 
-def work(cluster: str, jobs: str, outcomes: str, group: str) -> None:
+def work(cluster: str, jobs: str, outcomes: str, group: str, jobs_each: str) -> None:
     """Counts until it is stopped: at least once, for an offset is committed behind its outcomes."""
     producer = Producer(kafka_run.PRODUCER | {"bootstrap.servers": cluster})
     consumer = Consumer(kafka_run.CONSUMER | {"bootstrap.servers": cluster, "group.id": group})
     consumer.subscribe([jobs])
     while True:
-        messages = consumer.consume(BATCH, timeout=0.02)
+        messages = consumer.consume(OUTCOMES // int(jobs_each), timeout=0.02)
         if not messages:
             continue
         for message in messages:
             if message.error():
                 raise KafkaException(message.error())
-        values = [message.value() for message in messages]
-        # Of packed messages not all in one, which would be too large.
-        step = 50 if len(values[0]) > 1_000 else len(values)
-        for first in range(0, len(values), step):
-            producer.produce(
-                outcomes, count(values[first : first + step]), on_delivery=kafka_run.stop_on_error
-            )
+        counted = count([message.value() for message in messages])
+        producer.produce(outcomes, counted, on_delivery=kafka_run.stop_on_error)
         producer.flush()
         consumer.commit(asynchronous=True)
 
 
-def collect(cluster: str, topic: str, jobs: int) -> np.ndarray:
+def collect(cluster: str, topic: str, jobs: int, workers: kafka_run.Workers) -> np.ndarray:
     """Reads outcomes until there is one for each job; one that comes twice counts once."""
     consumer = Consumer(kafka_run.CONSUMER | {"bootstrap.servers": cluster, "group.id": topic})
     consumer.assign([TopicPartition(topic, part, 0) for part in range(kafka_run.PARTITIONS)])
     ledger = np.zeros(jobs, OUTCOME)
     missing = jobs
     while missing:
+        workers.check()
         for message in consumer.consume(100, timeout=0.01):
             if message.error():
                 raise KafkaException(message.error())
@@ -178,14 +174,14 @@ def main() -> None:
     run = kafka_run.fresh_run("vectorised")
     with (
         kafka_run.topics(cluster, run) as (jobs_topic, outcomes_topic),
-        kafka_run.workers(__file__, cluster, jobs_topic, outcomes_topic, run),
+        kafka_run.Workers(__file__, cluster, jobs_topic, outcomes_topic, run, str(jobs_each)) as workers,
     ):
         # Asks for its id while the file is read.
         producer = Producer(kafka_run.PRODUCER | {"bootstrap.servers": cluster})
         jobs = Jobs(data)
         dispatch(producer, jobs_topic, jobs, jobs_each)
         producer.flush()
-        outcomes = collect(cluster, outcomes_topic, len(jobs.table))
+        outcomes = collect(cluster, outcomes_topic, len(jobs.table), workers)
         jobs.write(outcomes, out)
 
 

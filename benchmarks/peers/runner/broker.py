@@ -7,12 +7,14 @@ instead is only used.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import random
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,6 +53,10 @@ controller.quorum.voters=1@{host}:{controller_port}
 """
 
 
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 class Failed(Exception):
     """A broker that does not start; with the end of its log."""
 
@@ -64,9 +70,7 @@ def started() -> Iterator[str]:
     try:
         port, controller_port = _free_port(), _free_port()
         (folder / "server.properties").write_text(
-            _PROPERTIES.format(
-                folder=folder, host=HOST, port=port, controller_port=controller_port
-            )
+            _PROPERTIES.format(folder=folder, host=HOST, port=port, controller_port=controller_port)
         )
         tool = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID]
         formatting = _java(jars, folder, [*tool, "-c", "server.properties"])
@@ -102,15 +106,17 @@ def _java(jars: Path, folder: Path, arguments: list[str]) -> subprocess.Popen[by
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for the benchmark, which then stops the broker.
-                preexec_fn=_ignore_interrupt,
+                preexec_fn=_leave_ending_to_parent,
             )
         except FileNotFoundError:
             raise cache.Missing("java is not on the PATH: install Java 17 or newer") from None
 
 
-def _ignore_interrupt() -> None:
+def _leave_ending_to_parent() -> None:
+    """Ctrl-C is for the benchmark, which then stops the broker; that ends with it when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _story(folder: Path, what: str) -> str:

@@ -6,6 +6,7 @@ it when it takes too long.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,14 @@ from pathlib import Path
 LOOK_EVERY_SECONDS = 0.02
 
 #: Settings of whoever runs the benchmark that would change what is measured.
-_NOT_INHERITED = ("KAFKA_", "ROLLCALL_", "POLARS_", "PYTHON", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
+_NOT_INHERITED = (
+    "KAFKA_",
+    "ROLLCALL_",
+    "POLARS_",
+    "PYTHON",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,7 @@ class Failed(Exception):
 
 def environment(**more: str) -> dict[str, str]:
     """The environment that programs are started with."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
-    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     return kept | more
 
 
@@ -83,10 +89,8 @@ def run(command: list[str], log: Path, timeout_seconds: float, look_at_memory: b
 
 def _end_session(leader: int) -> None:
     """Kills the group of a process that was started here as the leader of a session."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 class _Memory:
@@ -125,10 +129,9 @@ def _tree(root: int) -> list[int]:
 
 
 def _peak_bytes(pid: int) -> int | None:
-    try:
+    """Its greatest resident size; None when it has ended."""
+    with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
     return None

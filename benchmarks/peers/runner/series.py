@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import re
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def canonical_lines(text: bytes) -> list[bytes]:
     else:
         rows = [_canonical(row) for row in csv.reader(io.StringIO(body.decode(), newline=""))]
     rows.sort()
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         if before[1].rsplit(b",", 2)[0] == after[1].rsplit(b",", 2)[0]:
             raise NotASeries(f"a group is in it twice: {after[1].decode().strip()}")
     return [line for _, line in rows]
