@@ -1,7 +1,7 @@
 """Runs a program and tells what it took: wall seconds, CPU seconds of its process tree, peak memory.
 
-A program is a process of its own and the leader of a session, so that all it started can be ended with
-it when it takes too long.
+A program is the leader of a process group of its own, so that all it started can be ended with it when
+it takes too long. (Not of a session: Linux may give each session its own share of the cores.)
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ def run(command: list[str], log: Path, timeout_seconds: float, look_at_memory: b
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(),
-            start_new_session=True,
+            process_group=0,
         )
         # Popen must not wait for it, or the figures of wait4 would be lost: a timer ends it instead.
-        timer = threading.Timer(timeout_seconds, _end_session, [process.pid])
+        timer = threading.Timer(timeout_seconds, _end_group, [process.pid])
         timer.start()
         memory = _Memory(process.pid) if look_at_memory else None
         try:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - started
         except BaseException:
-            _end_session(process.pid)
+            _end_group(process.pid)
             process.wait()
             raise
         finally:
@@ -79,7 +79,7 @@ def run(command: list[str], log: Path, timeout_seconds: float, look_at_memory: b
             peak = memory.stop() if memory else None
         process.returncode = os.waitstatus_to_exitcode(status)
     # Whatever it left behind would disturb the next one.
-    _end_session(process.pid)
+    _end_group(process.pid)
     if process.returncode != 0:
         why = f"ended with {process.returncode}" if in_time else f"took over {timeout_seconds:.0f} s"
         printed = log.read_text(errors="replace").splitlines()
@@ -87,8 +87,8 @@ def run(command: list[str], log: Path, timeout_seconds: float, look_at_memory: b
     return Taken(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
-def _end_session(leader: int) -> None:
-    """Kills the group of a process that was started here as the leader of a session."""
+def _end_group(leader: int) -> None:
+    """Kills what is left of the process group that was started here with this leader."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
 
