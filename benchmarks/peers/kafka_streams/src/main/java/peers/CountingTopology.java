@@ -15,6 +15,15 @@ import org.apache.kafka.streams.state.BuiltInDslStoreSuppliers.InMemoryDslStoreS
 
 /** Counts tests and positive tests of each group, and how Kafka Streams is tuned for it. */
 final class CountingTopology {
+  /** Room for every group, so that nothing leaves the cache before a commit. */
+  private static final long CACHE_BYTES = 512L * 1024 * 1024;
+
+  /**
+   * The last tallies come at the commit behind the last record: the default of 30 s for at-least-once
+   * is too long for that, and that of 100 ms for exactly-once sends each group too often.
+   */
+  private static final int COMMIT_MILLIS = 1000;
+
   static Topology build(String records, String tallies) {
     var builder = new StreamsBuilder();
     builder.stream(records, Consumed.with(Serdes.String(), Serdes.Boolean()))
@@ -36,29 +45,14 @@ final class CountingTopology {
     settings.put(StreamsConfig.STATE_DIR_CONFIG, state.toString());
     settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 2);
     settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
-    settings.put(StreamsConfig.DSL_STORE_SUPPLIERS_CLASS_CONFIG, stores());
-    // The cache takes up what comes for the same group between two commits.
-    settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, cacheBytes());
-    settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, commitMillis());
+    settings.put(StreamsConfig.DSL_STORE_SUPPLIERS_CLASS_CONFIG, InMemoryDslStoreSuppliers.class);
+    settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, CACHE_BYTES);
+    settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, COMMIT_MILLIS);
     settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
     settings.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), 20);
     settings.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 512 * 1024);
     settings.put(StreamsConfig.producerPrefix(ProducerConfig.COMPRESSION_TYPE_CONFIG), "lz4");
     return settings;
-  }
-
-  private static Class<?> stores() {
-    return Boolean.getBoolean("peers.rocks")
-        ? org.apache.kafka.streams.state.BuiltInDslStoreSuppliers.RocksDBDslStoreSuppliers.class
-        : InMemoryDslStoreSuppliers.class;
-  }
-
-  private static long cacheBytes() {
-    return Long.getLong("peers.cache", 512L * 1024 * 1024);
-  }
-
-  private static long commitMillis() {
-    return Long.getLong("peers.commit", 1000);
   }
 
   private CountingTopology() {}

@@ -2,6 +2,7 @@ package peers;
 
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.stream.Stream;
@@ -19,8 +20,8 @@ import org.apache.kafka.streams.errors.StreamsUncaughtExceptionHandler.StreamThr
  * exactly_once_v2}.
  */
 public final class Positivity {
-  /** Twice the threads, so that the work spreads. With 2 or 24 it takes as long or longer. */
-  private static final int PARTITIONS = Integer.getInteger("peers.partitions", 4);
+  /** Of each topic: twice the threads, so that the work spreads. */
+  private static final int PARTITIONS = 4;
 
   public static void main(String[] arguments) throws Exception {
     if (arguments.length != 4) {
@@ -36,7 +37,7 @@ public final class Positivity {
     var application = "peers-kafka-streams-" + UUID.randomUUID();
     var records = application + "-records";
     var tallies = application + "-tallies";
-    try (var admin = Admin.create(java.util.Map.of("bootstrap.servers", cluster))) {
+    try (var admin = Admin.create(Map.of("bootstrap.servers", cluster))) {
       var one = (short) 1;
       admin
           .createTopics(
