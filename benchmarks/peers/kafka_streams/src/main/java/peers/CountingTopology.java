@@ -22,7 +22,7 @@ final class CountingTopology {
    * The last tallies come at the commit behind the last record: the default of 30 s for at-least-once
    * is too long for that, and that of 100 ms for exactly-once sends each group too often.
    */
-  private static final int COMMIT_MILLIS = 1000;
+  private static final int COMMIT_MILLIS = 2000;
 
   static Topology build(String records, String tallies) {
     var builder = new StreamsBuilder();
@@ -48,6 +48,8 @@ final class CountingTopology {
     settings.put(StreamsConfig.DSL_STORE_SUPPLIERS_CLASS_CONFIG, InMemoryDslStoreSuppliers.class);
     settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, CACHE_BYTES);
     settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, COMMIT_MILLIS);
+    // With the default of 1,000 partitions are paused and resumed all the time.
+    settings.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 20_000);
     settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
     settings.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), 20);
     settings.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 512 * 1024);
