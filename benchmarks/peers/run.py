@@ -106,6 +106,7 @@ class Benchmark:
         self._args = args
         self._rows: list[Row] = args.set
         self._rollcall = rollcall(args.rollcall)
+        self._own_broker: broker.Broker | None = None
         #: Data set and digest of its series, by the days between those that are in it.
         self._inputs: dict[int, tuple[Path, str]] = {}
         #: Digests of series, by the digest of the file: a program writes the same bytes each time.
@@ -148,8 +149,9 @@ class Benchmark:
         if self._args.bootstrap_servers or not any(row.needs_broker for row in self._rows):
             yield self._args.bootstrap_servers or ""
         else:
-            with broker.started() as address:
-                yield address
+            with broker.started() as own:
+                self._own_broker = own
+                yield own.address
 
     def _broker_is(self) -> str | None:
         if not any(row.needs_broker for row in self._rows):
@@ -223,7 +225,11 @@ class Benchmark:
         # have no warm-up, and take so long that it is lost in it.
         look = row.slow or not measured
         log = self._folder / "run.log"
-        taken = process.run(row.command(place), log, self._args.timeout, look)
+        try:
+            taken = process.run(row.command(place), log, self._args.timeout, look)
+        finally:
+            if self._own_broker:
+                self._own_broker.check()
         found = self._digest(out / "series.csv")
         if found != expected:
             raise Refused(f"{row.name} gives another series: {found[:12]}, not {expected[:12]}")

@@ -61,9 +61,24 @@ class Failed(Exception):
     """A broker that does not start; with the end of its log."""
 
 
+class Broker:
+    """A broker that was started here."""
+
+    def __init__(self, address: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+        #: `host:port`.
+        self.address = address
+        self._process = process
+        self._folder = folder
+
+    def check(self) -> None:
+        """Fails when it has ended: what a program says of that is not the reason."""
+        if self._process.poll() is not None:
+            raise Failed(_story(self._folder, f"it ended with {self._process.returncode}"))
+
+
 @contextlib.contextmanager
-def started() -> Iterator[str]:
-    """Starts a broker; gives its `host:port`; stops it."""
+def started() -> Iterator[Broker]:
+    """Starts a broker and stops it."""
     jars = cache.kafka_jars()
     folder = Path(tempfile.mkdtemp(prefix="rollcall-peers-kafka-"))
     process: subprocess.Popen[bytes] | None = None
@@ -84,7 +99,7 @@ def started() -> Iterator[str]:
             if time.monotonic() > deadline:
                 raise Failed(_story(folder, f"it does not answer after {_START_SECONDS:.0f} s"))
             time.sleep(0.05)
-        yield f"{HOST}:{port}"
+        yield Broker(f"{HOST}:{port}", process, folder)
     finally:
         if process is not None and process.poll() is None:
             process.terminate()
