@@ -5,6 +5,10 @@
 //! the oldest of which it drops without a word. Whoever uses it bounds what is not yet committed.
 
 use std::ffi::{CStr, CString};
+use std::net::TcpStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, Producer};
@@ -71,11 +75,30 @@ impl InProcessBroker {
             _client: client,
             bootstrap_servers,
         };
-        for name in names.all() {
-            let single = name == names.runs || name == names.dlq;
-            broker.create_topic(name, if single { 1 } else { partitions })?;
-        }
+        broker.create_topics(names, partitions)?;
         Ok(broker)
+    }
+
+    /// Makes the topics while somebody knocks at the broker's door. Its thread serves requests such
+    /// as these, and then throws away what it was woken by: of one that comes in between (the next
+    /// topic, as a rule) it learns when it wakes by itself, after a second, or when somebody connects.
+    fn create_topics(&self, names: &TopicNames, partitions: usize) -> Result<(), Error> {
+        const KNOCK_EVERY: Duration = Duration::from_millis(5);
+        let (done, knock_on) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while knock_on.recv_timeout(KNOCK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                    // Whether it opens does not matter.
+                    let _ = TcpStream::connect(&self.bootstrap_servers);
+                }
+            });
+            let created = names.all().into_iter().try_for_each(|name| {
+                let single = name == names.runs || name == names.dlq;
+                self.create_topic(name, if single { 1 } else { partitions })
+            });
+            drop(done);
+            created
+        })
     }
 
     fn create_topic(&self, name: &str, partitions: usize) -> Result<(), Error> {
