@@ -37,6 +37,7 @@ clean_up() {
     rm -rf "$work"
 }
 trap clean_up EXIT
+trap 'say "FAILED: line $LINENO: $BASH_COMMAND"' ERR
 
 # wait_for SECONDS WHAT COMMAND…: until the command succeeds.
 wait_for() {
@@ -152,7 +153,7 @@ rm -f "$report"
 quietly docker compose up --detach --scale worker=8
 wait_for 300 "a twentieth of the jobs" collected $((jobs / 20))
 mapfile -t before < <(hosts)
-worker=$(docker compose ps --quiet worker | head -1)
+worker=$(docker compose ps --quiet worker | sed -n 1p)
 inspect() { docker inspect --format "$1" "$worker"; }
 [[ $(inspect '{{.HostConfig.ReadonlyRootfs}}') == true ]] || die "a worker's root file system can be written to"
 [[ $(docker exec "$worker" id -u) == 10001 ]] || die "a worker runs as $(docker exec "$worker" id)"
@@ -167,9 +168,12 @@ all_scraped() {
 wait_for 180 "Prometheus to have reached eight workers" all_scraped 'up{job="worker"}' '(length == 8) and all(. == 1)'
 wait_for 180 "a recorded rate" all_scraped 'rollcall:jobs:rate1m' '(length == 1) and .[0] > 0'
 rate=$(jq -r '.data.result[0].value[1] | tonumber | round' "$work/answer")
-curl --silent --fail "http://$(docker compose port prometheus 9090)/api/v1/rules?type=alert" >"$work/answer"
-jq -e '[.data.groups[].rules[]] | length == 3 and all(.health == "ok" and .state == "inactive")' "$work/answer" >/dev/null ||
-    { cat "$work/answer"; die "not three alerts that are quiet"; }
+three_alerts_are_quiet() {
+    curl --silent --fail "http://$(docker compose port prometheus 9090)/api/v1/rules?type=alert" >"$work/answer" &&
+        jq -e '[.data.groups[].rules[]] | length == 3 and all(.health == "ok" and .state == "inactive")' \
+            "$work/answer" >/dev/null
+}
+wait_for 60 "three alerts that are quiet" three_alerts_are_quiet
 say "prometheus: 8 of 8 workers are up, rollcall:jobs:rate1m is $rate, three alerts are loaded and quiet"
 
 # `docker kill` would tell the engine that the end was wanted, and inside of a container nobody can kill
@@ -240,7 +244,8 @@ say "up without workers: ended with 4, and the report says incomplete"
 
 # --- signals -------------------------------------------------------------------------------------------
 
-has_logged() { docker compose logs "$1" 2>&1 | grep -q "$2"; }
+# (Not `grep -q`, which ends before it has read all: a command that writes to nobody fails.)
+has_logged() { docker compose logs "$1" 2>&1 | grep "$2" >/dev/null; }
 exit_code() { docker inspect --format '{{.State.ExitCode}}' "$(docker compose ps --all --quiet "$1")"; }
 # `docker compose logs` also has what earlier runs have said, until their containers are gone.
 quietly docker compose down --timeout 5
