@@ -115,6 +115,9 @@ pub fn collect(
                 }
                 run.hear(event);
             }
+            runs.check(&opened.run_id)?;
+            let unreadable = &metrics.unreadable_run_events;
+            unreadable.inc_by(runs.unreadable() - unreadable.get());
             hear_manifests(&mut collection, &run, progress);
         }
         let jobs = collection.jobs_with_outcome();
@@ -123,9 +126,9 @@ pub fn collect(
         let dropped = collection.recorded().duplicates;
         metrics.duplicates.inc_by(dropped - duplicates);
         duplicates = dropped;
-        set(&metrics.conflicts, collection.conflicts().len());
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        set(&metrics.conflicts, number(collection.recorded().conflicts));
         if let Some(ledger) = collection.ledger() {
-            let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
             set(&metrics.jobs, number(ledger.jobs()));
             set(&metrics.missing_jobs, number(ledger.missing()));
             set(&metrics.dead_lettered_jobs, ledger.dead().len());
@@ -270,6 +273,7 @@ fn find_run(
                 chosen = latest(&mut heard);
             }
             if let Some(run) = chosen.take() {
+                runs.check(run.run_id())?;
                 if let Some(opened) = run.opened().cloned() {
                     quiet.end();
                     if let Some(difference) = run.contradiction() {

@@ -15,6 +15,8 @@ pub struct Metrics {
     pub consumed_bytes: Counter,
     /// Messages on the outcomes topic that are none.
     pub undecodable_messages: Counter,
+    /// Messages on the runs topic that are none.
+    pub unreadable_run_events: Counter,
     /// Outcomes that said nothing new.
     pub duplicates: Counter,
     /// Jobs of the run.
@@ -35,6 +37,7 @@ impl Default for Metrics {
             consumed_messages: Counter::default(),
             consumed_bytes: Counter::default(),
             undecodable_messages: Counter::default(),
+            unreadable_run_events: Counter::default(),
             duplicates: Counter::default(),
             jobs: Gauge::default(),
             missing_jobs: Gauge::default(),
@@ -69,6 +72,11 @@ impl Metrics {
             "undecodable_messages",
             "Messages on the outcomes topic that cannot be decoded",
             self.undecodable_messages.clone(),
+        );
+        registry.register(
+            "unreadable_run_events",
+            "Messages on the runs topic that are no events of a run, and were skipped",
+            self.unreadable_run_events.clone(),
         );
         registry.register(
             "duplicates",

@@ -9,6 +9,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use pipeline::{Grain, LabelSet, Series, SeriesRow, TimeBucket};
 use polars::prelude::*;
+use service::guard::guarded;
 
 /// The forms that hold a whole series, the one that is faster to read first.
 const PARQUET: &str = "series.parquet";
@@ -77,8 +78,13 @@ enum Problem {
 
 impl From<PolarsError> for Problem {
     fn from(error: PolarsError) -> Self {
-        Self::Row(0, error.to_string())
+        Self::Row(0, first_line(&error.to_string()))
     }
+}
+
+/// What polars says may have several lines.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A series that grows by rows in their order.
@@ -120,7 +126,7 @@ fn from_csv(path: &Path, labels: usize, _grain: Grain) -> Result<Series, Problem
         match reader.read_record(&mut record) {
             Ok(true) => {}
             Ok(false) => break,
-            Err(error) => return Err(wrong(&error.to_string())),
+            Err(error) => return Err(wrong(&first_line(&error.to_string()))),
         }
         let field = |column| record.get(labels + column).ok_or(wrong("too few fields"));
         let number = |column| match field(column)? {
@@ -142,7 +148,8 @@ fn bucket(text: &str) -> Option<TimeBucket> {
 
 fn from_parquet(path: &Path, labels: usize, grain: Grain) -> Result<Series, Problem> {
     let file = File::open(path).map_err(Problem::Io)?;
-    let frame = ParquetReader::new(file).finish()?;
+    let read = guarded(|| ParquetReader::new(file).finish());
+    let frame = read.map_err(|panic| Problem::Row(0, first_line(&panic)))??;
     // By place, for a label column may be called like another one.
     let column = |number: usize| {
         let column = frame.columns().get(number);

@@ -5,9 +5,15 @@ use csv::ByteRecord;
 use pipeline::Grouping;
 
 use crate::error::Error;
+use crate::shown::shown;
 
 /// Names this much alike are taken for a slip of the pen.
 const LIKELY: f64 = 0.7;
+
+/// So many columns are shown, and so many characters of each: the first line of a file that is no
+/// data set at all may be anything.
+const SHOWN_COLUMNS: usize = 40;
+const SHOWN_CHARACTERS: usize = 60;
 
 /// Where the needed columns are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,15 +66,19 @@ fn find(
             name: name.to_owned(),
         }),
         (None, _) => {
-            let columns: Vec<String> = header
-                .iter()
-                .map(|column| String::from_utf8_lossy(column).into_owned())
-                .collect();
+            let columns = header.iter().map(|column| shown(column, SHOWN_CHARACTERS));
+            let mut columns: Vec<String> = columns.collect();
+            let nearest = nearest(name, &columns);
+            let others = columns.len().saturating_sub(SHOWN_COLUMNS);
+            if others > 0 {
+                columns.truncate(SHOWN_COLUMNS);
+                columns.push(format!("… ({others} more)"));
+            }
             Err(Error::MissingColumn {
                 input: input.to_owned(),
                 option,
                 name: name.to_owned(),
-                nearest: nearest(name, &columns),
+                nearest,
                 columns,
             })
         }
@@ -123,6 +133,20 @@ mod tests {
             error.to_string(),
             "--by country: tests.csv has no such column, did you mean Country? \
              It has Country, test_date, result"
+        );
+    }
+
+    #[test]
+    fn a_header_that_is_none_is_shown_in_one_bounded_line_that_steers_no_terminal() {
+        let mut header = ByteRecord::from(vec!["\x1b[2Jcoun\0try\n", &"x".repeat(1 << 20)]);
+        (0..100_000).for_each(|_| header.push_field(b""));
+        let error = Columns::find("tests.csv", &header, &grouping(&["country"]));
+        let text = error.expect_err("it has no such column").to_string();
+        assert!(text.contains("\\u{1b}[2Jcoun\\u{0}try\\n"), "{text}");
+        assert!(text.ends_with("… (99962 more)"), "{text}");
+        assert!(
+            text.len() < 500 && !text.contains(char::is_control),
+            "{text}"
         );
     }
 

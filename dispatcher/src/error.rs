@@ -59,6 +59,19 @@ pub enum Error {
         line: u64,
     },
 
+    /// A CSV file ends in the middle of a field that a quote has opened. What stands behind the quote
+    /// may be many records, so it is not taken for one.
+    #[error(
+        "{input}: a quote in the record that begins in line {line} is never closed; mend it, or give \
+         --quote none if quotes are text like any"
+    )]
+    QuoteNotClosed {
+        /// The file.
+        input: String,
+        /// Where the record begins, from 1.
+        line: u64,
+    },
+
     /// A Parquet file is damaged, or has what polars cannot read.
     #[error("cannot read {input} as Parquet beyond record {records}: {reason}")]
     Parquet {
@@ -85,7 +98,7 @@ pub enum Error {
     },
 
     /// A text file is in an encoding that is not read.
-    #[error("{input} is in UTF-16: convert it, for example by iconv -f UTF-16 -t UTF-8")]
+    #[error("{input} is in UTF-16 or UTF-32: convert it, for example by iconv -f UTF-16 -t UTF-8")]
     Utf16 {
         /// The file.
         input: String,
@@ -363,6 +376,7 @@ impl Ending for Error {
             | Self::Read { .. }
             | Self::CutShort { .. }
             | Self::RecordTooLong { .. }
+            | Self::QuoteNotClosed { .. }
             | Self::Parquet { .. }
             | Self::StreamedParquet { .. }
             | Self::PackedTwice { .. }

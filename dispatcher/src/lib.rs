@@ -18,6 +18,7 @@ pub mod packing;
 pub mod publish;
 pub mod rejects;
 pub mod run;
+pub mod shown;
 pub mod source;
 pub mod spill;
 pub mod taken_up;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::Error;
+use crate::shown::shown;
 
 /// How many rejected rows are shown when a run is given up.
 const SHOWN: usize = 5;
@@ -161,7 +162,7 @@ impl Rejects {
                 file: file.to_owned(),
                 number,
                 reason,
-                fields: shown(fields),
+                fields: shown(&fields.join(&b','), SHOWN_CHARACTERS),
             });
         }
         self.write(file, number, reason, fields)
@@ -240,30 +241,6 @@ impl Rejects {
     }
 }
 
-/// The fields of a row in one line for a terminal, the first characters of them: line ends and
-/// whatever else steers a terminal are escaped.
-fn shown(fields: &[&[u8]]) -> String {
-    // No character has more bytes than four.
-    let joined: Vec<u8> = fields
-        .join(&b',')
-        .into_iter()
-        .take(4 * (SHOWN_CHARACTERS + 1))
-        .collect();
-    let text = String::from_utf8_lossy(&joined);
-    let mut shown = String::new();
-    for (place, character) in text.chars().enumerate() {
-        match character {
-            _ if place == SHOWN_CHARACTERS => {
-                shown.push('…');
-                break;
-            }
-            control if control.is_control() => shown.extend(control.escape_default()),
-            other => shown.push(other),
-        }
-    }
-    shown
-}
-
 /// What was rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RejectSummary {
@@ -286,17 +263,6 @@ mod tests {
         for wrong in ["", "%", "-1", "1.5", "101%", "NaN%", "many"] {
             assert!(wrong.parse::<MaxRejects>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_row_is_shown_in_one_bounded_line_that_steers_no_terminal() {
-        assert_eq!(shown(&[b"Italy", b"", b"\xe7"]), "Italy,,\u{fffd}");
-        assert_eq!(shown(&[b"a\r\nb", b"\x1b[31m"]), "a\\r\\nb,\\u{1b}[31m");
-        let long = "ä".repeat(10 * SHOWN_CHARACTERS);
-        let expected = format!("{}…", "ä".repeat(SHOWN_CHARACTERS));
-        assert_eq!(shown(&[long.as_bytes()]), expected);
-        let just = "ä".repeat(SHOWN_CHARACTERS);
-        assert_eq!(shown(&[just.as_bytes()]), just);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipeline::DecodeError;
+use pipeline::{DecodeError, RunId};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// An error of a Kafka client.
@@ -141,16 +141,18 @@ pub enum Error {
         code: RDKafkaErrorCode,
     },
 
-    /// A message on the runs topic is none.
+    /// What the runs topic tells of a run cannot be read.
     #[error(
-        "topic {topic}, offset {offset}: not an event of a run; use another --topic-prefix, or a \
-         rollcall as new as the one that wrote it"
+        "topic {topic}, offset {offset}: a message about run {run_id} is no event of a run; use a \
+         rollcall as new as the one that wrote it, or dispatch under another --run-id"
     )]
     RunEvent {
         /// The topic.
         topic: String,
         /// The offset.
         offset: i64,
+        /// The run that its key names.
+        run_id: RunId,
         /// What is wrong with it.
         source: DecodeError,
     },

@@ -1,12 +1,16 @@
 //! The runs topic: what becomes of each run, keyed so that compaction keeps the last word on each.
 //! A run that was removed (a tombstone for each of its keys) is as if it had never been, whether or
 //! not the broker has compacted its records away yet.
+//!
+//! A message that is no event stops nobody but those who want to know of the very run that its key
+//! names: whoever may write to the topic could else stop every run on it by a single message.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use pipeline::{RunEvent, RunHistory, RunId};
+use pipeline::{DecodeError, RunEvent, RunHistory, RunId};
 use rdkafka::error::RDKafkaErrorCode;
+use tracing::warn;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -114,7 +118,7 @@ pub fn retract_abort(
 /// What the topic tells of one run now.
 ///
 /// # Errors
-/// When the topic cannot be read, holds what is no event, or `stopped` says so.
+/// When the topic cannot be read, a message about the run is no event, or `stopped` says so.
 pub fn run_history(
     cluster: &Cluster,
     topic: &str,
@@ -122,31 +126,24 @@ pub fn run_history(
     stopped: &dyn Fn() -> bool,
 ) -> Result<RunHistory, Error> {
     let mut history = RunHistory::new(run_id.clone());
-    for event in all_run_events(cluster, topic, stopped)? {
+    let mut reader = RunsReader::start(cluster, topic)?;
+    for event in reader.read_to_end(stopped)? {
         history.hear(event);
     }
+    reader.check(run_id)?;
     Ok(history)
 }
 
-/// Every event of every run that is on the topic now, in order.
+/// Every event of every run that is on the topic now, in order. What is no event is skipped.
 ///
 /// # Errors
-/// When the topic cannot be read, holds what is no event, or `stopped` says so.
+/// When the topic cannot be read, or `stopped` says so.
 pub fn all_run_events(
     cluster: &Cluster,
     topic: &str,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Vec<RunEvent>, Error> {
-    const STEP: Duration = Duration::from_millis(20);
-    let mut reader = RunsReader::start(cluster, topic)?;
-    let mut events = Vec::new();
-    while !reader.is_caught_up() {
-        events.extend(reader.read(STEP)?);
-        if stopped() {
-            return Err(Error::Stopped);
-        }
-    }
-    Ok(events)
+    RunsReader::start(cluster, topic)?.read_to_end(stopped)
 }
 
 /// Reads the runs topic from its beginning, and goes on as it grows.
@@ -157,6 +154,7 @@ pub struct RunsReader {
     end: Vec<i64>,
     /// What was there when the reader began, as far as it is read; handed out when all of it is.
     history: History,
+    unreadable: Unreadable,
 }
 
 impl RunsReader {
@@ -174,6 +172,7 @@ impl RunsReader {
             topic: topic.to_owned(),
             end,
             history: History::default(),
+            unreadable: Unreadable::default(),
         })
     }
 
@@ -184,10 +183,11 @@ impl RunsReader {
 
     /// Events that have come, waiting at most `timeout` for the first. Those that were there when
     /// the reader began come all at once, without those of runs that were removed since. Events of
-    /// a kind that this version does not know are skipped.
+    /// a kind that this version does not know are skipped, and so is what is no event, with a warning:
+    /// whether it was about a certain run is for [`check`](Self::check) to say.
     ///
     /// # Errors
-    /// When the topic cannot be read, or holds what is no event.
+    /// When the topic cannot be read.
     pub fn read(&mut self, timeout: Duration) -> Result<Vec<RunEvent>, Error> {
         let mut batch = RecordBatch::default();
         self.reader.read(timeout, &mut batch)?;
@@ -200,14 +200,69 @@ impl RunsReader {
         }
         let mut events = Vec::with_capacity(self.history.len());
         for (offset, key, value) in self.history.take() {
-            let event = RunEvent::decode(&key, &value);
-            events.extend(event.map_err(|source| Error::RunEvent {
-                topic: self.topic.clone(),
-                offset,
-                source,
-            })?);
+            match RunEvent::decode(&key, &value) {
+                Ok(event) => events.extend(event),
+                Err(error) => {
+                    let run = self.unreadable.add(offset, &key, error.clone());
+                    warn!(topic = self.topic, offset, ?run, %error, "no event of a run, skipped");
+                }
+            }
         }
         Ok(events)
+    }
+
+    /// Reads all that was there when the reader began.
+    fn read_to_end(&mut self, stopped: &dyn Fn() -> bool) -> Result<Vec<RunEvent>, Error> {
+        const STEP: Duration = Duration::from_millis(20);
+        let mut events = Vec::new();
+        while !self.is_caught_up() {
+            events.extend(self.read(STEP)?);
+            if stopped() {
+                return Err(Error::Stopped);
+            }
+        }
+        Ok(events)
+    }
+
+    /// How many messages were skipped until now because they are no events.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.count
+    }
+
+    /// Whether all that was told of a run until now could be read.
+    ///
+    /// # Errors
+    /// [`Error::RunEvent`] for the first message that could not.
+    pub fn check(&self, run_id: &RunId) -> Result<(), Error> {
+        match self.unreadable.by_run.get(run_id) {
+            None => Ok(()),
+            Some((offset, source)) => Err(Error::RunEvent {
+                topic: self.topic.clone(),
+                offset: *offset,
+                run_id: run_id.clone(),
+                source: source.clone(),
+            }),
+        }
+    }
+}
+
+/// Messages of the runs topic that are no events.
+#[derive(Debug, Default)]
+struct Unreadable {
+    count: u64,
+    /// The first about each run. What is said of a run and cannot be read may be its end.
+    by_run: HashMap<RunId, (i64, DecodeError)>,
+}
+
+impl Unreadable {
+    /// Adds a message, and says which run it is about by its key.
+    fn add(&mut self, offset: i64, key: &[u8], error: DecodeError) -> Option<RunId> {
+        self.count += 1;
+        let (run_id, _) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
+        let run_id: RunId = run_id.parse().ok()?;
+        let first = self.by_run.entry(run_id.clone());
+        first.or_insert((offset, error));
+        Some(run_id)
     }
 }
 
@@ -288,6 +343,33 @@ mod tests {
     fn what_comes_after_a_tombstone_stays() {
         let left = left(&[("a/opened", "1"), ("a/opened", ""), ("a/opened", "2")]);
         assert_eq!(left, [(2, "a/opened".into())]);
+    }
+
+    #[test]
+    fn what_is_no_event_is_counted_and_stands_against_its_own_run_alone() {
+        let mut unreadable = Unreadable::default();
+        let error = |what| DecodeError::Invalid {
+            message: "Manifest",
+            what,
+        };
+        let run = |name: &str| name.parse::<RunId>().expect("a run id");
+        let added = [
+            (7, "a-run/dispatched", Some(run("a-run"))),
+            (8, "a-run/opened", Some(run("a-run"))),
+            (9, "no run/opened", None),
+            (10, "/opened", None),
+            (11, "", None),
+        ];
+        for (offset, key, expected) in added {
+            assert_eq!(unreadable.add(offset, key.as_bytes(), error("x")), expected);
+        }
+        assert_eq!(unreadable.add(12, b"\xff/opened", error("x")), None);
+        assert_eq!(unreadable.count, 6);
+        let offsets = unreadable
+            .by_run
+            .iter()
+            .map(|(run, (offset, _))| (run, *offset));
+        assert_eq!(offsets.collect::<Vec<_>>(), [(&run("a-run"), 7)]);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! dead. Pure: both are told, the topic letter by letter, the rest by the run's [`Ledger`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::group_key::GroupKey;
-use crate::job::{JobBatch, JobBatchEncoder};
+use crate::job::{Job, JobBatch, JobBatchEncoder};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, OutcomeBatch, Worker};
 use crate::run_id::RunId;
@@ -52,14 +53,48 @@ impl LetterHeaders {
 }
 
 /// A job on the dead-letter topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Letter {
     /// Its offset on the dead-letter topic.
     pub offset: i64,
     /// Where it came from and why.
-    pub headers: LetterHeaders,
+    pub headers: Arc<LetterHeaders>,
+    /// The jobs of its message, among which it is: those of one message share them, for a stranger may
+    /// have put many jobs behind long labels and headers.
+    batch: Arc<JobBatch>,
+    /// Its place among them.
+    position: usize,
+}
+
+impl Letter {
+    /// The letter of the job at a position in the batch that was its message.
+    pub fn new(
+        offset: i64,
+        headers: Arc<LetterHeaders>,
+        batch: Arc<JobBatch>,
+        position: usize,
+    ) -> Self {
+        Self {
+            offset,
+            headers,
+            batch,
+            position,
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> Job<'_> {
+        self.batch.job(self.position)
+    }
+
     /// The job alone, as a message of the jobs topic.
-    pub payload: Vec<u8>,
+    pub fn payload(&self) -> Vec<u8> {
+        let mut encoder = JobBatchEncoder::new(self.batch.run_id());
+        encoder.push(&self.job());
+        let mut payload = Vec::new();
+        encoder.finish(&mut payload);
+        payload
+    }
 }
 
 /// A message on the dead-letter topic of which nobody knows to which run it belonged.
@@ -74,7 +109,7 @@ pub struct Unreadable {
 }
 
 /// A job that is dead and was not counted since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dead<'a> {
     /// The job's index.
     pub index: u64,
@@ -135,16 +170,9 @@ impl DeadLetters {
             return;
         }
         // A worker writes jobs one by one; whoever writes several at once means each of them.
-        for job in batch.jobs() {
-            let mut encoder = JobBatchEncoder::new(&self.run_id);
-            encoder.push(&job);
-            let mut payload = Vec::new();
-            encoder.finish(&mut payload);
-            let letter = Letter {
-                offset,
-                headers: headers.clone(),
-                payload,
-            };
+        let (headers, batch) = (Arc::new(headers), Arc::new(batch));
+        for (position, job) in batch.jobs().enumerate() {
+            let letter = Letter::new(offset, Arc::clone(&headers), Arc::clone(&batch), position);
             self.letters.insert(job.index, letter);
         }
     }
@@ -192,7 +220,6 @@ impl DeadLetters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Job;
     use crate::outcome::{OutcomeBatchBuilder, Tally};
     use crate::{LabelSet, TimeBucket};
 
@@ -306,6 +333,22 @@ mod tests {
     }
 
     #[test]
+    fn the_jobs_of_one_message_share_what_came_with_it() {
+        let mut letters = DeadLetters::new(&run_id("a-run"));
+        let mut encoder = JobBatchEncoder::new(&run_id("a-run"));
+        (0..1_000).for_each(|index| with_job(index, |job| encoder.push(job)));
+        let mut payload = Vec::new();
+        encoder.finish(&mut payload);
+        letters.hear_letter(0, LetterHeaders::default(), &payload);
+        let shared = &letters.letters[&0];
+        for letter in letters.letters.values() {
+            assert!(Arc::ptr_eq(&letter.batch, &shared.batch));
+            assert!(Arc::ptr_eq(&letter.headers, &shared.headers));
+        }
+        assert_eq!(letters.letters[&999].job().index, 999);
+    }
+
+    #[test]
     fn what_is_to_be_replayed_is_the_job_alone() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
         let mut encoder = JobBatchEncoder::new(&run_id("a-run"));
@@ -317,8 +360,8 @@ mod tests {
         let mut ledger = Ledger::new(4).expect("room");
         ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
         let dead: Vec<_> = letters.still_dead(&ledger).collect();
-        let payload = &dead[0].letter.expect("it is there").payload;
-        assert_eq!(*payload, letter("a-run", 3));
+        let payload = dead[0].letter.expect("it is there").payload();
+        assert_eq!(payload, letter("a-run", 3));
         assert_eq!(dead.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A message that is not what its topic holds.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes are no protobuf message of this type.
     #[error("not a {message} message")]

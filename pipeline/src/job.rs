@@ -74,6 +74,16 @@ impl JobBatch {
         self.wire.tests.len() as u32
     }
 
+    /// The job at a position, which is less than [`jobs_count`](Self::jobs_count). Finding it takes a
+    /// walk over those before it.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn job(&self, position: usize) -> Job<'_> {
+        let job = self.jobs().nth(position);
+        job.expect("a position in the batch")
+    }
+
     /// The jobs, by ascending index.
     pub fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
         let mut labels = label_runs::Positions::new(&self.wire.label_set_jobs);

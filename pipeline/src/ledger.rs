@@ -14,6 +14,13 @@ use crate::group_key::{GroupKey, LabelSet};
 use crate::outcome::{JobOutcome, Outcome, OutcomeBatch, Tally};
 use crate::series::{Series, SeriesRow};
 
+/// So many contradictions are put into words; more are only counted. One message may hold a hundred
+/// thousand of them, and each speaks of labels of many KiB.
+const MAX_CONFLICTS: usize = 1_000;
+
+/// So many characters are shown of labels and of reasons.
+const SHOWN_CHARACTERS: usize = 200;
+
 type LabelIds = std::collections::HashMap<LabelSet, u32, foldhash::fast::RandomState>;
 
 /// What the ledger knows of one job.
@@ -57,6 +64,8 @@ pub struct Recorded {
     pub duplicates: u64,
     /// Outcomes of jobs that the run does not have, and were dropped.
     pub beyond: u64,
+    /// Outcomes that contradict what was said before, and were dropped.
+    pub conflicts: u64,
 }
 
 /// One outcome for each job of a run.
@@ -123,8 +132,8 @@ impl Ledger {
         &self.dead
     }
 
-    /// Records the outcomes of a batch. Contradictions are appended to `conflicts`; the outcome
-    /// that came first stays.
+    /// Records the outcomes of a batch. Contradictions are appended to `conflicts`, until that has
+    /// 1,000 of them; the outcome that came first stays.
     pub fn record(&mut self, batch: &OutcomeBatch, conflicts: &mut Vec<Conflict>) -> Recorded {
         let ids: Vec<u32> = batch
             .label_sets()
@@ -189,8 +198,11 @@ impl Ledger {
                 == (said.label_set, said.time, said.part, said.rows);
             let both_counted = line.state == State::Counted && state == State::Counted;
             if !same_job || (both_counted && line.tally != tally) {
+                recorded.conflicts += 1;
                 let kept = *line;
-                conflicts.push(self.conflict(job, &kept));
+                if conflicts.len() < MAX_CONFLICTS {
+                    conflicts.push(self.conflict(job, &kept));
+                }
                 return;
             }
         }
@@ -229,11 +241,12 @@ impl Ledger {
         let describe = |labels: &LabelSet, hours: i32, part: u32, rows: u32, outcome: String| {
             format!(
                 "({}, hour {hours}, part {part}, {rows} rows) {outcome}",
-                labels.values.join(", ")
+                shown(&labels.values)
             )
         };
+        let dead_lettered = |reason: &str| format!("dead-lettered ({})", shown(&[reason]));
         let kept_outcome = match self.dead.get(&job.index) {
-            Some(dead) => format!("dead-lettered ({})", dead.reason),
+            Some(dead) => dead_lettered(&dead.reason),
             None => Outcome::Counted(kept.tally).to_string(),
         };
         Conflict {
@@ -250,7 +263,10 @@ impl Ledger {
                 job.key.time.hours(),
                 job.part,
                 job.rows,
-                job.outcome.to_string(),
+                match job.outcome {
+                    Outcome::Counted(_) => job.outcome.to_string(),
+                    Outcome::DeadLettered { reason, .. } => dead_lettered(reason),
+                },
             ),
         }
     }
@@ -348,6 +364,19 @@ fn add_up_parts<'a>(
         }
     }
     rows
+}
+
+/// The first characters of texts, one after the other.
+fn shown<S: AsRef<str>>(texts: &[S]) -> String {
+    let mut characters = texts.iter().enumerate().flat_map(|(number, text)| {
+        let before = if number == 0 { "" } else { ", " };
+        before.chars().chain(text.as_ref().chars())
+    });
+    let mut shown: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -566,6 +595,29 @@ mod tests {
         assert_eq!(conflicts.len(), 1);
         assert!(conflicts[0].to_string().contains("Spain"));
         assert_eq!(ledger.totals().dead_lettered, 1);
+    }
+
+    #[test]
+    fn contradictions_without_number_about_labels_without_end_are_counted_and_shown_in_little_room()
+    {
+        let long = LabelSet::new(["x".repeat(100_000), "y".to_owned()]);
+        let reason = "z".repeat(100_000);
+        let dead = Outcome::DeadLettered {
+            reason: &reason,
+            attempts: 1,
+        };
+        let mut ledger = Ledger::new(1).expect("room");
+        let mut conflicts = Vec::new();
+        ledger.record(&batch(&[(one_job(&long, &[1]), dead)]), &mut conflicts);
+        let other = LabelSet::new(["y"]);
+        let contradiction = one_job(&other, &[1]);
+        let many = vec![(contradiction, tally(&contradiction)); 2 * MAX_CONFLICTS];
+        let recorded = ledger.record(&batch(&many), &mut conflicts);
+        assert_eq!(recorded.conflicts, 2 * MAX_CONFLICTS as u64);
+        assert_eq!(conflicts.len(), MAX_CONFLICTS);
+        let text = conflicts[0].to_string();
+        assert!(text.len() < 1_000 && text.contains("xxx…, hour"), "{text}");
+        assert!(text.contains("zzz…)"), "{text}");
     }
 
     #[test]

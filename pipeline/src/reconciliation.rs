@@ -84,6 +84,7 @@ impl Collection {
         self.totals.replaced += recorded.replaced;
         self.totals.duplicates += recorded.duplicates;
         self.totals.beyond += recorded.beyond;
+        self.totals.conflicts += recorded.conflicts;
         let Worker { host, id } = batch.worker().clone();
         let share = self.shares.entry((host, id)).or_default();
         share.jobs += recorded.new + recorded.replaced;
@@ -182,7 +183,7 @@ impl Collection {
         checks.push(Check::numbers(
             "conflicting outcomes",
             0,
-            self.conflicts.len() as u64,
+            self.totals.conflicts,
         ));
         checks.push(Check::numbers(
             "outcomes of jobs that the run does not have",

@@ -15,6 +15,7 @@ mod settings;
 
 use std::env;
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::FromArgMatches;
 
@@ -57,10 +58,19 @@ pub fn parse() -> Result<Cli, Error> {
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }
 
+/// Holds the text of a file against the options, as [`parse`] would for a command line without any.
+///
+/// # Errors
+/// When the text is wrong.
+pub fn check(text: &str) -> Result<(), Error> {
+    let given = Cli::definition().get_matches_from(["rollcall"]);
+    let file = File::parse(Path::new(DEFAULT_FILE), text)?;
+    file.apply(Cli::definition(), &given).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
-    use std::path::Path;
 
     use super::*;
     use crate::args::{Command as Chosen, Engine};

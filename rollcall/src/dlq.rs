@@ -9,9 +9,9 @@ use kafka::{
     BatchProducer, BrokerArgs, Cluster, Outgoing, TopicNames, read_dlq, read_to_end, run_history,
     topics,
 };
-use pipeline::dead_letters::{Dead, LetterHeaders, Unreadable};
+use pipeline::dead_letters::{Dead, Letter, LetterHeaders, Unreadable};
 use pipeline::job::{NEGATIVE, POSITIVE};
-use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, RunId};
+use pipeline::{Collection, DeadLetters, Grain, Ledger, OutcomeBatch, RunId};
 use serde::Serialize;
 use service::{Exit, LogArgs, Shutdown, say};
 
@@ -249,13 +249,11 @@ fn replay(cluster: &Cluster, names: &TopicNames, chosen: &[&Dead<'_>]) -> Result
     };
     for (turn, jobs) in chosen.chunks(TURN).enumerate() {
         let partition = (turn % partitions) as i32;
-        let messages: Vec<_> = jobs
+        let letters = jobs.iter().filter_map(|dead| dead.letter);
+        let payloads: Vec<_> = letters.map(Letter::payload).collect();
+        let messages: Vec<_> = payloads
             .iter()
-            .filter_map(|dead| dead.letter)
-            .map(|letter| Outgoing {
-                payload: &letter.payload,
-                id: 0,
-            })
+            .map(|payload| Outgoing { payload, id: 0 })
             .collect();
         let mut left = messages;
         let mut deliveries = Vec::new();
@@ -375,7 +373,7 @@ fn as_lines(run_id: &RunId, dead: &[Dead<'_>], letters: &DeadLetters) -> Result<
         let line = DeadLine {
             run_id: run_id.as_str(),
             facts: Facts::of(dead),
-            source: dead.letter.map(|letter| &letter.headers),
+            source: dead.letter.map(|letter| &*letter.headers),
             dlq_offset: dead.letter.map(|letter| letter.offset),
         };
         lines.push_str(&serde_json::to_string(&line)?);
@@ -439,7 +437,7 @@ fn cells(dead: &Dead<'_>) -> Vec<String> {
         dead.part.to_string(),
         dead.rows.to_string(),
         dead.attempts.to_string(),
-        place_of(dead.letter.map(|letter| &letter.headers)),
+        place_of(dead.letter.map(|letter| &*letter.headers)),
         worker_of(dead).unwrap_or_else(|| NOTHING.to_owned()),
         reason,
     ]
@@ -508,15 +506,11 @@ impl Results {
 
 impl<'a> WholeJob<'a> {
     fn new(dead: &'a Dead<'a>) -> Self {
-        let results = dead.letter.and_then(|letter| {
-            let batch = JobBatch::decode(&letter.payload).ok()?;
-            let job = batch.jobs().next()?;
-            Some(Results::of(job.results))
-        });
+        let results = dead.letter.map(|letter| Results::of(letter.job().results));
         Self {
             facts: Facts::of(dead),
             results,
-            headers: dead.letter.map(|letter| &letter.headers),
+            headers: dead.letter.map(|letter| &*letter.headers),
             dlq_offset: dead.letter.map(|letter| letter.offset),
         }
     }
@@ -561,18 +555,30 @@ impl<'a> WholeJob<'a> {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::{GroupKey, LabelSet, TimeBucket};
+    use std::sync::Arc;
+
+    use pipeline::{GroupKey, Job, JobBatch, JobBatchEncoder, LabelSet, TimeBucket};
 
     use super::*;
 
     #[test]
     fn those_to_be_replayed_are_chosen_once_each_or_not_at_all() {
         let labels = LabelSet::new(["Italy"]);
-        let letter = pipeline::dead_letters::Letter {
-            offset: 0,
-            headers: LetterHeaders::default(),
-            payload: Vec::new(),
-        };
+        let run_id: RunId = "a-run".parse().expect("a run id");
+        let mut encoder = JobBatchEncoder::new(&run_id);
+        encoder.push(&Job {
+            index: 3,
+            key: GroupKey {
+                labels: &labels,
+                time: TimeBucket::from_hours(0).expect("in range"),
+            },
+            part: 0,
+            results: &[POSITIVE],
+        });
+        let mut payload = Vec::new();
+        encoder.finish(&mut payload);
+        let batch = JobBatch::decode(&payload).expect("a valid batch");
+        let letter = Letter::new(0, Arc::default(), Arc::new(batch), 0);
         let dead = |index, letter| Dead {
             index,
             key: GroupKey {
@@ -591,7 +597,6 @@ mod tests {
             dead(5, None),
             dead(7, Some(&letter)),
         ];
-        let run_id: RunId = "a-run".parse().expect("a run id");
         let chosen = |indexes: &[u64]| {
             let chosen = choose(&all, indexes, &run_id);
             chosen.map(|chosen| chosen.iter().map(|dead| dead.index).collect::<Vec<_>>())

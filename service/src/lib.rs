@@ -4,6 +4,7 @@
 
 pub mod exit;
 pub mod fault;
+pub mod guard;
 pub mod health;
 pub mod listen;
 pub mod logging;

@@ -6,6 +6,7 @@
 
 mod apache_kafka;
 mod benchmark;
+mod broken_data_sets;
 mod chromium;
 mod cluster;
 mod exactly_once;

@@ -670,7 +670,7 @@ impl History {
         };
         let dead = letters.still_dead(ledger);
         let payloads: Vec<Payload> = dead
-            .filter_map(|dead| Some(Payload::from(dead.letter?.payload.as_slice())))
+            .filter_map(|dead| Some(Payload::from(dead.letter?.payload().as_slice())))
             .collect();
         for payload in payloads {
             let partition = self.shared.rng.below(self.shared.broker.jobs.len());

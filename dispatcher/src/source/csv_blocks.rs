@@ -54,6 +54,9 @@ pub enum NoBlock {
     Unreadable(io::Error),
     /// The record that begins here has no end within [`MAX_RECORD_BYTES`].
     RecordTooLong,
+    /// The file ends inside the quotes of the record that begins here. What stands behind them may be
+    /// many records, so it is not taken for one.
+    QuoteNotClosed,
 }
 
 /// The text of a file, to be cut.
@@ -88,7 +91,8 @@ impl<R: Read> Blocks<R> {
     /// Makes `block` the next one; false at the end of the file.
     ///
     /// # Errors
-    /// When the file cannot be read on, after all whole records before, or a record is too long.
+    /// When the file cannot be read on, after all whole records before, a record is too long, or a quote
+    /// is open at the end of the file.
     pub fn next(&mut self, block: &mut Block) -> Result<bool, NoBlock> {
         let mut filled = self.rest.len();
         let mut wanted = self.block_bytes.max(filled);
@@ -107,6 +111,9 @@ impl<R: Read> Blocks<R> {
             }
             let end = scan.end_of_records(&block.buffer[start..filled]);
             match (&mut self.ended, end) {
+                (Some(None), None) if scan.is_quoted => return Err(NoBlock::QuoteNotClosed),
+                // Those before come first.
+                (Some(None), Some(end)) if scan.is_quoted => break start + end,
                 (Some(None), _) => break filled,
                 (_, Some(end)) => break start + end,
                 (Some(error), None) => {
@@ -248,8 +255,19 @@ mod tests {
     fn blocks(text: &[u8], format: CsvFormat, block_bytes: usize) -> Vec<Vec<u8>> {
         let mut blocks = Blocks::of_size(text, format, block_bytes);
         let mut block = Block::default();
-        let mut all = Vec::new();
-        while blocks.next(&mut block).expect("no record is long") {
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        loop {
+            match blocks.next(&mut block) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(NoBlock::QuoteNotClosed) => {
+                    // What is left is the one record that has no end.
+                    let taken = all.iter().map(Vec::len).sum::<usize>();
+                    all.push(text[taken..].to_vec());
+                    break;
+                }
+                Err(error) => panic!("no record is long: {error:?}"),
+            }
             let quote = format.quote.0;
             let has_quotes = block.bytes().iter().any(|&byte| Some(byte) == quote);
             assert_eq!(block.has_quotes(), has_quotes);

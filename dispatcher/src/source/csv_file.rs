@@ -280,6 +280,10 @@ fn no_block(input: String, none: NoBlock, records: u64, lines: u64) -> Error {
             input,
             line: lines + 1,
         },
+        NoBlock::QuoteNotClosed => Error::QuoteNotClosed {
+            input,
+            line: lines + 1,
+        },
     }
 }
 
@@ -351,6 +355,54 @@ mod tests {
         );
         assert!(error.to_string().contains("--quote none"), "{error}");
         assert!(taken <= MAX_RECORD_BYTES + 2 * BLOCK_BYTES, "{taken}");
+    }
+
+    #[test]
+    fn a_quote_that_is_open_at_the_end_of_the_file_swallows_no_row() {
+        let header = "country,test_date,result,note\n";
+        let row = "Italy,2020-07-14,positive,x\n";
+        // With a note that goes on to the end, the first record would have all its fields.
+        for last in [
+            "Italy,2020-07-14,positive,\"x\n",
+            "\"Italy",
+            "\"",
+            "\"x\"\"",
+            "Italy,\"",
+        ] {
+            let (read, _) = read(&format!("{header}{row}{last}{}", row.repeat(3)));
+            let error = read.expect_err(last);
+            assert!(
+                matches!(error, Error::QuoteNotClosed { line: 3, .. }),
+                "{last}: {error}"
+            );
+        }
+        let (read, _) = read("country,test_date,\"result\nItaly,2020-07-14,positive\n");
+        let error = read.expect_err("no header");
+        assert!(
+            matches!(error, Error::QuoteNotClosed { line: 1, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_last_record_is_whole_with_a_line_end_or_without() {
+        let header = "country,test_date,result,note\n";
+        for note in [
+            "x",
+            "",
+            "\"x\"",
+            "\"x\n\"",
+            "\"x\"\"\"",
+            "\"\"",
+            "a\"b",
+            "\"x\"y",
+        ] {
+            for end in ["", "\n", "\r\n", "\r", "\n\n\n"] {
+                let (read, _) = read(&format!("{header}Italy,2020-07-14,positive,{note}{end}"));
+                let data_set = read.expect(note);
+                assert_eq!((data_set.rows.len(), data_set.rows_read), (1, 1), "{note}");
+            }
+        }
     }
 
     #[test]

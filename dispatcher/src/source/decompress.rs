@@ -15,7 +15,7 @@ const HEAD_BYTES: usize = 4;
 pub enum Kind {
     /// Text, as far as one can tell.
     Text,
-    /// Text in UTF-16, by its byte order mark.
+    /// Text in UTF-16 or UTF-32, by its byte order mark.
     Utf16,
     /// Apache Parquet.
     Parquet,
@@ -32,7 +32,7 @@ impl Kind {
             [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstandard,
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Self::Utf16,
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 0, 0xfe, 0xff] => Self::Utf16,
             _ => Self::Text,
         }
     }

@@ -1,28 +1,32 @@
-//! A Parquet file, by polars: only the needed columns are decoded, one row group at a time, so that
-//! memory is bounded by the largest of them.
+//! A Parquet file, by polars: only the needed columns are decoded, one row group at a time and a bounded
+//! number of its rows, so that memory is bounded by its bytes and not by what they stand for.
 
-use std::any::Any;
-use std::cell::Cell;
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Once};
-use std::thread;
+use std::sync::Arc;
 
 use csv::ByteRecord;
 use pipeline::Grouping;
 use polars::prelude::*;
+use service::guard;
 use service::progress::Stage;
 
 use crate::columns::Columns;
 use crate::error::Error;
+use crate::shown::shown;
 use crate::source::parquet_columns::{
     Texts, Times, check_type, labels_are, results_are, times_are,
 };
 use crate::source::parquet_pages;
 use crate::source::sink::Sink;
 use crate::timestamp::TimeFormat;
+
+/// So many rows are decoded at once; hardly a writer makes larger row groups. A run of the same value
+/// takes a few bytes however long it is, so the bytes of a row group bound its rows by nothing.
+pub const ROWS_AT_ONCE: usize = 2 * 1024 * 1024;
+
+/// So much is shown of what polars says: it may quote the file.
+const SHOWN_CHARACTERS: usize = 300;
 
 /// A Parquet file whose footer was read.
 pub struct ParquetFile {
@@ -103,13 +107,18 @@ impl ParquetFile {
             footer.max_row_group_height = group.num_rows();
             footer.row_groups = vec![group.clone()];
             let names = self.labels.iter().chain([&self.time, &self.result]);
-            let columns = guarded(|| {
+            let checked = guarded(|| {
                 let names = names.map(String::as_str);
-                parquet_pages::check(&self.file, self.bytes, group, names)?;
-                self.decode(footer)
+                parquet_pages::check(&self.file, self.bytes, group, names)
             });
-            let columns = columns.map_err(|reason| damaged(&self.name, number, reason))?;
-            number = self.judge(&columns, number, sink)?;
+            checked.map_err(|reason| damaged(&self.name, number, reason))?;
+            let footer = Arc::new(footer);
+            for first in (0..group.num_rows()).step_by(ROWS_AT_ONCE) {
+                let rows = ROWS_AT_ONCE.min(group.num_rows() - first);
+                let columns = guarded(|| self.decode(&footer, first, rows));
+                let columns = columns.map_err(|reason| damaged(&self.name, number, reason))?;
+                number = self.judge(&columns, number, sink)?;
+            }
             let part = number as f64 / self.footer.num_rows.max(1) as f64;
             let now = ((self.bytes as f64 * part) as u64).min(self.bytes);
             progress.add(now.saturating_sub(told));
@@ -119,13 +128,25 @@ impl ParquetFile {
         Ok(())
     }
 
-    fn decode(&self, footer: FileMetadata) -> PolarsResult<NeededColumns> {
+    /// Decodes so many rows of a file, or of the only row group that is left in its footer.
+    fn decode(
+        &self,
+        footer: &FileMetadataRef,
+        first: usize,
+        rows: usize,
+    ) -> PolarsResult<NeededColumns> {
         let mut reader = ParquetReader::new(self.file.try_clone()?)
             .with_projection(Some(self.projection.clone()))
+            .with_slice(Some((first, rows)))
             .read_parallel(ParallelStrategy::Columns)
             .set_rechunk(true);
-        reader.set_metadata(Arc::new(footer));
+        reader.set_metadata(Arc::clone(footer));
         let frame = reader.finish()?;
+        polars_ensure!(
+            frame.height() == rows,
+            ComputeError: "{} of {rows} rows are there",
+            frame.height()
+        );
         let labels = self.labels.iter();
         Ok(NeededColumns {
             rows: frame.height(),
@@ -179,58 +200,13 @@ fn damaged(input: &str, records: u64, reason: String) -> Error {
     }
 }
 
-thread_local! {
-    /// Whether this thread is in [`guarded`].
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Threads that are in [`guarded`].
-static GUARDS: AtomicUsize = AtomicUsize::new(0);
-
-/// Reads by polars, whose errors may have several lines.
-///
-/// polars checks a file as it goes, and not all of it: a length in a footer or in a page that is
-/// not true, and a type that it was built without, end in a panic, most of them on its own threads,
-/// from where it comes back to this one. A file is somebody else's, so that is an error like any.
-/// What was read until then is dropped here and not looked at.
+/// Reads by polars, whose errors may have several lines, and which may panic.
 fn guarded<T>(read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
-    silence_panics_of_guarded();
-    GUARDS.fetch_add(1, Ordering::Relaxed);
-    GUARDED.set(true);
-    let read = panic::catch_unwind(AssertUnwindSafe(read));
-    GUARDED.set(false);
-    GUARDS.fetch_sub(1, Ordering::Relaxed);
-    let text = match read {
+    let text = match guard::guarded(read) {
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => format!("polars gave up: {}", said(&*panic)),
+        Err(panic) => panic,
     };
-    Err(text.lines().next().unwrap_or_default().to_owned())
-}
-
-/// What a panic says.
-fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it does not say why")
-}
-
-/// A panic that becomes an error is told once, as that error. All others are told as they were.
-fn silence_panics_of_guarded() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let tell = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            let current = thread::current();
-            let is_polars = current
-                .name()
-                .is_some_and(|name| name.starts_with("polars"));
-            let is_guarded = is_polars && GUARDS.load(Ordering::Relaxed) > 0;
-            if GUARDED.get() || is_guarded {
-                tracing::debug!("{panic}");
-            } else {
-                tell(panic);
-            }
-        }));
-    });
+    let line = text.lines().next().unwrap_or_default();
+    Err(shown(line.as_bytes(), SHOWN_CHARACTERS))
 }

@@ -1,0 +1,35 @@
+//! What an aggregator takes from the outcomes topic, and what its ledger makes of it.
+
+use pipeline::{Ledger, Outcome, OutcomeBatch};
+
+/// Jobs of the run that is told of. What is told of others is dropped.
+const JOBS: u64 = 1_000;
+
+pub fn holds(input: &[u8]) {
+    let Ok(batch) = OutcomeBatch::decode(input) else {
+        return;
+    };
+    assert_eq!(batch.outcomes().count(), batch.len());
+    let mut ledger = Ledger::new(JOBS).expect("room");
+    let mut conflicts = Vec::new();
+    let first = ledger.record(&batch, &mut conflicts);
+    let told = first.new + first.replaced + first.duplicates + first.beyond + first.conflicts;
+    assert_eq!(told, batch.len() as u64);
+    assert_eq!(first.new, JOBS - ledger.missing());
+    let totals = ledger.totals();
+    // The same again changes nothing.
+    let again = ledger.record(&batch, &mut conflicts);
+    assert_eq!((again.new, again.replaced), (0, 0));
+    assert_eq!(ledger.totals(), totals);
+    // The series is what was counted.
+    let series = ledger.series();
+    let tests: u64 = series.rows.iter().map(|row| row.tests).sum();
+    assert_eq!(tests, totals.tests);
+    for (index, dead) in ledger.dead() {
+        let told = batch.outcomes().any(|outcome| {
+            outcome.index == *index
+                && matches!(outcome.outcome, Outcome::DeadLettered { reason, .. } if reason == dead.reason)
+        });
+        assert!(told, "job {index}");
+    }
+}

@@ -1,0 +1,37 @@
+//! What a dispatcher reads from Parquet: every row once, or an error in one line.
+
+use std::cell::LazyCell;
+use std::fs;
+
+use dispatcher::Input;
+use dispatcher::source::Source;
+use pipeline::Grain;
+use service::{Progress, Shutdown, Signal};
+use tempfile::TempDir;
+
+use crate::csv_to_jobs::{forgotten, grouping, no_spill};
+
+thread_local! {
+    static FOLDER: LazyCell<TempDir> =
+        const { LazyCell::new(|| tempfile::tempdir().expect("a folder")) };
+}
+
+pub fn holds(input: &[u8]) {
+    FOLDER.with(|folder| {
+        let path = folder.path().join("a");
+        fs::write(&path, [b"PAR1", input].concat()).expect("it can be written");
+        let (grouping, input, progress) = (grouping(Grain::Day), Input::of(&path), Progress::new());
+        // A run of a value is as long as it likes: whoever is asked to stop does so at 16,384 rows.
+        let shutdown = Shutdown::new();
+        shutdown.request(Signal::Terminate);
+        let read = Source::open(&input, &grouping, &progress.read)
+            .and_then(|source| source.read(forgotten(), no_spill(Grain::Day), &shutdown));
+        match read {
+            Ok(read) => assert_eq!(read.rows.len() as u64 + read.rejects.total, read.rows_read),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!text.contains(char::is_control), "{text:?}");
+            }
+        }
+    });
+}
