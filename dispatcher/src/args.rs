@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use clap::Parser;
 use clap::builder::TypedValueParser;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
+use pipeline::job::MAX_ROWS_PER_JOB;
 use pipeline::{Grain, Grouping, RunId};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
@@ -19,9 +20,6 @@ use crate::metrics::Metrics;
 use crate::packing::JobsPerMessage;
 use crate::rejects::MaxRejects;
 use crate::timestamp::TimeFormat;
-
-/// A job has so many rows, at most: each is a byte, and a job is never more than one message.
-pub const MAX_ROWS_PER_JOB: u32 = 500_000;
 
 /// Cut a data set into jobs by labels and time, and publish them
 ///

@@ -120,10 +120,10 @@ impl TurnLimit {
 #[cfg(test)]
 mod tests {
     use pipeline::group_key::MAX_LABEL_BYTES;
+    use pipeline::job::MAX_ROWS_PER_JOB;
     use pipeline::{GroupKey, Job, JobBatchEncoder, LabelSet, TimeBucket};
 
     use super::*;
-    use crate::args::MAX_ROWS_PER_JOB;
 
     #[test]
     fn a_small_run_reaches_every_partition_and_a_large_one_sends_full_turns() {

@@ -20,6 +20,16 @@ impl LabelSet {
             values: values.into_iter().map(Into::into).collect(),
         }
     }
+
+    /// Whether a message has room for it beside a job: no dispatcher makes a larger one, but others may
+    /// write to a topic as well.
+    pub(crate) fn fits_a_message(&self) -> bool {
+        /// Twice what labels may have, for tags and lengths of thousands of columns.
+        const MAX_BYTES: usize = 2 * MAX_LABEL_BYTES;
+        const FRAME_BYTES: usize = 6;
+        let bytes = self.values.iter().map(|value| value.len() + FRAME_BYTES);
+        bytes.sum::<usize>() <= MAX_BYTES
+    }
 }
 
 impl PartialOrd for LabelSet {

@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::error::DecodeError;
 use crate::grain::TimeBucket;
-use crate::group_key::GroupKey;
+use crate::group_key::{GroupKey, LabelSet};
 use crate::label_runs;
 use crate::run_id::RunId;
 use crate::wire;
@@ -16,6 +16,9 @@ use crate::wire;
 pub const NEGATIVE: u8 = 0;
 /// The code of a positive test in [`Job::results`].
 pub const POSITIVE: u8 = 1;
+
+/// A job has at most so many rows: one byte each is half of what a message can have.
+pub const MAX_ROWS_PER_JOB: u32 = 500_000;
 
 /// One job: the tests of a group, or of a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +175,14 @@ fn check(wire: &wire::JobBatch) -> Result<(), DecodeError> {
     if wire.tests.contains(&0) {
         return Err(invalid("it has a job without tests"));
     }
+    // Else the outcome of a job, or its letter, may be larger than any message, and each worker that came
+    // to it would end with that.
+    if wire.tests.iter().any(|&tests| tests > MAX_ROWS_PER_JOB) {
+        return Err(invalid("it has a job with too many tests"));
+    }
+    if !wire.label_sets.iter().all(LabelSet::fits_a_message) {
+        return Err(invalid("it has labels that are too long"));
+    }
     let tests = wire.tests.iter().map(|&tests| u64::from(tests));
     if tests.sum::<u64>() != wire.results.len() as u64 {
         return Err(invalid("it has not as many results as tests"));
@@ -279,7 +290,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::group_key::LabelSet;
+    use crate::group_key::MAX_LABEL_BYTES;
 
     /// A job that owns what it is made of.
     #[derive(Clone, Debug)]
@@ -406,7 +417,7 @@ pub(crate) mod tests {
             results: vec![0, 1, 1],
         };
         assert!(JobBatch::decode(&whole.encode_to_vec()).is_ok());
-        let broken: [fn(&mut wire::JobBatch); 9] = [
+        let broken: [fn(&mut wire::JobBatch); 12] = [
             |batch| batch.run_id.clear(),
             |batch| batch.times.truncate(1),
             |batch| batch.parts.push(0),
@@ -416,6 +427,12 @@ pub(crate) mod tests {
             |batch| batch.tests = vec![0, 3],
             |batch| batch.results.truncate(2),
             |batch| batch.times[0] = i32::MAX,
+            |batch| batch.label_sets = vec![LabelSet::new(["x".repeat(3 * MAX_LABEL_BYTES)])],
+            |batch| batch.label_sets = vec![LabelSet::new(vec![""; MAX_LABEL_BYTES])],
+            |batch| {
+                batch.tests[1] = MAX_ROWS_PER_JOB + 1;
+                batch.results = vec![0; MAX_ROWS_PER_JOB as usize + 2];
+            },
         ];
         for (case, break_it) in broken.into_iter().enumerate() {
             let mut batch = whole.clone();

@@ -1,25 +1,17 @@
-//! The analyst's notebook on the output of a fresh run, with the packages that it is pinned to. They
-//! come from PyPI, once, into the cache that Apache Kafka's jars are in.
-//!
-//! It needs Python 3.11 or newer with `venv`. Without it these tests fail and say what to install.
+//! The analyst's notebook on the output of a fresh run, with the packages that it is pinned to.
 
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::apache_kafka;
 use crate::processes::{data_set, finish, folder, report, rollcall};
+use crate::python::environment;
 
 /// All packages with their versions.
 const REQUIREMENTS: &str = include_str!("../../notebooks/requirements.txt");
-
-const INSTALL_PYTHON: &str = "install Python 3.11 or newer with venv, for example by \
-    `apt-get install python3-venv` or `brew install python`";
 
 /// A committed notebook that is larger is slow to look at and to clone.
 const MOST_BYTES: usize = 1_500_000;
@@ -32,45 +24,10 @@ fn notebooks() -> PathBuf {
 #[track_caller]
 fn python() -> &'static Path {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match PYTHON.get_or_init(install) {
+    match PYTHON.get_or_init(|| environment("notebook", REQUIREMENTS)) {
         Ok(python) => python,
         Err(reason) => panic!("{reason}"),
     }
-}
-
-/// Installs the packages, so that they are there complete or not at all. One process does it while
-/// others wait.
-fn install() -> Result<PathBuf, String> {
-    let mut hasher = DefaultHasher::new();
-    REQUIREMENTS.hash(&mut hasher);
-    let place = format!("notebook-{:016x}", hasher.finish());
-    let folder = apache_kafka::cache()?.join(place);
-    let failed = |error: io::Error| format!("{}: {error}", folder.display());
-    fs::create_dir_all(&folder).map_err(failed)?;
-    let lock = File::create(folder.join("lock")).map_err(failed)?;
-    lock.lock().map_err(failed)?;
-    let environment = folder.join("venv");
-    let python = environment.join("bin/python");
-    let complete = folder.join("complete");
-    if complete.exists() {
-        return Ok(python);
-    }
-    // Not `eprintln!`, which libtest captures.
-    let _ = writeln!(
-        io::stderr(),
-        "installing the notebook's packages from PyPI, once (to {})",
-        folder.display(),
-    );
-    let requirements = folder.join("requirements.txt");
-    fs::write(&requirements, REQUIREMENTS).map_err(failed)?;
-    let mut venv = Command::new("python3");
-    venv.args(["-m", "venv", "--clear"]).arg(&environment);
-    apache_kafka::run(&mut venv, INSTALL_PYTHON)?;
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--requirement"]);
-    apache_kafka::run(pip.arg(&requirements), INSTALL_PYTHON)?;
-    fs::write(&complete, "").map_err(failed)?;
-    Ok(python)
 }
 
 /// Executes the notebook on what a run left in a folder.
