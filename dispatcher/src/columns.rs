@@ -66,12 +66,15 @@ fn find(
             name: name.to_owned(),
         }),
         (None, _) => {
-            let columns = header.iter().map(|column| shown(column, SHOWN_CHARACTERS));
-            let mut columns: Vec<String> = columns.collect();
-            let nearest = nearest(name, &columns);
-            let others = columns.len().saturating_sub(SHOWN_COLUMNS);
+            let names: Vec<String> = header
+                .iter()
+                .map(|column| String::from_utf8_lossy(column).into_owned())
+                .collect();
+            let shown = |name: &String| shown(name.as_bytes(), SHOWN_CHARACTERS);
+            let nearest = nearest(name, &names).as_ref().map(shown);
+            let mut columns: Vec<String> = names.iter().take(SHOWN_COLUMNS).map(shown).collect();
+            let others = names.len() - columns.len();
             if others > 0 {
-                columns.truncate(SHOWN_COLUMNS);
                 columns.push(format!("… ({others} more)"));
             }
             Err(Error::MissingColumn {

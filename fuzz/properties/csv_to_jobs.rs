@@ -15,7 +15,7 @@ use dispatcher::timestamp::TimeFormat;
 use pipeline::{Grain, Grouping, JobBatch, JobBatchEncoder};
 use service::Shutdown;
 
-use crate::choices;
+use super::choices;
 
 pub fn grouping(grain: Grain) -> Grouping {
     Grouping {

@@ -7,7 +7,7 @@ use dispatcher::timestamp::TimeFormat;
 use pipeline::Grain;
 use pipeline::group_key::MAX_LABEL_BYTES;
 
-use crate::csv_to_jobs::grouping;
+use super::csv_to_jobs::grouping;
 
 pub fn holds(input: &[u8]) {
     let mut grouping = grouping(Grain::Hour);

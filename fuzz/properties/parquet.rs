@@ -9,7 +9,7 @@ use pipeline::Grain;
 use service::{Progress, Shutdown, Signal};
 use tempfile::TempDir;
 
-use crate::csv_to_jobs::{forgotten, grouping, no_spill};
+use super::csv_to_jobs::{forgotten, grouping, no_spill};
 
 thread_local! {
     static FOLDER: LazyCell<TempDir> =

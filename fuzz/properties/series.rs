@@ -7,7 +7,7 @@ use aggregator::read_back;
 use pipeline::Grain;
 use tempfile::TempDir;
 
-use crate::choices;
+use super::choices;
 
 thread_local! {
     static FOLDER: LazyCell<TempDir> =

@@ -19,6 +19,7 @@ mod poison;
 mod processes;
 mod python;
 mod report_page;
+mod strangers;
 mod taking_runs_up;
 mod transactions;
 mod usage;

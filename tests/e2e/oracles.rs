@@ -40,7 +40,10 @@ fn groups(path: &Path, labels: usize) -> Groups {
         let (tests, positive) = (number(1), number(2));
         if let Some(rate) = record.get(labels + 3) {
             let rate: f64 = rate.parse().expect("a rate");
-            assert!((rate - positive as f64 / tests as f64).abs() < 1e-12, "{record:?}");
+            assert!(
+                (rate - positive as f64 / tests as f64).abs() < 1e-12,
+                "{record:?}"
+            );
         }
         let before = groups.insert((key, time), (tests, positive));
         assert_eq!(before, None, "a group is there twice: {record:?}");
@@ -80,7 +83,8 @@ fn polars_and_duckdb_come_to_the_series_of_the_pipeline() {
             for engine in ["polars", "duckdb"] {
                 let of_engine = folder.path().join(engine);
                 let mut command = Command::new(python());
-                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracles/series.py");
+                let script =
+                    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/oracles/series.py");
                 command.arg(script).arg(engine).arg(data_set).arg(grain);
                 finish({
                     command.arg(&of_engine).args(labels);
