@@ -1,9 +1,19 @@
 //! What a worker takes from the jobs topic.
 
+use pipeline::job::JobBatchDecoder;
 use pipeline::{JobBatch, JobBatchEncoder};
 
 pub fn holds(input: &[u8]) {
-    let Ok(batch) = JobBatch::decode(input) else {
+    let decoded = JobBatch::decode(input);
+    // What was decoded before, and failed maybe, leaves nothing behind.
+    let mut decoder = JobBatchDecoder::default();
+    let (head, tail) = input.split_at(input.len() / 2);
+    for before in [head, tail, input] {
+        let _ = decoder.decode(before);
+    }
+    let again = decoder.decode(input);
+    assert_eq!(again.ok(), decoded.as_ref().ok());
+    let Ok(batch) = decoded else {
         return;
     };
     assert_eq!(batch.jobs().count(), batch.jobs_count() as usize);
