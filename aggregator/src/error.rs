@@ -118,6 +118,7 @@ impl Ending for Error {
             Self::GrainOut { .. } | Self::GrainOutWithoutForm => Exit::Usage,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_denied() => Exit::Denied,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Listen(_)
             | Self::Aborted { .. }

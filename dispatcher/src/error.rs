@@ -399,6 +399,7 @@ impl Ending for Error {
             Self::Listen(_) => Exit::Failure,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_denied() => Exit::Denied,
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::TooManyRejects { .. }
             | Self::Removed(_)

@@ -252,11 +252,8 @@ impl Publisher<'_> {
         let mut jobs = 0;
         for delivery in self.deliveries.drain(..) {
             if let Some(code) = delivery.error {
-                return Err(Error::Kafka(kafka::Error::Delivery {
-                    topic: self.target.topic.name().to_owned(),
-                    partition: delivery.partition,
-                    code,
-                }));
+                let topic = self.target.topic.name();
+                return Err(kafka::Error::undelivered(topic, delivery.partition, code).into());
             }
             jobs += delivery.id as u64;
         }
@@ -281,6 +278,8 @@ impl Publisher<'_> {
         if let Some(signal) = self.shutdown.requested() {
             return Err(Error::Stopped(signal));
         }
+        // What a broker has refused it will not acknowledge later.
+        self.target.producer.check_admission()?;
         // Waiting for a broker is no reason to be taken for dead.
         self.progress.health.beat();
         let in_flight = self.target.producer.in_flight();

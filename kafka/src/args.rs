@@ -1,8 +1,13 @@
 //! The options by which every binary finds its cluster.
 
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+
+use crate::error::Error;
 
 /// The variable with more properties: the place for secrets, which every user of a machine could
 /// read on a command line. One `key=value` a line; empty lines and those that begin with `#` are
@@ -10,16 +15,21 @@ use clap::Args;
 pub const PROPERTIES_VARIABLE: &str = "KAFKA_PROPERTIES";
 
 /// The cluster and how to speak to it.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub struct BrokerArgs {
     /// Brokers to begin with, as host:port, separated by commas
     #[arg(long, env = "KAFKA_BOOTSTRAP_SERVERS", value_name = "HOST:PORT,…")]
     pub bootstrap_servers: Option<String>,
 
-    /// Set any librdkafka property, as key=value (may be given more than once); for secrets there
-    /// is the variable KAFKA_PROPERTIES, with a property a line
+    /// Set any librdkafka property, as key=value (may be given more than once), such as
+    /// security.protocol=SASL_SSL; secrets are for --kafka-properties-file or the variable
+    /// KAFKA_PROPERTIES, with a property a line
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = parse_property)]
     pub properties: Vec<(String, String)>,
+
+    /// File of librdkafka properties, a line each; KAFKA_PROPERTIES and -X are heeded before it
+    #[arg(long, env = "KAFKA_PROPERTIES_FILE", value_name = "FILE")]
+    pub kafka_properties_file: Option<PathBuf>,
 
     /// The text of KAFKA_PROPERTIES.
     #[arg(
@@ -41,6 +51,47 @@ pub struct BrokerArgs {
     pub broker_timeout: Duration,
 }
 
+/// Properties may hold secrets, so only their names are shown.
+impl fmt::Debug for BrokerArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.properties.iter().map(|(key, _)| key).collect();
+        f.debug_struct("BrokerArgs")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("properties", &keys)
+            .field("kafka_properties_file", &self.kafka_properties_file)
+            .field("broker_timeout", &self.broker_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BrokerArgs {
+    /// All properties that are given: those of the file, of the variable, and of `-X`. Of two with
+    /// the same name the later one counts.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or a line is no property.
+    pub fn all_properties(&self) -> Result<Vec<(String, String)>, Error> {
+        let mut all = Vec::new();
+        // Set and empty is not given, as compose files leave it.
+        let file = self.kafka_properties_file.as_ref();
+        if let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) {
+            let text = fs::read_to_string(path).map_err(|source| Error::PropertiesFile {
+                path: path.clone(),
+                source,
+            })?;
+            let name = path.display().to_string();
+            all.extend(parse_properties(&text).map_err(|line| Error::PropertyLine { name, line })?);
+        }
+        let in_variable = parse_properties(&self.properties_text);
+        all.extend(in_variable.map_err(|line| Error::PropertyLine {
+            name: PROPERTIES_VARIABLE.to_owned(),
+            line,
+        })?);
+        all.extend(self.properties.iter().cloned());
+        Ok(all)
+    }
+}
+
 fn parse_property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
@@ -50,13 +101,14 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// The properties in a text like that of [`PROPERTIES_VARIABLE`].
-pub(crate) fn parse_properties(text: &str) -> Result<Vec<(String, String)>, String> {
-    let lines = text.lines().map(str::trim);
+/// The properties in a text like that of [`PROPERTIES_VARIABLE`]; or the number of the first line,
+/// from 1, that is none.
+fn parse_properties(text: &str) -> Result<Vec<(String, String)>, usize> {
+    let lines = (1_usize..).zip(text.lines().map(str::trim));
     lines
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let (key, value) = parse_property(line)?;
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| {
+            let (key, value) = parse_property(line).map_err(|_| number)?;
             Ok((key, unescape(&value)))
         })
         .collect()
@@ -101,7 +153,53 @@ mod tests {
         let text = format!("\n# a comment\n{}", write_properties(&properties));
         assert_eq!(parse_properties(&text), Ok(properties.to_vec()));
         assert_eq!(parse_properties("\n"), Ok(Vec::new()));
-        assert!(parse_properties("nonsense").is_err());
+        assert_eq!(parse_properties("\na=b\nnonsense"), Err(3));
+    }
+
+    fn args() -> BrokerArgs {
+        BrokerArgs {
+            bootstrap_servers: Some("127.0.0.1:1".to_owned()),
+            properties: vec![("sasl.password".to_owned(), "hunter2".to_owned())],
+            kafka_properties_file: None,
+            properties_text: "sasl.password=hunter3\nsasl.username=alice\n".to_owned(),
+            broker_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn the_command_line_beats_the_variable_and_the_variable_beats_the_file() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "sasl.username=bob\nclient.rack=a\n").expect("written");
+        let args = BrokerArgs {
+            kafka_properties_file: Some(file.path().to_owned()),
+            ..args()
+        };
+        let all = args.all_properties().expect("properties");
+        let last = |key: &str| {
+            let mut values = all.iter().filter(|(known, _)| known == key);
+            values.next_back().map(|(_, value)| value.as_str())
+        };
+        assert_eq!(last("client.rack"), Some("a"));
+        assert_eq!(last("sasl.username"), Some("alice"));
+        assert_eq!(last("sasl.password"), Some("hunter2"));
+    }
+
+    #[test]
+    fn no_secret_is_shown_by_debug_or_in_the_error_of_a_line() {
+        let shown = format!("{:?}", args());
+        assert!(!shown.contains("hunter"), "{shown}");
+        assert!(shown.contains("sasl.password"), "{shown}");
+        let args = BrokerArgs {
+            properties_text: "# user\nhunter4".to_owned(),
+            ..args()
+        };
+        let error = args.all_properties().expect_err("no property");
+        let shown = format!("{error} {error:?}");
+        assert!(
+            shown.contains("KAFKA_PROPERTIES") && shown.contains("line 2"),
+            "{shown}"
+        );
+        assert!(!shown.contains("hunter"), "{shown}");
     }
 
     #[test]

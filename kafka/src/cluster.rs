@@ -10,8 +10,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tracing::{debug, error, info, trace, warn};
 
-use crate::args::{BrokerArgs, PROPERTIES_VARIABLE, parse_properties};
+use crate::args::BrokerArgs;
 use crate::error::Error;
+use crate::rejection::Admission;
 use crate::settings::{self, Role};
 
 /// How long one request about the cluster may take.
@@ -24,6 +25,8 @@ pub struct Cluster {
     properties: Arc<[(String, String)]>,
     client_id: Arc<str>,
     broker_timeout: Duration,
+    /// What the clients of this process hear of whether it is let in.
+    admission: Arc<Admission>,
     /// One client for all questions, made with the first: its connection is there for the next.
     inquirer: Arc<OnceLock<BaseConsumer<Context>>>,
 }
@@ -52,13 +55,7 @@ impl Cluster {
             .as_deref()
             .filter(|servers| !servers.trim().is_empty())
             .ok_or(Error::NoBootstrapServers)?;
-        let mut properties =
-            parse_properties(&args.properties_text).map_err(|reason| Error::Property {
-                key: PROPERTIES_VARIABLE.to_owned(),
-                value: "…".to_owned(),
-                reason,
-            })?;
-        properties.extend(args.properties.iter().cloned());
+        let properties = args.all_properties()?;
         settings::check_overrides(&properties)?;
         settings::check_properties(bootstrap_servers, &properties)?;
         Ok(Self {
@@ -66,6 +63,7 @@ impl Cluster {
             properties: properties.into(),
             client_id: client_id.into(),
             broker_timeout: args.broker_timeout,
+            admission: Arc::default(),
             inquirer: Arc::default(),
         })
     }
@@ -75,7 +73,7 @@ impl Cluster {
         &self.bootstrap_servers
     }
 
-    /// The properties that the user set with `-X`.
+    /// The properties that the user set, in the order in which they count.
     pub fn properties(&self) -> &[(String, String)] {
         &self.properties
     }
@@ -94,12 +92,32 @@ impl Cluster {
         )
     }
 
+    /// What a client of this cluster tells its log lines and errors to.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            admission: Arc::clone(&self.admission),
+        }
+    }
+
+    /// What the clients hear of whether this process is let in.
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Whether this process may go on: its clients try again for ever where a broker says no.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] when a broker has said no to one of them, as far as it was polled.
+    pub fn check_admission(&self) -> Result<(), Error> {
+        self.admission.check()
+    }
+
     /// A consumer that asks about the cluster and never consumes.
     pub(crate) fn inquirer(&self) -> Result<&BaseConsumer<Context>, Error> {
         if let Some(inquirer) = self.inquirer.get() {
             return Ok(inquirer);
         }
-        let inquirer = settings::create(&self.config(Role::Reader), Context)?;
+        let inquirer = settings::create(&self.config(Role::Reader), self.context())?;
         // If another thread was faster, its client is as good.
         Ok(self.inquirer.get_or_init(|| inquirer))
     }
@@ -108,19 +126,29 @@ impl Cluster {
     /// `stopped` is asked a few times a second.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when none does, [`Error::Stopped`] when it was stopped.
+    /// [`Error::Unreachable`] when none does, [`Error::Rejected`] when one does not let this process
+    /// in, [`Error::Stopped`] when it was stopped.
     pub fn wait_until_reachable(&self, stopped: &dyn Fn() -> bool) -> Result<(), Error> {
         const PATIENCE: Duration = Duration::from_millis(1_500);
         const STEP: Duration = Duration::from_millis(250);
+        const EVENTS: usize = 64;
         let started = Instant::now();
         let client = self.inquirer()?;
         let mut said = false;
         loop {
             let left = self.broker_timeout.saturating_sub(started.elapsed());
             match client.fetch_metadata(Some("rollcall"), STEP.min(left.max(STEP))) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.admission.let_in();
+                    return Ok(());
+                }
                 Err(error) => trace!(%error, "no broker yet"),
             }
+            // Errors of connections and log lines, of which there are a few for each attempt.
+            for _ in 0..EVENTS {
+                client.poll(Duration::ZERO);
+            }
+            self.admission.check()?;
             if stopped() {
                 return Err(Error::Stopped);
             }
@@ -128,6 +156,7 @@ impl Cluster {
                 return Err(Error::Unreachable {
                     bootstrap_servers: self.bootstrap_servers.to_string(),
                     waited: self.broker_timeout,
+                    last_heard: self.admission.last_heard(),
                 });
             }
             if !said && started.elapsed() >= PATIENCE.min(self.broker_timeout / 2) {
@@ -195,7 +224,16 @@ impl Cluster {
 }
 
 /// Brings librdkafka's log lines and errors into this process's log.
-pub(crate) struct Context;
+pub(crate) struct Context {
+    admission: Arc<Admission>,
+}
+
+impl Context {
+    /// As [`Cluster::check_admission`].
+    pub(crate) fn check_admission(&self) -> Result<(), Error> {
+        self.admission.check()
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, fac: &str, log_message: &str) {
@@ -203,6 +241,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.admission.hear(&error, reason);
         log_error(&error, reason);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message};
 
@@ -67,6 +68,7 @@ pub fn read_dlq(
             }
             Some(Err(error)) => get_over(topic, &error)?,
         }
+        consumer.context().check_admission()?;
     }
     Ok(())
 }
@@ -96,11 +98,7 @@ fn get_over(topic: &str, error: &KafkaError) -> Result<(), Error> {
             code @ (RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition),
-        ) => Err(Error::Consume {
-            topic: topic.to_owned(),
-            partition: 0,
-            code,
-        }),
+        ) => Err(Error::unread(topic, 0, code)),
         _ => {
             tracing::debug!(topic, %error, "reading dead letters");
             Ok(())

@@ -1,9 +1,13 @@
 //! What can go wrong between this process and a cluster, with the coordinates of where.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeline::{DecodeError, RunId};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::rejection::Rejection;
 
 /// An error of a Kafka client.
 #[derive(Debug, thiserror::Error)]
@@ -14,20 +18,59 @@ pub enum Error {
 
     /// No broker answered in time.
     #[error(
-        "no broker answered at {bootstrap_servers} within {}; is it up, is the address right, and \
-         does it want SASL (KAFKA_PROPERTIES)? -vv shows what librdkafka says",
-        humantime::format_duration(*.waited)
+        "no broker answered at {bootstrap_servers} within {}{}; is it up, is the address right, and \
+         is -X security.protocol what it wants?",
+        humantime::format_duration(*.waited),
+        last_heard.as_ref().map_or(String::new(), |said| format!(" ({said})"))
     )]
     Unreachable {
         /// Where it was looked for.
         bootstrap_servers: String,
         /// How long.
         waited: Duration,
+        /// What was last heard of a connection; `None`: nothing.
+        last_heard: Option<String>,
+    },
+
+    /// A broker answered, and does not let this process in.
+    #[error("no access to the cluster: {0}")]
+    Rejected(Rejection),
+
+    /// The cluster knows who asks, and does not allow it.
+    #[error(
+        "{on}: not allowed to {action}: {code}; grant this user what docs/security.md lists for \
+         this program, or name another user (sasl.username)"
+    )]
+    Denied {
+        /// The topic, group or other thing.
+        on: String,
+        /// What was to be done.
+        action: &'static str,
+        /// What the cluster says.
+        code: RDKafkaErrorCode,
     },
 
     /// The wait for a broker or a topic was interrupted.
     #[error("stopped while waiting for the broker")]
     Stopped,
+
+    /// The file of properties cannot be read.
+    #[error("--kafka-properties-file {}: cannot read it", .path.display())]
+    PropertiesFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
+    /// A line that is no property. What stands there may be a secret.
+    #[error("{name}, line {line}: expected key=value")]
+    PropertyLine {
+        /// The file or variable.
+        name: String,
+        /// The line's number, from 1.
+        line: usize,
+    },
 
     /// A property that rollcall's guarantees rest on.
     #[error("-X {key}: rollcall sets this property itself, {why}")]
@@ -170,7 +213,11 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::NoBootstrapServers | Self::FixedProperty { .. } | Self::Property { .. }
+            Self::NoBootstrapServers
+                | Self::FixedProperty { .. }
+                | Self::Property { .. }
+                | Self::PropertiesFile { .. }
+                | Self::PropertyLine { .. }
         )
     }
 
@@ -179,30 +226,98 @@ impl Error {
         matches!(self, Self::Unreachable { .. })
     }
 
-    /// Whether the cluster knows who asks, or wants to, and does not allow it.
+    /// Whether a broker does not let this process in, or does not allow what it wants.
     pub fn is_denied(&self) -> bool {
-        let code = match self {
-            Self::Client { source, .. } | Self::Topic { source, .. } => source.rdkafka_error_code(),
-            Self::Produce { code, .. }
-            | Self::Delivery { code, .. }
-            | Self::Consume { code, .. } => Some(*code),
-            _ => None,
-        };
-        code.is_some_and(is_denial)
+        matches!(self, Self::Rejected(_) | Self::Denied { .. })
     }
 
     pub(crate) fn client(action: &'static str) -> impl FnOnce(KafkaError) -> Self {
-        move |source| Self::Client { action, source }
+        move |source| match denial(&source) {
+            Some(code) => Self::Denied {
+                on: "cluster".to_owned(),
+                action,
+                code,
+            },
+            None => Self::Client { action, source },
+        }
     }
 
     pub(crate) fn topic(topic: &str, action: &'static str) -> impl FnOnce(KafkaError) -> Self {
         let topic = topic.to_owned();
-        move |source| Self::Topic {
-            topic,
-            action,
-            source,
+        move |source| match denial(&source) {
+            Some(code) => Self::denied_on_topic(&topic, action, code),
+            None => Self::Topic {
+                topic,
+                action,
+                source,
+            },
         }
     }
+
+    pub(crate) fn group(group: &str, action: &'static str) -> impl FnOnce(KafkaError) -> Self {
+        let group = group.to_owned();
+        move |source| match denial(&source) {
+            Some(code) => Self::Denied {
+                on: format!("group {group}"),
+                action,
+                code,
+            },
+            None => Self::Client { action, source },
+        }
+    }
+
+    fn denied_on_topic(topic: &str, action: &'static str, code: RDKafkaErrorCode) -> Self {
+        Self::Denied {
+            on: format!("topic {topic}"),
+            action,
+            code,
+        }
+    }
+
+    /// The error of a message that the producer does not take.
+    pub(crate) fn untaken(topic: &str, partition: i32, code: RDKafkaErrorCode) -> Self {
+        if is_denial(code) {
+            return Self::denied_on_topic(topic, "write to it", code);
+        }
+        Self::Produce {
+            topic: topic.to_owned(),
+            partition,
+            code,
+        }
+    }
+
+    /// The error of a message that was given up.
+    pub fn undelivered(topic: &str, partition: i32, code: RDKafkaErrorCode) -> Self {
+        if is_denial(code) {
+            return Self::denied_on_topic(topic, "write to it", code);
+        }
+        Self::Delivery {
+            topic: topic.to_owned(),
+            partition,
+            code,
+        }
+    }
+
+    /// The error of a partition that cannot be read.
+    pub(crate) fn unread(topic: &str, partition: i32, code: RDKafkaErrorCode) -> Self {
+        if is_denial(code) {
+            return Self::denied_on_topic(topic, "read it", code);
+        }
+        Self::Consume {
+            topic: topic.to_owned(),
+            partition,
+            code,
+        }
+    }
+}
+
+/// The code of an error that says that something is not allowed.
+fn denial(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    };
+    code.filter(|&code| is_denial(code))
 }
 
 /// Whether a code says that something is not allowed.
@@ -212,6 +327,8 @@ pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
         RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::DelegationTokenAuthorizationFailed
             | RDKafkaErrorCode::SaslAuthenticationFailed
             | RDKafkaErrorCode::Authentication
     )

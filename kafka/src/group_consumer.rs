@@ -91,6 +91,7 @@ pub struct GroupConsumer<L: RebalanceListener> {
 struct Context<L> {
     listener: L,
     cluster: Cluster,
+    group: String,
     topic: String,
     target: OnceLock<ForwardTarget>,
     apart: Arc<Mutex<BTreeMap<i32, DataQueue>>>,
@@ -202,6 +203,19 @@ impl<L: RebalanceListener> Context<L> {
         Ok(starts)
     }
 
+    /// What is not allowed will not be by asking again: the next poll says so. The rest passes.
+    fn refuse(&self, error: &KafkaError) {
+        let refused = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Error::group(&self.group, "be a member of it")(error.clone())
+            }
+            _ => Error::topic(&self.topic, "read it")(error.clone()),
+        };
+        if refused.is_denied() {
+            *lock(&self.failure) = Some(refused);
+        }
+    }
+
     /// Commits and waits for the answer. Returns whether it was done.
     fn commit_now(&self, consumer: &BaseConsumer<Self>, commits: &[Commit], when: &str) -> bool {
         if commits.is_empty() {
@@ -213,6 +227,7 @@ impl<L: RebalanceListener> Context<L> {
             Ok(()) => self.listener.committed(commits),
             Err(error) => {
                 info!(%error, "cannot commit partitions {when}");
+                self.refuse(error);
                 self.listener.commit_failed();
             }
         }
@@ -226,6 +241,7 @@ impl<L: RebalanceListener> ClientContext for Context<L> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.cluster.admission().hear(&error, reason);
         log_error(&error, reason);
     }
 }
@@ -279,6 +295,7 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
         if let Err(error) = result {
             // A rebalance under way refuses commits; the offsets are committed after it.
             debug!(%error, "commit failed");
+            self.refuse(&error);
             self.listener.commit_failed();
         }
     }
@@ -318,6 +335,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         let context = Context {
             listener,
             cluster: cluster.clone(),
+            group: membership.group.clone(),
             topic: topic.to_owned(),
             target: OnceLock::new(),
             apart: Arc::clone(&apart.0),
@@ -368,12 +386,17 @@ impl<L: RebalanceListener> GroupConsumer<L> {
                         source: KafkaError::MessageConsumptionFatal(code),
                     });
                 }
-                Some(Err(error)) => debug!(%error, "consumer"),
+                Some(Err(error)) => {
+                    debug!(%error, "consumer");
+                    self.consumer.context().refuse(&error);
+                }
             }
         }
         // A poll of an empty queue is a sign of life, too.
         self.consumer.poll(Duration::ZERO);
-        match lock(&self.consumer.context().failure).take() {
+        let context = self.consumer.context();
+        context.cluster.check_admission()?;
+        match lock(&context.failure).take() {
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -16,6 +16,7 @@ pub mod producer;
 mod queue;
 pub mod reader;
 pub mod record;
+pub mod rejection;
 pub mod runs;
 pub mod settings;
 pub mod survey;
@@ -32,6 +33,7 @@ pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
 pub use reader::{Reader, read_to_end};
 pub use record::{Record, RecordBatch};
+pub use rejection::Rejection;
 pub use runs::{
     RunsReader, all_run_events, publish_run_event, remove_runs, retract_abort, run_history,
 };

@@ -39,7 +39,7 @@ pub(crate) fn decided_end_offsets(
 ) -> Result<Vec<i64>, Error> {
     let mut config = cluster.config(Role::Reader);
     config.set("isolation.level", "read_uncommitted");
-    let inquirer = settings::create(&config, Context)?;
+    let inquirer = settings::create(&config, cluster.context())?;
     let end = list_offsets(&inquirer, topic, partitions, Offset::End)?;
     while end_offsets(cluster, topic, partitions)?
         .iter()
@@ -148,7 +148,7 @@ impl GroupOffsets {
         let mut config = cluster.config(Role::Reader);
         config.set("group.id", group);
         Ok(Self {
-            consumer: settings::create(&config, Context)?,
+            consumer: settings::create(&config, cluster.context())?,
             topic: topic.to_owned(),
             partitions,
         })

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use rdkafka_sys as sys;
 
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
+use crate::rejection::Admission;
 use crate::settings::{self, Role};
 
 /// How long a drain sleeps between two looks: `poll` with a time-out takes all of it.
@@ -55,8 +56,8 @@ pub struct Delivery {
     pub error: Option<RDKafkaErrorCode>,
 }
 
-#[derive(Default)]
 pub(crate) struct Context {
+    admission: Arc<Admission>,
     deliveries: Mutex<Vec<Delivery>>,
 }
 
@@ -66,6 +67,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.admission.hear(&error, reason);
         log_error(&error, reason);
     }
 }
@@ -141,13 +143,17 @@ impl BatchProducer {
     /// # Errors
     /// When a property is wrong.
     pub fn new(cluster: &Cluster) -> Result<Self, Error> {
-        Self::with_config(&cluster.config(Role::Producer))
+        Self::with_config(cluster, &cluster.config(Role::Producer))
     }
 
-    pub(crate) fn with_config(config: &ClientConfig) -> Result<Self, Error> {
+    pub(crate) fn with_config(cluster: &Cluster, config: &ClientConfig) -> Result<Self, Error> {
+        let context = Context {
+            admission: Arc::clone(cluster.admission()),
+            deliveries: Mutex::default(),
+        };
         Ok(Self {
             topics: Vec::new(),
-            producer: settings::create(config, Context::default())?,
+            producer: settings::create(config, context)?,
             messages: Vec::new(),
         })
     }
@@ -225,11 +231,7 @@ impl BatchProducer {
                     }
                     code => {
                         self.messages.clear();
-                        return Err(Error::Produce {
-                            topic: topic.name.clone(),
-                            partition,
-                            code: code.into(),
-                        });
+                        return Err(Error::untaken(&topic.name, partition, code.into()));
                     }
                 }
             }
@@ -296,11 +298,10 @@ impl BatchProducer {
         match self.producer.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((error, _)) => Err(Error::Produce {
-                topic: topic.name.clone(),
-                partition,
-                code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
-            }),
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                Err(Error::untaken(&topic.name, partition, code))
+            }
         }
     }
 
@@ -325,6 +326,15 @@ impl BatchProducer {
         let taken = reported.len();
         deliveries.append(&mut reported);
         taken
+    }
+
+    /// Whether there is any use in waiting for acknowledgements.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] when a broker has said no to this process, as far as it was
+    /// [polled](Self::poll).
+    pub fn check_admission(&self) -> Result<(), Error> {
+        self.producer.context().admission.check()
     }
 
     /// How many messages are in the producer's queue or on their way, or wait for a

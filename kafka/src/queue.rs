@@ -34,23 +34,21 @@ pub(crate) struct PartitionError {
 impl PartitionError {
     /// The error for a user of this crate; `None` for those that librdkafka gets over by itself.
     pub(crate) fn into_error(self, topic: &str) -> Option<Error> {
-        let topic = topic.to_owned();
         let partition = self.partition;
         match self.code {
             RDKafkaErrorCode::PartitionEOF => None,
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                Some(Error::OffsetOutOfRange { topic, partition })
+                Some(Error::OffsetOutOfRange {
+                    topic: topic.to_owned(),
+                    partition,
+                })
             }
             // Leaders move and brokers restart; the fetcher asks again.
             code @ (RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition
             | RDKafkaErrorCode::BadMessage
-            | RDKafkaErrorCode::NotImplemented) => Some(Error::Consume {
-                topic,
-                partition,
-                code,
-            }),
+            | RDKafkaErrorCode::NotImplemented) => Some(Error::unread(topic, partition, code)),
             code => {
                 tracing::debug!(topic, partition, %code, "consumer error");
                 None

@@ -96,6 +96,7 @@ impl Reader {
                 debug!(%error, "reader");
             }
         }
+        self.consumer.context().check_admission()?;
         let before = batch.len();
         self.queue.consume(timeout, batch, &mut self.errors);
         for record in batch.iter().skip(before) {
@@ -127,7 +128,7 @@ pub(crate) fn consumer(cluster: &Cluster) -> Result<BaseConsumer<Context>, Error
     config.set("group.id", "rollcall.reader");
     // Tells of the end of a partition even where the last offsets are commit markers.
     config.set("enable.partition.eof", "true");
-    settings::create(&config, Context)
+    settings::create(&config, cluster.context())
 }
 
 /// Has it read partition 0, 1, 2, … from these offsets on.

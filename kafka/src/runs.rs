@@ -53,6 +53,7 @@ fn await_delivery(
 ) -> Result<(), Error> {
     let mut deliveries = Vec::new();
     if !producer.drain(deadline, &mut deliveries) {
+        producer.check_admission()?;
         return Err(not_delivered(topic, RDKafkaErrorCode::MessageTimedOut));
     }
     match deliveries.iter().find_map(|delivery| delivery.error) {
@@ -62,11 +63,7 @@ fn await_delivery(
 }
 
 fn not_delivered(topic: &Topic, code: RDKafkaErrorCode) -> Error {
-    Error::Delivery {
-        topic: topic.name().to_owned(),
-        partition: PARTITION,
-        code,
-    }
+    Error::undelivered(topic.name(), PARTITION, code)
 }
 
 /// Removes runs from the runs topic: a tombstone for each key that one can have. Nothing else is

@@ -31,6 +31,9 @@ const EVERYONE: &[Role] = &[Producer, Transactional, Member, Reader, Admin];
 const PRODUCERS: &[Role] = &[Producer, Transactional];
 const CONSUMERS: &[Role] = &[Member, Reader];
 
+/// By which protocol brokers are spoken to; without it, neither encrypted nor authenticated.
+const PROTOCOL: &str = "security.protocol";
+
 /// Settings that a user may change with `-X`.
 const TUNED: &[Setting] = &[
     (
@@ -139,6 +142,12 @@ const TUNED: &[Setting] = &[
         "a broker that comes back is noticed soon",
     ),
     (EVERYONE, "reconnect.backoff.max.ms", "1000", "as above"),
+    (
+        EVERYONE,
+        "ssl.ca.location",
+        "probe",
+        "OpenSSL is linked in, and where it would look by itself no system has its certificates",
+    ),
     (
         EVERYONE,
         "log.connection.close",
@@ -250,15 +259,46 @@ pub(crate) fn check_properties(
             .create_native_config()
             .map_err(wrong_property)?;
     }
-    Ok(())
+    check_effect(overrides)
+}
+
+/// Refuses what would be without effect: whoever gives a password or a certificate believes that it
+/// protects something.
+fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
+    let given = overrides.iter().filter(|(key, _)| key == PROTOCOL);
+    let protocol = given
+        .last()
+        .map_or("plaintext".to_owned(), |(_, value)| value.to_lowercase());
+    let idle = overrides.iter().find_map(|(key, _)| {
+        let (layer, wants) = match key {
+            key if key.starts_with("sasl.") => ("sasl", "SASL_SSL"),
+            key if key.starts_with("ssl.") => ("ssl", "SSL or SASL_SSL"),
+            _ => return None,
+        };
+        (!protocol.contains(layer)).then_some((key, wants))
+    });
+    match idle {
+        Some((key, wants)) => Err(Error::Property {
+            key: key.clone(),
+            value: "…".to_owned(),
+            reason: format!(
+                "it is without effect while {PROTOCOL} is {protocol}; set {PROTOCOL} to {wants}, or \
+                 leave it out"
+            ),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn wrong_property(error: KafkaError) -> Error {
     match error {
-        KafkaError::ClientConfig(_, _, key, _) if is_secret(&key) => Error::Property {
+        KafkaError::ClientConfig(_, reason, key, value) if is_secret(&key) => Error::Property {
             key,
+            reason: match reason.contains(&value) {
+                true => "librdkafka does not take this value".to_owned(),
+                false => reason,
+            },
             value: "…".to_owned(),
-            reason: "librdkafka does not take this value".to_owned(),
         },
         KafkaError::ClientConfig(_, reason, key, value) => Error::Property { key, value, reason },
         source => Error::Client {
@@ -268,11 +308,13 @@ fn wrong_property(error: KafkaError) -> Error {
     }
 }
 
-/// Whether a property's value is nobody's business.
+/// Whether a property's value is nobody's business. So is that of one whose name is mistyped.
 fn is_secret(key: &str) -> bool {
-    ["password", "secret", "pem", "token", "key", "oauthbearer"]
-        .iter()
-        .any(|part| key.contains(part))
+    key.starts_with("sasl")
+        || key.starts_with("ssl")
+        || ["pass", "secret", "pem", "token", "key", "jaas", "oauth"]
+            .iter()
+            .any(|part| key.contains(part))
 }
 
 /// The configuration of a client.
@@ -360,6 +402,34 @@ mod tests {
             text.contains("sasl.passwords") && !text.contains("hunter2"),
             "{text}"
         );
+        // What Kafka's Java clients call otherwise: librdkafka knows, and says so.
+        for key in ["sasl.jaas.config", "ssl.truststore.password"] {
+            let overrides = [(key.to_owned(), "hunter2".to_owned())];
+            let error = check_properties("127.0.0.1:1", &overrides).expect_err("it is of Java");
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("not supported"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_or_certificate_that_would_protect_nothing_is_refused() {
+        let check = |properties: &[(&str, &str)]| {
+            let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+            let overrides: Vec<_> = properties.iter().map(owned).collect();
+            check_properties("127.0.0.1:1", &overrides).map_err(|error| error.to_string())
+        };
+        let user = ("sasl.username", "alice");
+        let authority = ("ssl.ca.location", "/none");
+        let error = check(&[user]).expect_err("no protocol");
+        assert!(
+            error.contains("while security.protocol is plaintext"),
+            "{error}"
+        );
+        assert!(check(&[user, (PROTOCOL, "SSL")]).is_err());
+        assert!(check(&[authority, (PROTOCOL, "SASL_PLAINTEXT")]).is_err());
+        assert_eq!(check(&[user, authority, (PROTOCOL, "SASL_SSL")]), Ok(()));
+        assert_eq!(check(&[authority, (PROTOCOL, "SSL")]), Ok(()));
     }
 
     #[test]

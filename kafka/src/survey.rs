@@ -29,7 +29,13 @@ impl From<Error> for Refusal {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         Self {
             denied: error.is_denied(),
-            reason: cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
+            reason: match error {
+                // What to do about it is for others to say.
+                Error::Denied { action, code, .. } => format!("not allowed to {action}: {code}"),
+                error => {
+                    cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+                }
+            },
         }
     }
 }
@@ -230,7 +236,7 @@ fn group_facts(
     let groups = cluster
         .inquirer()?
         .fetch_group_list(Some(group), REQUEST_TIMEOUT)
-        .map_err(Error::client("ask for the members of the group"))?;
+        .map_err(Error::group(group, "ask for its members"))?;
     let known = groups.groups().iter().find(|known| known.name() == group);
     // `Dead` is how a broker says that there is none.
     let known = known.filter(|known| !matches!(known.state(), "" | "Dead"));

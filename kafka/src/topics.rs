@@ -10,6 +10,7 @@ use rdkafka::admin::{
 };
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
@@ -124,11 +125,7 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
             && code == RDKafkaErrorCode::InvalidReplicationFactor
             && Instant::now() < until;
         if !is_passing {
-            return Err(Error::Topic {
-                topic: name,
-                action: "create it",
-                source: KafkaError::AdminOp(code),
-            });
+            return Err(Error::topic(&name, "create it")(KafkaError::AdminOp(code)));
         }
         thread::sleep(CREATE_STEP);
     }
@@ -191,11 +188,7 @@ pub fn delete(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> {
     let admin = Admin::new(cluster)?;
     for (name, code) in admin.delete(&names.all())? {
         if code != RDKafkaErrorCode::UnknownTopicOrPartition {
-            return Err(Error::Topic {
-                topic: name,
-                action: "delete it",
-                source: KafkaError::AdminOp(code),
-            });
+            return Err(Error::topic(&name, "delete it")(KafkaError::AdminOp(code)));
         }
     }
     Ok(())
@@ -219,9 +212,19 @@ pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, 
         .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
         .map_err(Error::topic(topic, "ask for its partitions"))?;
     let known = metadata.topics().iter().find(|known| known.name() == topic);
+    if let Some(denied) = known.and_then(denied) {
+        return Err(denied);
+    }
     Ok(known
         .filter(|known| known.error().is_none() && !known.partitions().is_empty())
         .map(|known| known.partitions().len()))
+}
+
+/// A cluster tells those who may not know of a topic so, and not that it is not there.
+fn denied(topic: &MetadataTopic) -> Option<Error> {
+    let code = topic.error()?.into();
+    let error = Error::topic(topic.name(), "ask for it")(KafkaError::MetadataFetch(code));
+    error.is_denied().then_some(error)
 }
 
 /// How many members a consumer group has that take part in its work.
@@ -234,7 +237,7 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
         .fetch_group_list(Some(group), REQUEST_TIMEOUT);
     let groups = match asked {
         Err(KafkaError::GroupListFetch(code)) if knows_better_soon(code) => return Ok(0),
-        asked => asked.map_err(Error::client("ask for the members of a group"))?,
+        asked => asked.map_err(Error::group(group, "ask for its members"))?,
     };
     let known = groups.groups().iter().find(|known| known.name() == group);
     Ok(known
@@ -250,6 +253,9 @@ fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> 
         let metadata = client
             .fetch_metadata(Some(name), REQUEST_TIMEOUT)
             .map_err(Error::topic(name, "ask for it"))?;
+        if let Some(denied) = metadata.topics().iter().find_map(denied) {
+            return Err(denied);
+        }
         let there = metadata
             .topics()
             .iter()
@@ -310,7 +316,7 @@ impl Admin {
                 source: KafkaError::AdminOpCreation(error.to_string()),
             })?;
         Ok(Self {
-            client: settings::create(&cluster.config(Role::Admin), Context)?,
+            client: settings::create(&cluster.config(Role::Admin), cluster.context())?,
             options: AdminOptions::new()
                 .operation_timeout(Some(REQUEST_TIMEOUT))
                 .request_timeout(Some(REQUEST_TIMEOUT)),
@@ -363,10 +369,7 @@ impl Admin {
             .map_err(Error::client("delete a group"))?;
         match results.into_iter().find_map(Result::err) {
             None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(()),
-            Some((_, code)) => Err(Error::Client {
-                action: "delete a group",
-                source: KafkaError::AdminOp(code),
-            }),
+            Some((_, code)) => Err(Error::group(group, "delete it")(KafkaError::AdminOp(code))),
         }
     }
 }

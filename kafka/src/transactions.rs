@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 
 use crate::cluster::Cluster;
-use crate::error::Error;
+use crate::error::{Error, is_denial};
 use crate::group_consumer::commit_list;
 
 use crate::producer::{BatchProducer, Context, DRAIN_STEP, Topic};
@@ -78,6 +78,13 @@ pub enum TransactionError {
          transaction.timeout.ms: give each worker a --group-instance-id of its own"
     )]
     Fenced(Failure),
+
+    /// The cluster does not allow it, and will not allow it to another producer either.
+    #[error(
+        "{0}; grant this user what docs/security.md lists for a worker with transactions, or name \
+         another user (sasl.username)"
+    )]
+    Denied(Failure),
 
     /// This producer is of no use any more: [`renew`](TransactionalProducer::renew) it.
     #[error("{0}; its producer is of no use any more: start the worker again")]
@@ -150,12 +157,20 @@ impl TransactionalProducer {
     /// # Errors
     /// [`TransactionError::Retriable`] when the broker did not answer within `patience`.
     pub fn init(&self, patience: Duration) -> Result<(), TransactionError> {
-        self.again(
-            "initialise",
-            patience,
-            WhenOver::Retriable,
-            |producer, left| producer.init_transactions(left),
-        )
+        const ACTION: &str = "initialise";
+        let initialised = self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
+            producer.init_transactions(left)
+        });
+        if let Err(TransactionError::Retriable(_)) = initialised {
+            // Nothing is in flight, so that only errors of connections can be there.
+            self.batches.poll(&mut Vec::new());
+            if let Err(error) = self.batches.check_admission() {
+                return Err(TransactionError::Denied(
+                    self.failure(ACTION, error.to_string()),
+                ));
+            }
+        }
+        initialised
     }
 
     /// Begins a transaction. Asks nobody.
@@ -175,7 +190,14 @@ impl TransactionalProducer {
         &mut self,
         produce: impl FnOnce(&mut BatchProducer) -> Result<T, Error>,
     ) -> Result<T, TransactionError> {
-        produce(&mut self.batches).map_err(|error| self.lost("produce", error.to_string()))
+        produce(&mut self.batches).map_err(|error| {
+            let is_denied = error.is_denied();
+            let reason = error.to_string();
+            match is_denied {
+                true => TransactionError::Denied(self.failure("produce", reason)),
+                false => self.lost("produce", &reason, None),
+            }
+        })
     }
 
     /// Waits until every message is acknowledged. To be done before [`commit`](Self::commit), which
@@ -188,14 +210,14 @@ impl TransactionalProducer {
         let mut deliveries = Vec::new();
         let drained = self.batches.drain(patience, &mut deliveries);
         if let Some(code) = deliveries.iter().find_map(|delivery| delivery.error) {
-            return Err(self.lost("deliver", code.to_string()));
+            return Err(self.lost("deliver", &code.to_string(), Some(code)));
         }
         if !drained {
             let reason = format!(
                 "not acknowledged within {}",
                 humantime::format_duration(patience)
             );
-            return Err(self.lost("deliver", reason));
+            return Err(self.lost("deliver", &reason, None));
         }
         Ok(())
     }
@@ -290,10 +312,12 @@ impl TransactionalProducer {
     /// The error of a call of the transactional API, by what the client says is left to be done.
     fn failed(&self, action: &'static str, error: &KafkaError) -> TransactionError {
         let KafkaError::Transaction(error) = error else {
-            return self.lost(action, error.to_string());
+            return self.lost(action, &error.to_string(), error.rdkafka_error_code());
         };
         let failure = self.failure(action, error.string());
-        if error.is_fatal() {
+        if is_denial(error.code()) {
+            TransactionError::Denied(failure)
+        } else if error.is_fatal() {
             fatal(failure, error.code())
         } else if error.is_retriable() {
             TransactionError::Retriable(failure)
@@ -317,8 +341,16 @@ impl TransactionalProducer {
     }
 
     /// The transaction is lost, and perhaps the producer.
-    fn lost(&self, action: &'static str, reason: String) -> TransactionError {
-        let failure = self.failure(action, reason);
+    fn lost(
+        &self,
+        action: &'static str,
+        reason: &str,
+        code: Option<RDKafkaErrorCode>,
+    ) -> TransactionError {
+        let failure = self.failure(action, reason.to_owned());
+        if code.is_some_and(is_denial) {
+            return TransactionError::Denied(failure);
+        }
         match self.batches.producer.client().fatal_error() {
             Some((code, _)) => fatal(failure, code),
             None => TransactionError::Abortable(failure),
@@ -329,7 +361,7 @@ impl TransactionalProducer {
 fn connect(cluster: &Cluster, transactional_id: &str) -> Result<BatchProducer, Error> {
     let mut config = cluster.config(Role::Transactional);
     config.set("transactional.id", transactional_id);
-    BatchProducer::with_config(&config)
+    BatchProducer::with_config(cluster, &config)
 }
 
 fn fatal(failure: Failure, code: RDKafkaErrorCode) -> TransactionError {

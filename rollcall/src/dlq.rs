@@ -242,11 +242,7 @@ fn replay(cluster: &Cluster, names: &TopicNames, chosen: &[&Dead<'_>]) -> Result
     })?;
     let mut producer = BatchProducer::new(cluster)?;
     let topic = producer.topic(&names.jobs)?;
-    let not_delivered = |partition, code| kafka::Error::Delivery {
-        topic: names.jobs.clone(),
-        partition,
-        code,
-    };
+    let not_delivered = |partition, code| kafka::Error::undelivered(&names.jobs, partition, code);
     for (turn, jobs) in chosen.chunks(TURN).enumerate() {
         let partition = (turn % partitions) as i32;
         let letters = jobs.iter().filter_map(|dead| dead.letter);

@@ -28,7 +28,8 @@ Exit codes:
   0    all good, or warnings only
   1    something fails
   2    wrong usage
-  5    broker unreachable")]
+  5    broker unreachable
+  6    access denied: user, password or certificate")]
 pub struct DoctorArgs {
     /// Prefix of the topics
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]

@@ -57,6 +57,15 @@ pub enum Error {
         status: String,
     },
 
+    /// A worker process ends at once, and would each time.
+    #[error("worker {id} cannot do its work ({exit}); its own words are above")]
+    UselessWorker {
+        /// The worker.
+        id: String,
+        /// How it ended.
+        exit: Exit,
+    },
+
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Say(#[source] io::Error),
@@ -177,6 +186,7 @@ impl Ending for Error {
             Self::Aggregator(error) => error.exit(),
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_denied() => Exit::Denied,
             Self::NoSuchRun { .. }
             | Self::NoTransactions
             | Self::NotDispatched { .. }
@@ -185,6 +195,7 @@ impl Ending for Error {
             | Self::LetterGone { .. } => Exit::Usage,
             Self::Bench(error) if error.is_usage() => Exit::Usage,
             Self::Stopped(signal) => Exit::Stopped(*signal),
+            Self::UselessWorker { exit, .. } => *exit,
             Self::Kafka(_)
             | Self::Write { .. }
             | Self::StartWorker(_)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aggregator::report::ProcessReport;
-use service::{Progress, Shutdown, Usage};
+use service::{Exit, Progress, Shutdown, Usage};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -194,6 +194,13 @@ async fn keep_alive(
                 return Ok(usage.filter(|_| !died));
             }
         };
+        if let Some(exit) = useless(status) {
+            workers.ended();
+            return Err(Error::UselessWorker {
+                id: id.to_owned(),
+                exit,
+            });
+        }
         let Some(pause) = deaths.pause(born.elapsed()) else {
             workers.ended();
             return Err(Error::DyingWorker {
@@ -239,6 +246,14 @@ async fn end(id: &str, mut worker: Worker) -> Option<Usage> {
         warn!(worker = id, "cannot read what a worker says of its usage");
     }
     Usage::said_in(&String::from_utf8_lossy(&said))
+}
+
+/// What a worker says that would say the same when it is started again.
+fn useless(status: ExitStatus) -> Option<Exit> {
+    let told = u8::try_from(status.code()?).ok()?;
+    [Exit::Usage, Exit::Denied]
+        .into_iter()
+        .find(|exit| exit.code() == told)
 }
 
 fn describe(status: ExitStatus) -> String {

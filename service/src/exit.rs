@@ -14,6 +14,7 @@ Exit codes:
   3    complete, with dead letters
   4    incomplete when the time-out struck
   5    broker unreachable
+  6    access denied: user, password, certificate, or a right that is missing
   130  stopped by SIGINT before it was complete
   143  stopped by SIGTERM before it was complete";
 
@@ -32,6 +33,8 @@ pub enum Exit {
     Incomplete,
     /// No broker answered within the time allowed.
     BrokerUnreachable,
+    /// A broker does not let it in, or does not allow what it wants.
+    Denied,
     /// A signal stopped it before it was complete.
     Stopped(Signal),
 }
@@ -46,6 +49,7 @@ impl Exit {
             Self::DeadLetters => 3,
             Self::Incomplete => 4,
             Self::BrokerUnreachable => 5,
+            Self::Denied => 6,
             Self::Stopped(signal) => signal.exit_code(),
         }
     }
@@ -60,6 +64,7 @@ impl fmt::Display for Exit {
             Self::DeadLetters => f.write_str("complete, with dead letters"),
             Self::Incomplete => f.write_str("incomplete"),
             Self::BrokerUnreachable => f.write_str("broker unreachable"),
+            Self::Denied => f.write_str("access denied"),
             Self::Stopped(signal) => write!(f, "stopped by {signal}"),
         }
     }
@@ -90,6 +95,7 @@ mod tests {
             Exit::DeadLetters,
             Exit::Incomplete,
             Exit::BrokerUnreachable,
+            Exit::Denied,
             Exit::Stopped(Signal::Interrupt),
             Exit::Stopped(Signal::Terminate),
         ];

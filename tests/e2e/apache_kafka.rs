@@ -79,11 +79,24 @@ const LOG: &str = "broker.log";
 /// Any 16 bytes in base64.
 const CLUSTER_ID: &str = "cm9sbGNhbGwtdGVzdC0wMQ";
 
+/// What a broker has that others have not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peculiarities<'a> {
+    /// Keys and values of `server.properties` that override the ones used here.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// Listeners beside the plain one, each named as its protocol.
+    pub listeners: &'a [&'a str],
+    /// Users who log in by SCRAM-SHA-512: names and passwords.
+    pub users: &'a [(&'a str, &'a str)],
+}
+
 /// A single-node Apache Kafka on 127.0.0.1. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct ApacheKafka {
     libs: PathBuf,
     port: u16,
+    /// Names and ports of the listeners beside the plain one.
+    listeners: Vec<(String, u16)>,
     java: Option<Child>,
     watchdog: Watchdog,
 }
@@ -98,7 +111,7 @@ impl ApacheKafka {
     #[track_caller]
     pub fn shared() -> &'static Self {
         static BROKER: OnceLock<Result<ApacheKafka, String>> = OnceLock::new();
-        match BROKER.get_or_init(|| Self::launch(&[])) {
+        match BROKER.get_or_init(|| Self::launch(Peculiarities::default())) {
             Ok(broker) => broker,
             Err(reason) => panic!("{reason}"),
         }
@@ -112,7 +125,19 @@ impl ApacheKafka {
     #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let settings = [&RESTARTABLE, settings].concat();
-        match Self::launch(&settings) {
+        Self::start_as(Peculiarities {
+            settings: &settings,
+            ..Peculiarities::default()
+        })
+    }
+
+    /// A broker of the caller's own.
+    ///
+    /// # Panics
+    /// When it cannot be obtained or started, with the reason.
+    #[track_caller]
+    pub fn start_as(peculiarities: Peculiarities<'_>) -> Self {
+        match Self::launch(peculiarities) {
             Ok(broker) => broker,
             Err(reason) => panic!("{reason}"),
         }
@@ -121,6 +146,22 @@ impl ApacheKafka {
     /// `host:port`, the value of `bootstrap.servers`. It stays the same over a restart.
     pub fn bootstrap_servers(&self) -> String {
         format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// Where it keeps what clients send it, metadata of commits included.
+    pub fn data(&self) -> PathBuf {
+        self.watchdog.directory.join("data")
+    }
+
+    /// The same of the listener of this name.
+    ///
+    /// # Panics
+    /// When it was not asked for.
+    #[track_caller]
+    pub fn listener(&self, name: &str) -> String {
+        let listeners = &self.listeners;
+        let (_, port) = listeners.iter().find(|(known, _)| known == name).unwrap();
+        format!("{}:{port}", Ipv4Addr::LOCALHOST)
     }
 
     /// Kills the broker as `kill -9` does and returns when it is gone. Its data stays.
@@ -146,7 +187,7 @@ impl ApacheKafka {
     }
 
     /// Jars, directory, ports, settings, format, start: in this order.
-    fn launch(settings: &[(&str, &str)]) -> Result<Self, String> {
+    fn launch(peculiarities: Peculiarities<'_>) -> Result<Self, String> {
         run(Command::new("java").arg("-version"), INSTALL_JAVA)?;
         let libs = libs()?;
         let started = Instant::now();
@@ -158,18 +199,28 @@ impl ApacheKafka {
         let watchdog = Watchdog::start(directory)?;
         let (port, for_clients) = free_port()?;
         let (controller_port, for_controller) = free_port()?;
-        let properties = server_properties(&watchdog.directory, port, controller_port, settings);
+        let mut listeners = vec![("PLAINTEXT".to_owned(), port)];
+        let mut for_others = Vec::new();
+        for name in peculiarities.listeners {
+            let (port, kept) = free_port()?;
+            listeners.push(((*name).to_owned(), port));
+            for_others.push(kept);
+        }
+        let directory = &watchdog.directory;
+        let settings = peculiarities.settings;
+        let properties = server_properties(directory, &listeners, controller_port, settings);
         fs::write(watchdog.directory.join("server.properties"), properties)
             .map_err(|error| format!("cannot write server.properties: {error}"))?;
 
         let mut broker = Self {
             libs,
             port,
+            listeners,
             java: None,
             watchdog,
         };
-        broker.format()?;
-        drop((for_clients, for_controller));
+        broker.format(peculiarities.users)?;
+        drop((for_clients, for_controller, for_others));
         broker.start_and_await()?;
 
         // Not `eprintln!`, which libtest captures: the output of CI has to say what its tests ran on.
@@ -184,10 +235,18 @@ impl ApacheKafka {
     }
 
     /// Prepares the directory, as every KRaft broker's has to be before its first start.
-    fn format(&mut self) -> Result<(), String> {
+    fn format(&mut self, users: &[(&str, &str)]) -> Result<(), String> {
         let tool = "kafka.tools.StorageTool";
+        let users: Vec<String> = users
+            .iter()
+            .map(|(name, password)| format!("SCRAM-SHA-512=[name={name},password={password}]"))
+            .collect();
+        let mut arguments = vec![tool, "format", "-t", CLUSTER_ID, "-c", "server.properties"];
+        for user in &users {
+            arguments.extend(["--add-scram", user]);
+        }
         let status = self
-            .spawn(&[tool, "format", "-t", CLUSTER_ID, "-c", "server.properties"])?
+            .spawn(&arguments)?
             .wait()
             .map_err(|error| format!("cannot wait for {tool}: {error}"))?;
         self.kill(); // it has ended, so this only makes the watchdog forget it
@@ -422,18 +481,23 @@ fn download(cache: &Path, libs: &Path) -> Result<(), String> {
 /// `server.properties` of a broker that keeps everything in `directory`. The last of two lines counts.
 fn server_properties(
     directory: &Path,
-    port: u16,
+    listeners: &[(String, u16)],
     controller_port: u16,
     settings: &[(&str, &str)],
 ) -> String {
+    let host = Ipv4Addr::LOCALHOST;
+    let listeners: Vec<String> = listeners
+        .iter()
+        .map(|(name, port)| format!("{name}://{host}:{port}"))
+        .collect();
+    let listeners = listeners.join(",");
     let mut properties = format!(
         "{SERVER_PROPERTIES}\
          log.dirs={directory}/data\n\
-         listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}\n\
-         advertised.listeners=PLAINTEXT://{host}:{port}\n\
+         listeners={listeners},CONTROLLER://{host}:{controller_port}\n\
+         advertised.listeners={listeners}\n\
          controller.quorum.voters=1@{host}:{controller_port}\n",
         directory = directory.display(),
-        host = Ipv4Addr::LOCALHOST,
     );
     for (key, value) in settings {
         properties.push_str(&format!("{key}={value}\n"));

@@ -47,6 +47,7 @@ impl TestCluster {
         let args = BrokerArgs {
             bootstrap_servers: Some(bootstrap_servers.to_owned()),
             properties: Vec::new(),
+            kafka_properties_file: None,
             properties_text: String::new(),
             broker_timeout: Duration::from_secs(60),
         };

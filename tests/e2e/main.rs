@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod apache_kafka;
 mod benchmark;
 mod broken_data_sets;
@@ -15,11 +16,14 @@ mod notebook;
 mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod oracles;
+mod personal_data;
 mod poison;
 mod processes;
 mod python;
 mod report_page;
 mod strangers;
+mod secrets;
+mod secured_kafka;
 mod taking_runs_up;
 mod transactions;
 mod usage;

@@ -29,7 +29,7 @@ fn watched_worker(test: &TestCluster, id: &str, options: &[&str]) -> Running {
 
 /// Where it says that it serves them.
 #[track_caller]
-fn address(worker: &Running) -> String {
+pub fn address(worker: &Running) -> String {
     let mut address = None;
     wait_until("it says where it listens", || {
         let said = worker.said();
@@ -44,7 +44,7 @@ fn address(worker: &Running) -> String {
 
 /// Status and body of the answer to a request.
 #[track_caller]
-fn get(address: &str, path: &str) -> (u16, String) {
+pub fn get(address: &str, path: &str) -> (u16, String) {
     let mut connection = TcpStream::connect(address).expect("it listens");
     write!(connection, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").expect("it is sent");
     let mut answer = String::new();

@@ -46,6 +46,8 @@ impl Ending for Error {
         match self {
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
+            Self::Kafka(error) if error.is_denied() => Exit::Denied,
+            Self::Transaction(kafka::TransactionError::Denied(_)) => Exit::Denied,
             Self::Kafka(_)
             | Self::Transaction(_)
             | Self::Listen(_)

@@ -376,14 +376,11 @@ impl Hands {
         }
         for delivery in own.deliveries.drain(..) {
             if let Some(code) = delivery.error {
-                return Err(Error::Kafka(kafka::Error::Delivery {
-                    topic: match self.desk.outbox().stage(delivery.id) {
-                        Some(Destination::Dlq) => own.output.dlq_topic().to_owned(),
-                        _ => own.output.outcomes_topic().to_owned(),
-                    },
-                    partition: delivery.partition,
-                    code,
-                }));
+                let topic = match self.desk.outbox().stage(delivery.id) {
+                    Some(Destination::Dlq) => own.output.dlq_topic(),
+                    _ => own.output.outcomes_topic(),
+                };
+                return Err(kafka::Error::undelivered(topic, delivery.partition, code).into());
             }
             let outbox = self.desk.outbox();
             let has_outcomes = outbox.outcomes(delivery.id).is_some();

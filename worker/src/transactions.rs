@@ -243,6 +243,8 @@ impl Committer {
     /// Ends a transaction whose commit nobody has asked for.
     fn abandon(&mut self, error: TransactionError) -> Result<(), Error> {
         let aborted = match error {
+            // Another producer would not be allowed either; the broker ends what is open.
+            TransactionError::Denied(_) => return Err(error.into()),
             TransactionError::Abortable(_) | TransactionError::Retriable(_) => {
                 self.producer.abort(STEP_PATIENCE)
             }

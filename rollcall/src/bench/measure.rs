@@ -79,11 +79,7 @@ impl Stand {
         arguments.push(super::option(args.broker.broker_timeout).into());
         arguments.extend(data_sets.into_iter().map(PathBuf::into_os_string));
         // Not as arguments, which every user of the machine can read.
-        let mut properties = args.broker.properties_text.clone();
-        if !properties.is_empty() && !properties.ends_with('\n') {
-            properties.push('\n');
-        }
-        properties.push_str(&kafka::args::write_properties(&args.broker.properties));
+        let properties = kafka::args::write_properties(&args.broker.all_properties()?);
         let variables = vec![
             // A run has what the benchmark says, and no options of its own from a file.
             (CONFIG_VARIABLE, OsString::new()),
