@@ -23,7 +23,7 @@ RUN rm -r docker && \
         echo 'fn main() {}' | tee "$crate/src/main.rs" "$crate/build.rs" >/dev/null || exit; \
     done
 
-# The dependencies, polars and librdkafka among them, are a layer of their own. It lasts until a manifest
+# The dependencies, polars, librdkafka and OpenSSL among them, are a layer of their own. It lasts until a manifest
 # or the lock file changes, and then the cache makes sure that only what has changed is compiled.
 FROM rust AS dependencies
 COPY --from=sources /skeleton .
@@ -49,6 +49,8 @@ RUN groupadd --gid 10001 rollcall && \
     useradd --uid 10001 --gid rollcall --no-create-home --home-dir / --shell /usr/sbin/nologin rollcall && \
     install --directory --owner rollcall --group rollcall /data /out
 COPY docker/bin/ /usr/local/bin/
+# Authorities that brokers' certificates may be signed by; OpenSSL itself is linked in.
+COPY --from=rust /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 WORKDIR /out
 USER 10001:10001
 ARG VERSION=0.1.0

@@ -12,6 +12,7 @@ mod chromium;
 mod cluster;
 mod exactly_once;
 mod knowing_the_cluster;
+mod listeners;
 mod notebook;
 mod on_apache_kafka;
 mod on_the_in_process_broker;

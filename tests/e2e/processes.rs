@@ -30,6 +30,7 @@ pub fn rollcall() -> Command {
     for name in [
         "KAFKA_BOOTSTRAP_SERVERS",
         "KAFKA_PROPERTIES",
+        "KAFKA_PROPERTIES_FILE",
         "ROLLCALL_CONFIG",
         "ROLLCALL_FAULTS",
         "RUN_ID",

@@ -160,10 +160,7 @@ fn refused(facts: &Facts) -> Vec<Line> {
         add(format!("group {}", facts.group), refusal, right, true);
     }
     if let Err(refusal) = &facts.runs {
-        let right = format!(
-            "Read on topic {} and on group rollcall.reader",
-            facts.names.runs
-        );
+        let right = format!("Read on topic {}", facts.names.runs);
         let what = format!("the runs on topic {}", facts.names.runs);
         add(what, refusal, right, true);
     }
