@@ -282,7 +282,7 @@ pub enum Error {
     Injected(#[from] Injected),
 
     /// Fewer workers than were asked for joined the group in time.
-    #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, wait for fewer, or longer (--broker-timeout)", humantime::format_duration(*.waited))]
+    #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, wait for fewer, or longer (--broker-timeout); whoever may not describe a group is told that it has nobody", humantime::format_duration(*.waited))]
     TooFewWorkers {
         /// Members of the group.
         joined: usize,

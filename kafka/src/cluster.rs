@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, trace, warn};
 
 use crate::args::BrokerArgs;
@@ -242,6 +242,11 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.admission.hear(&error, reason);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+            // Readers name a group that they never join: they need no right on it.
+            debug!(target: "librdkafka", "{error}: {reason}");
+            return;
+        }
         log_error(&error, reason);
     }
 }

@@ -137,6 +137,10 @@ impl SecuredKafka {
                 ("listener.name.ssl.ssl.client.auth", "required"),
                 ("sasl.enabled.mechanisms", "SCRAM-SHA-512"),
                 (
+                    "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config",
+                    "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+                ),
+                (
                     "authorizer.class.name",
                     "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
                 ),

@@ -40,6 +40,9 @@ fn topics(facts: &Facts) -> Line {
     };
     let missing = of(Option::is_none);
     let there = of(Option::is_some);
+    if missing.is_empty() && there.is_empty() {
+        return Line::warn("topics", "nothing is told of any of them", None);
+    }
     if missing.is_empty() {
         return Line::ok("topics", format!("{} are there", there.join(", ")));
     }
