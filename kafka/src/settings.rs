@@ -2,7 +2,7 @@
 //! why. Figures were measured on two cores with Kafka 4.3.1 on the same machine.
 
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use crate::error::Error;
@@ -331,6 +331,10 @@ pub(crate) fn client_config(
         if roles.contains(&role) && applies(role, key) {
             config.set(*key, *value);
         }
+    }
+    if overrides.iter().any(|(key, _)| key == "debug") {
+        // Whoever asks for it wants to see it; how much of it is shown is for the log's filter.
+        config.set_log_level(RDKafkaLogLevel::Debug);
     }
     for (key, value) in overrides {
         if applies(role, key) {

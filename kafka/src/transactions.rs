@@ -210,7 +210,7 @@ impl TransactionalProducer {
         let mut deliveries = Vec::new();
         let drained = self.batches.drain(patience, &mut deliveries);
         if let Some(code) = deliveries.iter().find_map(|delivery| delivery.error) {
-            return Err(self.lost("deliver", &code.to_string(), Some(code)));
+            return Err(self.undelivered(code));
         }
         if !drained {
             let reason = format!(
@@ -338,6 +338,21 @@ impl TransactionalProducer {
                 TransactionError::Fatal(failure)
             }
         }
+    }
+
+    /// The error of a message that was given up. Where the client has purged it, the reason is that of
+    /// the transaction, which every call of its state tells, and a beginning changes nothing.
+    fn undelivered(&self, code: RDKafkaErrorCode) -> TransactionError {
+        let is_purged = matches!(
+            code,
+            RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight
+        );
+        if is_purged
+            && let Err(KafkaError::Transaction(why)) = self.batches.producer.begin_transaction()
+        {
+            return self.lost("deliver", &why.string(), Some(why.code()));
+        }
+        self.lost("deliver", &code.to_string(), Some(code))
     }
 
     /// The transaction is lost, and perhaps the producer.
