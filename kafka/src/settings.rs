@@ -144,6 +144,13 @@ const TUNED: &[Setting] = &[
     (EVERYONE, "reconnect.backoff.max.ms", "1000", "as above"),
     (
         EVERYONE,
+        "topic.metadata.refresh.interval.ms",
+        "5000",
+        "librdkafka drops a broker that metadata lacks for a moment, as that of a restarting one does of \
+         itself; messages for it wait until it is asked again (default: 5 minutes)",
+    ),
+    (
+        EVERYONE,
         "ssl.ca.location",
         "probe",
         "OpenSSL is linked in, and where it would look by itself no system has its certificates",
@@ -265,9 +272,9 @@ pub(crate) fn check_properties(
 /// Refuses what would be without effect: whoever gives a password or a certificate believes that it
 /// protects something.
 fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
-    let given = overrides.iter().filter(|(key, _)| key == PROTOCOL);
+    let mut given = overrides.iter().rev();
     let protocol = given
-        .last()
+        .find(|(key, _)| key == PROTOCOL)
         .map_or("plaintext".to_owned(), |(_, value)| value.to_lowercase());
     let idle = overrides.iter().find_map(|(key, _)| {
         let (layer, wants) = match key {
