@@ -37,7 +37,7 @@ struct Stage {
 impl Stage {
     fn set() -> Self {
         let names = TopicNames::new("test");
-        let broker = InProcessBroker::start(&names, PARTITIONS).expect("a broker");
+        let broker = InProcessBroker::start(&names, PARTITIONS, 1).expect("a broker");
         let session = (
             "session.timeout.ms",
             in_process::SESSION_TIMEOUT_MS.to_string(),
