@@ -308,6 +308,16 @@ fn wrong_property(error: KafkaError) -> Error {
             value: "…".to_owned(),
         },
         KafkaError::ClientConfig(_, reason, key, value) => Error::Property { key, value, reason },
+        // Certificates and keys are read when the client is made, not when they are named.
+        KafkaError::ClientCreation(reason) if reason.starts_with("ssl.") => Error::Property {
+            key: reason
+                .split([' ', ':'])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            value: "…".to_owned(),
+            reason,
+        },
         source => Error::Client {
             action: "create a client",
             source,

@@ -388,7 +388,8 @@ impl Stage {
         let removed = topics::delete(&self.cluster, &self.topics)
             .and_then(|()| topics::delete_group(&self.cluster, &self.group));
         if let Err(error) = removed {
-            warn!(%error, "cannot remove the run's topics {}.*", self.prefix);
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            warn!(%error, cause, "cannot remove the run's topics {}.*", self.prefix);
         }
     }
 

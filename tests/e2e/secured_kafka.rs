@@ -27,6 +27,7 @@ use tempfile::TempDir;
 
 use crate::apache_kafka::{ApacheKafka, Peculiarities};
 use crate::cluster::TestCluster;
+use crate::processes::wait_until;
 
 /// The users that the broker knows. A stranger is known and allowed nothing.
 pub const USERS: [&str; 8] = [
@@ -251,6 +252,11 @@ impl SecuredKafka {
         let address = self.broker.bootstrap_servers();
         let codes = create_acls(&address, rights, permission).expect("the broker answers");
         assert_eq!(codes, vec![0; rights.len()], "{rights:?}");
+        // The controller has them; the broker learns of them in order, a moment later.
+        let last = rights.last().expect("one right at least");
+        wait_until("the broker knows of the rights", || {
+            is_known(&address, last, permission).expect("the broker answers")
+        });
     }
 }
 
@@ -300,35 +306,14 @@ fn documented(program: &str, user: &str, prefix: &str) -> Vec<Right> {
 /// among the broker's jars, and librdkafka's call has no safe wrapper.) The layout:
 /// <https://kafka.apache.org/protocol#The_Messages_CreateAcls>, version 1.
 fn create_acls(address: &str, rights: &[Right], permission: Permission) -> io::Result<Vec<i16>> {
-    static CORRELATION: AtomicI32 = AtomicI32::new(1);
-    let mut request = Vec::new();
-    request.extend(30_i16.to_be_bytes()); // CreateAcls
-    request.extend(1_i16.to_be_bytes()); // version
-    request.extend(CORRELATION.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    request.extend((-1_i16).to_be_bytes()); // no client id
-    request.extend((rights.len() as i32).to_be_bytes());
-    let string = |request: &mut Vec<u8>, text: &str| {
-        request.extend((text.len() as i16).to_be_bytes());
-        request.extend(text.as_bytes());
-    };
+    let mut body = Vec::new();
+    body.extend((rights.len() as i32).to_be_bytes());
     for right in rights {
-        request.push(right.kind as u8);
-        string(&mut request, &right.name);
-        request.push(if right.is_prefix { 4 } else { 3 });
-        string(&mut request, &format!("User:{}", right.user));
-        string(&mut request, "*");
-        request.push(right.operation as u8);
-        request.push(permission as u8);
+        right.write(&mut body, permission);
     }
-    let mut broker = TcpStream::connect(address)?;
-    broker.set_read_timeout(Some(Duration::from_secs(30)))?;
-    broker.write_all(&[&(request.len() as i32).to_be_bytes(), request.as_slice()].concat())?;
-    let mut length = [0; 4];
-    broker.read_exact(&mut length)?;
-    let mut response = vec![0; i32::from_be_bytes(length) as usize];
-    broker.read_exact(&mut response)?;
-    // Correlation id, throttle time, number of results; then code and nullable message of each.
-    let mut rest = &response[12..];
+    let response = ask(address, 30, &body)?;
+    // Number of results; then code and nullable message of each.
+    let mut rest = &response[4..];
     let mut codes = Vec::new();
     for _ in rights {
         codes.push(i16::from_be_bytes([rest[0], rest[1]]));
@@ -336,6 +321,53 @@ fn create_acls(address: &str, rights: &[Right], permission: Permission) -> io::R
         rest = &rest[4 + message..];
     }
     Ok(codes)
+}
+
+/// Whether the broker itself knows of a right by now, which the controller has noted down. By
+/// `DescribeAcls`, version 1, laid out as above.
+fn is_known(address: &str, right: &Right, permission: Permission) -> io::Result<bool> {
+    let mut filter = Vec::new();
+    right.write(&mut filter, permission);
+    let response = ask(address, 29, &filter)?;
+    // Code and nullable message, then the number of resources that match.
+    let message = i16::from_be_bytes([response[2], response[3]]).max(0) as usize;
+    let count = &response[4 + message..];
+    Ok(i32::from_be_bytes([count[0], count[1], count[2], count[3]]) > 0)
+}
+
+impl Right {
+    fn write(&self, request: &mut Vec<u8>, permission: Permission) {
+        let string = |request: &mut Vec<u8>, text: &str| {
+            request.extend((text.len() as i16).to_be_bytes());
+            request.extend(text.as_bytes());
+        };
+        request.push(self.kind as u8);
+        string(request, &self.name);
+        request.push(if self.is_prefix { 4 } else { 3 });
+        string(request, &format!("User:{}", self.user));
+        string(request, "*");
+        request.push(self.operation as u8);
+        request.push(permission as u8);
+    }
+}
+
+/// Sends a request of version 1 and returns what comes after correlation id and throttle time.
+fn ask(address: &str, api: i16, body: &[u8]) -> io::Result<Vec<u8>> {
+    static CORRELATION: AtomicI32 = AtomicI32::new(1);
+    let mut request = Vec::new();
+    request.extend(api.to_be_bytes());
+    request.extend(1_i16.to_be_bytes()); // version
+    request.extend(CORRELATION.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    request.extend((-1_i16).to_be_bytes()); // no client id
+    request.extend(body);
+    let mut broker = TcpStream::connect(address)?;
+    broker.set_read_timeout(Some(Duration::from_secs(30)))?;
+    broker.write_all(&[&(request.len() as i32).to_be_bytes(), request.as_slice()].concat())?;
+    let mut length = [0; 4];
+    broker.read_exact(&mut length)?;
+    let mut response = vec![0; i32::from_be_bytes(length) as usize];
+    broker.read_exact(&mut response)?;
+    Ok(response.split_off(8))
 }
 
 /// A certificate and its key.

@@ -15,9 +15,12 @@ use crate::input::CsvFormat;
 pub const BLOCK_BYTES: usize = 512 * 1024;
 
 /// A file is not read on once so much of it was read and belongs to no whole record: a quote that
-/// is never closed would make one record of the whole rest. A record that is longer by less than a
-/// block may still be taken: the bound is for memory.
+/// is never closed would make one record of the whole rest. A record that is a little longer, by
+/// `GROWTH_BYTES` at most, may still be taken: the bound is for memory.
 pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
+
+/// So much more is read at once where a block has no whole record yet.
+const GROWTH_BYTES: usize = 64 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -31,7 +34,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The text of the records.
+    /// The text of the records, with a byte order mark where the file begins with one.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.records.clone()]
     }
@@ -100,41 +103,42 @@ impl<R: Read> Blocks<R> {
         block.buffer[..filled].copy_from_slice(&self.rest);
         self.rest.clear();
         let mut scan = Scan::new(self.format);
-        let mut start = 0;
+        // A quote that comes after a byte order mark begins a field.
+        let mut mark = 0;
         let end = loop {
             filled = self.fill(&mut block.buffer[..wanted], filled);
             if !self.begun {
                 self.begun = true;
                 if block.buffer[..filled].starts_with(BYTE_ORDER_MARK) {
-                    start = BYTE_ORDER_MARK.len();
+                    mark = BYTE_ORDER_MARK.len();
                 }
             }
-            let end = scan.end_of_records(&block.buffer[start..filled]);
+            let end = scan.end_of_records(&block.buffer[mark..filled]);
             match (&mut self.ended, end) {
                 (Some(None), None) if scan.is_quoted => return Err(NoBlock::QuoteNotClosed),
                 // Those before come first.
-                (Some(None), Some(end)) if scan.is_quoted => break start + end,
+                (Some(None), Some(end)) if scan.is_quoted => break mark + end,
                 (Some(None), _) => break filled,
-                (_, Some(end)) => break start + end,
+                (_, Some(end)) => break mark + end,
                 (Some(error), None) => {
                     return match error.take() {
                         Some(error) => Err(NoBlock::Unreadable(error)),
                         None => Ok(false),
                     };
                 }
-                (None, None) if filled - start > MAX_RECORD_BYTES => {
+                (None, None) if filled > MAX_RECORD_BYTES => {
                     return Err(NoBlock::RecordTooLong);
                 }
                 (None, None) => {
-                    wanted = filled + self.block_bytes;
+                    wanted = filled + self.block_bytes.min(GROWTH_BYTES);
                     block.make_room(wanted);
                 }
             }
         };
         self.rest.extend_from_slice(&block.buffer[end..filled]);
-        block.records = start..end;
-        block.has_quotes = scan.first_quote.is_some_and(|quote| quote < end - start);
-        Ok(start < end)
+        block.records = 0..end;
+        block.has_quotes = scan.first_quote.is_some_and(|quote| mark + quote < end);
+        Ok(end > 0)
     }
 
     /// Reads until the buffer is full or the file is at its end. Returns how much of it is filled.
@@ -301,11 +305,11 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_text_and_a_quote_after_it_opens() {
+    fn a_quote_after_a_byte_order_mark_opens() {
         let text = b"\xef\xbb\xbf\"a\nb\",c\nd,e\n";
         let cut = blocks(text, CsvFormat::default(), 6);
-        assert_eq!(cut.concat(), &text[3..]);
-        assert_eq!(cut[0], b"\"a\nb\",c\n");
+        assert_eq!(cut.concat(), text);
+        assert_eq!(cut[0], b"\xef\xbb\xbf\"a\nb\",c\n");
     }
 
     #[test]

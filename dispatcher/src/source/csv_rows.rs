@@ -1,6 +1,8 @@
 //! The rows of a block of a CSV file: whole records in, judged rows out. Blocks do not know of each
 //! other, so any number of them can be read at once.
 
+use std::io::Read;
+
 use csv::{ByteRecord, ReaderBuilder};
 use memchr::{memchr, memchr_iter, memchr2_iter, memchr3_iter};
 use pipeline::Grouping;
@@ -154,6 +156,9 @@ impl Judge<'_, '_> {
 
     fn with_quotes(&mut self, text: &[u8], format: CsvFormat) -> Result<(), csv::Error> {
         self.read.lines = memchr_iter(b'\n', text).count() as u64;
+        // The crate drops a byte order mark from the first bytes that it gets, but only the header of
+        // a file has one; an empty line is no record.
+        let text = b"\n".chain(text);
         let mut reader = reader_builder(format).has_headers(false).from_reader(text);
         let mut record = ByteRecord::new();
         while reader.read_byte_record(&mut record)? {
@@ -252,6 +257,7 @@ mod tests {
             "\r\n",
             "2020-07-14",
             "p",
+            "\u{feff}",
         ])
     }
 
