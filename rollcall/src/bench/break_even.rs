@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::args::BenchEngine;
 use super::benchmark::{Measured, Row};
+use super::compare::SIGNIFICANT;
+use super::statistics::mann_whitney_p;
 
 /// The costs of a job that are measured.
 pub const COSTS: [Duration; 4] = [
@@ -52,6 +54,8 @@ pub enum Pays {
     },
     /// At none that was measured.
     NotYet,
+    /// The runs on the two sides of where the medians cross cannot be told from chance.
+    Unclear,
 }
 
 /// One row's times.
@@ -78,7 +82,7 @@ impl BreakEven {
             others.map(|line| Crossing {
                 name: line.name.to_owned(),
                 workers: line.workers,
-                pays: pays(&own.points, &line.points),
+                pays: beyond_noise(pays(&own.points, &line.points), &rows, own.name, line.name),
             })
         });
         Self {
@@ -91,6 +95,39 @@ impl BreakEven {
     /// The times of each row.
     pub fn lines(&self) -> Vec<Line<'_>> {
         lines(&self.rows)
+    }
+}
+
+/// A crossing is one only where the runs at the costs on both of its sides differ beyond chance; with
+/// fewer than four of them they never do.
+fn beyond_noise(pays: Pays, rows: &[Row], alone: &str, dispatched: &str) -> Pays {
+    let walls = |name: &str, cost: f64| -> Vec<f64> {
+        rows.iter()
+            .filter(|row| row.name == name && row.job_cost_seconds == cost)
+            .flat_map(|row| row.runs.iter().map(|run| run.wall_seconds))
+            .collect()
+    };
+    let differ = |cost: f64| {
+        let p = mann_whitney_p(&walls(alone, cost), &walls(dispatched, cost));
+        p.is_some_and(|p| p < SIGNIFICANT)
+    };
+    let costs = rows.iter().map(|row| row.job_cost_seconds);
+    let (below, above) = match pays {
+        Pays::From { job_cost_seconds } => (
+            costs
+                .clone()
+                .filter(|&cost| cost <= job_cost_seconds)
+                .reduce(f64::max),
+            costs
+                .filter(|&cost| cost > job_cost_seconds)
+                .reduce(f64::min),
+        ),
+        Pays::Always => (None, costs.reduce(f64::min)),
+        Pays::NotYet | Pays::Unclear => (None, None),
+    };
+    match below.into_iter().chain(above).all(differ) {
+        true => pays,
+        false => Pays::Unclear,
     }
 }
 

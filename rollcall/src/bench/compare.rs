@@ -179,7 +179,14 @@ impl Comparison {
         }
     }
 
-    /// The rows that take longer by more than this share, and not by chance.
+    /// The rows that seem slower by more than a share, but by chance for all one can tell.
+    pub fn noisy_beyond(&self, share: f64) -> Vec<&RowChange> {
+        let rows = self.rows.iter();
+        rows.filter(|row| row.change != Change::Slower && row.ratio > 1.0 + share)
+            .collect()
+    }
+
+    /// The rows that are slower by more than a share, beyond chance.
     pub fn slower_than(&self, share: f64) -> Vec<&RowChange> {
         let rows = self.rows.iter();
         rows.filter(|row| row.change == Change::Slower && row.ratio > 1.0 + share)

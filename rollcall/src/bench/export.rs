@@ -104,6 +104,9 @@ fn break_even(benchmark: &Benchmark) -> Vec<String> {
                 "{name} is faster than the loop from {} a job on",
                 show::seconds(job_cost_seconds)
             ),
+            Pays::Unclear => format!(
+                "where {name} overtakes the loop cannot be told from noise: more runs, on a quiet machine"
+            ),
             Pays::NotYet => format!("{name} is not faster than the loop at any cost measured"),
         }
     });

@@ -29,7 +29,18 @@ fn text(comparison: &Comparison, limit: Option<Share>) -> String {
         let slower = comparison.slower_than(limit.0);
         let percent = format!("{:.1}%", 100.0 * limit.0);
         text.push_str(&match slower.as_slice() {
-            [] => format!("✅ No row takes more than {percent} longer.\n\n"),
+            [] => {
+                let noisy = comparison.noisy_beyond(limit.0);
+                let noisy = noisy.iter().map(|row| format!("{} ({})", row.name, show::change(row.ratio)));
+                let noisy: Vec<_> = noisy.collect();
+                match noisy.is_empty() {
+                    true => format!("✅ No row takes more than {percent} longer.\n\n"),
+                    false => format!(
+                        "✅ No row takes more than {percent} longer beyond noise. Within it: {}.\n\n",
+                        noisy.join(", ")
+                    ),
+                }
+            }
             rows => {
                 let rows = rows.iter().map(|row| {
                     let change = show::change(row.ratio);
