@@ -128,8 +128,9 @@ fn a_break_even_names_a_cost_for_each_row_with_the_dispatcher() {
     let crossings = swept["crossings"].as_array().expect("a list");
     assert_eq!(crossings.len(), 2);
     for crossing in crossings {
+        // One run of each tells nothing from chance, unless nothing crosses at all.
         let pays = crossing["pays"].as_str().expect("a word");
-        assert!(["always", "from", "not-yet"].contains(&pays), "{crossing}");
+        assert!(["unclear", "not-yet"].contains(&pays), "{crossing}");
     }
     let page = fs::read_to_string(folder.path().join("bench.html")).expect("a page");
     assert!(page.contains("When dispatching pays"));
