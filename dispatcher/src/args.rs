@@ -212,13 +212,17 @@ impl MemoryArgs {
     }
 }
 
+/// Partitions of topics that many workers may come to.
+pub const DEFAULT_PARTITIONS: usize = 24;
+
 /// How jobs become messages. No result depends on these.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MessageArgs {
     /// Partitions of the jobs and outcomes topics, if they are not there yet: two to three times
-    /// the workers that you expect
-    #[arg(long, value_name = "N", default_value = "24")]
-    pub partitions: NonZeroUsize,
+    /// the workers that you expect [default: 24; for a run on topics of its own four for each
+    /// worker, from 8 to 24]
+    #[arg(long, value_name = "N")]
+    pub partitions: Option<NonZeroUsize>,
 
     /// Copies of each partition, if the topics are not there yet [default: 3, or as many as there
     /// are brokers if fewer]
@@ -344,10 +348,10 @@ impl GroupingArgs {
 }
 
 impl MessageArgs {
-    /// How topics are made.
-    pub fn topic_spec(&self) -> TopicSpec {
+    /// How topics are made, with so many partitions unless their number is given.
+    pub fn topic_spec(&self, partitions: usize) -> TopicSpec {
         TopicSpec {
-            partitions: self.partitions.get(),
+            partitions: self.partitions.map_or(partitions, NonZeroUsize::get),
             replication_factor: self.replication_factor,
             retention: self.retention,
         }
@@ -377,7 +381,7 @@ impl Args {
             resume: self.resume.then_some(group),
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,
             topics: TopicNames::new(&self.topic_prefix),
-            topic_spec: self.messages.topic_spec(),
+            topic_spec: self.messages.topic_spec(DEFAULT_PARTITIONS),
             jobs_per_message: self.messages.jobs_per_message,
             expected_job_time: self.messages.expected_job_time,
             wait_for_workers,

@@ -12,11 +12,11 @@ use aggregator::outputs::REPORT_JSON;
 use aggregator::report::ProcessReport;
 use aggregator::run::ReportResult;
 use aggregator::{OutputChoice, Report, RunChoice};
-use dispatcher::args::UncommittedLimit;
+use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
 use dispatcher::rejects::Rejects;
 use dispatcher::{Dispatched, Input};
 use kafka::args::{PROPERTIES_VARIABLE, write_properties};
-use kafka::{Cluster, InProcessBroker, TopicNames, in_process, topics};
+use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::RunId;
 use service::progress::grouped;
 use service::{Exit, Progress, Show, Shutdown, Signal, Usage, logging, machine, say};
@@ -231,6 +231,18 @@ fn run_without_kafka(
     Ok((report, "in one process, without Kafka".to_owned()))
 }
 
+/// How the run's topics are made. A broker takes some milliseconds for each partition that is made,
+/// written to for the first time, and removed, so topics that nobody else will use have no more than
+/// the workers need to share them evenly.
+fn topic_spec(args: &RunArgs) -> TopicSpec {
+    const FOR_EACH_WORKER: usize = 4;
+    const LEAST: usize = 8;
+    args.messages.topic_spec(match args.topic_prefix {
+        Some(_) => DEFAULT_PARTITIONS,
+        None => (FOR_EACH_WORKER * args.workers()).clamp(LEAST, DEFAULT_PARTITIONS),
+    })
+}
+
 /// Everything that the parts of a run on Kafka have in common.
 struct Stage {
     run_id: RunId,
@@ -256,7 +268,7 @@ impl Stage {
             None
         } else {
             let broker =
-                InProcessBroker::start(&topics, args.messages.partitions.get(), args.workers())?;
+                InProcessBroker::start(&topics, topic_spec(args).partitions, args.workers())?;
             broker_args.bootstrap_servers = Some(broker.bootstrap_servers().to_owned());
             Some(broker)
         };
@@ -289,7 +301,7 @@ impl Stage {
             resume: args.resume.then(|| self.group.clone()),
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
-            topic_spec: args.messages.topic_spec(),
+            topic_spec: topic_spec(args),
             jobs_per_message: args.messages.jobs_per_message,
             expected_job_time: args
                 .messages
