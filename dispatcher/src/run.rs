@@ -30,7 +30,8 @@ use crate::source::{DataSet, Source};
 use crate::spill::Spill;
 use crate::taken_up::{compare, take_up};
 
-/// How long the broker may take to acknowledge an event of the run.
+/// How long the broker may take to acknowledge an event of the run; longer where it is waited for
+/// longer.
 const EVENT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long to try to tell others that a run is given up.
@@ -292,6 +293,7 @@ struct Broker {
     runs: Topic,
     jobs_start_offsets: Vec<i64>,
     outcomes_start_offsets: Vec<i64>,
+    event_patience: Duration,
     /// The run, as the runs topic told of it last.
     history: RunHistory,
     /// Whether it is for this dispatcher to say that the run is aborted: not while it may be
@@ -326,13 +328,14 @@ impl Broker {
             jobs_start_offsets: ends(&config.topics.jobs)?,
             outcomes_start_offsets: ends(&config.topics.outcomes)?,
             producer,
+            event_patience: EVENT_PATIENCE.max(cluster.broker_timeout()),
             is_ours: history.opened().is_none(),
             history,
         })
     }
 
     fn tell(&self, event: &RunEvent) -> Result<(), Error> {
-        publish_run_event(&self.producer, &self.runs, event, EVENT_PATIENCE)?;
+        publish_run_event(&self.producer, &self.runs, event, self.event_patience)?;
         Ok(())
     }
 
@@ -347,7 +350,12 @@ impl Broker {
         self.history = history(config, shutdown)?;
         let mut planned = plan(&self.history, &attempt(config, false))?;
         if self.history.aborted().is_some() {
-            retract_abort(&self.producer, &self.runs, &config.run_id, EVENT_PATIENCE)?;
+            retract_abort(
+                &self.producer,
+                &self.runs,
+                &config.run_id,
+                self.event_patience,
+            )?;
         }
         if planned != Plan::Open {
             self.is_ours = false;
@@ -404,6 +412,8 @@ fn history(config: &Config, shutdown: &Shutdown) -> Result<RunHistory, Error> {
     if !config.run_is_named {
         return Ok(RunHistory::new(config.run_id.clone()));
     }
+    // It may have gone while the data set was read or jobs were published.
+    reach(config, shutdown)?;
     let stopped = || shutdown.is_requested();
     kafka::run_history(
         &config.cluster,

@@ -177,6 +177,10 @@ impl<L: RebalanceListener> Context<L> {
         let mut ends = None;
         let mut starts = Vec::with_capacity(partitions.len());
         for (element, metadata) in committed.elements().iter().zip(metadata) {
+            // What cannot be told is not nothing: beginning at the beginning would do all again.
+            element
+                .error()
+                .map_err(Error::topic(&self.topic, "ask for the group's offsets"))?;
             let partition = element.partition();
             let known =
                 |offsets: &Option<Vec<i64>>| offsets.as_ref()?.get(partition as usize).copied();

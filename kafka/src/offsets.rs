@@ -8,10 +8,17 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
+use crate::cluster::{Cluster, Context};
 use crate::error::Error;
 use crate::queue::metadata;
 use crate::settings::{self, Role};
+
+/// How long one attempt at a question may take: a connection whose other end is gone without a word
+/// is given up then, and the next attempt has a new one.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a question is asked again.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between two attempts at what a broker cannot tell yet.
 const RETRY_STEP: Duration = Duration::from_millis(10);
@@ -81,7 +88,7 @@ fn list_offsets(
                 .map_err(Error::topic(topic, ACTION))?;
         }
         let answered = inquirer
-            .offsets_for_times(list, REQUEST_TIMEOUT)
+            .offsets_for_times(list, ATTEMPT_TIMEOUT)
             .map_err(Error::topic(topic, ACTION))?;
         by_partition(topic, ACTION, &answered, partitions)
     })
@@ -89,7 +96,7 @@ fn list_offsets(
 
 /// Asks again while a broker cannot tell yet.
 fn until_it_passes<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let until = Instant::now() + REQUEST_TIMEOUT;
+    let until = Instant::now() + PATIENCE;
     loop {
         match ask() {
             Err(error) if is_passing(&error) && Instant::now() < until => {
@@ -105,12 +112,14 @@ fn is_passing(error: &Error) -> bool {
     let Error::Topic { source, .. } = error else {
         return false;
     };
-    source.rdkafka_error_code().is_some_and(knows_better_soon)
+    let code = source.rdkafka_error_code();
+    code.is_some_and(|code| code == RDKafkaErrorCode::OperationTimedOut || knows_better_soon(code))
 }
 
 /// Whether a broker that answers so will know better soon: a new partition's leader is told of it
 /// some milliseconds after everybody else, and the first member of all on a new cluster waits for
-/// its coordinator. (On a busy one, librdkafka may be exchanging the broker's handle.)
+/// its coordinator. (On a busy one, librdkafka may be exchanging the broker's handle.) A partition
+/// without a leader, as while one is elected, is none that librdkafka knows.
 pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -124,6 +133,11 @@ pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::CoordinatorNotAvailable
             | RDKafkaErrorCode::NotCoordinator
             | RDKafkaErrorCode::DestroyBroker
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::BrokerNotAvailable
+            | RDKafkaErrorCode::NetworkException
+            | RDKafkaErrorCode::RequestTimedOut
     )
 }
 
@@ -172,7 +186,7 @@ impl GroupOffsets {
             }
             let answered = self
                 .consumer
-                .committed_offsets(list, REQUEST_TIMEOUT)
+                .committed_offsets(list, ATTEMPT_TIMEOUT)
                 .map_err(Error::topic(&self.topic, ACTION))?;
             let offsets = by_partition(&self.topic, ACTION, &answered, self.partitions)?;
             Ok((answered, offsets))
@@ -220,4 +234,26 @@ fn by_partition(
         }
     }
     Ok(offsets)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::KafkaError;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_whose_leader_is_being_elected_is_asked_for_again() {
+        let error = |code| Error::Topic {
+            topic: "jobs".to_owned(),
+            action: "ask for its offsets",
+            source: KafkaError::MetadataFetch(code),
+        };
+        assert!(is_passing(&error(RDKafkaErrorCode::UnknownPartition)));
+        assert!(is_passing(&error(RDKafkaErrorCode::BrokerTransportFailure)));
+        assert!(is_passing(&error(RDKafkaErrorCode::OperationTimedOut)));
+        assert!(!is_passing(&error(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+        )));
+    }
 }

@@ -118,10 +118,11 @@ const TUNED: &[Setting] = &[
         "as above, for one answer (default: 50 MiB)",
     ),
     (
-        &[Member],
+        CONSUMERS,
         "session.timeout.ms",
         "6000",
-        "the least that brokers allow by default: a killed worker's partitions are taken over after 6 s, not 45",
+        "the least that brokers allow by default: a killed worker's partitions are taken over after 6 s, not 45; \
+         of readers, too, for max.poll.interval.ms may not be less, whoever it is set for",
     ),
     (
         &[Member],
@@ -410,6 +411,17 @@ mod tests {
                     create::<_, BaseConsumer>(&config, DefaultConsumerContext).map(drop)
                 }
             };
+            assert!(made.is_ok(), "{role:?}: {made:?}");
+        }
+    }
+
+    #[test]
+    fn the_interval_of_polls_may_be_as_short_as_the_session_for_every_consumer() {
+        let overrides = [("max.poll.interval.ms".to_owned(), "6000".to_owned())];
+        for &role in CONSUMERS {
+            let mut config = client_config(role, "127.0.0.1:1", "test", &overrides);
+            config.set("group.id", "test");
+            let made = create::<_, BaseConsumer>(&config, DefaultConsumerContext).map(drop);
             assert!(made.is_ok(), "{role:?}: {made:?}");
         }
     }
