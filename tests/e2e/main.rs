@@ -11,6 +11,7 @@ mod broken_data_sets;
 mod chromium;
 mod cluster;
 mod exactly_once;
+mod faults;
 mod knowing_the_cluster;
 mod listeners;
 mod notebook;

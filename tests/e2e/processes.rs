@@ -15,9 +15,15 @@ pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Waits until a condition holds.
 #[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_within(DEADLINE, what, holds);
+}
+
+/// Waits until a condition holds that may take longer, or has to hold sooner, than others.
+#[track_caller]
+pub fn wait_within(deadline: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     const STEP: Duration = Duration::from_millis(20);
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + deadline;
     while !holds() {
         assert!(Instant::now() < until, "waited in vain until {what}");
         thread::sleep(STEP);
