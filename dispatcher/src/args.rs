@@ -219,8 +219,8 @@ pub const DEFAULT_PARTITIONS: usize = 24;
 #[derive(clap::Args, Clone, Debug)]
 pub struct MessageArgs {
     /// Partitions of the jobs and outcomes topics, if they are not there yet: two to three times
-    /// the workers that you expect [default: 24; for a run on topics of its own four for each
-    /// worker, from 8 to 24]
+    /// the workers that you expect [default: 24; for topics of a run's own on a
+    /// cluster four for each worker, from 8 to 24]
     #[arg(long, value_name = "N")]
     pub partitions: Option<NonZeroUsize>,
 

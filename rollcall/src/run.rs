@@ -231,15 +231,17 @@ fn run_without_kafka(
     Ok((report, "in one process, without Kafka".to_owned()))
 }
 
-/// How the run's topics are made. A broker takes some milliseconds for each partition that is made,
-/// written to for the first time, and removed, so topics that nobody else will use have no more than
-/// the workers need to share them evenly.
+/// How the run's topics are made. Apache Kafka takes some milliseconds for each partition that is
+/// made, written to for the first time, and removed, so topics that nobody else will use have no
+/// more there than the workers need to share them evenly. The in-process broker takes no time for
+/// them, and keeps more of a run on more of them.
 fn topic_spec(args: &RunArgs) -> TopicSpec {
     const FOR_EACH_WORKER: usize = 4;
     const LEAST: usize = 8;
-    args.messages.topic_spec(match args.topic_prefix {
-        Some(_) => DEFAULT_PARTITIONS,
-        None => (FOR_EACH_WORKER * args.workers()).clamp(LEAST, DEFAULT_PARTITIONS),
+    let own_on_a_cluster = args.topic_prefix.is_none() && names_brokers(args);
+    args.messages.topic_spec(match own_on_a_cluster {
+        true => (FOR_EACH_WORKER * args.workers()).clamp(LEAST, DEFAULT_PARTITIONS),
+        false => DEFAULT_PARTITIONS,
     })
 }
 
