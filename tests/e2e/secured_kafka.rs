@@ -150,6 +150,7 @@ impl SecuredKafka {
             ],
             listeners: &["SASL_SSL", "SSL"],
             users: &users,
+            ..Peculiarities::default()
         });
         Self {
             broker,

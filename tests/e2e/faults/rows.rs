@@ -159,6 +159,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         must: Must::DeadLetters(&[3_000]),
+        // A worker may die of it before it has told of any other job.
+        strikes: Strikes::BeforeTheEnd,
         ..row("a job that kills its worker", the::a_job_kills_its_workers)
     },
     Row {
