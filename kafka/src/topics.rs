@@ -18,6 +18,11 @@ use crate::error::Error;
 use crate::offsets::knows_better_soon;
 use crate::settings::{self, Role};
 
+/// How long a group may take to be empty once its members have ended: a little longer than the
+/// time-out of their sessions.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(8);
+const EMPTY_STEP: Duration = Duration::from_millis(20);
+
 /// How long a new topic may take until each partition has a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -363,13 +368,25 @@ impl Admin {
     }
 
     fn delete_group(&self, group: &str) -> Result<(), Error> {
-        let results = self
-            .runtime
-            .block_on(self.client.delete_groups(&[group], &self.options))
-            .map_err(Error::client("delete a group"))?;
-        match results.into_iter().find_map(Result::err) {
-            None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => Ok(()),
-            Some((_, code)) => Err(Error::group(group, "delete it")(KafkaError::AdminOp(code))),
+        let started = Instant::now();
+        loop {
+            let results = self
+                .runtime
+                .block_on(self.client.delete_groups(&[group], &self.options))
+                .map_err(Error::client("delete a group"))?;
+            match results.into_iter().find_map(Result::err) {
+                None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => return Ok(()),
+                // A member that has just ended is in it until the coordinator has heard that it
+                // leaves, or misses it.
+                Some((_, RDKafkaErrorCode::NonEmptyGroup))
+                    if started.elapsed() < EMPTY_PATIENCE =>
+                {
+                    thread::sleep(EMPTY_STEP);
+                }
+                Some((_, code)) => {
+                    return Err(Error::group(group, "delete it")(KafkaError::AdminOp(code)));
+                }
+            }
         }
     }
 }

@@ -49,6 +49,11 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a rebalance waits for outcomes that are on their way to be acknowledged.
 const REVOKE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long messages may be on their way without a single acknowledgement. A broker that is away so
+/// long is rare; a client that has lost sight of one that is there, after restarts in a row, was seen
+/// to stand still for good (librdkafka 2.12), and a new process is the cure.
+const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(120);
+
 /// How long a transaction is waited for before polling goes on.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -184,6 +189,8 @@ enum Way {
 struct Producing {
     producer: BatchProducer,
     deliveries: Vec<Delivery>,
+    /// When something was acknowledged last, or nothing was on its way.
+    heard_at: Instant,
     output: Output,
     before_produce: FaultPoint,
     before_commit: FaultPoint,
@@ -272,6 +279,7 @@ impl Producing {
         Ok(Self {
             producer,
             deliveries: Vec::new(),
+            heard_at: Instant::now(),
             output,
             before_produce: FaultPoint::new("worker.before-produce"),
             before_commit: FaultPoint::new("worker.before-commit"),
@@ -373,6 +381,15 @@ impl Hands {
         own.producer.poll(&mut own.deliveries);
         if !own.deliveries.is_empty() {
             own.before_commit.pass()?;
+        }
+        if !own.deliveries.is_empty() || own.producer.in_flight() == 0 {
+            own.heard_at = Instant::now();
+        } else if own.heard_at.elapsed() >= ACKNOWLEDGE_PATIENCE {
+            return Err(kafka::Error::NotAcknowledged {
+                topic: own.output.outcomes_topic().to_owned(),
+                waited: ACKNOWLEDGE_PATIENCE,
+            }
+            .into());
         }
         for delivery in own.deliveries.drain(..) {
             if let Some(code) = delivery.error {
