@@ -128,7 +128,8 @@ impl Drop for RawTopic {
 pub struct BatchProducer {
     // Dropped in this order: topics before their client.
     topics: Vec<RawTopic>,
-    pub(crate) producer: BaseProducer<Context>,
+    // Shared with a call that may be left behind, see `TransactionalProducer::send_offsets`.
+    pub(crate) producer: Arc<BaseProducer<Context>>,
     /// Reused between calls.
     messages: Vec<sys::rd_kafka_message_t>,
 }
@@ -153,7 +154,7 @@ impl BatchProducer {
         };
         Ok(Self {
             topics: Vec::new(),
-            producer: settings::create(config, context)?,
+            producer: Arc::new(settings::create(config, context)?),
             messages: Vec::new(),
         })
     }

@@ -5,6 +5,7 @@
 //! to be done is its variant: see [`TransactionError`].
 
 use std::fmt;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ use crate::settings::Role;
 
 /// Between two attempts at a call that the client says can be made again.
 const RETRY_STEP: Duration = Duration::from_millis(20);
+
+/// How much later than it was asked to a call may return.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Who a member of a group is, and in which generation of it. A broker refuses the offsets of a
 /// transaction whose generation is over, so it is to be taken afresh for each transaction, by the
@@ -224,19 +228,33 @@ impl TransactionalProducer {
 
     /// Adds to the transaction offsets that a member of a group would have committed.
     ///
+    /// The client keeps to no time here: when the group's coordinator has died, it looks for the next
+    /// one whenever a connection comes or goes, and if none does it waits for ever (librdkafka 2.12).
+    /// So the call has a thread of its own, and is left there, with its client, when time is up.
+    ///
     /// # Errors
-    /// [`TransactionError::Abortable`] when the member's generation is over.
+    /// [`TransactionError::Abortable`] when the member's generation is over,
+    /// [`TransactionError::Fatal`] when the call was left behind.
     pub fn send_offsets(
         &self,
         topic: &str,
         commits: &[Commit],
-        group: &GroupMetadata,
+        group: GroupMetadata,
         patience: Duration,
     ) -> Result<(), TransactionError> {
         const ACTION: &str = "add offsets";
         let list = commit_list(topic, commits).map_err(|error| self.failed(ACTION, &error))?;
+        let asked = Arc::new((list, group.0));
         self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
-            producer.send_offsets_to_transaction(&list, &group.0, left)
+            let (producer, asked) = (Arc::clone(producer), Arc::clone(&asked));
+            let (told, answer) = mpsc::channel();
+            thread::spawn(move || {
+                let (list, member) = &*asked;
+                // If nobody listens any more, nobody needs to know.
+                let _ = told.send(producer.send_offsets_to_transaction(list, member, left));
+            });
+            let answer = answer.recv_timeout(left + GRACE);
+            answer.unwrap_or(Err(KafkaError::Canceled))
         })
     }
 
@@ -279,7 +297,7 @@ impl TransactionalProducer {
         action: &'static str,
         patience: Duration,
         when_over: WhenOver,
-        call: impl Fn(&BaseProducer<Context>, Duration) -> KafkaResult<()>,
+        call: impl Fn(&Arc<BaseProducer<Context>>, Duration) -> KafkaResult<()>,
     ) -> Result<(), TransactionError> {
         let until = Instant::now() + patience;
         loop {
@@ -309,8 +327,13 @@ impl TransactionalProducer {
         }
     }
 
-    /// The error of a call of the transactional API, by what the client says is left to be done.
+    /// The error of a call of the transactional API, by what the client says is left to be done. One
+    /// that was cancelled is still under way somewhere, and its client takes no other.
     fn failed(&self, action: &'static str, error: &KafkaError) -> TransactionError {
+        if let KafkaError::Canceled = error {
+            let reason = "the client does not return from it".to_owned();
+            return TransactionError::Fatal(self.failure(action, reason));
+        }
         let KafkaError::Transaction(error) = error else {
             return self.lost(action, &error.to_string(), error.rdkafka_error_code());
         };

@@ -184,16 +184,26 @@ impl Chromium {
         }
     }
 
+    /// The middle of what a selector finds, once it is in view, holds still, and nothing lies over it.
     #[track_caller]
     fn place(&mut self, selector: &str) -> (f64, f64) {
         let middle = format!(
             "(() => {{ const found = document.querySelector({selector:?}); \
              found.scrollIntoView({{ block: 'center' }}); \
              const {{ x, y, width, height }} = found.getBoundingClientRect(); \
-             return [x + width / 2, y + height / 2]; }})()"
+             const middle = [x + width / 2, y + height / 2]; \
+             const hit = document.elementFromPoint(...middle); \
+             const holds = found.contains(hit) || found.closest('label')?.contains(hit); \
+             return holds ? middle : null; }})()"
         );
-        let middle = self.value(&middle);
-        let coordinate = |number: usize| middle[number].as_f64().expect("a number");
+        let mut before = Value::Null;
+        wait_until(&format!("{selector} can be pointed at"), || {
+            let now = self.value(&middle);
+            let is_still = !now.is_null() && now == before;
+            before = now;
+            is_still
+        });
+        let coordinate = |number: usize| before[number].as_f64().expect("a number");
         (coordinate(0), coordinate(1))
     }
 

@@ -189,7 +189,7 @@ fn offsets_are_committed_with_their_transaction_or_not_at_all() {
     let send = |producer: &TransactionalProducer, offset| {
         let commits = [commit(0, offset), commit(1, offset + 1)];
         let added =
-            producer.send_offsets(&test.topics.jobs, &commits, &metadata(&member), PATIENCE);
+            producer.send_offsets(&test.topics.jobs, &commits, metadata(&member), PATIENCE);
         added.expect("added");
         commits
     };
@@ -254,7 +254,7 @@ fn a_zombie_of_an_old_generation_cannot_commit_and_can_go_on() {
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"of a zombie"]);
     drain(&producer);
-    let refused = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], &old, PATIENCE);
+    let refused = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], old, PATIENCE);
     assert!(
         matches!(refused, Err(TransactionError::Abortable(_))),
         "{refused:?}"
@@ -264,7 +264,7 @@ fn a_zombie_of_an_old_generation_cannot_commit_and_can_go_on() {
     assert!(read(&test).is_empty());
     producer.begin().expect("begun");
     let now = metadata(&successor);
-    let added = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], &now, PATIENCE);
+    let added = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], now, PATIENCE);
     added.expect("added");
     producer.commit(PATIENCE).expect("committed");
     assert_eq!(committed(&test), [commit(0, 9)]);

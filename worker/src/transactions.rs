@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | the broker is away, or busy | the same call again, as long as the transaction may take |
 //! | the transaction (a message given up, a generation that is over) | it is aborted; what was in it goes into the next one, as far as its partitions are still this worker's |
-//! | the producer (fenced, fatal), before the commit was asked for | a new one, which ends what the old one left open; then as above |
+//! | the producer (fenced, fatal, or it does not return from a call), before the commit was asked for | a new one, which ends what the old one left open; then as above |
 //! | the producer, or no answer, after that | a new one, and a look at what the group has committed: that tells how it has ended |
 //! | the new producer, before it has committed anything | the worker ends |
 
@@ -178,7 +178,7 @@ impl Committer {
 
     fn carry_out(&mut self, transaction: Transaction) -> Result<Ended, Error> {
         let Transaction { cut, member } = transaction;
-        let ending = match self.fill(&cut, &member)? {
+        let ending = match self.fill(&cut, member)? {
             Ok(()) => {
                 self.before_commit.pass()?;
                 match self.producer.commit(STEP_PATIENCE) {
@@ -209,7 +209,7 @@ impl Committer {
     fn fill(
         &mut self,
         cut: &Cut,
-        member: &GroupMetadata,
+        member: GroupMetadata,
     ) -> Result<Result<(), TransactionError>, Error> {
         self.before_produce.pass()?;
         let filled = self

@@ -37,7 +37,8 @@ function bar(share, className = "") {
 function download(name, text) {
   const address = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
   make("a", { href: address, download: name }).click();
-  URL.revokeObjectURL(address);
+  // A browser may read it later than it was clicked.
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
 function colour(name) {
