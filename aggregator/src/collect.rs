@@ -203,8 +203,7 @@ impl Quiet {
 
 /// A dispatcher makes the topics; an aggregator may be there before it.
 fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Error> {
-    const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-    let mut pause = Duration::from_millis(10);
+    let since = Instant::now();
     let stopped = || shutdown.is_requested();
     let interrupted = |error| match (error, shutdown.requested()) {
         (kafka::Error::Stopped, Some(signal)) => Error::Stopped(signal),
@@ -224,8 +223,7 @@ fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result
             said = true;
         }
         give_up(config, shutdown, quiet)?;
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        std::thread::sleep(topics::pause(since.elapsed()));
     }
     Ok(())
 }

@@ -306,6 +306,8 @@ impl Broker {
     /// dispatched at all.
     fn prepare(config: &Config, shutdown: &Shutdown) -> Result<Self, Error> {
         let cluster = &config.cluster;
+        // First of all: an idempotent one begins to ask for its id 500 ms after it was made.
+        let mut producer = BatchProducer::new(cluster)?;
         reach(config, shutdown)?;
         topics::create(cluster, &config.topics, &config.topic_spec)?;
         if config.uncommitted_limit.is_none() {
@@ -314,7 +316,6 @@ impl Broker {
         }
         let history = history(config, shutdown)?;
         plan(&history, &attempt(config, false))?;
-        let mut producer = BatchProducer::new(cluster)?;
         let ends = |topic: &str| -> Result<Vec<i64>, Error> {
             let partitions = topics::partition_count(cluster, topic)?;
             let partitions = partitions.ok_or_else(|| kafka::Error::NoTopic {

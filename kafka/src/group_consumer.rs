@@ -19,20 +19,25 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::{debug, info, warn};
 
+use crate::closing::ClosingConsumer;
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
 use crate::offsets::{beginning_offsets, end_offsets};
 use crate::queue::{
-    DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async, known_watermarks, metadata,
+    DataQueue, EventQueue, ForwardTarget, PartitionError, commit_async, is_member,
+    known_watermarks, metadata,
 };
 use crate::record::RecordBatch;
-use crate::settings::{self, Role};
+use crate::settings::Role;
 use crate::transactions::GroupMetadata;
 
 /// How long a rebalance may wait for the group's committed offsets. A worker that was killed within a
 /// transaction leaves them undecided until a broker ends it: after its 10 s, at the next look, which
 /// brokers take every 10 s.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a member that has asked to join is waited for, before it leaves.
+const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Hears of partitions that come and go. Called from [`GroupConsumer::poll`] and
 /// [`GroupConsumer::close`], on their thread.
@@ -83,7 +88,7 @@ pub struct GroupConsumer<L: RebalanceListener> {
     // Dropped in this order: the queues before their consumer.
     queues: Option<(DataQueue, EventQueue)>,
     apart: ApartQueues,
-    consumer: BaseConsumer<Context<L>>,
+    consumer: ClosingConsumer<Context<L>>,
     topic: String,
     errors: Vec<PartitionError>,
 }
@@ -95,6 +100,8 @@ struct Context<L> {
     topic: String,
     target: OnceLock<ForwardTarget>,
     apart: Arc<Mutex<BTreeMap<i32, DataQueue>>>,
+    /// Whether this member was ever told which partitions it has, be it none.
+    joined: AtomicBool,
     /// Whether this member has partitions, for a close that waits until it has none.
     assigned: AtomicBool,
     /// Why partitions that came cannot be read; told by the next poll.
@@ -254,6 +261,7 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
+                self.joined.store(true, Ordering::Relaxed);
                 let partitions = self.partitions(list);
                 if partitions.is_empty() {
                     return;
@@ -343,10 +351,11 @@ impl<L: RebalanceListener> GroupConsumer<L> {
             topic: topic.to_owned(),
             target: OnceLock::new(),
             apart: Arc::clone(&apart.0),
+            joined: AtomicBool::new(false),
             assigned: AtomicBool::new(false),
             failure: Mutex::default(),
         };
-        let consumer: BaseConsumer<Context<L>> = settings::create(&config, context)?;
+        let consumer = ClosingConsumer::create(&config, context)?;
         let queue = DataQueue::new(&consumer);
         // Rebalances are served by polls, of which there was none yet.
         let _ = consumer.context().target.set(queue.target());
@@ -504,19 +513,17 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     /// committed), the broker is told, the client is closed. Gives up after `deadline`; the broker
     /// then finds out by the session time-out.
     pub fn close(mut self, deadline: Duration) {
-        let until = Instant::now() + deadline;
+        let now = Instant::now();
+        let until = now + deadline;
+        // Who has asked to join has nothing yet to leave with, and would be waited for when it is gone.
+        self.poll_while(until.min(now + JOIN_PATIENCE), |consumer| {
+            !consumer.context().joined.load(Ordering::Relaxed)
+        });
         self.consumer.unsubscribe();
-        let mut batch = RecordBatch::default();
-        while self.consumer.context().assigned.load(Ordering::Relaxed) && Instant::now() < until {
-            if self.poll().is_err() {
-                break;
-            }
-            // What still comes is another member's to work on.
-            if self.consume(Duration::from_millis(5), &mut batch).is_err() {
-                break;
-            }
-            batch = RecordBatch::default();
-        }
+        // A member with a lasting name that is closed before it has left never leaves.
+        self.poll_while(until, |consumer| {
+            consumer.context().assigned.load(Ordering::Relaxed) || is_member(consumer)
+        });
         self.queues = None;
         drop(self.apart);
         let left = until.saturating_duration_since(Instant::now());
@@ -539,6 +546,22 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         let waited = changed.wait_timeout_while(flag, left, |closed| !*closed);
         if waited.is_ok_and(|(flag, _)| !*flag) {
             warn!("the consumer did not close in time; its session runs out instead");
+        }
+    }
+    /// Serves what comes while a condition holds, until then at the latest. Messages that still come
+    /// are another member's to work on.
+    fn poll_while(
+        &mut self,
+        until: Instant,
+        condition: impl Fn(&ClosingConsumer<Context<L>>) -> bool,
+    ) {
+        const STEP: Duration = Duration::from_millis(2);
+        let mut batch = RecordBatch::default();
+        while condition(&self.consumer) && Instant::now() < until {
+            if self.poll().is_err() || self.consume(STEP, &mut batch).is_err() {
+                break;
+            }
+            batch.clear();
         }
     }
 }

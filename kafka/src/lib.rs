@@ -6,6 +6,7 @@
 //! three times as much end to end (docs/adr/0003).
 
 pub mod args;
+mod closing;
 pub mod cluster;
 pub mod dlq;
 pub mod error;

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::closing::ClosingConsumer;
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
 use crate::queue::metadata;
@@ -143,7 +144,7 @@ pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
 
 /// What a group has committed on a topic, asked as often as one likes.
 pub struct GroupOffsets {
-    consumer: BaseConsumer<Context>,
+    consumer: ClosingConsumer<Context>,
     topic: String,
     partitions: usize,
 }
@@ -162,7 +163,7 @@ impl GroupOffsets {
         let mut config = cluster.config(Role::Reader);
         config.set("group.id", group);
         Ok(Self {
-            consumer: settings::create(&config, cluster.context())?,
+            consumer: ClosingConsumer::create(&config, cluster.context())?,
             topic: topic.to_owned(),
             partitions,
         })

@@ -262,6 +262,21 @@ impl Drop for EventQueue {
     }
 }
 
+/// Whether a consumer has a place in its group, as far as it knows: until it has asked to leave.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    // SAFETY: the handle is valid as long as `consumer`; the text, which ends with a nul byte, is ours
+    // and given back.
+    unsafe {
+        let client = consumer.client().native_ptr();
+        let id = sys::rd_kafka_memberid(client);
+        let is_named = !id.is_null() && *id != 0;
+        if !id.is_null() {
+            sys::rd_kafka_mem_free(client, id.cast());
+        }
+        is_named
+    }
+}
+
 /// Where a partition begins and ends, as its leader said with the last messages that were fetched of
 /// it: nobody is asked. `None` while none were.
 pub(crate) fn known_watermarks<C: ConsumerContext>(

@@ -8,12 +8,13 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tracing::debug;
 
+use crate::closing::ClosingConsumer;
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
 use crate::offsets::{beginning_offsets, decided_end_offsets};
 use crate::queue::{DataQueue, EventQueue, PartitionError};
 use crate::record::{Record, RecordBatch};
-use crate::settings::{self, Role};
+use crate::settings::Role;
 use crate::topics;
 
 /// Hands over every record that a topic has now, from these offsets on, by partition: a partition
@@ -56,7 +57,7 @@ pub struct Reader {
     // Dropped in this order: the queues before their consumer.
     queue: DataQueue,
     events: EventQueue,
-    consumer: BaseConsumer<Context>,
+    consumer: ClosingConsumer<Context>,
     topic: String,
     /// The offset to read next, by partition.
     next: Vec<i64>,
@@ -122,13 +123,13 @@ impl Reader {
 }
 
 /// A consumer that is a member of no group.
-pub(crate) fn consumer(cluster: &Cluster) -> Result<BaseConsumer<Context>, Error> {
+pub(crate) fn consumer(cluster: &Cluster) -> Result<ClosingConsumer<Context>, Error> {
     let mut config = cluster.config(Role::Reader);
     // librdkafka assigns partitions to members of a named group only; this one is never joined.
     config.set("group.id", "rollcall.reader");
     // Tells of the end of a partition even where the last offsets are commit markers.
     config.set("enable.partition.eof", "true");
-    settings::create(&config, cluster.context())
+    ClosingConsumer::create(&config, cluster.context())
 }
 
 /// Has it read partition 0, 1, 2, … from these offsets on.

@@ -207,6 +207,14 @@ pub fn delete_group(cluster: &Cluster, group: &str) -> Result<(), Error> {
     Admin::new(cluster)?.delete_group(group)
 }
 
+/// The pause before it is looked again whether a dispatcher has made the topics: an eighth of the time
+/// that they were waited for, so that nobody is much later than need be, and hardly asks.
+pub fn pause(waited: Duration) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_millis(500);
+    (waited / 8).clamp(SHORTEST, LONGEST)
+}
+
 /// How many partitions a topic has; `None` when there is no such topic.
 ///
 /// # Errors
@@ -305,9 +313,22 @@ fn wait_for_leaders(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> 
 
 /// rdkafka's admin client with its futures waited for.
 struct Admin {
-    client: AdminClient<Context>,
+    /// Always there, until it is dropped.
+    client: Option<AdminClient<Context>>,
     options: AdminOptions,
     runtime: tokio::runtime::Runtime,
+}
+
+/// An admin client ends when a thread of its own has noticed that it is to, which looks every 100 ms.
+/// Nobody has to wait for that.
+impl Drop for Admin {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        // Where no thread can be had, it is ended here.
+        let _ = thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(move || drop(client));
+    }
 }
 
 type Refused = Vec<(String, RDKafkaErrorCode)>;
@@ -321,7 +342,10 @@ impl Admin {
                 source: KafkaError::AdminOpCreation(error.to_string()),
             })?;
         Ok(Self {
-            client: settings::create(&cluster.config(Role::Admin), cluster.context())?,
+            client: Some(settings::create(
+                &cluster.config(Role::Admin),
+                cluster.context(),
+            )?),
             options: AdminOptions::new()
                 .operation_timeout(Some(REQUEST_TIMEOUT))
                 .request_timeout(Some(REQUEST_TIMEOUT)),
@@ -329,11 +353,15 @@ impl Admin {
         })
     }
 
+    fn client(&self) -> &AdminClient<Context> {
+        self.client.as_ref().expect("it is not dropped yet")
+    }
+
     fn create<'a>(&self, specs: impl Iterator<Item = NewTopic<'a>>) -> Result<Refused, Error> {
         let specs: Vec<_> = specs.collect();
         let results = self
             .runtime
-            .block_on(self.client.create_topics(&specs, &self.options))
+            .block_on(self.client().create_topics(&specs, &self.options))
             .map_err(Error::client("create topics"))?;
         Ok(results.into_iter().filter_map(Result::err).collect())
     }
@@ -345,7 +373,7 @@ impl Admin {
             .collect();
         let results = self
             .runtime
-            .block_on(self.client.describe_configs(&topics, &self.options))
+            .block_on(self.client().describe_configs(&topics, &self.options))
             .map_err(Error::client("ask for the settings of topics"))?;
         let settings = |resource: ConfigResource| {
             let entries = resource.entries.into_iter();
@@ -362,7 +390,7 @@ impl Admin {
     fn delete(&self, names: &[&str]) -> Result<Refused, Error> {
         let results = self
             .runtime
-            .block_on(self.client.delete_topics(names, &self.options))
+            .block_on(self.client().delete_topics(names, &self.options))
             .map_err(Error::client("delete topics"))?;
         Ok(results.into_iter().filter_map(Result::err).collect())
     }
@@ -372,7 +400,7 @@ impl Admin {
         loop {
             let results = self
                 .runtime
-                .block_on(self.client.delete_groups(&[group], &self.options))
+                .block_on(self.client().delete_groups(&[group], &self.options))
                 .map_err(Error::client("delete a group"))?;
             match results.into_iter().find_map(Result::err) {
                 None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => return Ok(()),

@@ -162,6 +162,7 @@ impl TransactionalProducer {
     /// [`TransactionError::Retriable`] when the broker did not answer within `patience`.
     pub fn init(&self, patience: Duration) -> Result<(), TransactionError> {
         const ACTION: &str = "initialise";
+        self.connect_first(patience);
         let initialised = self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
             producer.init_transactions(left)
         });
@@ -175,6 +176,17 @@ impl TransactionalProducer {
             }
         }
         initialised
+    }
+
+    /// A client that has no connection to a broker that it knows by its id when it is to be initialised
+    /// looks for one 500 ms later. A question to a leader brings one up; the answer does not matter.
+    fn connect_first(&self, patience: Duration) {
+        if let Some(topic) = self.topics.first() {
+            let client = self.batches.producer.client();
+            if let Err(error) = client.fetch_watermarks(topic, 0, patience) {
+                tracing::debug!(%error, "no connection before transactions are initialised");
+            }
+        }
     }
 
     /// Begins a transaction. Asks nobody.

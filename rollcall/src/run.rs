@@ -2,6 +2,7 @@
 //! all of them.
 
 use std::ffi::OsString;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -55,7 +56,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// (0.3 s instead of 1 s until all work), and a short heartbeat tells of each at once.
 const FLEET_PROPERTIES: [(&str, &str); 2] = [
     ("partition.assignment.strategy", "range"),
-    ("heartbeat.interval.ms", "100"),
+    ("heartbeat.interval.ms", "30"),
 ];
 
 /// Runs the pipeline on this machine.
@@ -399,8 +400,12 @@ impl Stage {
             );
             return;
         }
-        let removed = topics::delete(&self.cluster, &self.topics)
-            .and_then(|()| topics::delete_group(&self.cluster, &self.group));
+        // Side by side: each asks the broker and waits.
+        let removed = thread::scope(|scope| {
+            let group = scope.spawn(|| topics::delete_group(&self.cluster, &self.group));
+            let topics = topics::delete(&self.cluster, &self.topics);
+            topics.and(group.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
         if let Err(error) = removed {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             warn!(%error, cause, "cannot remove the run's topics {}.*", self.prefix);

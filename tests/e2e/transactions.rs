@@ -188,8 +188,7 @@ fn offsets_are_committed_with_their_transaction_or_not_at_all() {
     let member = member(&test);
     let send = |producer: &TransactionalProducer, offset| {
         let commits = [commit(0, offset), commit(1, offset + 1)];
-        let added =
-            producer.send_offsets(&test.topics.jobs, &commits, metadata(&member), PATIENCE);
+        let added = producer.send_offsets(&test.topics.jobs, &commits, metadata(&member), PATIENCE);
         added.expect("added");
         commits
     };

@@ -134,8 +134,7 @@ fn end_with_stdin(shutdown: Shutdown) {
 /// Waits until a dispatcher has made the topics; tells how many partitions outcomes have. `None`
 /// when it was asked to end meanwhile.
 fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>, Error> {
-    const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-    let mut pause = Duration::from_millis(10);
+    let since = Instant::now();
     let mut said = false;
     loop {
         if shutdown.is_requested() {
@@ -153,8 +152,7 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
             );
             said = true;
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        thread::sleep(topics::pause(since.elapsed()));
     }
 }
 
