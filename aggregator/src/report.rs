@@ -55,6 +55,9 @@ pub struct Report {
     /// Wall seconds of the whole command, until its processes had ended; `None` where the run's
     /// parts were started apart. Without the time to generate a data set.
     pub wall_seconds: Option<f64>,
+    /// Wall seconds of the whole command until the broker had acknowledged the first job; `None`
+    /// likewise, and where none was left to publish. Without the time to generate a data set.
+    pub first_job_seconds: Option<f64>,
     /// What each process of the run has used; empty where they were started apart.
     pub processes: Vec<ProcessReport>,
     /// The other files, with their digests.
@@ -273,6 +276,7 @@ impl Report {
                 })
                 .collect(),
             wall_seconds: None,
+            first_job_seconds: None,
             processes: Vec::new(),
             files: Vec::new(),
             versions: versions(),

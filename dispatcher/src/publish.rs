@@ -9,7 +9,7 @@ use kafka::{BatchProducer, Delivery, GroupOffsets, Outgoing, Topic};
 use pipeline::{JobBatchEncoder, JobSetDigest, JobSetHasher, Resume, RunId};
 use service::metrics::set;
 use service::{FaultPoint, Progress, Shutdown};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::credit::Credit;
 use crate::error::Error;
@@ -56,6 +56,8 @@ pub struct Published {
     pub jobs: u64,
     /// Over all jobs of the run, those that were not published now included.
     pub digest: JobSetDigest,
+    /// When the broker had acknowledged the first of them; `None` when none was published.
+    pub first_at: Option<Instant>,
 }
 
 /// Publishes the jobs of a run that are missing, all if it was not taken up, and waits for every
@@ -86,6 +88,7 @@ pub fn publish(
         bytes: 0,
         jobs: 0,
         deliveries: Vec::new(),
+        first_delivery: None,
         last_delivery: Instant::now(),
         mid_publish: FaultPoint::new("dispatcher.mid-publish"),
     };
@@ -116,6 +119,7 @@ pub fn publish(
         bytes: publisher.bytes,
         jobs: publisher.jobs,
         digest: hasher.finish(),
+        first_at: publisher.first_delivery,
     })
 }
 
@@ -146,6 +150,7 @@ struct Publisher<'a> {
     bytes: u64,
     jobs: u64,
     deliveries: Vec<Delivery>,
+    first_delivery: Option<Instant>,
     last_delivery: Instant,
     /// Passed whenever acknowledgements have come.
     mid_publish: FaultPoint,
@@ -256,6 +261,10 @@ impl Publisher<'_> {
                 return Err(kafka::Error::undelivered(topic, delivery.partition, code).into());
             }
             jobs += delivery.id as u64;
+        }
+        if self.first_delivery.is_none() {
+            self.first_delivery = Some(self.last_delivery);
+            info!(jobs, "the broker has the first jobs");
         }
         self.progress.published.add(jobs);
         self.mid_publish.pass()?;

@@ -48,6 +48,8 @@ pub struct Dispatched {
     pub rejects: Option<std::path::PathBuf>,
     /// `None` for a run that nobody had begun.
     pub taken_up: Option<TakenUp>,
+    /// When the broker had acknowledged the first job; `None` when none was missing.
+    pub first_job_at: Option<Instant>,
 }
 
 /// What was found of a run that somebody had begun.
@@ -542,6 +544,7 @@ fn dispatch(
             waiting_jobs: run.waiting(),
             was_dispatched: planned == Plan::Compare,
         }),
+        first_job_at: published.first_at,
     })
 }
 

@@ -120,6 +120,7 @@ pub(crate) fn report(
         rates: Rates::default(),
         workers: Vec::new(),
         wall_seconds: None,
+        first_job_seconds: None,
         processes: Vec::new(),
         files: Vec::new(),
         versions: versions(),

@@ -102,7 +102,10 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
         Engine::Local | Engine::Loop => {
             run_without_kafka(args, &choice, &input, &outputs, shutdown, &progress)?
         }
-        Engine::Kafka => run_on_kafka(args, choice, &input, shutdown, &progress)?,
+        Engine::Kafka => {
+            let begun = started + generated_in.unwrap_or_default();
+            run_on_kafka(args, choice, &input, begun, shutdown, &progress)?
+        }
     };
     drop(shown);
     // What everything took is known now that everything has ended.
@@ -427,6 +430,7 @@ fn run_on_kafka(
     args: &RunArgs,
     choice: OutputChoice,
     input: &Input,
+    begun: Instant,
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
 ) -> Result<(Report, String), Error> {
@@ -455,6 +459,7 @@ fn run_on_kafka(
             move || aggregator::run(&aggregator, &stop, &progress, when_collected)
         })?;
         let parts = Parts {
+            begun,
             dispatching,
             collecting,
             aggregating,
@@ -491,6 +496,8 @@ fn spawn<T: Send + 'static>(
 
 /// What goes on in this process.
 struct Parts {
+    /// When the command began, as if the data set had been there.
+    begun: Instant,
     dispatching: Running<Result<Dispatched, dispatcher::Error>>,
     /// Ends when all outcomes are collected that will be.
     collecting: Running<()>,
@@ -511,6 +518,7 @@ async fn supervise(
     let mut collecting = std::pin::pin!(parts.collecting);
     let mut aggregating = std::pin::pin!(parts.aggregating);
     let mut dispatched = false;
+    let mut first_job_at = None;
     let mut collected = false;
     let mut fleet_failed = false;
     loop {
@@ -519,7 +527,10 @@ async fn supervise(
             result = &mut dispatching, if !dispatched => {
                 dispatched = true;
                 match result {
-                    Ok(Ok(dispatched)) => debug!("{dispatched}"),
+                    Ok(Ok(dispatched)) => {
+                        first_job_at = dispatched.first_job_at;
+                        debug!("{dispatched}");
+                    }
                     Ok(Err(error)) => {
                         failure.get_or_insert(error.into());
                         stop.request(Signal::Terminate);
@@ -543,16 +554,23 @@ async fn supervise(
                 // Nothing that the dispatcher still does can matter, and it must be gone before
                 // the broker is.
                 stop.request(Signal::Terminate);
-                if !dispatched
-                    && let Ok(Ok(Err(error))) = timeout(STOP_PATIENCE, &mut dispatching).await
-                    && !matches!(error, dispatcher::Error::Stopped(_))
-                {
-                    failure.get_or_insert(error.into());
+                if !dispatched {
+                    match timeout(STOP_PATIENCE, &mut dispatching).await {
+                        Ok(Ok(Ok(dispatched))) => first_job_at = dispatched.first_job_at,
+                        Ok(Ok(Err(error))) if !matches!(error, dispatcher::Error::Stopped(_)) => {
+                            failure.get_or_insert(error.into());
+                        }
+                        _ => {}
+                    }
                 }
+                let first_job = first_job_at.map(|at| at.saturating_duration_since(parts.begun));
                 // The first failure is the cause; that the others were stopped is its consequence.
                 return match (failure, result) {
                     (Some(error), _) => Err(error),
-                    (None, Ok(Ok(report))) => Ok(report),
+                    (None, Ok(Ok(mut report))) => {
+                        report.first_job_seconds = first_job.map(|time| time.as_secs_f64());
+                        Ok(report)
+                    }
                     (None, Ok(Err(error))) => Err(error.into()),
                     (None, Err(_)) => Err(died("aggregator")),
                 };

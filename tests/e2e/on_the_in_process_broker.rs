@@ -259,6 +259,13 @@ fn every_process_of_a_run_tells_what_it_has_used() {
         );
     }
     assert!(report["wall_seconds"].as_f64() > Some(0.0));
+    // The first job comes after reading and grouping, and before the end.
+    let stages = report["stages"].as_array().expect("a list").iter();
+    let first = stages.filter(|stage| stage["stage"] == "read" || stage["stage"] == "group");
+    let read: f64 = first.filter_map(|stage| stage["seconds"].as_f64()).sum();
+    let first_job = report["first_job_seconds"].as_f64();
+    assert!(first_job > Some(read), "{first_job:?} after {read} s");
+    assert!(first_job < report["wall_seconds"].as_f64(), "{first_job:?}");
 }
 
 #[test]

@@ -63,7 +63,8 @@ impl<'a> ReportHtml<'a> {
         }
         // What is known only when all processes of a run have ended comes after the page.
         if let Some(fields) = report.as_object_mut() {
-            fields.retain(|name, _| !["wall_seconds", "processes"].contains(&name.as_str()));
+            let later = ["wall_seconds", "first_job_seconds", "processes"];
+            fields.retain(|name, _| !later.contains(&name.as_str()));
         }
         if let Some(versions) = report.get_mut("versions").and_then(Value::as_object_mut) {
             versions.retain(|name, _| ["rollcall", "librdkafka"].contains(&name.as_str()));

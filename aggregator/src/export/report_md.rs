@@ -379,6 +379,7 @@ mod tests {
                 },
             }],
             wall_seconds: None,
+            first_job_seconds: None,
             processes: Vec::new(),
             files: vec![OutputFile {
                 name: "series.csv".to_owned(),
