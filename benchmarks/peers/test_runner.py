@@ -10,7 +10,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from runner import data, figures, process, rows, series, table
+from runner import data, figures, process, rows, series, table, variants
 
 RECORDS = b"""\
 country,date_hour,tests,positive,rate
@@ -145,6 +145,55 @@ class Rows(unittest.TestCase):
     def test_that_are_not_there_are_named_with_those_that_are(self):
         with self.assertRaisesRegex(rows.Unknown, "'spark'.*polars"):
             rows.chosen("polars,spark")
+
+
+class RollcallBesideItself(unittest.TestCase):
+    ROWS = variants.chosen(empty=True, tenfold=True)
+
+    def runs(self, seconds):
+        """A warm-up and a measured run of each row, on either broker the same."""
+        runs = []
+        for row in self.ROWS:
+            for number in (0, 1):
+                report = {
+                    "status": "complete",
+                    "tests": 200 if row.what == variants.TENFOLD else 20,
+                    "positive": 0 if row.what == variants.EMPTY else 3,
+                    "jobs": {"counted": 7},
+                    "manifest": {"job_set_digest": "ab"},
+                    "stages": [{"stage": "read", "seconds": 0.25}, {"stage": "group", "seconds": 0.5}],
+                    "first_job_seconds": 1.0,
+                    "processes": [{"name": "rollcall", "peak_resident_bytes": 5 + number}],
+                }
+                runs.append(
+                    {"row": row.name, "measured": number > 0, "wall_seconds": seconds[row.what]}
+                    | variants.of_report(report)
+                )
+        return runs
+
+    def test_has_the_plain_run_beside_the_empty_one_and_ten_times_the_rows_beside_once(self):
+        runs = self.runs({variants.PLAIN: 3.0, variants.EMPTY: 2.0, variants.TENFOLD: 12.0})
+        variants.check(self.ROWS, runs)
+        measured = variants.rows_json(self.ROWS, runs)
+        self.assertEqual([row["ratio"] for row in measured], [None, 1.5, 4.0] * 2)
+        self.assertEqual(measured[0]["start_seconds"]["median"], 0.25)
+        self.assertEqual(measured[0]["peak_bytes"], {"rollcall": 6})
+        self.assertEqual(measured[0]["wall_seconds"]["runs"], 1)
+
+    def test_is_refused_when_a_run_has_other_jobs_or_the_empty_one_computes(self):
+        for row, field, value in [
+            (0, "tests", 21),
+            (0, "status", "incomplete"),
+            (1, "job_set_digest", "cd"),
+            (1, "positive", 3),
+            (0, "positive", 0),
+        ]:
+            runs = self.runs(dict.fromkeys([variants.PLAIN, variants.EMPTY, variants.TENFOLD], 1.0))
+            name = self.ROWS[row].name
+            for run in runs:
+                run[field] = value if run["row"] == name and run["measured"] else run[field]
+            with self.assertRaises(variants.Differs):
+                variants.check(self.ROWS, runs)
 
 
 class ThePartOfADataSet(unittest.TestCase):
