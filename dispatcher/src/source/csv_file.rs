@@ -306,7 +306,7 @@ mod tests {
     use super::*;
     use crate::rejects::Rejects;
     use crate::source::DataSet;
-    use crate::source::csv_blocks::BLOCK_BYTES;
+    use crate::source::decompress::READ_BYTES;
     use crate::source::rules::Rules;
     use crate::spill::Spill;
     use crate::timestamp::TimeFormat;
@@ -354,7 +354,7 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().contains("--quote none"), "{error}");
-        assert!(taken <= MAX_RECORD_BYTES + 2 * BLOCK_BYTES, "{taken}");
+        assert!(taken <= MAX_RECORD_BYTES + 2 * READ_BYTES, "{taken}");
     }
 
     #[test]
@@ -414,12 +414,12 @@ mod tests {
             matches!(error, Error::RecordTooLong { line: 1, .. }),
             "{error}"
         );
-        assert!(taken <= MAX_RECORD_BYTES + 2 * BLOCK_BYTES, "{taken}");
+        assert!(taken <= MAX_RECORD_BYTES + 2 * READ_BYTES, "{taken}");
     }
 
     #[test]
     fn records_that_are_long_and_not_too_long_are_read_in_any_number() {
-        let name = "x".repeat(MAX_RECORD_BYTES - 2 * BLOCK_BYTES);
+        let name = "x".repeat(MAX_RECORD_BYTES - 2 * READ_BYTES);
         let row = format!("Italy,2020-07-14,positive,\"{name}\"\n");
         let text = format!("country,test_date,result,name\n{}", row.repeat(4));
         let data_set = read(&text).0.expect("it is read");
