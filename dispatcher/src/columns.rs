@@ -101,12 +101,13 @@ fn nearest(name: &str, candidates: &[String]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use pipeline::Grain;
 
     use super::*;
 
-    fn grouping(labels: &[&str]) -> Grouping {
+    /// By these labels, time and result in the columns `test_date` and `result`.
+    pub(crate) fn grouping(labels: &[&str]) -> Grouping {
         Grouping {
             label_columns: labels.iter().map(|&name| name.to_owned()).collect(),
             time_column: "test_date".to_owned(),

@@ -204,17 +204,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::columns;
     use crate::group::tests::{any_row, rows};
 
     fn grouping(grain: Grain, max_rows_per_job: u32) -> Grouping {
         Grouping {
-            label_columns: vec!["country".to_owned()],
-            time_column: "test_date".to_owned(),
             grain,
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
             max_rows_per_job,
+            ..columns::tests::grouping(&["country"])
         }
     }
 

@@ -55,6 +55,13 @@ impl Rows {
     pub fn is_empty(&self) -> bool {
         self.results.is_empty()
     }
+
+    /// Drops all rows, and keeps the label sets and the buffers.
+    pub fn clear(&mut self) {
+        self.label_set.clear();
+        self.seconds.clear();
+        self.results.clear();
+    }
 }
 
 /// A data set that was read.
@@ -242,21 +249,10 @@ mod tests {
     use service::Progress;
 
     use super::*;
+    use crate::columns::tests::grouping;
     use crate::input::{self, CsvFormat, Delimiter, Quote};
     use crate::rejects::MaxRejects;
     use crate::timestamp::TimeFormat;
-
-    fn grouping(labels: &[&str]) -> Grouping {
-        Grouping {
-            label_columns: labels.iter().map(|&name| name.to_owned()).collect(),
-            time_column: "test_date".to_owned(),
-            grain: Grain::Hour,
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
-            max_rows_per_job: 10,
-        }
-    }
 
     fn no_spill() -> Spill {
         Spill::new(Path::new(""), Grain::Hour, u64::MAX)

@@ -89,9 +89,7 @@ impl Spill {
         );
         self.runs.push(run);
         self.rows += rows.len() as u64;
-        rows.label_set.clear();
-        rows.seconds.clear();
-        rows.results.clear();
+        rows.clear();
         Ok(())
     }
 

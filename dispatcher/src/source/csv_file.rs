@@ -304,6 +304,7 @@ mod tests {
     use service::Shutdown;
 
     use super::*;
+    use crate::columns::tests::grouping;
     use crate::rejects::Rejects;
     use crate::source::DataSet;
     use crate::source::decompress::READ_BYTES;
@@ -316,15 +317,7 @@ mod tests {
     /// Reads a text, and says how many bytes of it were taken.
     fn read(text: &str) -> (Result<DataSet, Error>, usize) {
         let folder = tempfile::tempdir().expect("a folder");
-        let grouping = Grouping {
-            label_columns: vec!["country".to_owned()],
-            time_column: "test_date".to_owned(),
-            grain: Grain::Hour,
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
-            max_rows_per_job: 10,
-        };
+        let grouping = grouping(&["country"]);
         let (time, shutdown) = (TimeFormat::default(), Shutdown::new());
         let mut rest = text.as_bytes();
         let read = CsvFile::open(

@@ -55,9 +55,7 @@ pub struct Rejected {
 impl BlockRows {
     fn clear(&mut self) {
         self.rows.label_sets.clear();
-        self.rows.label_set.clear();
-        self.rows.seconds.clear();
-        self.rows.results.clear();
+        self.rows.clear();
         self.rejected.clear();
         self.records = 0;
         self.lines = 0;
@@ -211,29 +209,28 @@ pub(crate) fn reader_builder(format: CsvFormat) -> ReaderBuilder {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::Grain;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::columns;
     use crate::source::csv_blocks::Blocks;
+
+    /// A grouping by these of the columns `country,time,result`, and where they are.
+    fn by(labels: &[&str]) -> (Grouping, Columns) {
+        let grouping = Grouping {
+            time_column: "time".to_owned(),
+            positive: "p".to_owned(),
+            negative: "n".to_owned(),
+            ..columns::tests::grouping(labels)
+        };
+        let header = ByteRecord::from(vec!["country", "time", "result"]);
+        let columns = Columns::find("a.csv", &header, &grouping).expect("all are there");
+        (grouping, columns)
+    }
 
     /// Reads a text as one block.
     fn read(text: &[u8], read: impl FnOnce(&mut Judge<'_, '_>, &[u8])) -> BlockRows {
-        let grouping = Grouping {
-            label_columns: vec!["country".to_owned(), "time".to_owned()],
-            time_column: "time".to_owned(),
-            grain: Grain::Hour,
-            result_column: "result".to_owned(),
-            positive: "p".to_owned(),
-            negative: "n".to_owned(),
-            max_rows_per_job: 10,
-        };
-        let columns = Columns {
-            count: 3,
-            labels: vec![0, 1],
-            time: 1,
-            result: 2,
-        };
+        let (grouping, columns) = by(&["country", "time"]);
         let mut rows = BlockRows::default();
         let mut judge = Judge {
             rules: Rules::new(&grouping, &TimeFormat::Iso),
@@ -282,21 +279,7 @@ mod tests {
 
     #[test]
     fn the_buffers_of_one_block_serve_the_next() {
-        let grouping = Grouping {
-            label_columns: vec!["country".to_owned()],
-            time_column: "time".to_owned(),
-            grain: Grain::Hour,
-            result_column: "result".to_owned(),
-            positive: "p".to_owned(),
-            negative: "n".to_owned(),
-            max_rows_per_job: 10,
-        };
-        let columns = Columns {
-            count: 3,
-            labels: vec![0],
-            time: 1,
-            result: 2,
-        };
+        let (grouping, columns) = by(&["country"]);
         let reading = Reading {
             format: CsvFormat::default(),
             columns: &columns,

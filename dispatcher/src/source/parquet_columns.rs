@@ -235,6 +235,7 @@ mod tests {
     use service::{Progress, Shutdown};
 
     use super::*;
+    use crate::columns;
     use crate::input::Input;
     use crate::rejects::Rejects;
     use crate::source::{DataSet, Source};
@@ -248,13 +249,11 @@ mod tests {
             input.time = format.parse().expect("a format");
         }
         let grouping = Grouping {
-            label_columns: vec![label.to_owned()],
             time_column: time.to_owned(),
-            grain: Grain::Hour,
             result_column: result[0].to_owned(),
             positive: result[1].to_owned(),
             negative: result[2].to_owned(),
-            max_rows_per_job: 10,
+            ..columns::tests::grouping(&[label])
         };
         let folder = tempfile::tempdir().expect("a folder");
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);

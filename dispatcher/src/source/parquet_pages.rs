@@ -173,7 +173,7 @@ fn most_unpacked(codec: Compression, packed_bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::{Grain, Grouping};
+    use pipeline::Grain;
     use polars_parquet_format::thrift::protocol::TCompactOutputProtocol;
     use polars_parquet_format::{
         ColumnChunk, ColumnMetaData, CompressionCodec, DataPageHeader, DictionaryPageHeader,
@@ -182,6 +182,7 @@ mod tests {
     use service::{Progress, Shutdown};
 
     use super::*;
+    use crate::columns::tests::grouping;
     use crate::error::Error;
     use crate::input::Input;
     use crate::rejects::Rejects;
@@ -350,17 +351,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.parquet");
         std::fs::write(&path, file(claims)).expect("it can be written");
-        let grouping = Grouping {
-            label_columns: vec!["country".to_owned()],
-            time_column: "test_date".to_owned(),
-            grain: Grain::Day,
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
-            max_rows_per_job: 10,
-        };
+        let grouping = grouping(&["country"]);
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
-        let spill = Spill::new(folder.path(), Grain::Day, u64::MAX);
+        let spill = Spill::new(folder.path(), Grain::Hour, u64::MAX);
         let (input, progress) = (Input::of(&path), Progress::new());
         Source::open(&input, &grouping, &progress.read)?.read(rejects, spill, &Shutdown::new())
     }

@@ -112,26 +112,14 @@ impl<'a> Rules<'a> {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::Grain;
     use pipeline::group_key::MAX_LABEL_BYTES;
 
     use super::*;
-
-    fn grouping() -> Grouping {
-        Grouping {
-            label_columns: vec!["country".to_owned()],
-            time_column: "test_date".to_owned(),
-            grain: Grain::Hour,
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
-            max_rows_per_job: 10,
-        }
-    }
+    use crate::columns::tests::grouping;
 
     #[test]
     fn the_first_reason_that_applies_is_given() {
-        let (grouping, time) = (grouping(), TimeFormat::default());
+        let (grouping, time) = (grouping(&["country"]), TimeFormat::default());
         let mut rules = Rules::new(&grouping, &time);
         let mut judge =
             |label: &[u8], time, result: &[u8]| rules.judge([label].into_iter(), time, result);
@@ -157,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_time_that_is_known_is_taken_as_it_is_unless_no_bucket_holds_it() {
-        let (grouping, time) = (grouping(), TimeFormat::default());
+        let (grouping, time) = (grouping(&["country"]), TimeFormat::default());
         let mut rules = Rules::new(&grouping, &time);
         let accepted = rules.judge(
             [b"Italy".as_slice()].into_iter(),
