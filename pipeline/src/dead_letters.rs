@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::group_key::GroupKey;
-use crate::job::{Job, JobBatch, JobBatchEncoder};
+use crate::job::{Job, JobBatch};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, OutcomeBatch, Worker};
 use crate::run_id::RunId;
@@ -89,11 +89,7 @@ impl Letter {
 
     /// The job alone, as a message of the jobs topic.
     pub fn payload(&self) -> Vec<u8> {
-        let mut encoder = JobBatchEncoder::new(self.batch.run_id());
-        encoder.push(&self.job());
-        let mut payload = Vec::new();
-        encoder.finish(&mut payload);
-        payload
+        self.job().alone(self.batch.run_id())
     }
 }
 
@@ -220,6 +216,7 @@ impl DeadLetters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::JobBatchEncoder;
     use crate::outcome::{OutcomeBatchBuilder, Tally};
     use crate::{LabelSet, TimeBucket};
 
@@ -241,13 +238,7 @@ mod tests {
     }
 
     fn letter(run: &str, index: u64) -> Vec<u8> {
-        with_job(index, |job| {
-            let mut encoder = JobBatchEncoder::new(&run_id(run));
-            encoder.push(job);
-            let mut payload = Vec::new();
-            encoder.finish(&mut payload);
-            payload
-        })
+        with_job(index, |job| job.alone(&run_id(run)))
     }
 
     fn outcomes(dead: &[u64], counted: &[u64]) -> OutcomeBatch {

@@ -40,6 +40,16 @@ impl Job<'_> {
         // The column `tests` from which the slice was cut is made of u32.
         self.results.len() as u32
     }
+
+    /// The job as a batch of its own, which is how it is kept for another attempt, laid down as a dead
+    /// letter, and published again.
+    pub fn alone(&self, run_id: &RunId) -> Vec<u8> {
+        let mut encoder = JobBatchEncoder::new(run_id);
+        encoder.push(self);
+        let mut message = Vec::new();
+        encoder.finish(&mut message);
+        message
+    }
 }
 
 /// Jobs of one run with consecutive indexes, as a worker receives them.
@@ -56,9 +66,10 @@ impl JobBatch {
     /// When the bytes are no `JobBatch`, or when its columns do not fit together. Results are not
     /// looked at: a wrong one is the matter of its job, not of the batch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut decoder = JobBatchDecoder::default();
-        decoder.decode(bytes)?;
-        decoder.batch.ok_or_else(|| invalid("it is none"))
+        let wire = wire::JobBatch::decode(bytes).map_err(malformed)?;
+        let run_id = run_id(&wire)?;
+        check(&wire)?;
+        Ok(Self { wire, run_id })
     }
 
     /// The run that the jobs belong to.
@@ -111,7 +122,7 @@ impl JobBatch {
 /// asking for memory would take longer than the work.
 #[derive(Debug, Default)]
 pub struct JobBatchDecoder {
-    /// What was decoded last, whether it passed the checks or not.
+    /// A batch that passed the checks, or what was decoded in place of one, whether it passed or not.
     batch: Option<JobBatch>,
 }
 
@@ -121,27 +132,25 @@ impl JobBatchDecoder {
     /// # Errors
     /// Those of [`JobBatch::decode`].
     pub fn decode(&mut self, bytes: &[u8]) -> Result<&JobBatch, DecodeError> {
-        let malformed = |source| DecodeError::Protobuf {
-            message: "JobBatch",
-            source,
-        };
-        let batch = match &mut self.batch {
+        match &mut self.batch {
             Some(batch) => {
                 batch.wire.clear();
                 batch.wire.merge(bytes).map_err(malformed)?;
                 if batch.wire.run_id != batch.run_id.as_str() {
                     batch.run_id = run_id(&batch.wire)?;
                 }
-                batch
+                check(&batch.wire)?;
+                Ok(batch)
             }
-            none => {
-                let wire = wire::JobBatch::decode(bytes).map_err(malformed)?;
-                let run_id = run_id(&wire)?;
-                none.insert(JobBatch { wire, run_id })
-            }
-        };
-        check(&batch.wire)?;
-        Ok(batch)
+            none => Ok(none.insert(JobBatch::decode(bytes)?)),
+        }
+    }
+}
+
+fn malformed(source: prost::DecodeError) -> DecodeError {
+    DecodeError::Protobuf {
+        message: "JobBatch",
+        source,
     }
 }
 

@@ -310,7 +310,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::JobBatchEncoder;
     use crate::job::tests::{OwnedJob, any_job};
     use crate::outcome::{Outcome, OutcomeBatchBuilder, Tally, Worker};
     use crate::run::tests::{manifest, opened};
@@ -322,11 +321,7 @@ mod tests {
     }
 
     fn published(run: &str, job: &Job<'_>) -> JobBatch {
-        let mut encoder = JobBatchEncoder::new(&run_id(run));
-        encoder.push(job);
-        let mut buffer = Vec::new();
-        encoder.finish(&mut buffer);
-        JobBatch::decode(&buffer).expect("a valid batch")
+        JobBatch::decode(&job.alone(&run_id(run))).expect("a valid batch")
     }
 
     fn outcome(run: &str, job: &Job<'_>, is_dead: bool) -> OutcomeBatch {

@@ -553,7 +553,7 @@ impl<'a> WholeJob<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use pipeline::{GroupKey, Job, JobBatch, JobBatchEncoder, LabelSet, TimeBucket};
+    use pipeline::{GroupKey, Job, JobBatch, LabelSet, TimeBucket};
 
     use super::*;
 
@@ -561,8 +561,7 @@ mod tests {
     fn those_to_be_replayed_are_chosen_once_each_or_not_at_all() {
         let labels = LabelSet::new(["Italy"]);
         let run_id: RunId = "a-run".parse().expect("a run id");
-        let mut encoder = JobBatchEncoder::new(&run_id);
-        encoder.push(&Job {
+        let job = Job {
             index: 3,
             key: GroupKey {
                 labels: &labels,
@@ -570,10 +569,8 @@ mod tests {
             },
             part: 0,
             results: &[POSITIVE],
-        });
-        let mut payload = Vec::new();
-        encoder.finish(&mut payload);
-        let batch = JobBatch::decode(&payload).expect("a valid batch");
+        };
+        let batch = JobBatch::decode(&job.alone(&run_id)).expect("a valid batch");
         let letter = Letter::new(0, Arc::default(), Arc::new(batch), 0);
         let dead = |index, letter| Dead {
             index,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kafka::{BatchProducer, Outgoing, all_run_events};
 use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{GroupKey, Job, JobBatchEncoder, LabelSet, RunId, TimeBucket};
+use pipeline::{GroupKey, Job, LabelSet, RunId, TimeBucket};
 
 use crate::cluster::TestCluster;
 use crate::processes::{data_set, finish};
@@ -77,19 +77,17 @@ fn a_job_that_no_message_of_a_worker_could_answer_is_a_dead_letter_and_costs_no_
     let dispatched = test.dispatch(&data_set(&ROWS), &[]);
     let job = |labels: &LabelSet, results: &[u8]| {
         let run_id: RunId = "a-stranger".parse().expect("a run id");
-        let mut encoder = JobBatchEncoder::new(&run_id);
-        encoder.push(&Job {
+        let key = GroupKey {
+            labels,
+            time: TimeBucket::from_hours(0).expect("in range"),
+        };
+        let job = Job {
             index: 0,
-            key: GroupKey {
-                labels,
-                time: TimeBucket::from_hours(0).expect("in range"),
-            },
+            key,
             part: 0,
             results,
-        });
-        let mut message = Vec::new();
-        encoder.finish(&mut message);
-        message
+        };
+        job.alone(&run_id)
     };
     // Their outcomes and letters would be larger than a producer's messages.
     let long_labels = job(&LabelSet::new(["x".repeat(980_000)]), &[0]);

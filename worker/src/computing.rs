@@ -19,8 +19,7 @@ use kafka::{Record, RecordBatch};
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::{Epoch, Settled};
 use pipeline::{
-    DecodeError, Job, JobBatch, JobBatchDecoder, JobBatchEncoder, Outcome, OutcomeBatchBuilder,
-    RunId, Tally, Worker,
+    DecodeError, Job, JobBatch, JobBatchDecoder, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker,
 };
 use service::metrics::SecondsCounter;
 use service::{FaultPoint, Shutdown};
@@ -290,7 +289,7 @@ impl ComputeThread {
         };
         if careful.is_to_be_buried() {
             self.bury_job(FailedJob {
-                batch: alone(batch.run_id(), &job),
+                batch: job.alone(batch.run_id()),
                 failed_attempts: careful.deaths,
                 reason: died_too_often(),
                 settles,
@@ -430,7 +429,7 @@ impl ComputeThread {
         lease: &Arc<Lease>,
     ) {
         self.again_or_bury(FailedJob {
-            batch: alone(run_id, job),
+            batch: job.alone(run_id),
             failed_attempts: 1,
             reason,
             settles: Settled { jobs: 1, ..settles },
@@ -585,15 +584,6 @@ impl ComputeThread {
     }
 }
 
-/// A job as a batch of its own.
-fn alone(run_id: &RunId, job: &Job<'_>) -> Vec<u8> {
-    let mut encoder = JobBatchEncoder::new(run_id);
-    encoder.push(job);
-    let mut batch = Vec::new();
-    encoder.finish(&mut batch);
-    batch
-}
-
 fn undecodable(error: &DecodeError) -> String {
     match error {
         DecodeError::Protobuf { source, .. } => format!("{error}: {source}"),
@@ -636,7 +626,7 @@ mod tests {
         assert_eq!(count(Duration::from_millis(100), 10), 10);
     }
 
-    use pipeline::{GroupKey, LabelSet, OutcomeBatch, TimeBucket};
+    use pipeline::{GroupKey, JobBatchEncoder, LabelSet, OutcomeBatch, TimeBucket};
 
     use super::*;
 

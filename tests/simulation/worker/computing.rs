@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, JobBatchEncoder, Outcome, OutcomeBatchBuilder, Tally};
+use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, Tally};
 use worker::compute::compute;
 use worker::desk::CarefulJob;
 use worker::outbox::{DeadLetterMessage, Finished};
@@ -107,7 +107,7 @@ impl WorkerProcess {
             Some(Err(reason)) => {
                 settle(&mut self.threads[number].settles, &mut current.settles);
                 let failed = FailedJob {
-                    batch: alone(&batch, &job),
+                    batch: job.alone(batch.run_id()),
                     failed_attempts: 1,
                     reason,
                     settles: Settled {
@@ -153,7 +153,7 @@ impl WorkerProcess {
             )
         });
         let failed = |reason, failed_attempts| FailedJob {
-            batch: alone(batch, &job),
+            batch: job.alone(batch.run_id()),
             failed_attempts,
             reason,
             settles,
@@ -351,13 +351,4 @@ pub(super) fn settle(all: &mut Vec<Settled>, own: &mut Settled) {
         all.push(*own);
         own.jobs = 0;
     }
-}
-
-/// A job as a batch of its own.
-fn alone(batch: &JobBatch, job: &Job<'_>) -> Vec<u8> {
-    let mut encoder = JobBatchEncoder::new(batch.run_id());
-    encoder.push(job);
-    let mut payload = Vec::new();
-    encoder.finish(&mut payload);
-    payload
 }
