@@ -188,10 +188,11 @@ fn in_background<T>(
             })?;
         let mut out = Pieces {
             piece: Vec::with_capacity(PIECE_BYTES),
-            full: Some(full),
+            full,
             used,
         };
-        let made = make(&mut out).and_then(|value| out.finish().map(|()| value));
+        let made = make(&mut out).and_then(|value| out.hand_on_the_rest().map(|()| value));
+        // That was the last piece: without its sender the other thread ends.
         drop(out);
         let written = writing
             .join()
@@ -208,7 +209,7 @@ const PIECE_BYTES: usize = 128 * 1024;
 /// Collects bytes to pieces, and hands these on.
 struct Pieces {
     piece: Vec<u8>,
-    full: Option<SyncSender<Vec<u8>>>,
+    full: SyncSender<Vec<u8>>,
     used: Receiver<Vec<u8>>,
 }
 
@@ -216,20 +217,16 @@ impl Pieces {
     fn hand_on(&mut self) -> io::Result<()> {
         let next = self.used.try_recv().unwrap_or_default();
         let piece = std::mem::replace(&mut self.piece, next);
-        let sent = self.full.as_ref().map(|full| full.send(piece));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            // The other thread tells why.
-            _ => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        let sent = self.full.send(piece);
+        // The other thread tells why it takes no more.
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        if !self.piece.is_empty() {
-            self.hand_on()?;
+    fn hand_on_the_rest(&mut self) -> io::Result<()> {
+        match self.piece.is_empty() {
+            true => Ok(()),
+            false => self.hand_on(),
         }
-        self.full = None;
-        Ok(())
     }
 }
 
