@@ -564,14 +564,20 @@ mod tests {
         assert_eq!(own, [(0, OFFSET + 1)]);
     }
 
-    #[test]
-    fn what_is_committed_again_takes_no_outcome_with_the_mark_of_its_own_job() {
+    /// A desk with a message of which workers have died: its jobs are tried one at a time.
+    fn with_a_suspect() -> (Desk, Epoch) {
         let mut desk = Desk::with_transactions();
         let epoch = desk.assigned(&[start("rollcall/1 held take-overs=2")])[0];
         desk.first_commits(&[0]);
         desk.suspect_first(0);
         desk.take(0, OFFSET);
         desk.begin_carefully(0, OFFSET, JOBS);
+        (desk, epoch)
+    }
+
+    #[test]
+    fn what_is_committed_again_takes_no_outcome_with_the_mark_of_its_own_job() {
+        let (mut desk, epoch) = with_a_suspect();
         for position in 0..2 {
             let job = desk.next_carefully().expect("a job");
             if let Some(cut) = desk.cut() {
@@ -591,12 +597,7 @@ mod tests {
 
     #[test]
     fn the_outcome_of_a_job_that_was_tried_alone_goes_with_the_mark_of_the_next() {
-        let mut desk = Desk::with_transactions();
-        let epoch = desk.assigned(&[start("rollcall/1 held take-overs=2")])[0];
-        desk.first_commits(&[0]);
-        desk.suspect_first(0);
-        desk.take(0, OFFSET);
-        desk.begin_carefully(0, OFFSET, JOBS);
+        let (mut desk, epoch) = with_a_suspect();
         for position in 0..2 {
             let job = desk.next_carefully().expect("a job");
             assert_eq!(job.position, position);

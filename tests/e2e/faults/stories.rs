@@ -171,35 +171,39 @@ pub fn a_dispatcher_dies_at(play: &mut Play<'_>, fault: &str) {
     play.start_dispatcher();
 }
 
-pub fn a_dispatcher_is_killed_while_it_publishes(play: &mut Play<'_>) {
+/// Starts a run whose dispatcher takes long to publish, and waits until it is in the midst of that.
+fn start_publishing_slowly(play: &mut Play<'_>) {
     play.arm(Part::Dispatcher, "dispatcher.mid-publish=slow:1s");
     play.start(2);
     play.until_done(1);
-    let dispatcher = play.dispatcher.as_mut().expect("it was started");
+    assert_publishing(play);
+}
+
+/// Else what strikes the dispatcher, or what it publishes to, would strike nothing.
+#[track_caller]
+fn assert_publishing(play: &mut Play<'_>) {
     assert!(
-        dispatcher.is_running(),
+        is_running(&mut play.dispatcher),
         "it has published everything already"
     );
-    dispatcher.kill();
+}
+
+pub fn a_dispatcher_is_killed_while_it_publishes(play: &mut Play<'_>) {
+    start_publishing_slowly(play);
+    play.dispatcher.as_mut().expect("it was started").kill();
     play.start_dispatcher();
     play.until_work_goes_on();
 }
 
 pub fn a_dispatcher_stands_still(play: &mut Play<'_>) {
-    play.arm(Part::Dispatcher, "dispatcher.mid-publish=slow:1s");
-    play.start(2);
-    play.until_done(1);
-    let dispatcher = play.dispatcher.as_mut().expect("it was started");
-    assert!(
-        dispatcher.is_running(),
-        "it has published everything already"
-    );
-    dispatcher.signal("STOP");
+    start_publishing_slowly(play);
+    let signal = |play: &Play<'_>, name| {
+        let dispatcher = play.dispatcher.as_ref().expect("it was started");
+        dispatcher.signal(name);
+    };
+    signal(play, "STOP");
     play.hold(Duration::from_secs(10));
-    play.dispatcher
-        .as_ref()
-        .expect("it was started")
-        .signal("CONT");
+    signal(play, "CONT");
 }
 
 pub fn two_dispatchers_publish_one_run(play: &mut Play<'_>) {
@@ -269,15 +273,9 @@ fn the_broker_is_away(play: &mut Play<'_>, how_long: Duration) {
 }
 
 pub fn the_broker_is_away_while_jobs_are_published(play: &mut Play<'_>) {
-    play.arm(Part::Dispatcher, "dispatcher.mid-publish=slow:1s");
     // A minute, and the broker's own start.
     play.dispatcher_options = ["--broker-timeout", "5m"].map(str::to_owned).into();
-    play.start(2);
-    play.until_done(1);
-    assert!(
-        is_running(&mut play.dispatcher),
-        "it has published everything already"
-    );
+    start_publishing_slowly(play);
     play.one().broker.kill();
     play.hold(A_MINUTE);
     play.one().broker.restart();
@@ -321,10 +319,7 @@ pub fn memory_is_bounded_while_the_broker_stands_still(play: &mut Play<'_>) {
         .into();
     play.start(2);
     play.until_under_way();
-    assert!(
-        is_running(&mut play.dispatcher),
-        "it has published everything already"
-    );
+    assert_publishing(play);
     play.one().proxy.set(Weather::Silent);
     play.hold(LONG);
     let dispatcher = play.dispatcher.as_ref().expect("it was started").id();
