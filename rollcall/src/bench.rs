@@ -85,8 +85,14 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     export(&out, &mut BenchCsv(&head))?;
     export(&out, &mut BenchMd(&head))?;
     export(&out, &mut BenchHtml(&head))?;
-    if let Some(comparison) = &comparison {
-        export(&out, &mut ComparisonMd(comparison, args.fail_above))?;
+    if let (Some(base), Some(comparison)) = (&base, &comparison) {
+        let mut md = ComparisonMd {
+            base,
+            head: &head,
+            comparison,
+            limit: args.fail_above,
+        };
+        export(&out, &mut md)?;
     }
     let slower = match (&comparison, args.fail_above) {
         (Some(comparison), Some(limit)) => comparison.slower_than(limit.0),

@@ -241,9 +241,18 @@ impl Measured {
     }
 }
 
+fn walls(runs: &[Run]) -> Vec<f64> {
+    runs.iter().map(|run| run.wall_seconds).collect()
+}
+
 impl Row {
+    /// The wall seconds of its runs, in order.
+    pub fn walls(&self) -> Vec<f64> {
+        walls(&self.runs)
+    }
+
     fn new(case: &Case, runs: &[Run], jobs: Option<u64>) -> Option<Self> {
-        let walls: Vec<f64> = runs.iter().map(|run| run.wall_seconds).collect();
+        let walls = walls(runs);
         let cpus: Option<Vec<f64>> = runs.iter().map(|run| run.cpu_seconds).collect();
         let peaks: Option<Vec<f64>> = runs
             .iter()

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::args::BenchEngine;
 use super::benchmark::{Measured, Row};
-use super::compare::SIGNIFICANT;
-use super::statistics::mann_whitney_p;
+use super::statistics::{is_beyond_chance, mann_whitney_p};
 
 /// The costs of a job that are measured.
 pub const COSTS: [Duration; 4] = [
@@ -104,12 +103,14 @@ fn beyond_noise(pays: Pays, rows: &[Row], alone: &str, dispatched: &str) -> Pays
     let walls = |name: &str, cost: f64| -> Vec<f64> {
         rows.iter()
             .filter(|row| row.name == name && row.job_cost_seconds == cost)
-            .flat_map(|row| row.runs.iter().map(|run| run.wall_seconds))
+            .flat_map(Row::walls)
             .collect()
     };
     let differ = |cost: f64| {
-        let p = mann_whitney_p(&walls(alone, cost), &walls(dispatched, cost));
-        p.is_some_and(|p| p < SIGNIFICANT)
+        is_beyond_chance(mann_whitney_p(
+            &walls(alone, cost),
+            &walls(dispatched, cost),
+        ))
     };
     let costs = rows.iter().map(|row| row.job_cost_seconds);
     let (below, above) = match pays {
@@ -182,6 +183,7 @@ fn pays(alone: &[(f64, f64)], dispatched: &[(f64, f64)]) -> Pays {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::benchmark::tests::benchmark;
 
     /// The time of 20,000 jobs at each cost, with so much before and so many at a time.
     fn times(before: f64, at_a_time: f64) -> Vec<(f64, f64)> {
@@ -218,5 +220,58 @@ mod tests {
             job_cost_seconds: 1.5,
         };
         assert_eq!(pays(&alone, &dispatched), expected);
+    }
+
+    /// Wall seconds of the loop and of two workers at one cost of a job.
+    type Walls<'a> = [&'a [f64]; 2];
+
+    /// Their rows at the costs 0, 1, 2, ….
+    fn rows(walls: &[Walls<'_>]) -> Vec<Row> {
+        let at = |(cost, &[alone, dispatched]): (u32, &Walls<'_>)| {
+            let rows = benchmark(&[
+                (BenchEngine::Loop, None, alone),
+                (BenchEngine::Packed, Some(2), dispatched),
+            ]);
+            let rows = rows.rows.into_iter();
+            rows.map(move |row| Row {
+                job_cost_seconds: cost.into(),
+                ..row
+            })
+        };
+        (0..).zip(walls).flat_map(at).collect()
+    }
+
+    const LOW: [f64; 4] = [1.0, 1.1, 1.2, 1.3];
+    const HIGH: [f64; 4] = [2.0, 2.1, 2.2, 2.3];
+    /// Its median is above that of `LOW`, but not beyond chance.
+    const WILD: [f64; 4] = [0.9, 1.25, 2.0, 2.1];
+
+    fn judged(pays: Pays, walls: &[Walls<'_>]) -> Pays {
+        beyond_noise(pays, &rows(walls), "loop", "packed-2")
+    }
+
+    #[test]
+    fn a_crossing_is_clear_only_where_both_sides_of_it_differ_beyond_chance() {
+        let crossing = Pays::From {
+            job_cost_seconds: 1.5,
+        };
+        let (behind, ahead): (Walls<'_>, Walls<'_>) = ([&LOW, &HIGH], [&HIGH, &LOW]);
+        let wild: Walls<'_> = [&LOW, &WILD];
+        // Costs beyond its two neighbours say nothing of it.
+        let at = |below, above| judged(crossing, &[wild, below, above, wild]);
+        assert_eq!(at(behind, ahead), crossing);
+        assert_eq!(at(wild, ahead), Pays::Unclear);
+        assert_eq!(at(behind, wild), Pays::Unclear);
+        // Three runs never tell.
+        assert_eq!(at([&LOW[..3], &HIGH[..3]], ahead), Pays::Unclear);
+        assert_eq!(at(behind, [&HIGH[..3], &LOW[..3]]), Pays::Unclear);
+    }
+
+    #[test]
+    fn ahead_always_is_clear_where_jobs_that_cost_nothing_are_ahead_beyond_chance() {
+        let (ahead, wild): (Walls<'_>, Walls<'_>) = ([&HIGH, &LOW], [&WILD, &LOW]);
+        assert_eq!(judged(Pays::Always, &[ahead, wild]), Pays::Always);
+        assert_eq!(judged(Pays::Always, &[wild, ahead]), Pays::Unclear);
+        assert_eq!(judged(Pays::NotYet, &[wild]), Pays::NotYet);
     }
 }

@@ -6,11 +6,8 @@ use std::fmt;
 use super::benchmark::{Benchmark, Row, Settings};
 use super::host::Host;
 use super::show;
-use super::statistics::mann_whitney_p;
+use super::statistics::{is_beyond_chance, mann_whitney_p};
 use crate::table::{Align, table};
-
-/// A difference is taken for more than noise from this p on downwards.
-pub const SIGNIFICANT: f64 = 0.05;
 
 /// With fewer runs on either side, no difference can be told from noise: the least p of 3 and 3 runs
 /// is 0.1.
@@ -196,17 +193,15 @@ impl Comparison {
 
 impl RowChange {
     fn new(base: &Row, head: &Row) -> Self {
-        let walls =
-            |row: &Row| -> Vec<f64> { row.runs.iter().map(|run| run.wall_seconds).collect() };
-        let (base_walls, head_walls) = (walls(base), walls(head));
+        let (base_walls, head_walls) = (base.walls(), head.walls());
         let ratio = head.wall_seconds.median / base.wall_seconds.median;
         let cpu = base.cpu_seconds.zip(head.cpu_seconds);
         let p = mann_whitney_p(&base_walls, &head_walls);
         let runs = base_walls.len().min(head_walls.len());
         let change = match p {
             _ if runs < FEWEST_RUNS => Change::Unknown,
-            Some(p) if p < SIGNIFICANT && ratio > 1.0 => Change::Slower,
-            Some(p) if p < SIGNIFICANT && ratio < 1.0 => Change::Faster,
+            p if is_beyond_chance(p) && ratio > 1.0 => Change::Slower,
+            p if is_beyond_chance(p) && ratio < 1.0 => Change::Faster,
             _ => Change::Noise,
         };
         Self {

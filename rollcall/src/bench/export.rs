@@ -88,7 +88,26 @@ fn notes(benchmark: &Benchmark) -> Vec<String> {
             "{outliers} of {runs} runs stand apart from the others of their row"
         ));
     }
+    let above: Vec<_> = benchmark
+        .rows
+        .iter()
+        .filter(|row| is_above_ideal(row))
+        .map(|row| row.name.as_str())
+        .collect();
+    if !above.is_empty() {
+        notes.push(format!(
+            "the speed-up of {} is above the ideal: one worker took longer than its work explains, by \
+             noise or by waiting for others",
+            above.join(", ")
+        ));
+    }
     notes
+}
+
+/// Whether a row's speed-up is more than the ideal, as far as two decimals show.
+fn is_above_ideal(row: &Row) -> bool {
+    let speed_up = row.speed_up.zip(row.ideal_speed_up);
+    speed_up.is_some_and(|(own, ideal)| own >= ideal + 0.005)
 }
 
 /// From which cost of a job on it pays, a sentence for each of the dispatcher's rows.
@@ -180,4 +199,28 @@ fn facts(benchmark: &Benchmark) -> Vec<(&'static str, String)> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)));
     known.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::args::BenchEngine;
+    use crate::bench::benchmark::tests::benchmark;
+
+    #[test]
+    fn a_speed_up_above_the_ideal_has_a_remark() {
+        let remarks = |two: &[f64]| {
+            let benchmark = benchmark(&[
+                (BenchEngine::Packed, Some(1), &[2.0, 2.0]),
+                (BenchEngine::Packed, Some(2), two),
+            ]);
+            notes(&benchmark)
+        };
+        assert_eq!(remarks(&[1.0, 1.0]), Vec::<String>::new());
+        let above = remarks(&[0.9, 0.9]).join("");
+        assert!(
+            above.starts_with("the speed-up of packed-2 is above the ideal"),
+            "{above}"
+        );
+    }
 }

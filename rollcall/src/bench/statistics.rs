@@ -94,6 +94,14 @@ pub fn mann_whitney_p(a: &[f64], b: &[f64]) -> Option<f64> {
     Some((2.0 * as_far / all).min(1.0))
 }
 
+/// A p below this says that a difference is more than noise.
+pub const SIGNIFICANT: f64 = 0.05;
+
+/// Whether a difference of this p is more than noise; one without a p is not known to be.
+pub fn is_beyond_chance(p: Option<f64>) -> bool {
+    p.is_some_and(|p| p < SIGNIFICANT)
+}
+
 /// In how many orders of `n` and `m` values each U comes about: the recursion of the paper,
 /// `ways(n, m, u) = ways(n - 1, m, u - m) + ways(n, m - 1, u)`.
 fn ways_by_u(n: usize, m: usize) -> Vec<f64> {

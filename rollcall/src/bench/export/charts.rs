@@ -19,7 +19,9 @@ const BARS_LEFT: f64 = 150.0;
 const BARS_RIGHT: f64 = 640.0;
 
 const BAR_HEIGHT: f64 = 18.0;
-const BAR_STEP: f64 = 28.0;
+const BAR_STEP: f64 = 32.0;
+/// How far below their bar the dots of the runs have their middle: near to it, not to the next one.
+const DOTS_BELOW: f64 = 4.0;
 const HEADING_STEP: f64 = 34.0;
 
 /// A plot's edges within its picture.
@@ -76,8 +78,7 @@ fn picture(height: f64, says: &str, inner: &str) -> String {
     )
 }
 
-/// Rows of bars under headings. `bar` draws one row's at a height, and says how high its longest
-/// value is.
+/// Rows of bars under headings. `bar` draws one row's at a height.
 fn bars(benchmark: &Benchmark, says: &str, bar: impl Fn(&Row, f64) -> String) -> String {
     let mut inner = String::new();
     let mut y = 4.0;
@@ -118,7 +119,17 @@ fn rectangle(class: &str, y: f64, from: f64, to: f64) -> String {
     )
 }
 
-/// Wall seconds with and without the dispatcher: a bar to the median, a dot for each run.
+/// The figure beside the end of a bar.
+fn figure(end: f64, y: f64, figure: &str) -> String {
+    format!(
+        "<text class=\"figure\" x=\"{:.1}\" y=\"{:.1}\">{figure}</text>\n",
+        end + 10.0,
+        y + 13.5
+    )
+}
+
+/// Wall seconds with and without the dispatcher: a bar to the median, and below it a dot for each run,
+/// so that none stands in the way of the median's figure.
 pub fn times(benchmark: &Benchmark) -> String {
     let longest = benchmark.rows.iter().map(|row| row.wall_seconds.max);
     let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
@@ -126,21 +137,15 @@ pub fn times(benchmark: &Benchmark) -> String {
     bars(benchmark, "Wall seconds of each row", |row, y| {
         let middle = row.wall_seconds.median;
         let mut bar = rectangle(class(row.engine), y, BARS_LEFT, x(middle));
-        for run in &row.runs {
+        for wall in row.walls() {
             let _ = write!(
                 bar,
                 "<circle class=\"run\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
-                x(run.wall_seconds),
-                y + BAR_HEIGHT / 2.0
+                x(wall),
+                y + BAR_HEIGHT + DOTS_BELOW
             );
         }
-        let _ = writeln!(
-            bar,
-            "<text class=\"figure\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            x(row.wall_seconds.max) + 10.0,
-            y + 13.5,
-            show::seconds(middle)
-        );
+        bar.push_str(&figure(x(middle), y, &show::seconds(middle)));
         bar
     })
 }
@@ -169,13 +174,7 @@ pub fn cores(benchmark: &Benchmark) -> Option<String> {
                 end,
             ));
         }
-        let _ = writeln!(
-            bar,
-            "<text class=\"figure\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            end + 10.0,
-            y + 13.5,
-            show::seconds(cpu.median)
-        );
+        bar.push_str(&figure(end, y, &show::seconds(cpu.median)));
         bar
     });
     Some(drawn)
@@ -443,6 +442,14 @@ mod tests {
         for name in ["plain loop", "one polars query", "4 workers", "1.25 s"] {
             assert!(drawn.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_figure_of_a_bar_stands_at_its_end_however_far_single_runs_are() {
+        let drawn = times(&benchmark(&[(BenchEngine::Loop, None, &[1.0, 1.0, 4.0])]));
+        let end = BARS_LEFT + (BARS_RIGHT - BARS_LEFT) / 4.0;
+        let figure = format!("x=\"{:.1}\" y=\"45.5\">1.00 s<", end + 10.0);
+        assert!(drawn.contains(&figure), "{drawn}");
     }
 
     #[test]

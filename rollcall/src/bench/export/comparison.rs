@@ -1,17 +1,43 @@
-//! `comparison.md`: two benchmarks beside each other, as Markdown.
+//! `comparison.md`: two benchmarks beside each other, as Markdown: what changed, and what either was
+//! made of and under which conditions.
 
 use std::io::{self, Write};
 
 use aggregator::export::Exporter;
 
+use super::facts;
 use super::markdown::line;
 use crate::bench::args::Share;
-use crate::bench::compare::{COLUMNS, Comparison, RowChange, SIGNIFICANT};
+use crate::bench::benchmark::Benchmark;
+use crate::bench::compare::{COLUMNS, Comparison, RowChange};
 use crate::bench::show;
+use crate::bench::statistics::SIGNIFICANT;
 
-/// Writes a comparison as Markdown, with the limit if there is one.
+/// Which of the [`facts`] are told of both sides. The others have to be the same, or the two are not
+/// compared at all.
+const CONDITIONS: [&str; 8] = [
+    "host",
+    "system",
+    "load",
+    "begun",
+    "rounds",
+    "rollcall",
+    "commit",
+    "librdkafka",
+];
+
+/// Writes a comparison as Markdown.
 #[derive(Clone, Copy, Debug)]
-pub struct ComparisonMd<'a>(pub &'a Comparison, pub Option<Share>);
+pub struct ComparisonMd<'a> {
+    /// The base.
+    pub base: &'a Benchmark,
+    /// What is compared with it.
+    pub head: &'a Benchmark,
+    /// The two beside each other.
+    pub comparison: &'a Comparison,
+    /// The limit, if there is one.
+    pub limit: Option<Share>,
+}
 
 impl Exporter for ComparisonMd<'_> {
     fn file_name(&self) -> String {
@@ -19,36 +45,23 @@ impl Exporter for ComparisonMd<'_> {
     }
 
     fn export(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(text(self.0, self.1).as_bytes())
+        out.write_all(text(self).as_bytes())
     }
 }
 
-fn text(comparison: &Comparison, limit: Option<Share>) -> String {
+fn text(md: &ComparisonMd<'_>) -> String {
+    let (comparison, limit) = (md.comparison, md.limit);
     let mut text = "## rollcall bench: against the base\n\n".to_owned();
     if let Some(limit) = limit {
-        let slower = comparison.slower_than(limit.0);
         let percent = format!("{:.1}%", 100.0 * limit.0);
-        text.push_str(&match slower.as_slice() {
-            [] => {
-                let noisy = comparison.noisy_beyond(limit.0);
-                let noisy = noisy.iter().map(|row| format!("{} ({})", row.name, show::change(row.ratio)));
-                let noisy: Vec<_> = noisy.collect();
-                match noisy.is_empty() {
-                    true => format!("✅ No row takes more than {percent} longer.\n\n"),
-                    false => format!(
-                        "✅ No row takes more than {percent} longer beyond noise. Within it: {}.\n\n",
-                        noisy.join(", ")
-                    ),
-                }
-            }
-            rows => {
-                let rows = rows.iter().map(|row| {
-                    let change = show::change(row.ratio);
-                    format!("{} ({change})", row.name)
-                });
-                let rows: Vec<_> = rows.collect();
-                format!("❌ More than {percent} longer: {}.\n\n", rows.join(", "))
-            }
+        let slower = named(&comparison.slower_than(limit.0));
+        let noisy = named(&comparison.noisy_beyond(limit.0));
+        text.push_str(&match (slower.as_str(), noisy.as_str()) {
+            ("", "") => format!("✅ No row takes more than {percent} longer.\n\n"),
+            ("", noisy) => format!(
+                "✅ No row takes more than {percent} longer beyond noise. Within it: {noisy}.\n\n"
+            ),
+            (slower, _) => format!("❌ More than {percent} longer: {slower}.\n\n"),
         });
     }
     text.push_str(&line(COLUMNS.map(str::to_owned)));
@@ -64,7 +77,27 @@ fn text(comparison: &Comparison, limit: Option<Share>) -> String {
         let names = comparison.alone.join(", ");
         text.push_str(&format!("\nOnly on one side: {names}.\n"));
     }
+    text.push_str("\n| | base | here |\n| :--- | :--- | :--- |\n");
+    let (base, head) = (facts(md.base), facts(md.head));
+    let value = |facts: &[(&str, String)], wanted: &str| {
+        let found = facts.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| value.clone())
+    };
+    for name in CONDITIONS {
+        let sides = [value(&base, name), value(&head, name)];
+        if sides.iter().any(Option::is_some) {
+            let sides = sides.map(|side| show::known(side, |side| side));
+            text.push_str(&line([name.to_owned()].into_iter().chain(sides)));
+        }
+    }
     text
+}
+
+/// Rows with their changes, in a sentence.
+fn named(rows: &[&RowChange]) -> String {
+    let rows = rows.iter();
+    let named = rows.map(|row| format!("{} ({})", row.name, show::change(row.ratio)));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -75,9 +108,17 @@ mod tests {
 
     #[test]
     fn a_comparison_says_which_rows_are_beyond_the_limit() {
-        let of = |walls: &[f64]| benchmark(&[(BenchEngine::Packed, Some(2), walls)]);
-        let base = of(&[1.00, 1.01, 0.99, 1.02, 1.00]);
-        let head = of(&[1.25, 1.26, 1.24, 1.25, 1.27]);
+        let of = |walls: &[f64], commit: &str| {
+            let mut side = benchmark(&[(BenchEngine::Packed, Some(2), walls)]);
+            let (name, commit) = ("commit".to_owned(), commit.to_owned());
+            side.versions.insert(name, commit);
+            side
+        };
+        let base = of(&[1.00, 1.01, 0.99, 1.02, 1.00], "0123456789ab");
+        let mut head = of(&[1.25, 1.26, 1.24, 1.25, 1.27], "ba9876543210");
+        head.load.before = Some(2.5);
+        head.versions
+            .insert("librdkafka".to_owned(), "2.12.1".to_owned());
         let comparison = Comparison::new(&base, &head).expect("comparable");
         let expected = "\
 ## rollcall bench: against the base
@@ -90,9 +131,28 @@ mod tests {
 
 Wall times are medians. p is that of the exact two-sided Mann-Whitney U test over all runs; from \
 0.05 on upwards a difference is noise.
+
+| | base | here |
+| :--- | :--- | :--- |
+| host | here: 2 cores, A CPU, 8.0 GiB of memory | here: 2 cores, A CPU, 8.0 GiB of memory |
+| system | Debian \\<12\\>, x86\\_64 | Debian \\<12\\>, x86\\_64 |
+| load | 0.25 before, – after | 2.50 before, – after |
+| begun | 2026-11-21T12:00:00Z | 2026-11-21T12:00:00Z |
+| rounds | 3 measured after 1 to warm up, interleaved | 3 measured after 1 to warm up, interleaved |
+| rollcall | 0.1.0 | 0.1.0 |
+| commit | 0123456789ab | ba9876543210 |
+| librdkafka | – | 2.12.1 |
 ";
-        assert_eq!(text(&comparison, Some(Share(0.1))), expected);
-        let within = text(&comparison, Some(Share(0.3)));
+        let with_limit = |limit| {
+            text(&ComparisonMd {
+                base: &base,
+                head: &head,
+                comparison: &comparison,
+                limit: Some(Share(limit)),
+            })
+        };
+        assert_eq!(with_limit(0.1), expected);
+        let within = with_limit(0.3);
         assert!(
             within.contains("✅ No row takes more than 30.0% longer."),
             "{within}"

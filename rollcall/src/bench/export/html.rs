@@ -39,7 +39,7 @@ fn page(benchmark: &Benchmark) -> String {
     body.push_str(&cards(benchmark));
     body.push_str(&section(
         "Time with and without the dispatcher",
-        "A bar ends at the median of the wall seconds; each dot is a run.",
+        "A bar ends at the median of the wall seconds; each dot below it is a run.",
         &charts::times(benchmark),
     ));
     if let Some(chart) = charts::scaling(benchmark) {
@@ -191,10 +191,7 @@ fn runs(benchmark: &Benchmark) -> String {
             0.0 => row.name.clone(),
             cost => format!("{} at {} a job", row.name, show::seconds(cost)),
         };
-        let walls = row
-            .runs
-            .iter()
-            .map(|run| show::plain_seconds(run.wall_seconds));
+        let walls = row.walls().into_iter().map(show::plain_seconds);
         let walls: Vec<_> = walls.collect();
         lines.push_str(&line(&[name, walls.join("  ")]));
     }
