@@ -316,6 +316,90 @@ fn everything_that_can_be_operated_has_a_name() {
 }
 
 #[test]
+fn a_list_however_long_is_one_stop_of_the_tab_key_and_arrow_keys_go_along_it() {
+    let data_set = data_set(&TWELVE_COUNTRIES);
+    let out = folder();
+    run(out.path(), &data_set, &["--engine", "local"]);
+    let mut page = open(out.path());
+    page.value("document.querySelector('.skip').focus()");
+    let mut stops = Vec::new();
+    // The last stops are the links of the footer.
+    while stops.last().is_none_or(|stop| stop != "footer") {
+        page.press("Tab", 9);
+        let stop = "document.activeElement.closest('#choices, #multiples, footer, body')";
+        stops.push(page.text(&format!("{stop}.id || {stop}.localName")));
+        assert!(stops.len() < 60, "{stops:?}");
+    }
+    for list in ["choices", "multiples"] {
+        let stops = stops.iter().filter(|&stop| stop == list).count();
+        assert_eq!(stops, 1, "{list}");
+    }
+
+    let at = "[...document.querySelectorAll('.multiple')].indexOf(document.activeElement)";
+    page.value("document.querySelector('.multiple[tabindex=\"0\"]').focus()");
+    let in_a_row = "(([first, ...others]) => 1 + others.filter(other => other.offsetTop === \
+         first.offsetTop).length)([...document.querySelectorAll('.multiple')])";
+    let in_a_row = page.value(in_a_row).as_u64().expect("a number");
+    assert!((2..12).contains(&in_a_row), "{in_a_row}");
+    let moves = [
+        ("ArrowLeft", 37, 0),
+        ("ArrowRight", 39, 1),
+        ("ArrowDown", 40, 1 + in_a_row),
+        ("ArrowUp", 38, 1),
+        ("End", 35, 11),
+        ("ArrowRight", 39, 11),
+    ];
+    for (key, code, place) in moves {
+        page.press(key, code);
+        assert_eq!(page.value(at), place, "{key}");
+    }
+    page.press("Tab", 9);
+    assert_eq!(page.value(at), -1, "the next stop is another thing");
+
+    // In another order the stop is where it was, and a click brings it along.
+    let stop = "[...document.querySelectorAll('.multiple[tabindex=\"0\"] bdi')] \
+         .map(name => name.textContent).join()";
+    let last = page.text(stop);
+    page.value(
+        "(() => { const order = document.getElementById('multiples-order'); order.value = 'tests'; \
+         order.dispatchEvent(new Event('change')); })()",
+    );
+    assert_eq!(page.text(stop), last);
+    page.click(".multiple:nth-child(4)");
+    let fourth = page.text("document.querySelector('.multiple:nth-child(4) bdi').textContent");
+    assert_eq!(page.text(stop), fourth);
+    assert_eq!(page.value(at), 3, "the keyboard stays where it was");
+
+    // The list is filled anew when something is chosen, and the keyboard stays where it was.
+    let choice = "document.activeElement.dataset.id + document.activeElement.tabIndex";
+    page.value("document.querySelector('#choices input[tabindex=\"0\"]').focus()");
+    page.press("ArrowDown", 40);
+    let second = page.text("document.querySelectorAll('#choices input')[1].dataset.id");
+    page.value("document.activeElement.click()");
+    assert_eq!(page.text(choice), second + "0");
+    assert_quiet(&mut page);
+}
+
+#[test]
+fn the_bars_of_the_table_begin_below_each_other() {
+    let data_set = data_set(&TWELVE_COUNTRIES);
+    let out = folder();
+    run(out.path(), &data_set, &["--engine", "local"]);
+    let mut page = open(out.path());
+    let cells = "[...document.querySelectorAll('#table .bar')] \
+         .map(bar => [bar.getBoundingClientRect().left, bar.closest('td').innerText.trim().length])";
+    let cells = page.value(cells);
+    let cells = cells.as_array().expect("bars");
+    assert_eq!(cells.len(), 12);
+    let column = |of: usize| -> BTreeSet<String> {
+        let values = cells.iter().map(|cell| cell[of].to_string());
+        values.collect()
+    };
+    assert_eq!(column(0).len(), 1, "{cells:?}");
+    assert!(column(1).len() > 1, "figures of two lengths: {cells:?}");
+}
+
+#[test]
 fn a_page_made_again_is_the_page_of_the_run() {
     let data_set = data_set(&TWELVE_COUNTRIES);
     let out = folder();

@@ -27,6 +27,8 @@ const byTests = [...series.lines].sort((one, other) => other.tests - one.tests |
 // The order of rates is that of the lower bound, so that three tests of three are not the highest.
 const byRate = [...series.lines].sort((one, other) => (other.interval?.[0] ?? -1) - (one.interval?.[0] ?? -1));
 
+const stops = { choices: new OneStop(byId("choices"), "input"), multiples: new OneStop(byId("multiples"), ".multiple") };
+
 // Each keeps its colour while it is chosen.
 const colours = new Map();
 
@@ -160,7 +162,7 @@ function showPoints(lines, axis) {
 function showChoices() {
   const wanted = byId("chooser-search").value.trim().toLocaleLowerCase();
   const matching = series.lines.filter((line) => line.label.toLocaleLowerCase().includes(wanted));
-  const focused = document.activeElement?.dataset?.id;
+  const focused = byId("choices").contains(document.activeElement) ? document.activeElement.dataset.id : undefined;
   const full = chosenSets().length >= MOST_CHOSEN;
   const entry = (line) => {
     const chosen = state.chosen.includes(line.id);
@@ -178,6 +180,7 @@ function showChoices() {
   const scrolled = byId("choices").scrollTop;
   byId("choices").replaceChildren(...[...all, ...first, ...others].map(entry));
   byId("choices").scrollTop = scrolled;
+  stops.choices.renew();
   if (focused !== undefined) byId("choices").querySelector(`[data-id="${focused}"]`)?.focus();
   const left = matching.length - first.length - others.length;
   byId("chooser-status").textContent = full
@@ -198,7 +201,7 @@ function drawMultiples() {
   multiples.top = roundUp(known[Math.floor((known.length - 1) * 0.99)] || 0.001);
   const cut = known.length > 0 && known.at(-1) > multiples.top ? "; what is higher is cut off" : "";
   byId("multiples-note").textContent =
-    `${mean ? "The 7-day mean" : `The rate by ${series.grain}`} from ${period(series.first)} to ${period(series.last)}, all on one scale from 0 to ${percent(multiples.top, multiples.top < 0.01 ? 1 : 0)}${cut}. Choose one to see it in the chart.`;
+    `${mean ? "The 7-day mean" : `The rate by ${series.grain}`} from ${period(series.first)} to ${period(series.last)}, all on one scale from 0 to ${percent(multiples.top, multiples.top < 0.01 ? 1 : 0)}${cut}. Choose one to see it in the chart; arrow keys move along.`;
 }
 
 function showMultiples() {
@@ -213,6 +216,7 @@ function showMultiples() {
   const left = series.lines.length - lines.length;
   byId("multiples-more").hidden = left === 0;
   byId("multiples-more").textContent = `Show ${count(Math.min(left, LISTED.multiples))} more of ${count(left)}`;
+  stops.multiples.renew();
   markMultiples();
 }
 
@@ -278,7 +282,10 @@ function showTable() {
   const highestRate = Math.max(...series.lines.map((line) => line.rate ?? 0), 0);
   const rows = lines.slice(0, state.shown.rows).map((line) => make("tr", {}, columns().map((column) => {
     const cell = make("td", { class: column.text ? "text" : "" }, column.cell(line));
-    if (column.key === "rate") cell.prepend(bar(highestRate > 0 ? (line.rate ?? 0) / highestRate : 0, "thin"));
+    if (column.key !== "rate") return cell;
+    // All bars begin where the first does, whatever room the figures take.
+    const share = bar(highestRate > 0 ? (line.rate ?? 0) / highestRate : 0, "thin");
+    cell.replaceChildren(make("span", { class: "with-bar" }, share, ...cell.childNodes));
     return cell;
   })));
   byId("table").replaceChildren(make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows));
