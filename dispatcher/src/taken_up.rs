@@ -1,7 +1,7 @@
 //! Takes a run up that a dispatcher has begun: tells a [`Resume`] what the run's topics hold, and
 //! holds the data set against it. What is missing, and what differs, is decided there.
 
-use kafka::{GroupOffsets, read_to_end, topics};
+use kafka::{GroupOffsets, end_offsets, read_to_end, topics};
 use pipeline::resume::{Refusal, Rule};
 use pipeline::{JobBatch, JobSetDigest, JobSetHasher, OutcomeBatch, Resume, RunId, RunOpened};
 use service::Shutdown;
@@ -66,10 +66,39 @@ pub fn take_up(
     Ok(run)
 }
 
+/// What the group has committed. Where it stands beyond a partition's end, the topic was deleted and
+/// made again, and its workers would pass over as many messages as the former topic had: there it is
+/// moved back to the end.
 fn committed(config: &Config, group: &str) -> Result<Vec<i64>, Error> {
-    let topic = &config.topics.jobs;
-    let partitions = topics::partition_count(&config.cluster, topic)?.unwrap_or(0);
-    Ok(GroupOffsets::new(&config.cluster, group, topic, partitions)?.committed()?)
+    let (cluster, topic) = (&config.cluster, &config.topics.jobs);
+    let partitions = topics::partition_count(cluster, topic)?.unwrap_or(0);
+    let offsets = GroupOffsets::new(cluster, group, topic, partitions)?;
+    let mut committed = offsets.committed()?;
+    // Asked for after the group's offsets, so that no worker can have got on beyond it meanwhile.
+    let ends = end_offsets(cluster, topic, partitions)?;
+    let beyond = beyond_the_end(&committed, &ends);
+    if !beyond.is_empty() {
+        warn!(
+            topic,
+            group,
+            partitions = beyond.len(),
+            "the group stands beyond the topic's end, which was made again: it is moved there"
+        );
+        offsets.move_to(&beyond)?;
+        for (committed, end) in committed.iter_mut().zip(ends) {
+            *committed = end.min(*committed);
+        }
+    }
+    Ok(committed)
+}
+
+/// Partitions beyond whose end a group stands, each with its end.
+fn beyond_the_end(committed: &[i64], ends: &[i64]) -> Vec<(i32, i64)> {
+    let partitions = (0..).zip(committed.iter().zip(ends));
+    let beyond = partitions.filter(|(_, (committed, end))| committed > end);
+    beyond
+        .map(|(partition, (_, &end))| (partition, end))
+        .collect()
 }
 
 /// Holds every job of the data set against what was published, and computes the digest of all.
@@ -84,4 +113,18 @@ pub fn compare(run_id: &RunId, jobs: &JobSet, run: &Resume) -> Result<JobSetDige
             .map_err(|difference| Refusal::differs(run_id, difference).into())
     })?;
     Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_beyond_the_end_where_it_has_committed_more_than_there_is() {
+        assert_eq!(
+            beyond_the_end(&[0, 7, 7, 8], &[0, 7, 3, 0]),
+            [(2, 3), (3, 0)]
+        );
+        assert_eq!(beyond_the_end(&[0, 7], &[5, 7]), []);
+    }
 }

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pipeline::offsets::Commit;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::closing::ClosingConsumer;
@@ -13,6 +13,7 @@ use crate::cluster::{Cluster, Context};
 use crate::error::Error;
 use crate::queue::metadata;
 use crate::settings::{self, Role};
+use crate::topics::{EMPTY_PATIENCE, EMPTY_STEP};
 
 /// How long one attempt at a question may take: a connection whose other end is gone without a word
 /// is given up then, and the next attempt has a new one.
@@ -178,6 +179,31 @@ impl GroupOffsets {
         Ok(offsets)
     }
 
+    /// Moves the group to these offsets, with nothing in their metadata. A broker allows it while the
+    /// group has no members, so those that have just died are waited for.
+    ///
+    /// # Errors
+    /// When the group keeps members, or its coordinator cannot be asked.
+    pub fn move_to(&self, offsets: &[(i32, i64)]) -> Result<(), Error> {
+        const ACTION: &str = "move a group's offsets, whose workers have to be ended for it";
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for &(partition, offset) in offsets {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+                .map_err(Error::topic(&self.topic, ACTION))?;
+        }
+        let until = Instant::now() + EMPTY_PATIENCE;
+        loop {
+            match self.consumer.commit(&list, CommitMode::Sync) {
+                Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId))
+                    if Instant::now() < until =>
+                {
+                    thread::sleep(EMPTY_STEP);
+                }
+                moved => return moved.map_err(Error::topic(&self.topic, ACTION)),
+            }
+        }
+    }
+
     fn ask(&self) -> Result<(TopicPartitionList, Vec<i64>), Error> {
         const ACTION: &str = "ask for a group's offsets";
         until_it_passes(|| {
@@ -239,8 +265,6 @@ fn by_partition(
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::error::KafkaError;
-
     use super::*;
 
     #[test]

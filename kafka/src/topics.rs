@@ -20,8 +20,8 @@ use crate::settings::{self, Role};
 
 /// How long a group may take to be empty once its members have ended: a little longer than the
 /// time-out of their sessions.
-const EMPTY_PATIENCE: Duration = Duration::from_secs(8);
-const EMPTY_STEP: Duration = Duration::from_millis(20);
+pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const EMPTY_STEP: Duration = Duration::from_millis(20);
 
 /// How long a new topic may take until each partition has a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -489,7 +489,8 @@ pub fn a_topic_is_recreated(play: &mut Play<'_>, which: fn(&TopicNames) -> &str)
         .expect("it was started")
         .wait()
         .code();
-    assert!(matches!(code, Some(1 | 4)), "{code:?}");
+    // Workers may have had all messages already, and finish what is in their hands.
+    assert!(matches!(code, Some(0 | 1 | 4)), "{code:?}");
     play.kill_all_workers();
     play.dispatcher_options = vec!["--resume".to_owned()];
     play.start_dispatcher();
@@ -520,6 +521,8 @@ fn delete(play: &Play<'_>, which: fn(&TopicNames) -> &str) {
 
 /// A broker that takes small batches only, and clients that do not know.
 pub fn messages_are_too_large(play: &mut Play<'_>) {
+    // All 250 KB for one partition, so that batches become large.
+    play.partitions = "1";
     play.strikes_now();
     play.start(2);
     let mut ended = None;
