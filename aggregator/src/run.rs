@@ -9,7 +9,7 @@ use std::time::Instant;
 use pipeline::{Ledger, Series};
 use serde::Serialize;
 use service::listen::{self, Probing};
-use service::{Exit, Progress, Show, Shutdown, machine, say};
+use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
 use tracing::info;
 
 use crate::args::{Args, Config, OutputChoice};
@@ -29,6 +29,7 @@ use crate::report::{Jobs, Report};
 /// Those of [`Args::config`] and [`run`].
 pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let config = args.config()?;
+    clock::watch();
     let progress = Progress::new();
     // Closed last, when everything else is.
     let _watched = match args.listen.listen {

@@ -16,7 +16,7 @@ use pipeline::{Difference, Manifest, Resume, RunAborted, RunEvent, RunHistory, R
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::metrics::set;
-use service::{Exit, FaultPoint, Progress, Show, Shutdown, logging, machine, say};
+use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machine, say};
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
@@ -109,6 +109,7 @@ impl fmt::Display for Dispatched {
 pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let config = args.config()?;
     logging::set_run_id(config.run_id.as_str());
+    clock::watch();
     let progress = Progress::new();
     // Closed last, when everything else is.
     let _watched = match args.listen.listen {

@@ -20,7 +20,7 @@ use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::RunId;
 use service::progress::grouped;
-use service::{Exit, Progress, Show, Shutdown, Signal, Usage, logging, machine, say};
+use service::{Exit, Progress, Show, Shutdown, Signal, Usage, clock, logging, machine, say};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -434,6 +434,7 @@ fn run_on_kafka(
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
 ) -> Result<(Report, String), Error> {
+    clock::watch();
     let stage = Stage::set(args)?;
     let dispatcher = stage.dispatcher(args, input)?;
     let aggregator = stage.aggregator(args, choice);

@@ -14,7 +14,7 @@ use pipeline::JobBatch;
 use pipeline::mark::Reading;
 use pipeline::offsets::{Commit, Start};
 use service::metrics::set;
-use service::{Exit, FaultPoint, Shutdown, Signal, listen, logging};
+use service::{Exit, FaultPoint, Shutdown, Signal, clock, listen, logging};
 use tracing::{debug, info, warn};
 
 use crate::args::{self, Config};
@@ -76,6 +76,7 @@ const NO_PARTITIONS: &str = "no partitions are assigned";
 /// done again by whoever gets its partitions.
 pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
     logging::set_worker(&config.worker.id);
+    clock::watch();
     let metrics = Metrics::default();
     // Closed last, when everything else is.
     let _listening = config

@@ -627,10 +627,23 @@ pub fn clocks_are_set_back_and_forth(play: &mut Play<'_>) {
         ("FAKETIME_NO_CACHE", "1".to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
+    // Who was set back ends, and is started again.
+    play.is_supervised = true;
     play.start(2);
-    for time in ["+1h\n", "-1h\n", "+30d\n", "+0\n"] {
+    for (time, is_back) in [
+        ("+1h\n", false),
+        ("-1h\n", true),
+        ("+30d\n", false),
+        ("+0\n", true),
+    ] {
         let done = play.witness.jobs();
         play.until_done(done + 500);
         set(time);
+        if is_back {
+            play.wait_until("the aggregator has ended", |play| {
+                !is_running(&mut play.aggregator)
+            });
+            play.start_aggregator();
+        }
     }
 }
