@@ -139,8 +139,16 @@ class Rows(unittest.TestCase):
         others = {row.name for row in rows.chosen("fast") if not row.is_rollcall}
         self.assertEqual(others, {"polars", "duckdb"})
 
-    def test_of_the_kafka_set_all_need_a_broker_and_none_is_slow(self):
-        self.assertTrue(all(row.needs_broker and not row.slow for row in rows.chosen("kafka")))
+    def test_of_the_kafka_set_all_need_a_broker_and_none_is_slow_or_extra(self):
+        chosen = rows.chosen("kafka")
+        self.assertTrue(all(row.needs_broker for row in chosen))
+        self.assertFalse(any(row.slow or row.extra for row in chosen))
+
+    def test_that_are_extra_are_in_the_set_of_all_alone(self):
+        extra = {row.name for row in rows.ROWS if row.extra}
+        self.assertIn("kafka-streams-by-row", extra)
+        for name, members in rows.SETS.items():
+            self.assertEqual(extra & set(members), extra if name == "all" else set())
 
     def test_that_are_not_there_are_named_with_those_that_are(self):
         with self.assertRaisesRegex(rows.Unknown, "'spark'.*polars"):

@@ -22,6 +22,15 @@ record Tally(int tests, int positive) {
             return new Tally(buffer.getInt(), buffer.getInt());
           });
 
+  /** Of the results of one group, where 1 is positive. */
+  static Tally of(byte[] results) {
+    int positive = 0;
+    for (byte result : results) {
+      positive += result;
+    }
+    return new Tally(results.length, positive);
+  }
+
   Tally with(boolean positiveTest) {
     return new Tally(tests + 1, positive + (positiveTest ? 1 : 0));
   }

@@ -38,6 +38,8 @@ final class TallyCollector {
             ConsumerConfig.BOOTSTRAP_SERVERS_CONFIG, cluster,
             ConsumerConfig.ENABLE_AUTO_COMMIT_CONFIG, false,
             ConsumerConfig.ISOLATION_LEVEL_CONFIG, "read_committed",
+            // Closing waits for the fetch that is under way: with the default, for 500 ms.
+            ConsumerConfig.FETCH_MAX_WAIT_MS_CONFIG, 20,
             ConsumerConfig.MAX_POLL_RECORDS_CONFIG, 10_000);
     Map<String, Tally> tallies = new HashMap<>(1 << 21);
     long tests = 0;
