@@ -10,6 +10,7 @@
 //! names the folder for `faults.md` and `faults.json` (else one below the target folder, which is told).
 
 mod brokers;
+mod clock;
 mod disk;
 mod play;
 mod proxy;

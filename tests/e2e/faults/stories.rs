@@ -1,12 +1,11 @@
 //! The faults, each a short story on a [`Play`]: what is started, what strikes, and when it is over.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kafka::{TopicNames, TopicSpec, topics};
 
 use super::brokers::stop;
+use super::clock::DayClock;
 use super::disk::SmallDisk;
 use super::play::{Part, Play, is_running};
 use super::proxy::Weather;
@@ -598,52 +597,24 @@ pub fn the_disk_is_full_while_the_report_is_written(play: &mut Play<'_>) {
     play.start_aggregator();
 }
 
-/// The library that makes a process believe in another time.
-fn faketime() -> Option<PathBuf> {
-    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
-    let mut libraries = places
-        .map(|place| {
-            Path::new("/usr/lib")
-                .join(place)
-                .join("faketime/libfaketimeMT.so.1")
-        })
-        .into_iter();
-    libraries.find(|library| library.exists())
-}
-
-/// Whether clocks can be set for single processes; else why not.
-pub fn clocks_can_be_set() -> Result<(), &'static str> {
-    faketime().map(|_| ()).ok_or("libfaketime is not installed")
-}
-
+/// Who is set back ends, and is started again.
 pub fn clocks_are_set_back_and_forth(play: &mut Play<'_>) {
-    let library = faketime().expect("it is installed");
-    let clock = play.test.folder.path().join("clock");
-    let set = |to: &str| fs::write(&clock, to).expect("the clock can be set");
-    set("+0\n");
-    play.environment = vec![
-        ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
-        ("FAKETIME_NO_CACHE", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ];
-    // Who was set back ends, and is started again.
+    const HOUR: i64 = 3_600;
+    let clock = DayClock::make(play.test.folder.path());
+    play.environment = clock.environment();
     play.is_supervised = true;
     play.start(2);
-    for (time, is_back) in [
-        ("+1h\n", false),
-        ("-1h\n", true),
-        ("+30d\n", false),
-        ("+0\n", true),
-    ] {
+    let mut before = 0;
+    for ahead in [HOUR, -HOUR, 30 * 24 * HOUR, 0] {
         let done = play.witness.jobs();
         play.until_done(done + 500);
-        set(time);
-        if is_back {
+        clock.set(ahead);
+        if ahead < before {
             play.wait_until("the aggregator has ended", |play| {
                 !is_running(&mut play.aggregator)
             });
             play.start_aggregator();
         }
+        before = ahead;
     }
 }
