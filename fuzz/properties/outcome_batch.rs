@@ -1,6 +1,7 @@
-//! What an aggregator takes from the outcomes topic, and what its ledger makes of it.
+//! What an aggregator takes from the outcomes topic, what its ledger makes of it, and what
+//! `rollcall dlq` does.
 
-use pipeline::{Ledger, Outcome, OutcomeBatch};
+use pipeline::{DeadLetters, Ledger, Outcome, OutcomeBatch};
 
 /// Jobs of the run that is told of. What is told of others is dropped.
 const JOBS: u64 = 1_000;
@@ -31,5 +32,10 @@ pub fn holds(input: &[u8]) {
                 && matches!(outcome.outcome, Outcome::DeadLettered { reason, .. } if reason == dead.reason)
         });
         assert!(told, "job {index}");
+    }
+    let mut letters = DeadLetters::new(batch.run_id());
+    letters.hear_outcomes(&batch);
+    for dead in letters.still_dead(&ledger) {
+        assert_eq!(dead.worker, Some(batch.worker()));
     }
 }

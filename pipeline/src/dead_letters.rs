@@ -130,7 +130,8 @@ pub struct Dead<'a> {
 pub struct DeadLetters {
     run_id: RunId,
     letters: BTreeMap<u64, Letter>,
-    workers: BTreeMap<u64, Worker>,
+    /// Jobs of one message share theirs: a stranger may have given it a long name and many jobs.
+    workers: BTreeMap<u64, Arc<Worker>>,
     unreadable: Vec<Unreadable>,
     unreadable_count: u64,
 }
@@ -178,9 +179,10 @@ impl DeadLetters {
         if *batch.run_id() != self.run_id {
             return;
         }
+        let worker = Arc::new(batch.worker().clone());
         for outcome in batch.outcomes() {
             if matches!(outcome.outcome, Outcome::DeadLettered { .. }) {
-                self.workers.insert(outcome.index, batch.worker().clone());
+                self.workers.insert(outcome.index, Arc::clone(&worker));
             }
         }
     }
@@ -196,7 +198,7 @@ impl DeadLetters {
                 rows,
                 reason: &dead.reason,
                 attempts: dead.attempts,
-                worker: self.workers.get(&index),
+                worker: self.workers.get(&index).map(|worker| &**worker),
                 letter: self.letters.get(&index),
             })
         })
@@ -337,6 +339,9 @@ mod tests {
             assert!(Arc::ptr_eq(&letter.headers, &shared.headers));
         }
         assert_eq!(letters.letters[&999].job().index, 999);
+        letters.hear_outcomes(&outcomes(&[1, 2, 3], &[]));
+        let worker = &letters.workers[&1];
+        assert!(letters.workers.values().all(|own| Arc::ptr_eq(own, worker)));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `rollcall dlq`: which jobs of a run are dead letters and were not counted since, what one of them
 //! holds, and the way back to the jobs topic. What is still dead is for [`DeadLetters`] to say.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use dispatcher::shown::shown;
 use kafka::{
     BatchProducer, BrokerArgs, Cluster, Outgoing, TopicNames, read_dlq, read_to_end, run_history,
     topics,
@@ -20,6 +21,9 @@ use crate::table::{Align, table};
 
 /// How long the broker may take to acknowledge what is replayed.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// No message has more, so that what is shown of one is all of it.
+const MAX_CHARACTERS: usize = 16 * 1024 * 1024;
 
 /// The options of `rollcall dlq`.
 #[derive(Args, Clone, Debug)]
@@ -129,7 +133,15 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let (letters, ledger) = look(&cluster, &names, &place.run_id, shutdown)?;
     let dead: Vec<Dead<'_>> = letters.still_dead(&ledger).collect();
     let text = match &args.action {
-        Action::List(list) if list.json => as_lines(&place.run_id, &dead, &letters)?,
+        Action::List(list) if list.json => {
+            let lines = Lines {
+                run_id: &place.run_id,
+                dead: &dead,
+                letters: &letters,
+            };
+            say(&lines).map_err(Error::Say)?;
+            return Ok(Exit::Complete);
+        }
         Action::List(_) => as_text(&place.run_id, &dead, &letters),
         Action::Show(show) => {
             let one = find(&dead, show.index, &place.run_id)?;
@@ -363,29 +375,41 @@ fn worker_of(dead: &Dead<'_>) -> Option<String> {
     Some(format!("{}/{}", worker.host, worker.id))
 }
 
-fn as_lines(run_id: &RunId, dead: &[Dead<'_>], letters: &DeadLetters) -> Result<String, Error> {
-    let mut lines = String::new();
-    for dead in dead {
-        let line = DeadLine {
-            run_id: run_id.as_str(),
-            facts: Facts::of(dead),
-            source: dead.letter.map(|letter| &*letter.headers),
-            dlq_offset: dead.letter.map(|letter| letter.offset),
-        };
-        lines.push_str(&serde_json::to_string(&line)?);
-        lines.push('\n');
+/// What is dead as lines of JSON, each made when it is written: jobs of one message may share labels
+/// and names that are as long as the message.
+struct Lines<'a> {
+    run_id: &'a RunId,
+    dead: &'a [Dead<'a>],
+    letters: &'a DeadLetters,
+}
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for dead in self.dead {
+            let line = DeadLine {
+                run_id: self.run_id.as_str(),
+                facts: Facts::of(dead),
+                source: dead.letter.map(|letter| &*letter.headers),
+                dlq_offset: dead.letter.map(|letter| letter.offset),
+            };
+            write_line(f, &line)?;
+        }
+        for unreadable in self.letters.unreadable() {
+            let line = UnreadableLine {
+                undecodable: true,
+                bytes: unreadable.bytes,
+                source: &unreadable.headers,
+                dlq_offset: unreadable.offset,
+            };
+            write_line(f, &line)?;
+        }
+        Ok(())
     }
-    for unreadable in letters.unreadable() {
-        let line = UnreadableLine {
-            undecodable: true,
-            bytes: unreadable.bytes,
-            source: &unreadable.headers,
-            dlq_offset: unreadable.offset,
-        };
-        lines.push_str(&serde_json::to_string(&line)?);
-        lines.push('\n');
-    }
-    Ok(lines)
+}
+
+fn write_line(f: &mut fmt::Formatter<'_>, line: &impl Serialize) -> fmt::Result {
+    let line = serde_json::to_string(line).map_err(|_| fmt::Error)?;
+    writeln!(f, "{line}")
 }
 
 /// What a cell shows where there is nothing to show.
@@ -414,8 +438,7 @@ fn as_text(run_id: &RunId, dead: &[Dead<'_>], letters: &DeadLetters) -> String {
             ("WORKER", Align::Left),
             ("REASON", Align::Left),
         ];
-        let rows: Vec<_> = dead.iter().map(cells).collect();
-        text.push_str(&table(&head, &rows));
+        text.push_str(&table(&head, dead.iter().map(cells)));
     }
     unreadable_as_text(&mut text, letters);
     text
@@ -449,14 +472,14 @@ fn unreadable_as_text(text: &mut String, letters: &DeadLetters) {
         "\n{count} messages cannot be decoded, of this run or another; the jobs that they held \
          come back by rollcall dispatcher --run-id ID --resume"
     );
-    let rows: Vec<_> = letters.unreadable().iter().map(unreadable_cells).collect();
     let head = [
         ("OFFSET", Align::Right),
         ("BYTES", Align::Right),
         ("FROM", Align::Left),
         ("REASON", Align::Left),
     ];
-    text.push_str(&table(&head, &rows));
+    let rows = letters.unreadable().iter().map(unreadable_cells);
+    text.push_str(&table(&head, rows));
 }
 
 fn unreadable_cells(unreadable: &Unreadable) -> Vec<String> {
@@ -514,7 +537,8 @@ impl<'a> WholeJob<'a> {
     fn as_text(&self) -> String {
         let mut text = String::new();
         let facts = &self.facts;
-        let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        let mut line = |name: &str, value: &dyn fmt::Display| {
+            let value = shown(value.to_string().as_bytes(), MAX_CHARACTERS);
             let _ = writeln!(text, "{name:<9} {value}");
         };
         line("job", &facts.index);

@@ -222,8 +222,7 @@ fn as_table(runs: &[Run]) -> String {
         ("BY", Align::Left),
         ("EVERY", Align::Left),
     ];
-    let rows: Vec<_> = runs.iter().map(Run::cells).collect();
-    table(&head, &rows)
+    table(&head, runs.iter().map(Run::cells))
 }
 
 /// The runs that a cluster knows, newest first; none where there is no runs topic.

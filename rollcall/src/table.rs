@@ -1,5 +1,10 @@
 //! Lays out rows of text as a table for people: columns as wide as their widest cell, numbers to the
-//! right, nothing at the end of a line.
+//! right, nothing at the end of a line. Cells may hold what strangers wrote: each is one bounded line.
+
+use dispatcher::shown::shown;
+
+/// So many characters of a cell are shown. The widest cell makes all lines as long.
+const SHOWN_CHARACTERS: usize = 200;
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +15,10 @@ pub enum Align {
     Right,
 }
 
-/// The lines of a table, its head first. A row with fewer cells than the head ends early.
-pub fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+/// The lines of a table, its head first. A row with fewer cells than the head ends early. Of a cell the
+/// first 200 characters are shown.
+pub fn table(head: &[(&str, Align)], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.into_iter().map(bounded).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
@@ -29,10 +36,18 @@ pub fn table(head: &[(&str, Align)], rows: &[Vec<String>]) -> String {
         format!("{}\n", line.trim_end())
     };
     let mut lines = line(&mut head.iter().map(|(name, _)| *name));
-    for row in rows {
+    for row in &rows {
         lines.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     lines
+}
+
+/// A row as it is shown, before the next one is made.
+fn bounded(row: Vec<String>) -> Vec<String> {
+    let cells = row.iter();
+    cells
+        .map(|cell| shown(cell.as_bytes(), SHOWN_CHARACTERS))
+        .collect()
 }
 
 #[cfg(test)]
@@ -55,11 +70,22 @@ mod tests {
             "a         1,000  day",
             "überlang      7  -",
         ];
-        assert_eq!(table(&head, &rows), format!("{}\n", lines.join("\n")));
+        assert_eq!(table(&head, rows), format!("{}\n", lines.join("\n")));
     }
 
     #[test]
     fn a_table_without_rows_is_its_head() {
-        assert_eq!(table(&[("RUN", Align::Left)], &[]), "RUN\n");
+        assert_eq!(table(&[("RUN", Align::Left)], []), "RUN\n");
+    }
+
+    #[test]
+    fn a_cell_is_one_bounded_line_whatever_a_stranger_wrote() {
+        let long = "x".repeat(100_000);
+        let rows = [vec![long], vec!["a\nb\x1b[2J".to_owned()]];
+        let cell = format!("{}…", "x".repeat(SHOWN_CHARACTERS));
+        assert_eq!(
+            table(&[("REASON", Align::Left)], rows),
+            format!("REASON\n{cell}\na\\nb\\u{{1b}}[2J\n")
+        );
     }
 }

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::exit::{Ending, Exit};
 use crate::fault;
 use crate::logging::{LogArgs, Talk};
+use crate::output::Harmless;
 use crate::shutdown::{Shutdown, Signal};
 
 /// Runs a service to its end.
@@ -47,7 +48,7 @@ pub fn run<E: Ending>(
     }
 }
 
-/// The error and what caused it, in one line.
+/// The error and what caused it, in one line, which steers no terminal.
 pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
@@ -56,7 +57,7 @@ pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
         line.push_str(&cause.to_string());
         source = cause.source();
     }
-    line
+    Harmless(&line).to_string()
 }
 
 /// Turns signals into a shutdown request, from a thread of its own.
@@ -115,5 +116,7 @@ mod tests {
     fn an_error_is_told_with_its_causes_in_one_line() {
         let error = Outer(std::io::Error::other("no such file"));
         assert_eq!(one_line(&error), "cannot open x.csv: no such file");
+        let error = Outer(std::io::Error::other("gone\x1b[2J"));
+        assert_eq!(one_line(&error), "cannot open x.csv: gone\\u001b[2J");
     }
 }

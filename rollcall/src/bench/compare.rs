@@ -241,8 +241,7 @@ impl fmt::Display for Comparison {
         let mut head = COLUMNS.map(|name| (name, Align::Right));
         head[0].1 = Align::Left;
         head[6].1 = Align::Left;
-        let rows: Vec<_> = self.rows.iter().map(RowChange::cells).collect();
-        f.write_str(&table(&head, &rows))?;
+        f.write_str(&table(&head, self.rows.iter().map(RowChange::cells)))?;
         if !self.alone.is_empty() {
             writeln!(f, "only on one side: {}", self.alone.join(", "))?;
         }

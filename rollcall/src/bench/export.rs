@@ -59,8 +59,7 @@ fn cells(row: &Row) -> Vec<String> {
 pub fn table(benchmark: &Benchmark) -> String {
     let mut head = COLUMNS.map(|name| (name, Align::Right));
     head[0].1 = Align::Left;
-    let rows: Vec<_> = benchmark.rows.iter().map(cells).collect();
-    let mut text = table::table(&head, &rows);
+    let mut text = table::table(&head, benchmark.rows.iter().map(cells));
     for note in notes(benchmark) {
         text.push_str(&format!("note: {note}\n"));
     }
