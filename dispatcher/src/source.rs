@@ -12,6 +12,7 @@ pub mod decompress;
 pub mod labels;
 pub mod parquet_columns;
 pub mod parquet_file;
+pub mod parquet_footer;
 pub mod parquet_pages;
 pub mod rules;
 pub mod sink;

@@ -107,6 +107,7 @@ pub fn check(name: &str, input: &[u8]) {
 }
 
 /// The first bytes of an input, for what is to be chosen, and the others. Missing ones are 0.
+#[cfg(any(test, feature = "data-sets"))]
 fn choices<const N: usize>(input: &[u8]) -> ([u8; N], &[u8]) {
     match input.split_first_chunk() {
         Some((choices, rest)) => (*choices, rest),

@@ -2,6 +2,7 @@
 //! number of its rows, so that memory is bounded by its bytes and not by what they stand for.
 
 use std::fs::File;
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use crate::shown::shown;
 use crate::source::parquet_columns::{
     Texts, Times, check_type, labels_are, results_are, times_are,
 };
-use crate::source::parquet_pages;
 use crate::source::sink::Sink;
+use crate::source::{parquet_footer, parquet_pages};
 use crate::timestamp::TimeFormat;
 
 /// So many rows are decoded at once; hardly a writer makes larger row groups. A run of the same value
@@ -60,9 +61,9 @@ impl ParquetFile {
         };
         let file = File::open(path).map_err(cannot_open)?;
         let bytes = file.metadata().map_err(cannot_open)?.len();
-        let again = file.try_clone().map_err(cannot_open)?;
         let read = guarded(|| {
-            let mut reader = ParquetReader::new(again);
+            let footer = parquet_footer::rewritten(&file)?;
+            let mut reader = ParquetReader::new(Cursor::new(footer));
             let schema = reader.schema()?;
             Ok((schema, reader.get_metadata()?.clone()))
         });
