@@ -147,8 +147,11 @@ impl Outputs {
     }
 }
 
-/// Size and digest of a file.
-fn digest(path: &Path) -> io::Result<(u64, String)> {
+/// Size of a file, and its SHA-256 in lower-case hexadecimal digits.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest(path: &Path) -> io::Result<(u64, String)> {
     let mut file = fs::File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 * 1024];

@@ -1,5 +1,6 @@
 //! Reads a series back from the files that [`crate::export`] made of it, so that what is made of a
-//! series can be made again when the run is long over.
+//! series can be made again when the run is long over. A Parquet file is polars' to read, which makes
+//! room for what a damaged one says of itself: whoever asks for it has looked at its digest.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +12,9 @@ use pipeline::{Grain, LabelSet, Series, SeriesRow, TimeBucket};
 use polars::prelude::*;
 use service::guard::guarded;
 
-/// The forms that hold a whole series, the one that is faster to read first.
-const PARQUET: &str = "series.parquet";
+/// The form that holds a whole series and is read where it is there, for it is faster to read.
+pub const PARQUET: &str = "series.parquet";
+/// The other one.
 const CSV: &str = "series.csv";
 
 /// Why a series cannot be read back.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aggregator::export::{Exporter, ReportHtml, SeriesCsv, Table};
-use aggregator::outputs::{Outputs, REPORT_JSON};
+use aggregator::outputs::{self, Outputs, REPORT_JSON};
 use aggregator::read_back::{self, ReadBackError};
 use aggregator::report::SCHEMA_VERSION;
 use clap::Args;
@@ -110,6 +110,7 @@ struct Known {
     schema_version: u32,
     run: KnownRun,
     series: KnownSeries,
+    files: Vec<KnownFile>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +128,12 @@ struct KnownGrouping {
 struct KnownSeries {
     /// `None` when nothing was counted.
     sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct KnownFile {
+    name: String,
+    sha256: String,
 }
 
 /// Makes the page of the run in a folder, and says where it is.
@@ -155,7 +162,10 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
     } = known.run.grouping;
     let series = match &known.series.sha256 {
         None => Series::default(),
-        Some(_) => read_back::series(folder, label_columns.len(), grain)?,
+        Some(_) => {
+            check_parquet(folder, &known.files)?;
+            read_back::series(folder, label_columns.len(), grain)?
+        }
     };
     let table = Table {
         series: &series,
@@ -187,5 +197,49 @@ fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), Report
             expected,
             found,
         }),
+    }
+}
+
+/// Whether a Parquet file, if there is one, is the one that the run wrote. No other is decoded.
+fn check_parquet(folder: &Path, files: &[KnownFile]) -> Result<(), ReportError> {
+    // What cannot be read is told by whoever reads it next.
+    let Ok((_, found)) = outputs::digest(&folder.join(read_back::PARQUET)) else {
+        return Ok(());
+    };
+    let known = files.iter().find(|file| file.name == read_back::PARQUET);
+    match known.map(|file| file.sha256.as_str()) {
+        Some(expected) if expected == found => Ok(()),
+        expected => Err(ReportError::Digest {
+            folder: folder.to_owned(),
+            expected: expected.unwrap_or("nothing of it").to_owned(),
+            found,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parquet_file_that_the_run_did_not_write_is_not_decoded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = |sha256: &str| {
+            let name = "series.parquet".to_owned();
+            [KnownFile {
+                name,
+                sha256: sha256.to_owned(),
+            }]
+        };
+        let check = |files: &[KnownFile]| check_parquet(folder.path(), files);
+        assert!(check(&[]).is_ok(), "there is none");
+        fs::write(folder.path().join("series.parquet"), "abc").expect("written");
+        // FIPS 180-4's own example.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(check(&files(abc)).is_ok());
+        for wrong in [&files("ab12")[..], &[]] {
+            let error = check(wrong).expect_err("it is another one");
+            assert!(error.to_string().contains(abc), "{error}");
+        }
     }
 }

@@ -42,7 +42,6 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "series" => vec![
             chosen(4, b"country,date_hour,tests,positive,rate\nItaly,2020-07-14T09:00:00,3,1,0.5\n,2020-07-14T10:00:00,1,0,0\n"),
             chosen(1, b"date_day,tests,positive,rate\n2020-07-14,3,1,0.5\n"),
-            chosen(4, &parquet_series()),
         ],
         "time" => texts(&[
             "2020-07-14T09:23:51",
@@ -182,17 +181,4 @@ fn parquet(packed: bool) -> Vec<u8> {
         Column::new("result".into(), ["positive", "negative", "positive"]),
     ];
     written(columns, 3, packed)
-}
-
-fn parquet_series() -> Vec<u8> {
-    let hours = Int64Chunked::from_slice("date_hour".into(), &[1_594_717_200_000, 0]);
-    let columns = vec![
-        Column::new("country".into(), ["Italy", "Spain"]),
-        hours
-            .into_datetime(TimeUnit::Milliseconds, None)
-            .into_column(),
-        Column::new("tests".into(), [3u64, 1]),
-        Column::new("positive".into(), [1u64, 0]),
-    ];
-    written(columns, 2, false)
 }
