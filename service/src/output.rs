@@ -4,7 +4,8 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
-/// Writes a result to standard output, as [`Harmless`] text.
+/// Writes a result to standard output. Control characters are shown as JSON writes them, but for line
+/// feeds and tabs.
 ///
 /// # Errors
 /// When it cannot be written, unless because nobody reads it any more.
@@ -16,8 +17,7 @@ pub fn say(result: &dyn fmt::Display) -> io::Result<()> {
     }
 }
 
-/// Text without what steers a terminal: control characters are shown as JSON writes them, so that
-/// JSON stays JSON, but for line feeds and tabs.
+/// Text without what steers a terminal. JSON stays JSON.
 pub(crate) struct Harmless<'a>(pub(crate) &'a dyn fmt::Display);
 
 impl fmt::Display for Harmless<'_> {
