@@ -95,14 +95,16 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
     let partitions = i32::try_from(spec.partitions).unwrap_or(i32::MAX);
     let new_topic = |name| {
         let replication = TopicReplication::Fixed(replicas);
+        let is_single = name == names.runs || name == names.dlq;
+        let partitions = if is_single { 1 } else { partitions };
+        let topic = NewTopic::new(name, partitions, replication)
+            .set("min.insync.replicas", min_insync)
+            // The brokers' clock: a client's that is wrong would have its messages deleted or refused.
+            .set("message.timestamp.type", "LogAppendTime");
         if name == names.runs {
-            NewTopic::new(name, 1, replication)
-                .set("min.insync.replicas", min_insync)
-                .set("cleanup.policy", "compact")
+            topic.set("cleanup.policy", "compact")
         } else {
-            let partitions = if name == names.dlq { 1 } else { partitions };
-            NewTopic::new(name, partitions, replication)
-                .set("min.insync.replicas", min_insync)
+            topic
                 .set("cleanup.policy", "delete")
                 .set("retention.ms", &retention)
         }

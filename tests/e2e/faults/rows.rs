@@ -342,7 +342,7 @@ pub const ROWS: &[Row] = &[
         )
     },
     row(
-        "clocks of all clients +55 min, −30 days, +55 min, right again",
+        "clocks of all clients +1 h, −30 days, +30 days, right again",
         the::clocks_are_set_back_and_forth,
     ),
 ];
