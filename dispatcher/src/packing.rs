@@ -117,8 +117,28 @@ impl TurnLimit {
     }
 }
 
+/// How many partitions on the next turn is. All have their turn before one has its second, and those
+/// that were served in any stretch of turns lie evenly among the others: the last round, which only
+/// some get, is then shared by workers that have neighbouring partitions.
+pub fn stride(partitions: usize) -> usize {
+    // The golden section, next to which multiples are spread the most evenly.
+    let golden = partitions * 618 / 1_000;
+    let candidates = (golden.max(1)..partitions).chain([1]);
+    let mut coprime = candidates.filter(|&stride| greatest_common_divisor(stride, partitions) == 1);
+    coprime.next().unwrap_or(1)
+}
+
+fn greatest_common_divisor(mut one: usize, mut other: usize) -> usize {
+    while other > 0 {
+        (one, other) = (other, one % other);
+    }
+    one
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use pipeline::group_key::MAX_LABEL_BYTES;
     use pipeline::job::MAX_ROWS_PER_JOB;
     use pipeline::{GroupKey, Job, JobBatchEncoder, LabelSet, TimeBucket};
@@ -182,6 +202,25 @@ mod tests {
         assert_eq!(packing.max_jobs, 1);
         let packing = Packing::new(JobsPerMessage::Auto, LONG_JOB, 1 << 30, 24);
         assert_eq!(packing.max_jobs, u64::MAX);
+    }
+
+    #[test]
+    fn turns_come_to_every_partition_and_any_stretch_of_them_is_shared_evenly() {
+        for partitions in 1..=200 {
+            let turns =
+                |count: usize| (0..count).map(|turn| turn * stride(partitions) % partitions);
+            let reached: BTreeSet<usize> = turns(partitions).collect();
+            assert_eq!(reached.len(), partitions);
+            // Of two workers, each with one half, neither has many more.
+            for count in 1..partitions {
+                let of_first = turns(count).filter(|&turn| turn < partitions / 2).count();
+                let share = count * (partitions / 2) / partitions;
+                assert!(
+                    of_first.abs_diff(share) <= 5,
+                    "{partitions}, {count}: {of_first}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::credit::Credit;
 use crate::error::Error;
 use crate::job_set::JobSet;
 use crate::metrics::Metrics;
-use crate::packing::{Packing, TurnLimit};
+use crate::packing::{Packing, TurnLimit, stride};
 
 /// How long to wait where there is nothing to do but wait.
 const STEP: Duration = Duration::from_micros(500);
@@ -77,11 +77,13 @@ pub fn publish(
     progress.published.set_total(missing);
     let turn_limit = TurnLimit::new(missing, target.partitions);
     FaultPoint::new("dispatcher.before-produce").pass()?;
+    let stride = stride(target.partitions);
     let mut publisher = Publisher {
         target,
         progress,
         shutdown,
         partition: 0,
+        stride,
         turn: Turn::default(),
         turn_limit,
         messages: 0,
@@ -144,6 +146,8 @@ struct Publisher<'a> {
     shutdown: &'a Shutdown,
     /// Whose turn it is.
     partition: usize,
+    /// How many partitions on the next turn is.
+    stride: usize,
     turn: Turn,
     turn_limit: TurnLimit,
     messages: u64,
@@ -223,7 +227,7 @@ impl Publisher<'_> {
         self.turn.buffer.clear();
         self.turn.messages.clear();
         self.turn.jobs = 0;
-        self.partition = (self.partition + 1) % self.target.partitions;
+        self.partition = (self.partition + self.stride) % self.target.partitions;
         Ok(())
     }
 

@@ -59,6 +59,10 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
     ("heartbeat.interval.ms", "30"),
 ];
 
+/// On the in-process broker, which waits for all members before their first assignment, heartbeats
+/// tell of nothing in a run in which nobody dies.
+const IN_PROCESS_HEARTBEAT_MS: &str = "100";
+
 /// Runs the pipeline on this machine.
 ///
 /// # Errors
@@ -364,8 +368,14 @@ impl Stage {
         let mut properties = self.cluster.properties().to_vec();
         let session_timeout = in_process::SESSION_TIMEOUT_MS.to_string();
         let in_process = self.broker.as_ref();
-        let in_process = in_process.map(|_| ("session.timeout.ms", session_timeout.as_str()));
-        for (key, value) in FLEET_PROPERTIES.into_iter().chain(in_process) {
+        let in_process = in_process.map(|_| {
+            [
+                ("session.timeout.ms", session_timeout.as_str()),
+                ("heartbeat.interval.ms", IN_PROCESS_HEARTBEAT_MS),
+            ]
+        });
+        let own = in_process.into_iter().flatten().chain(FLEET_PROPERTIES);
+        for (key, value) in own {
             if !properties.iter().any(|(known, _)| known == key) {
                 properties.push((key.to_owned(), value.to_owned()));
             }
