@@ -1,7 +1,7 @@
 //! Takes a run up that a dispatcher has begun: tells a [`Resume`] what the run's topics hold, and
 //! holds the data set against it. What is missing, and what differs, is decided there.
 
-use kafka::{GroupOffsets, end_offsets, read_to_end, topics};
+use kafka::{GroupOffsets, beginning_offsets, end_offsets, read_to_end, topics};
 use pipeline::resume::{Refusal, Rule};
 use pipeline::{JobBatch, JobSetDigest, JobSetHasher, OutcomeBatch, Resume, RunId, RunOpened};
 use service::Shutdown;
@@ -67,8 +67,8 @@ pub fn take_up(
 }
 
 /// What the group has committed. Where it stands beyond a partition's end, the topic was deleted and
-/// made again, and its workers would pass over as many messages as the former topic had: there it is
-/// moved back to the end.
+/// made again, and its workers would pass over as many messages as the former topic had, of this run
+/// and of others: there it is moved to the beginning.
 fn committed(config: &Config, group: &str) -> Result<Vec<i64>, Error> {
     let (cluster, topic) = (&config.cluster, &config.topics.jobs);
     let partitions = topics::partition_count(cluster, topic)?.unwrap_or(0);
@@ -78,27 +78,31 @@ fn committed(config: &Config, group: &str) -> Result<Vec<i64>, Error> {
     let ends = end_offsets(cluster, topic, partitions)?;
     let beyond = beyond_the_end(&committed, &ends);
     if !beyond.is_empty() {
+        let beginnings = beginning_offsets(cluster, topic, partitions)?;
+        for &partition in &beyond {
+            committed[partition] = beginnings.get(partition).copied().unwrap_or(0);
+        }
         warn!(
             topic,
             group,
             partitions = beyond.len(),
-            "the group stands beyond the topic's end, which was made again: it is moved there"
+            "the group stands beyond the topic's end, for the topic was made again: it is moved to the \
+             beginning"
         );
-        offsets.move_to(&beyond)?;
-        for (committed, end) in committed.iter_mut().zip(ends) {
-            *committed = end.min(*committed);
-        }
+        let moved: Vec<(i32, i64)> = beyond
+            .iter()
+            .map(|&partition| (partition as i32, committed[partition]))
+            .collect();
+        offsets.move_to(&moved)?;
     }
     Ok(committed)
 }
 
-/// Partitions beyond whose end a group stands, each with its end.
-fn beyond_the_end(committed: &[i64], ends: &[i64]) -> Vec<(i32, i64)> {
-    let partitions = (0..).zip(committed.iter().zip(ends));
+/// Partitions beyond whose end a group stands.
+fn beyond_the_end(committed: &[i64], ends: &[i64]) -> Vec<usize> {
+    let partitions = committed.iter().zip(ends).enumerate();
     let beyond = partitions.filter(|(_, (committed, end))| committed > end);
-    beyond
-        .map(|(partition, (_, &end))| (partition, end))
-        .collect()
+    beyond.map(|(partition, _)| partition).collect()
 }
 
 /// Holds every job of the data set against what was published, and computes the digest of all.
@@ -121,10 +125,7 @@ mod tests {
 
     #[test]
     fn a_group_is_beyond_the_end_where_it_has_committed_more_than_there_is() {
-        assert_eq!(
-            beyond_the_end(&[0, 7, 7, 8], &[0, 7, 3, 0]),
-            [(2, 3), (3, 0)]
-        );
-        assert_eq!(beyond_the_end(&[0, 7], &[5, 7]), []);
+        assert_eq!(beyond_the_end(&[0, 7, 7, 8], &[0, 7, 3, 0]), [2, 3]);
+        assert!(beyond_the_end(&[0, 7], &[5, 7]).is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use tracing::subscriber::{self, NoSubscriber};
+use tracing::{Dispatch, dispatcher};
 
 use crate::error::Error;
 use crate::settings;
@@ -44,6 +44,6 @@ impl<C: ConsumerContext> Drop for ClosingConsumer<C> {
             }
         }
         // rdkafka closes it once more, and complains that it is closed.
-        subscriber::with_default(NoSubscriber::default(), || self.0 = None);
+        dispatcher::with_default(&Dispatch::none(), || self.0 = None);
     }
 }

@@ -36,6 +36,10 @@ use crate::transactions::GroupMetadata;
 /// brokers take every 10 s.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What is left of a deadline for closing the client when leaving has taken all of the rest: a member
+/// in the middle of a rebalance puts it off.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long a member that has asked to join is waited for, before it leaves.
 const JOIN_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -521,9 +525,10 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         });
         self.consumer.unsubscribe();
         // A member with a lasting name that is closed before it has left never leaves.
-        self.poll_while(until, |consumer| {
-            consumer.context().assigned.load(Ordering::Relaxed) || is_member(consumer)
-        });
+        self.poll_while(
+            until.checked_sub(CLOSE_PATIENCE).unwrap_or(now),
+            |consumer| consumer.context().assigned.load(Ordering::Relaxed) || is_member(consumer),
+        );
         self.queues = None;
         drop(self.apart);
         let left = until.saturating_duration_since(Instant::now());

@@ -185,7 +185,8 @@ impl GroupOffsets {
     /// # Errors
     /// When the group keeps members, or its coordinator cannot be asked.
     pub fn move_to(&self, offsets: &[(i32, i64)]) -> Result<(), Error> {
-        const ACTION: &str = "move a group's offsets, whose workers have to be ended for it";
+        const ACTION: &str =
+            "move a group's offsets; end its workers, then start `dispatcher --resume` again";
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for &(partition, offset) in offsets {
             list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))

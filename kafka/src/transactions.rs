@@ -17,12 +17,14 @@ use rdkafka::producer::{BaseProducer, Producer};
 use crate::cluster::Cluster;
 use crate::error::{Error, is_denial};
 use crate::group_consumer::commit_list;
-
 use crate::producer::{BatchProducer, Context, DRAIN_STEP, Topic};
 use crate::settings::Role;
 
 /// Between two attempts at a call that the client says can be made again.
 const RETRY_STEP: Duration = Duration::from_millis(20);
+
+/// How long a first connection is waited for: as long as it saves.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How much later than it was asked to a call may return.
 const GRACE: Duration = Duration::from_secs(1);
@@ -162,7 +164,7 @@ impl TransactionalProducer {
     /// [`TransactionError::Retriable`] when the broker did not answer within `patience`.
     pub fn init(&self, patience: Duration) -> Result<(), TransactionError> {
         const ACTION: &str = "initialise";
-        self.connect_first(patience);
+        self.connect_first(patience.min(CONNECT_PATIENCE));
         let initialised = self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
             producer.init_transactions(left)
         });
@@ -260,7 +262,9 @@ impl TransactionalProducer {
         self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
             let (producer, asked) = (Arc::clone(producer), Arc::clone(&asked));
             let (told, answer) = mpsc::channel();
-            thread::spawn(move || {
+            let calling = thread::Builder::new().name("offsets".to_owned());
+            // Where no thread can be had, nobody answers.
+            let _ = calling.spawn(move || {
                 let (list, member) = &*asked;
                 // If nobody listens any more, nobody needs to know.
                 let _ = told.send(producer.send_offsets_to_transaction(list, member, left));

@@ -51,7 +51,7 @@ pub fn watch() {
                 let seconds = set_back.as_secs();
                 tracing::error!(
                     "the clock was set back by {seconds} s, and Kafka's client would wait that much \
-                     longer; ending, to be started again"
+                     longer; ending: start it again"
                 );
                 std::process::exit(Exit::Failure.code().into());
             }

@@ -1,6 +1,6 @@
 //! What makes a process a good service: exit codes, logging, signals that become a shutdown
 //! request, progress that a person, a log or a machine can follow, health and metrics over HTTP, and
-//! fault points for tests, and an end when the clock is set back. It knows nothing of Kafka or of jobs.
+//! fault points for tests, an end when the clock is set back. It knows nothing of Kafka or of jobs.
 
 pub mod clock;
 pub mod exit;

@@ -19,11 +19,12 @@ const MAGIC: &[u8; 4] = b"PAR1";
 const END_BYTES: usize = 8;
 
 /// A footer has at most so many bytes. One of 6 columns takes some 600 for each of its row groups.
-const MAX_BYTES: usize = 32 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// So much of memory, by the count of the format's own crate, may a byte of a footer take: 8 for an
-/// item of a list, one for a byte of text, two for a struct. What writers make takes less than two.
-const MEMORY_BY_BYTE: usize = 4;
+/// item of a list, one for a byte of text, two for a struct. What writers make takes less than two. An
+/// item may be a struct of half a kilobyte, so the largest footer can ask for a gigabyte, and no more.
+const MEMORY_BY_BYTE: usize = 3;
 
 /// So much more may a short one take.
 const MEMORY: usize = 4 * 1024;
