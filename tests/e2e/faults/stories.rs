@@ -493,6 +493,10 @@ pub fn a_topic_is_recreated(play: &mut Play<'_>, which: fn(&TopicNames) -> &str)
     play.kill_all_workers();
     play.dispatcher_options = vec!["--resume".to_owned()];
     play.start_dispatcher();
+    // It may have to move the group, which has to be empty for that.
+    play.wait_until("it is published again", |play| {
+        !is_running(&mut play.dispatcher)
+    });
     play.start_aggregator();
     play.start_workers(2);
 }
