@@ -12,13 +12,12 @@ import argparse
 import contextlib
 import datetime
 import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from run import Refused, positive, rollcall
+from run import carry_out, positive, rollcall
 from runner import broker, cache, data, host, process, variants
 from runner.figures import order_of
 from runner.variants import EMPTY, TENFOLD, Variant, chosen
@@ -26,28 +25,7 @@ from runner.variants import EMPTY, TENFOLD, Variant, chosen
 
 def main() -> int:
     args = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        result = measure(args)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except (
-        Refused,
-        variants.Differs,
-        cache.Missing,
-        broker.Failed,
-        process.Failed,
-        data.Bad,
-        OSError,
-    ) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "itself.json").write_text(json.dumps(result, indent=2) + "\n")
-    text = variants.markdown(result)
-    (args.out / "itself.md").write_text(text)
-    print(text)
-    return 0
+    return carry_out(lambda: measure(args), variants.markdown, args.out / "itself")
 
 
 def arguments() -> argparse.Namespace:

@@ -19,11 +19,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runner import broker, cache, data, host, process, rows, series, table
+from runner import broker, cache, data, host, process, rows, series, table, variants
 from runner.figures import order_of
 from runner.rows import Place, Row
 
@@ -34,13 +34,21 @@ class Refused(Exception):
 
 def main() -> int:
     args = arguments()
+    return carry_out(lambda: Benchmark(args).run(), table.markdown, args.out / "peers")
+
+
+def carry_out(
+    measure: Callable[[], dict[str, Any]], markdown: Callable[[dict[str, Any]], str], out: Path
+) -> int:
+    """Measures, writes OUT.json and OUT.md, and returns the exit code; what goes wrong is one line."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        result = Benchmark(args).run()
+        result = measure()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except (
         Refused,
+        variants.Differs,
         cache.Missing,
         broker.Failed,
         process.Failed,
@@ -50,10 +58,10 @@ def main() -> int:
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "peers.json").write_text(json.dumps(result, indent=2) + "\n")
-    text = table.markdown(result)
-    (args.out / "peers.md").write_text(text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    text = markdown(result)
+    out.with_suffix(".md").write_text(text)
     print(text)
     return 0
 

@@ -30,6 +30,7 @@ use crate::queue::{
 use crate::record::RecordBatch;
 use crate::settings::Role;
 use crate::transactions::GroupMetadata;
+use crate::within::within;
 
 /// How long a rebalance may wait for the group's committed offsets. A worker that was killed within a
 /// transaction leaves them undecided until a broker ends it: after its 10 s, at the next look, which
@@ -532,27 +533,12 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         self.queues = None;
         drop(self.apart);
         let left = until.saturating_duration_since(Instant::now());
-        let closed = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
-        let told = Arc::clone(&closed);
         let consumer = self.consumer;
-        let closing = std::thread::Builder::new()
-            .name("close".to_owned())
-            .spawn(move || {
-                drop(consumer);
-                let (flag, changed) = &*told;
-                *flag.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
-                changed.notify_all();
-            });
-        if closing.is_err() {
-            return;
-        }
-        let (flag, changed) = &*closed;
-        let flag = flag.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let waited = changed.wait_timeout_while(flag, left, |closed| !*closed);
-        if waited.is_ok_and(|(flag, _)| !*flag) {
+        if within(left, "close", move || drop(consumer)).is_none() {
             warn!("the consumer did not close in time; its session runs out instead");
         }
     }
+
     /// Serves what comes while a condition holds, until then at the latest. Messages that still come
     /// are another member's to work on.
     fn poll_while(

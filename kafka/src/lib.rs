@@ -23,6 +23,7 @@ pub mod settings;
 pub mod survey;
 pub mod topics;
 pub mod transactions;
+mod within;
 
 pub use args::BrokerArgs;
 pub use cluster::Cluster;

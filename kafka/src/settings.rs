@@ -147,8 +147,8 @@ const TUNED: &[Setting] = &[
         EVERYONE,
         "topic.metadata.refresh.interval.ms",
         "5000",
-        "librdkafka drops a broker that metadata lacks for a moment, as that of a restarting one does of \
-         itself; messages for it wait until it is asked again (default: 5 minutes)",
+        "after restarts brokers are known again by metadata, of which nobody else may ask for long \
+         (default: 5 minutes)",
     ),
     (
         EVERYONE,

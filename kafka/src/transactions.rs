@@ -5,7 +5,7 @@
 //! to be done is its variant: see [`TransactionError`].
 
 use std::fmt;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::error::{Error, is_denial};
 use crate::group_consumer::commit_list;
 use crate::producer::{BatchProducer, Context, DRAIN_STEP, Topic};
 use crate::settings::Role;
+use crate::within::within;
 
 /// Between two attempts at a call that the client says can be made again.
 const RETRY_STEP: Duration = Duration::from_millis(20);
@@ -261,15 +262,10 @@ impl TransactionalProducer {
         let asked = Arc::new((list, group.0));
         self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
             let (producer, asked) = (Arc::clone(producer), Arc::clone(&asked));
-            let (told, answer) = mpsc::channel();
-            let calling = thread::Builder::new().name("offsets".to_owned());
-            // Where no thread can be had, nobody answers.
-            let _ = calling.spawn(move || {
+            let answer = within(left + GRACE, "offsets", move || {
                 let (list, member) = &*asked;
-                // If nobody listens any more, nobody needs to know.
-                let _ = told.send(producer.send_offsets_to_transaction(list, member, left));
+                producer.send_offsets_to_transaction(list, member, left)
             });
-            let answer = answer.recv_timeout(left + GRACE);
             answer.unwrap_or(Err(KafkaError::Canceled))
         })
     }

@@ -57,10 +57,7 @@ def markdown(result: dict[str, Any]) -> str:
         "Wall seconds are medians. The ratio is to the faster one of polars and DuckDB here."
         " CPU seconds and memory are those of a program's processes, without the broker's.",
         "",
-        f"- host: {host['name']}, {host['cores']} cores, {host['cpu']}, {host['os']}",
-        f"- load: {_number(load['before'])} before, {_number(load['after'])} after",
-        f"- begun: {result['begun_at']}; commit {result['commit']}",
-        f"- broker: {result['broker']}",
+        *circumstances(result),
         f"- versions: {versions}",
         f"- series: {result['data']['series_sha256']}",
     ]
@@ -69,6 +66,17 @@ def markdown(result: dict[str, Any]) -> str:
     if load["before"] is not None and host["cores"] and load["before"] > host["cores"]:
         lines.append("- the machine was busy with other work: measure again on a quiet one")
     return "\n".join(lines) + "\n"
+
+
+def circumstances(result: dict[str, Any]) -> list[str]:
+    """Where, when and of what it was measured."""
+    host, load = result["host"], result["load"]
+    return [
+        f"- host: {host['name']}, {host['cores']} cores, {host['cpu']}, {host['os']}",
+        f"- load: {_number(load['before'])} before, {_number(load['after'])} after",
+        f"- begun: {result['begun_at']}; commit {result['commit']}",
+        f"- broker: {result['broker']}",
+    ]
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .figures import spread
+from .table import circumstances
 
 #: Within a version fields are only added.
 SCHEMA_VERSION = 1
@@ -129,17 +130,13 @@ def markdown(result: dict[str, Any]) -> str:
         cells += [str(row["wall_seconds"]["runs"]), "–" if ratio is None else f"{ratio:.2f}"]
         cells += [*_cells(row["start_seconds"], 3), ", ".join(f"{peak / 2**20:.0f}" for peak in peaks)]
         lines.append("| " + " | ".join(cells) + " |")
-    host, load = result["host"], result["load"]
     lines += [
         "",
         "Wall seconds are medians. Ratio: the plain run beside the one that has nothing to compute; ten"
         " times the rows beside once. Start: until the broker had the first job, without reading and"
         " grouping. Peak memory: of the process `rollcall`, then of its workers.",
         "",
-        f"- host: {host['name']}, {host['cores']} cores, {host['cpu']}, {host['os']}",
-        f"- load: {load['before']:.2f} before, {load['after']:.2f} after",
-        f"- begun: {result['begun_at']}; commit {result['commit']}",
-        f"- broker: {result['broker']}",
+        *circumstances(result),
     ]
     return "\n".join(lines) + "\n"
 

@@ -123,19 +123,19 @@ pub fn a_job_fails_always(play: &mut Play<'_>) {
 }
 
 pub fn a_job_kills_its_workers(play: &mut Play<'_>) {
-    play.is_static = true;
-    play.is_supervised = true;
-    play.arm(Part::Worker, "worker.before-compute=abort@3000");
-    play.start(3);
-    play.wait_until("a worker dies of it", |play| play.deaths > 0);
-    play.strikes_now();
+    a_job_ends_its_workers(play, "worker.before-compute=abort@3000");
 }
 
 pub fn a_job_hangs_its_workers(play: &mut Play<'_>) {
     play.worker_options = ["--job-timeout", "1s"].map(str::to_owned).into();
+    a_job_ends_its_workers(play, "worker.before-compute=hang@3000");
+}
+
+/// Each worker that comes to the job dies of it, and is started again.
+fn a_job_ends_its_workers(play: &mut Play<'_>, fault: &str) {
     play.is_static = true;
     play.is_supervised = true;
-    play.arm(Part::Worker, "worker.before-compute=hang@3000");
+    play.arm(Part::Worker, fault);
     play.start(3);
     play.wait_until("a worker dies of it", |play| play.deaths > 0);
     play.strikes_now();
