@@ -11,7 +11,7 @@ pub fn holds(input: &[u8]) {
         return;
     };
     assert_eq!(batch.outcomes().count(), batch.len());
-    let mut ledger = Ledger::new(JOBS).expect("room");
+    let mut ledger = Ledger::new(JOBS);
     let mut conflicts = Vec::new();
     let first = ledger.record(&batch, &mut conflicts);
     let told = first.new + first.replaced + first.duplicates + first.beyond + first.conflicts;

@@ -1,6 +1,6 @@
 //! What everybody takes from the runs topic: a key, a line end, and the value.
 
-use pipeline::{RunEvent, RunHistory};
+use pipeline::{Collection, RunEvent, RunHistory, Verdict};
 
 pub fn holds(input: &[u8]) {
     let at = input.iter().position(|&byte| byte == b'\n');
@@ -21,5 +21,10 @@ pub fn holds(input: &[u8]) {
     history.hear(again);
     if let Some(manifest) = history.manifest() {
         let _ = (manifest.rows_rejected(), history.disagreeing());
+        // However many jobs it claims.
+        let mut collection = Collection::new();
+        collection.hear_manifest(manifest.clone());
+        let complete = collection.reconcile().verdict == Verdict::Complete;
+        assert!(!complete || manifest.jobs == 0);
     }
 }

@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn still_dead(letters: &DeadLetters, heard: &[OutcomeBatch]) -> Vec<(u64, Option<i64>)> {
-        let mut ledger = Ledger::new(10).expect("room");
+        let mut ledger = Ledger::new(10);
         for batch in heard {
             ledger.record(batch, &mut Vec::new());
         }
@@ -353,7 +353,7 @@ mod tests {
         let mut both = Vec::new();
         encoder.finish(&mut both);
         letters.hear_letter(0, LetterHeaders::default(), &both);
-        let mut ledger = Ledger::new(4).expect("room");
+        let mut ledger = Ledger::new(4);
         ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
         let dead: Vec<_> = letters.still_dead(&ledger).collect();
         let payload = dead[0].letter.expect("it is there").payload();

@@ -14,6 +14,10 @@ use crate::group_key::{GroupKey, LabelSet};
 use crate::outcome::{JobOutcome, Outcome, OutcomeBatch, Tally};
 use crate::series::{Series, SeriesRow};
 
+use lines::{Line, Lines, State};
+
+mod lines;
+
 /// So many contradictions are put into words; more are only counted. One message may hold a hundred
 /// thousand of them, and each speaks of labels of many KiB.
 const MAX_CONFLICTS: usize = 1_000;
@@ -22,27 +26,6 @@ const MAX_CONFLICTS: usize = 1_000;
 const SHOWN_CHARACTERS: usize = 200;
 
 type LabelIds = std::collections::HashMap<LabelSet, u32, foldhash::fast::RandomState>;
-
-/// What the ledger knows of one job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Missing,
-    DeadLettered,
-    Counted,
-}
-
-/// One job's line in the ledger. All zero while its outcome is missing.
-#[derive(Clone, Copy, Debug, Default)]
-struct Line {
-    state: State,
-    label_set: u32,
-    /// Hours, as [`TimeBucket::hours`].
-    time: i32,
-    part: u32,
-    rows: u32,
-    tally: Tally,
-}
 
 /// Why a job is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +54,7 @@ pub struct Recorded {
 /// One outcome for each job of a run.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    lines: Vec<Line>,
+    lines: Lines,
     label_sets: Vec<LabelSet>,
     label_ids: LabelIds,
     dead: BTreeMap<u64, DeadJob>,
@@ -96,25 +79,21 @@ pub struct Totals {
 }
 
 impl Ledger {
-    /// The ledger of a run with so many jobs, none of which has an outcome; `None` when so many
-    /// cannot be held in memory.
-    pub fn new(jobs: u64) -> Option<Self> {
-        let jobs = usize::try_from(jobs).ok()?;
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(jobs).ok()?;
-        lines.resize(jobs, Line::default());
-        Some(Self {
-            lines,
+    /// The ledger of a run with so many jobs, none of which has an outcome. It takes memory for jobs
+    /// that have one, and for their neighbours.
+    pub fn new(jobs: u64) -> Self {
+        Self {
+            lines: Lines::new(jobs),
             label_sets: Vec::new(),
             label_ids: LabelIds::default(),
             dead: BTreeMap::new(),
             totals: Totals::default(),
-        })
+        }
     }
 
     /// How many jobs the run has.
     pub fn jobs(&self) -> u64 {
-        self.lines.len() as u64
+        self.lines.len()
     }
 
     /// How many jobs have no outcome yet.
@@ -174,10 +153,7 @@ impl Ledger {
         recorded: &mut Recorded,
         conflicts: &mut Vec<Conflict>,
     ) {
-        let Some(line) = usize::try_from(job.index)
-            .ok()
-            .and_then(|index| self.lines.get_mut(index))
-        else {
+        let Some(line) = self.lines.get_mut(job.index) else {
             recorded.beyond += 1;
             return;
         };
@@ -281,18 +257,23 @@ impl Ledger {
 
     /// The lowest indexes without an outcome, `at_most` of them.
     pub fn first_missing(&self, at_most: usize) -> Vec<u64> {
-        let missing = self.lines.iter().enumerate();
+        let mut missing = Vec::new();
+        let mut next = 0;
+        let known = self.lines.known().map(|(index, _)| index);
+        for known in known.chain([self.jobs()]) {
+            missing.extend((next..known).take(at_most - missing.len()));
+            if missing.len() == at_most {
+                break;
+            }
+            next = known + 1;
+        }
         missing
-            .filter(|(_, line)| line.state == State::Missing)
-            .map(|(index, _)| index as u64)
-            .take(at_most)
-            .collect()
     }
 
     /// Key, part and rows of a job that has an outcome.
     pub fn describe(&self, index: u64) -> Option<(GroupKey<'_>, u32, u32)> {
-        let line = self.lines.get(usize::try_from(index).ok()?)?;
-        (line.state != State::Missing).then(|| (self.key(line), line.part, line.rows))
+        let line = self.lines.get(index)?;
+        Some((self.key(line), line.part, line.rows))
     }
 
     /// The digest of the jobs as their outcomes tell of them; `None` while one is missing.
@@ -301,8 +282,8 @@ impl Ledger {
             return None;
         }
         let mut hasher = JobSetHasher::new();
-        for (index, line) in self.lines.iter().enumerate() {
-            hasher.update(index as u64, self.key(line), line.part, line.rows);
+        for (index, line) in self.lines.known() {
+            hasher.update(index, self.key(line), line.part, line.rows);
         }
         Some(hasher.finish())
     }
@@ -324,10 +305,7 @@ impl Ledger {
             .map(|&id| self.label_sets[id as usize].clone())
             .collect();
 
-        let known = self
-            .lines
-            .iter()
-            .filter(|line| line.state != State::Missing);
+        let known = self.lines.known().map(|(_, line)| line);
         let key = |line: &Line| (rank[line.label_set as usize], line.time);
         let rows = if known.clone().is_sorted_by_key(key) {
             add_up_parts(known, key)
@@ -490,7 +468,7 @@ mod tests {
                 }
             }
             shuffle(&mut said, order);
-            let mut ledger = Ledger::new(jobs.len() as u64).expect("it fits");
+            let mut ledger = Ledger::new(jobs.len() as u64);
             let mut conflicts = Vec::new();
             let mut seen = Recorded::default();
             for outcomes in said.chunks(packing) {
@@ -522,7 +500,7 @@ mod tests {
             let jobs = run.jobs();
             prop_assume!(!jobs.is_empty());
             let dead = dead.index(jobs.len());
-            let mut ledger = Ledger::new(jobs.len() as u64).expect("it fits");
+            let mut ledger = Ledger::new(jobs.len() as u64);
             for job in &jobs {
                 let outcome = if job.index == dead as u64 { DEAD } else { tally(job) };
                 ledger.record(&batch(&[(*job, outcome)]), &mut Vec::new());
@@ -566,7 +544,7 @@ mod tests {
             tests: 2,
             positive: 2,
         });
-        let mut ledger = Ledger::new(1).expect("it fits");
+        let mut ledger = Ledger::new(1);
         let mut conflicts = Vec::new();
         ledger.record(&batch(&[(job, tally(&job))]), &mut conflicts);
         ledger.record(&batch(&[(job, wrong)]), &mut conflicts);
@@ -587,7 +565,7 @@ mod tests {
     #[test]
     fn two_keys_for_one_job_are_a_conflict_even_if_one_is_a_dead_letter() {
         let (italy, spain) = (LabelSet::new(["Italy"]), LabelSet::new(["Spain"]));
-        let mut ledger = Ledger::new(1).expect("it fits");
+        let mut ledger = Ledger::new(1);
         let mut conflicts = Vec::new();
         ledger.record(&batch(&[(one_job(&italy, &[1]), DEAD)]), &mut conflicts);
         let other = one_job(&spain, &[1]);
@@ -606,7 +584,7 @@ mod tests {
             reason: &reason,
             attempts: 1,
         };
-        let mut ledger = Ledger::new(1).expect("room");
+        let mut ledger = Ledger::new(1);
         let mut conflicts = Vec::new();
         ledger.record(&batch(&[(one_job(&long, &[1]), dead)]), &mut conflicts);
         let other = LabelSet::new(["y"]);
@@ -625,16 +603,30 @@ mod tests {
         let labels = LabelSet::new(["Italy"]);
         let mut job = one_job(&labels, &[1]);
         job.index = u64::MAX - 1;
-        let mut ledger = Ledger::new(3).expect("it fits");
+        let mut ledger = Ledger::new(3);
         let recorded = ledger.record(&batch(&[(job, tally(&job))]), &mut Vec::new());
         assert_eq!(recorded.beyond, 1);
         assert_eq!(ledger.missing(), 3);
         assert_eq!(ledger.first_missing(2), [0, 1]);
+        assert_eq!(ledger.first_missing(9), [0, 1, 2]);
         assert_eq!(ledger.job_set_digest(), None);
     }
 
     #[test]
-    fn a_run_too_large_for_memory_has_no_ledger() {
-        assert!(Ledger::new(u64::MAX / 64).is_none());
+    fn the_gaps_between_outcomes_are_missing() {
+        let labels = LabelSet::new(["Italy"]);
+        let mut ledger = Ledger::new(u64::MAX);
+        for index in [1, 2, 5, 200] {
+            let job = Job {
+                index,
+                ..one_job(&labels, &[1])
+            };
+            ledger.record(&batch(&[(job, tally(&job))]), &mut Vec::new());
+        }
+        assert_eq!(ledger.first_missing(0), [0; 0]);
+        assert_eq!(ledger.first_missing(5), [0, 3, 4, 6, 7]);
+        assert_eq!(ledger.first_missing(200).last(), Some(&203));
+        assert_eq!(ledger.missing(), u64::MAX - 4);
+        assert!(ledger.describe(5).is_some() && ledger.describe(6).is_none());
     }
 }

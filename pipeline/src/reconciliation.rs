@@ -25,20 +25,25 @@ pub struct Share {
 
 /// Everything that was heard of one run.
 ///
-/// Outcomes that come before the manifest are kept as they are: an index sizes no memory before
-/// the manifest has said how many jobs there are.
+/// Outcomes that come before the manifest are kept as they are: which jobs the run has is not known
+/// before it, and an outcome of another job is a failure.
 #[derive(Clone, Debug, Default)]
 pub struct Collection {
-    manifest: Option<Manifest>,
+    dispatched: Option<Dispatched>,
     /// A manifest that contradicts the first one.
     disagreeing: Option<Manifest>,
     waiting: Vec<OutcomeBatch>,
     heard: u64,
-    ledger: Option<Ledger>,
-    too_large: bool,
     conflicts: Vec<Conflict>,
     totals: Recorded,
     shares: BTreeMap<(String, String), Share>,
+}
+
+/// What the dispatcher swears to, and what became of it.
+#[derive(Clone, Debug)]
+struct Dispatched {
+    manifest: Manifest,
+    ledger: Ledger,
 }
 
 impl Collection {
@@ -49,15 +54,14 @@ impl Collection {
 
     /// Hears a manifest. The same again changes nothing.
     pub fn hear_manifest(&mut self, manifest: Manifest) {
-        if let Some(known) = &self.manifest {
-            if !known.agrees_with(&manifest) {
+        if let Some(known) = &self.dispatched {
+            if !known.manifest.agrees_with(&manifest) {
                 self.disagreeing = Some(manifest);
             }
             return;
         }
-        self.ledger = Ledger::new(manifest.jobs);
-        self.too_large = self.ledger.is_none();
-        self.manifest = Some(manifest);
+        let ledger = Ledger::new(manifest.jobs);
+        self.dispatched = Some(Dispatched { manifest, ledger });
         for batch in std::mem::take(&mut self.waiting) {
             self.record(&batch);
         }
@@ -67,7 +71,7 @@ impl Collection {
     /// every batch does.
     pub fn hear_outcomes(&mut self, batch: OutcomeBatch) -> bool {
         self.heard += batch.len() as u64;
-        if self.manifest.is_none() {
+        if self.dispatched.is_none() {
             self.waiting.push(batch);
             return true;
         }
@@ -76,10 +80,10 @@ impl Collection {
     }
 
     fn record(&mut self, batch: &OutcomeBatch) -> Recorded {
-        let Some(ledger) = &mut self.ledger else {
+        let Some(dispatched) = &mut self.dispatched else {
             return Recorded::default();
         };
-        let recorded = ledger.record(batch, &mut self.conflicts);
+        let recorded = dispatched.ledger.record(batch, &mut self.conflicts);
         self.totals.new += recorded.new;
         self.totals.replaced += recorded.replaced;
         self.totals.duplicates += recorded.duplicates;
@@ -96,17 +100,17 @@ impl Collection {
 
     /// The manifest, once it was heard.
     pub fn manifest(&self) -> Option<&Manifest> {
-        self.manifest.as_ref()
+        self.dispatched.as_ref().map(|known| &known.manifest)
     }
 
     /// The ledger, once the manifest was heard.
     pub fn ledger(&self) -> Option<&Ledger> {
-        self.ledger.as_ref()
+        self.dispatched.as_ref().map(|known| &known.ledger)
     }
 
     /// The ledger alone, once the manifest was heard.
     pub fn into_ledger(self) -> Option<Ledger> {
-        self.ledger
+        self.dispatched.map(|known| known.ledger)
     }
 
     /// What was recorded in the ledger.
@@ -116,7 +120,7 @@ impl Collection {
 
     /// Jobs with an outcome; before the manifest, outcomes heard.
     pub fn jobs_with_outcome(&self) -> u64 {
-        match &self.ledger {
+        match self.ledger() {
             Some(ledger) => ledger.jobs() - ledger.missing(),
             None => self.heard,
         }
@@ -135,18 +139,13 @@ impl Collection {
     /// Whether waiting for more can change nothing for the better: every job has an outcome, or
     /// the run has failed already.
     pub fn is_settled(&self) -> bool {
-        let contradicted =
-            self.disagreeing.is_some() || self.too_large || !self.conflicts.is_empty();
-        contradicted
-            || self
-                .ledger
-                .as_ref()
-                .is_some_and(|ledger| ledger.missing() == 0)
+        let contradicted = self.disagreeing.is_some() || !self.conflicts.is_empty();
+        contradicted || self.ledger().is_some_and(|ledger| ledger.missing() == 0)
     }
 
     /// Holds the ledger against the manifest.
     pub fn reconcile(&self) -> Reconciliation {
-        let Some(manifest) = &self.manifest else {
+        let Some(Dispatched { manifest, ledger }) = &self.dispatched else {
             return Reconciliation {
                 verdict: Verdict::Incomplete,
                 checks: vec![Check::new("manifest", "one", "none", false)],
@@ -168,18 +167,6 @@ impl Collection {
                 .rows_accepted
                 .saturating_add(manifest.rows_rejected()),
         ));
-        let Some(ledger) = &self.ledger else {
-            checks.push(Check::new(
-                "jobs fit in memory",
-                &manifest.jobs.to_string(),
-                "too many",
-                false,
-            ));
-            return Reconciliation {
-                verdict: Verdict::Failed,
-                checks,
-            };
-        };
         checks.push(Check::numbers(
             "conflicting outcomes",
             0,
@@ -420,6 +407,21 @@ mod tests {
         let run = Run::new();
         let mut collection = Collection::new();
         collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
+        assert!(!collection.is_settled());
+        assert_eq!(collection.reconcile().verdict, Verdict::Incomplete);
+    }
+
+    #[test]
+    fn a_run_of_more_jobs_than_there_can_be_is_incomplete_and_takes_no_memory_for_them() {
+        let run = Run::new();
+        let mut collection = Collection::new();
+        collection.hear_outcomes(run.batch(&[0, 1], COUNTED));
+        collection.hear_manifest(Manifest {
+            jobs: u64::MAX,
+            ..run.manifest(2)
+        });
+        assert!(collection.hear_outcomes(run.batch(&[10_000], COUNTED)));
+        assert_eq!(collection.jobs_with_outcome(), 3);
         assert!(!collection.is_settled());
         assert_eq!(collection.reconcile().verdict, Verdict::Incomplete);
     }

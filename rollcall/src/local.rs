@@ -192,7 +192,7 @@ mod tests {
             Ok(())
         });
         counted.expect("memory can be read");
-        let mut ledger = Ledger::new(jobs.counts().jobs).expect("it fits");
+        let mut ledger = Ledger::new(jobs.counts().jobs);
         let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
         ledger.record(&batch, &mut Vec::new());
         ledger.series()

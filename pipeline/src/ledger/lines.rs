@@ -1,0 +1,142 @@
+//! The lines of a ledger, one for each job index, in memory for those that were written alone: the
+//! number of jobs is a stranger's word, and sizes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::outcome::Tally;
+
+/// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
+/// over a run that somebody made up take no more than some hundred bytes a byte, and enough that
+/// those of a message, whose indexes follow one another, look for their place once in a while.
+const BLOCK: u64 = 64;
+
+/// What the ledger knows of one job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    #[default]
+    Missing,
+    DeadLettered,
+    Counted,
+}
+
+/// One job's line in the ledger. All zero while its outcome is missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Line {
+    pub state: State,
+    pub label_set: u32,
+    /// Hours, as [`crate::TimeBucket::hours`].
+    pub time: i32,
+    pub part: u32,
+    pub rows: u32,
+    pub tally: Tally,
+}
+
+#[derive(Clone, Debug)]
+pub struct Lines {
+    jobs: u64,
+    /// In the order in which they were first written to.
+    blocks: Vec<[Line; BLOCK as usize]>,
+    /// Where in `blocks` the lines of index `number * BLOCK` and after are, by `number`.
+    places: BTreeMap<u64, usize>,
+    /// The number and the place of the block that was written last.
+    last: Option<(u64, usize)>,
+}
+
+impl Lines {
+    /// So many lines, none of which was written.
+    pub fn new(jobs: u64) -> Self {
+        Self {
+            jobs,
+            blocks: Vec::new(),
+            places: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    /// How many lines there are, written or not.
+    pub fn len(&self) -> u64 {
+        self.jobs
+    }
+
+    /// A line to be written; `None` beyond the last.
+    pub fn get_mut(&mut self, index: u64) -> Option<&mut Line> {
+        if index >= self.jobs {
+            return None;
+        }
+        let number = index / BLOCK;
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => self.look_for(number),
+        };
+        Some(&mut self.blocks[place][(index % BLOCK) as usize])
+    }
+
+    fn look_for(&mut self, number: u64) -> usize {
+        let place = *self.places.entry(number).or_insert_with(|| {
+            self.blocks.push([Line::default(); BLOCK as usize]);
+            self.blocks.len() - 1
+        });
+        self.last = Some((number, place));
+        place
+    }
+
+    /// The line of a job that has an outcome.
+    pub fn get(&self, index: u64) -> Option<&Line> {
+        let &place = self.places.get(&(index / BLOCK))?;
+        let line = &self.blocks[place][(index % BLOCK) as usize];
+        (line.state != State::Missing).then_some(line)
+    }
+
+    /// The lines of all jobs that have an outcome, in index order.
+    pub fn known(&self) -> impl Iterator<Item = (u64, &Line)> + Clone {
+        self.places.iter().flat_map(|(number, &place)| {
+            let first = number * BLOCK;
+            let lines = self.blocks[place].iter().enumerate();
+            let known = lines.filter(|(_, line)| line.state != State::Missing);
+            known.map(move |(nth, line)| (first + nth as u64, line))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(lines: &Lines) -> Vec<u64> {
+        lines.known().map(|(index, _)| index).collect()
+    }
+
+    #[test]
+    fn lines_are_found_where_they_were_written_and_told_in_index_order() {
+        let written = [700, 64, 63, 0, 65, 699, 128];
+        let mut lines = Lines::new(701);
+        for index in written {
+            let line = lines.get_mut(index).expect("within");
+            *line = Line {
+                state: State::Counted,
+                part: index as u32,
+                ..Line::default()
+            };
+        }
+        assert_eq!(known(&lines), [0, 63, 64, 65, 128, 699, 700]);
+        assert!(
+            lines
+                .known()
+                .all(|(index, line)| u64::from(line.part) == index)
+        );
+        assert_eq!(lines.get(699).map(|line| line.part), Some(699));
+        assert!(lines.get(1).is_none() && lines.get(300).is_none() && lines.get(701).is_none());
+        assert!(lines.get_mut(701).is_none());
+    }
+
+    #[test]
+    fn a_number_of_jobs_takes_no_memory_but_for_the_lines_that_are_written() {
+        let mut lines = Lines::new(u64::MAX);
+        for index in [0, u64::MAX / 2, u64::MAX - 1] {
+            lines.get_mut(index).expect("within").state = State::DeadLettered;
+        }
+        assert!(lines.get_mut(u64::MAX).is_none());
+        assert_eq!(known(&lines), [0, u64::MAX / 2, u64::MAX - 1]);
+        assert_eq!(lines.blocks.len(), 3);
+    }
+}
