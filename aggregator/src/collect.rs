@@ -214,7 +214,7 @@ fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result
         .wait_until_reachable(&stopped)
         .map_err(interrupted)?;
     let mut said = false;
-    while topics::partition_count(&config.cluster, &config.topics.runs)?.is_none() {
+    while topics::look_for(&config.cluster, &config.topics.runs)?.is_none() {
         if !said {
             info!(
                 topic = config.topics.runs,

@@ -343,9 +343,16 @@ impl Error {
         }
     }
 
-    /// The error as everybody on the cluster may read it: without the fields of any row.
+    /// The error as everybody on the cluster may read it: without the fields of any row, and without
+    /// the names of columns, for those of a file without a header are the fields of its first row.
     pub fn without_rows(&self) -> String {
         match self {
+            Self::MissingColumn {
+                input,
+                option,
+                name,
+                ..
+            } => format!("{option} {name}: {input} has no such column"),
             Self::TooManyRejects {
                 limit,
                 rejected,
@@ -364,7 +371,44 @@ impl Error {
                 }
                 .to_string()
             }
-            other => other.to_string(),
+            // These tell of files by their names, of options, and of numbers of records.
+            Self::Open { .. }
+            | Self::Read { .. }
+            | Self::CutShort { .. }
+            | Self::RecordTooLong { .. }
+            | Self::QuoteNotClosed { .. }
+            | Self::StreamedParquet { .. }
+            | Self::PackedTwice { .. }
+            | Self::Utf16 { .. }
+            | Self::Empty { .. }
+            | Self::Pattern { .. }
+            | Self::NoMatch(_)
+            | Self::SameFileTwice { .. }
+            | Self::SameBytes(_)
+            | Self::ColumnType { .. }
+            | Self::AmbiguousColumn { .. }
+            | Self::EmptyLabelColumn
+            | Self::LabelColumnTaken(_)
+            | Self::SameResults(_)
+            | Self::NoAcceptedRow { .. }
+            | Self::WriteRejects { .. }
+            | Self::RejectsOverDataSet(_)
+            | Self::Spill { .. }
+            | Self::ResumeWithoutRun
+            | Self::Refused(_)
+            | Self::Removed(_)
+            | Self::TooManyJobs { .. }
+            | Self::Injected(_)
+            | Self::TooFewWorkers { .. }
+            | Self::Stopped(_)
+            | Self::Say(_)
+            | Self::Kafka(_)
+            | Self::Listen(_)
+            | Self::Thread(_) => self.to_string(),
+            // What polars says of a file may have names and values of it.
+            Self::Parquet { input, records, .. } => {
+                format!("cannot read {input} as Parquet beyond record {records}")
+            }
         }
     }
 }

@@ -3,14 +3,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::fs::OFlags;
+use service::Shutdown;
+
 use crate::error::Error;
 use crate::timestamp::TimeFormat;
+use stream::Stream;
+
+mod stream;
 
 /// Stands for standard input on a command line.
 const DASH: &str = "-";
@@ -93,14 +100,21 @@ pub struct Bytes<'a> {
 }
 
 impl InputFile {
-    /// Opens it.
+    /// Opens it. What is no file on a disk is waited for, until the process is to end: then reading
+    /// fails.
     ///
     /// # Errors
     /// When it is not there, is a folder, or must not be read.
-    pub fn open(&self) -> Result<Bytes<'static>, Error> {
+    pub fn open(&self, shutdown: &Shutdown) -> Result<Bytes<'static>, Error> {
         let Self::Path(path) = self else {
+            // Not by way of its buffer, in which nobody could look for bytes.
+            let own = io::stdin().as_fd().try_clone_to_owned();
+            let own = own.map_err(|source| Error::Open {
+                path: STANDARD.into(),
+                source,
+            })?;
             return Ok(Bytes {
-                reader: Box::new(io::stdin()),
+                reader: Box::new(Stream::new(own.into(), shutdown)),
                 length: None,
             });
         };
@@ -108,14 +122,26 @@ impl InputFile {
             path: path.clone(),
             source,
         };
-        let file = File::open(path).map_err(cannot_open)?;
+        // A named pipe would else be opened when somebody opens its other end, and not before.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)
+            .map_err(cannot_open)?;
         let metadata = file.metadata().map_err(cannot_open)?;
         if metadata.is_dir() {
             return Err(cannot_open(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        Ok(Bytes {
-            reader: Box::new(file),
-            length: metadata.is_file().then_some(metadata.len()),
+        Ok(if metadata.is_file() {
+            Bytes {
+                reader: Box::new(file),
+                length: Some(metadata.len()),
+            }
+        } else {
+            Bytes {
+                reader: Box::new(Stream::new(file, shutdown)),
+                length: None,
+            }
         })
     }
 }

@@ -201,7 +201,7 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         info!("standard input cannot be read again: this run is not resumable");
     }
     // A data set that cannot be read is told at once, whatever the broker does.
-    let source = match Source::open(&config.input, &config.grouping, &progress.read) {
+    let source = match Source::open(&config.input, &config.grouping, &progress.read, shutdown) {
         Ok(source) => source,
         Err(error) => return Err(abort_by_name(config, error)),
     };

@@ -92,28 +92,28 @@ impl<'a> Source<'a> {
     /// until it is their turn, for there may be more of them than a process may have open.
     ///
     /// # Errors
-    /// When a file cannot be opened or read, is empty, or lacks a column.
+    /// When a file cannot be opened or read, is empty, or lacks a column, or when it was stopped while
+    /// it waited for one.
     pub fn open(
         input: &'a Input,
         grouping: &'a Grouping,
         progress: &'a Stage,
+        shutdown: &Shutdown,
     ) -> Result<Self, Error> {
         let mut total = 0;
         let mut streams = Vec::with_capacity(input.files.len());
         for file in &input.files {
-            let bytes = file.open()?;
+            let bytes = file.open(shutdown)?;
             streams.push(match bytes.length {
                 Some(length) => {
                     total += length;
                     Opened::open(file, bytes, input, grouping)?;
                     None
                 }
-                None => Some(Opened::open(
-                    file,
-                    bytes.counted(progress),
-                    input,
-                    grouping,
-                )?),
+                None => {
+                    let opened = Opened::open(file, bytes.counted(progress), input, grouping);
+                    Some(opened.map_err(|error| of_stream(error, shutdown))?)
+                }
             });
         }
         progress.set_total(total);
@@ -139,16 +139,16 @@ impl<'a> Source<'a> {
         let rules = Rules::new(self.grouping, &self.input.time);
         let mut sink = Sink::new(rules, rejects, spill, shutdown);
         for (file, stream) in self.input.files.iter().zip(self.streams) {
-            let opened = match stream {
-                Some(opened) => opened,
-                None => {
-                    let bytes = file.open()?.counted(self.progress);
-                    Opened::open(file, bytes, self.input, self.grouping)?
+            match stream {
+                Some(opened) => {
+                    let read = opened.read(&mut sink, self.progress);
+                    read.map_err(|error| of_stream(error, shutdown))?;
                 }
-            };
-            match opened {
-                Opened::Csv(csv) => csv.read(&mut sink)?,
-                Opened::Parquet(parquet) => parquet.read(&mut sink, self.progress)?,
+                None => {
+                    let bytes = file.open(shutdown)?.counted(self.progress);
+                    let opened = Opened::open(file, bytes, self.input, self.grouping)?;
+                    opened.read(&mut sink, self.progress)?;
+                }
             }
         }
         let data_set = sink.finish()?;
@@ -161,6 +161,11 @@ impl<'a> Source<'a> {
         }
         Ok(data_set)
     }
+}
+
+/// What came of a stream, whose reading fails when it is to be stopped.
+fn of_stream(error: Error, shutdown: &Shutdown) -> Error {
+    shutdown.requested().map_or(error, Error::Stopped)
 }
 
 /// A file whose header or footer was read.
@@ -206,6 +211,13 @@ impl<'a> Opened<'a> {
             Kind::Utf16 => Err(Error::Utf16 { input: name }),
             Kind::Parquet => Err(Error::StreamedParquet { input: name }),
             Kind::Gzip | Kind::Zstandard => Err(Error::PackedTwice { input: name }),
+        }
+    }
+
+    fn read(self, sink: &mut Sink<'_>, progress: &Stage) -> Result<(), Error> {
+        match self {
+            Self::Csv(csv) => csv.read(sink),
+            Self::Parquet(parquet) => parquet.read(sink, progress),
         }
     }
 }
@@ -272,7 +284,7 @@ mod tests {
         let progress = Progress::new();
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), limit);
         let input = Input::of(&path);
-        let data_set = Source::open(&input, &grouping, &progress.read)
+        let data_set = Source::open(&input, &grouping, &progress.read, &Shutdown::new())
             .and_then(|source| source.read(rejects, no_spill(), &Shutdown::new()));
         assert_eq!(progress.read.total().unwrap_or(0), content.len() as u64);
         Read { folder, data_set }
@@ -428,7 +440,11 @@ mod tests {
         };
         let progress = Progress::new();
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
-        Source::open(&input, &grouping, &progress.read)?.read(rejects, no_spill(), &Shutdown::new())
+        Source::open(&input, &grouping, &progress.read, &Shutdown::new())?.read(
+            rejects,
+            no_spill(),
+            &Shutdown::new(),
+        )
     }
 
     #[test]

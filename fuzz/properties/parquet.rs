@@ -24,7 +24,7 @@ pub fn holds(input: &[u8]) {
         // A run of a value is as long as it likes: whoever is asked to stop does so at 16,384 rows.
         let shutdown = Shutdown::new();
         shutdown.request(Signal::Terminate);
-        let read = Source::open(&input, &grouping, &progress.read)
+        let read = Source::open(&input, &grouping, &progress.read, &shutdown)
             .and_then(|source| source.read(forgotten(), no_spill(Grain::Day), &shutdown));
         match read {
             Ok(read) => assert_eq!(read.rows.len() as u64 + read.rejects.total, read.rows_read),

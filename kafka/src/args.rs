@@ -1,5 +1,6 @@
 //! The options by which every binary finds its cluster.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub struct BrokerArgs {
     /// Set any librdkafka property, as key=value (may be given more than once), such as
     /// security.protocol=SASL_SSL; secrets are for --kafka-properties-file or the variable
     /// KAFKA_PROPERTIES, with a property a line
-    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = parse_property)]
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = property_option)]
     pub properties: Vec<(String, String)>,
 
     /// File of librdkafka properties, a line each; KAFKA_PROPERTIES and -X are heeded before it
@@ -88,8 +89,17 @@ impl BrokerArgs {
             line,
         })?);
         all.extend(self.properties.iter().cloned());
-        Ok(all)
+        match all.iter().any(|(key, _)| key.is_empty()) {
+            true => Err(Error::PropertyOption),
+            false => Ok(all),
+        }
     }
+}
+
+/// What `-X` is given. What is no property has no key, and is refused by
+/// [`BrokerArgs::all_properties`]: clap would show it, and it may be a secret.
+fn property_option(text: &str) -> Result<(String, String), Infallible> {
+    Ok(parse_property(text).unwrap_or_default())
 }
 
 fn parse_property(text: &str) -> Result<(String, String), String> {

@@ -55,6 +55,10 @@ impl Cluster {
             .as_deref()
             .filter(|servers| !servers.trim().is_empty())
             .ok_or(Error::NoBootstrapServers)?;
+        // Whoever puts a password there would find it in logs and errors.
+        if bootstrap_servers.contains('@') {
+            return Err(Error::UserInServers);
+        }
         let properties = args.all_properties()?;
         settings::check_overrides(&properties)?;
         settings::check_properties(bootstrap_servers, &properties)?;

@@ -92,6 +92,17 @@ pub enum Error {
         reason: String,
     },
 
+    /// `-X` with something that is no property. It is not shown, for it may be a secret.
+    #[error("-X: expected KEY=VALUE, with an equals sign between the two")]
+    PropertyOption,
+
+    /// Brokers are named with users.
+    #[error(
+        "--bootstrap-servers: brokers are named as host:port; who logs in is said by -X \
+         sasl.username=…, and with which password in KAFKA_PROPERTIES"
+    )]
+    UserInServers,
+
     /// A call of a client failed.
     #[error("cannot {action}")]
     Client {
@@ -216,6 +227,8 @@ impl Error {
             Self::NoBootstrapServers
                 | Self::FixedProperty { .. }
                 | Self::Property { .. }
+                | Self::PropertyOption
+                | Self::UserInServers
                 | Self::PropertiesFile { .. }
                 | Self::PropertyLine { .. }
         )

@@ -13,6 +13,7 @@ pub mod error;
 pub mod group_consumer;
 pub mod in_process;
 pub mod offsets;
+mod passing;
 pub mod producer;
 mod queue;
 pub mod reader;

@@ -1,7 +1,7 @@
 //! Where topics and groups stand: end offsets of partitions, and offsets that a group committed.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pipeline::offsets::Commit;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -11,19 +11,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::closing::ClosingConsumer;
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
+use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, RETRY_STEP, knows_better_soon, until_it_passes};
 use crate::queue::metadata;
 use crate::settings::{self, Role};
 use crate::topics::{EMPTY_PATIENCE, EMPTY_STEP};
-
-/// How long one attempt at a question may take: a connection whose other end is gone without a word
-/// is given up then, and the next attempt has a new one.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a question is asked again.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Between two attempts at what a broker cannot tell yet.
-const RETRY_STEP: Duration = Duration::from_millis(10);
 
 /// The end offset of each partition: that of the next message to be written. One request to each
 /// leader, not one for each partition.
@@ -82,7 +73,7 @@ fn list_offsets(
     of: Offset,
 ) -> Result<Vec<i64>, Error> {
     const ACTION: &str = "ask for its offsets";
-    until_it_passes(|| {
+    until_it_passes(PATIENCE, || {
         let mut list = TopicPartitionList::with_capacity(partitions);
         for partition in (0..).take(partitions) {
             // ListOffsets takes -1 or -2 for a time and means the end or the beginning by it.
@@ -94,53 +85,6 @@ fn list_offsets(
             .map_err(Error::topic(topic, ACTION))?;
         by_partition(topic, ACTION, &answered, partitions)
     })
-}
-
-/// Asks again while a broker cannot tell yet.
-fn until_it_passes<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match ask() {
-            Err(error) if is_passing(&error) && Instant::now() < until => {
-                thread::sleep(RETRY_STEP);
-            }
-            answered => return answered,
-        }
-    }
-}
-
-/// Whether an error is one that passes.
-fn is_passing(error: &Error) -> bool {
-    let Error::Topic { source, .. } = error else {
-        return false;
-    };
-    let code = source.rdkafka_error_code();
-    code.is_some_and(|code| code == RDKafkaErrorCode::OperationTimedOut || knows_better_soon(code))
-}
-
-/// Whether a broker that answers so will know better soon: a new partition's leader is told of it
-/// some milliseconds after everybody else, and the first member of all on a new cluster waits for
-/// its coordinator. (On a busy one, librdkafka may be exchanging the broker's handle.) A partition
-/// without a leader, as while one is elected, is none that librdkafka knows.
-pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::NotLeaderForPartition
-            | RDKafkaErrorCode::LeaderNotAvailable
-            | RDKafkaErrorCode::UnknownLeaderEpoch
-            | RDKafkaErrorCode::FencedLeaderEpoch
-            | RDKafkaErrorCode::OffsetNotAvailable
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::CoordinatorLoadInProgress
-            | RDKafkaErrorCode::CoordinatorNotAvailable
-            | RDKafkaErrorCode::NotCoordinator
-            | RDKafkaErrorCode::DestroyBroker
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::BrokerNotAvailable
-            | RDKafkaErrorCode::NetworkException
-            | RDKafkaErrorCode::RequestTimedOut
-    )
 }
 
 /// What a group has committed on a topic, asked as often as one likes.
@@ -195,8 +139,9 @@ impl GroupOffsets {
         let until = Instant::now() + EMPTY_PATIENCE;
         loop {
             match self.consumer.commit(&list, CommitMode::Sync) {
-                Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::UnknownMemberId))
-                    if Instant::now() < until =>
+                Err(KafkaError::ConsumerCommit(code))
+                    if (code == RDKafkaErrorCode::UnknownMemberId || knows_better_soon(code))
+                        && Instant::now() < until =>
                 {
                     thread::sleep(EMPTY_STEP);
                 }
@@ -207,7 +152,7 @@ impl GroupOffsets {
 
     fn ask(&self) -> Result<(TopicPartitionList, Vec<i64>), Error> {
         const ACTION: &str = "ask for a group's offsets";
-        until_it_passes(|| {
+        until_it_passes(PATIENCE, || {
             let mut list = TopicPartitionList::with_capacity(self.partitions);
             for partition in (0..).take(self.partitions) {
                 list.add_partition(&self.topic, partition);
@@ -262,24 +207,4 @@ fn by_partition(
         }
     }
     Ok(offsets)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_whose_leader_is_being_elected_is_asked_for_again() {
-        let error = |code| Error::Topic {
-            topic: "jobs".to_owned(),
-            action: "ask for its offsets",
-            source: KafkaError::MetadataFetch(code),
-        };
-        assert!(is_passing(&error(RDKafkaErrorCode::UnknownPartition)));
-        assert!(is_passing(&error(RDKafkaErrorCode::BrokerTransportFailure)));
-        assert!(is_passing(&error(RDKafkaErrorCode::OperationTimedOut)));
-        assert!(!is_passing(&error(
-            RDKafkaErrorCode::TopicAuthorizationFailed
-        )));
-    }
 }

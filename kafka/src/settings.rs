@@ -4,6 +4,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
+use rdkafka_sys::RDKafkaConfRes;
 
 use crate::error::Error;
 
@@ -144,6 +145,14 @@ const TUNED: &[Setting] = &[
     ),
     (EVERYONE, "reconnect.backoff.max.ms", "1000", "as above"),
     (
+        // Of a transactional one it may not be longer than a transaction, and librdkafka sees to that.
+        &[Producer, Member, Reader, Admin],
+        "socket.timeout.ms",
+        "30000",
+        "a connection whose other end is gone without a word is given up after as long as Kafka's own \
+         clients wait by default (request.timeout.ms), not after 60 s",
+    ),
+    (
         EVERYONE,
         "topic.metadata.refresh.interval.ms",
         "5000",
@@ -241,13 +250,15 @@ fn applies(role: Role, key: &str) -> bool {
 /// Refuses properties of `-X` that the guarantees rest on.
 pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Error> {
     for (key, _) in overrides {
-        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| refused == key) {
+        // librdkafka leaves this out, too: topics' properties may be named as such.
+        let plain = key.trim_start_matches("topic.");
+        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == plain) {
             return Err(Error::FixedProperty {
                 key: key.clone(),
                 why,
             });
         }
-        if let Some((.., why)) = FIXED.iter().find(|(_, fixed, ..)| fixed == key) {
+        if let Some((.., why)) = FIXED.iter().find(|(_, fixed, ..)| *fixed == plain) {
             return Err(Error::FixedProperty {
                 key: key.clone(),
                 why,
@@ -300,6 +311,14 @@ fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
 
 fn wrong_property(error: KafkaError) -> Error {
     match error {
+        // A property of whose value nobody knows what it is.
+        KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, reason, key, _) => {
+            Error::Property {
+                key,
+                value: "…".to_owned(),
+                reason,
+            }
+        }
         KafkaError::ClientConfig(_, reason, key, value) if is_secret(&key) => Error::Property {
             key,
             reason: match reason.contains(&value) {
@@ -326,8 +345,9 @@ fn wrong_property(error: KafkaError) -> Error {
     }
 }
 
-/// Whether a property's value is nobody's business. So is that of one whose name is mistyped.
+/// Whether a property's value is nobody's business.
 fn is_secret(key: &str) -> bool {
+    let key = key.trim_start_matches("topic.");
     key.starts_with("sasl")
         || key.starts_with("ssl")
         || ["pass", "secret", "pem", "token", "key", "jaas", "oauth"]

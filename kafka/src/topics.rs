@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
-use crate::offsets::knows_better_soon;
+use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, knows_better_soon, until_it_passes};
 use crate::settings::{self, Role};
 
 /// How long a group may take to be empty once its members have ended: a little longer than the
@@ -76,18 +76,20 @@ pub struct TopicSpec {
     pub retention: Duration,
 }
 
-/// Makes those of the topics that are not there yet, and waits until each partition has a leader.
+/// Makes those of the topics that are not there yet, and waits until each partition has a leader. A
+/// cluster that is away or busy meanwhile is waited for, as long as the options say.
 ///
 /// # Errors
 /// When the cluster refuses, or no leader is found in time.
 pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result<(), Error> {
-    let missing = missing(cluster, names)?;
+    let patience = LEADER_TIMEOUT.max(cluster.broker_timeout());
+    let missing = until_it_passes(patience, || missing(cluster, names))?;
     if missing.is_empty() {
         return Ok(());
     }
     let replicas = match spec.replication_factor {
         Some(replicas) => i32::from(replicas),
-        None => cluster.broker_count()?.clamp(1, 3) as i32,
+        None => until_it_passes(patience, || cluster.broker_count())?.clamp(1, 3) as i32,
     };
     // With three copies one broker may be away; with fewer none may.
     let min_insync = if replicas >= 3 { "2" } else { "1" };
@@ -118,25 +120,25 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
         "creating topics"
     );
     let admin = Admin::new(cluster)?;
-    let until = Instant::now() + LEADER_TIMEOUT;
+    let until = Instant::now() + patience;
     loop {
-        let wanted = missing.iter().map(String::as_str).map(new_topic);
-        let mut refused = admin.create(wanted)?;
-        // Two dispatchers may begin at once; one of them creates.
+        let wanted = || missing.iter().map(String::as_str).map(new_topic);
+        let mut refused = until_it_passes(patience, || admin.create(wanted()))?;
+        // Two dispatchers may begin at once; one of them creates. So does one attempt of which nothing
+        // was heard in time.
         refused.retain(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
         let Some((name, code)) = refused.pop() else {
             break;
         };
         // A broker that has just started answers before it may be given any partition.
-        let is_passing = spec.replication_factor.is_none()
-            && code == RDKafkaErrorCode::InvalidReplicationFactor
-            && Instant::now() < until;
-        if !is_passing {
+        let is_new =
+            spec.replication_factor.is_none() && code == RDKafkaErrorCode::InvalidReplicationFactor;
+        if !(is_new || knows_better_soon(code)) || Instant::now() >= until {
             return Err(Error::topic(&name, "create it")(KafkaError::AdminOp(code)));
         }
         thread::sleep(CREATE_STEP);
     }
-    wait_for_leaders(cluster, names)
+    wait_for_leaders(cluster, names, patience)
 }
 
 /// Topics that were there before keep their retention; one that is not what was asked for is told.
@@ -222,9 +224,28 @@ pub fn pause(waited: Duration) -> Duration {
 /// # Errors
 /// When the cluster cannot be asked.
 pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, Error> {
+    until_it_passes(PATIENCE, || ask_for_partitions(cluster, topic))
+}
+
+/// How many partitions a topic has that somebody else is to make; `None` while it is not there, or no
+/// broker can tell.
+///
+/// # Errors
+/// When the cluster refuses.
+pub fn look_for(cluster: &Cluster, topic: &str) -> Result<Option<usize>, Error> {
+    match ask_for_partitions(cluster, topic) {
+        Err(error) if error.is_passing() => {
+            debug!(topic, %error, "no broker tells whether it is there");
+            Ok(None)
+        }
+        told => told,
+    }
+}
+
+fn ask_for_partitions(cluster: &Cluster, topic: &str) -> Result<Option<usize>, Error> {
     let metadata = cluster
         .inquirer()?
-        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .fetch_metadata(Some(topic), ATTEMPT_TIMEOUT)
         .map_err(Error::topic(topic, "ask for its partitions"))?;
     let known = metadata.topics().iter().find(|known| known.name() == topic);
     if let Some(denied) = known.and_then(denied) {
@@ -251,6 +272,7 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
         .inquirer()?
         .fetch_group_list(Some(group), REQUEST_TIMEOUT);
     let groups = match asked {
+        // Who asks does so again.
         Err(KafkaError::GroupListFetch(code)) if knows_better_soon(code) => return Ok(0),
         asked => asked.map_err(Error::group(group, "ask for its members"))?,
     };
@@ -266,7 +288,7 @@ fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> 
     let mut missing = Vec::new();
     for name in names.all() {
         let metadata = client
-            .fetch_metadata(Some(name), REQUEST_TIMEOUT)
+            .fetch_metadata(Some(name), ATTEMPT_TIMEOUT)
             .map_err(Error::topic(name, "ask for it"))?;
         if let Some(denied) = metadata.topics().iter().find_map(denied) {
             return Err(denied);
@@ -282,15 +304,21 @@ fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> 
     Ok(missing)
 }
 
-fn wait_for_leaders(cluster: &Cluster, names: &TopicNames) -> Result<(), Error> {
+fn wait_for_leaders(
+    cluster: &Cluster,
+    names: &TopicNames,
+    patience: Duration,
+) -> Result<(), Error> {
     const STEP: Duration = Duration::from_millis(5);
     let client = cluster.inquirer()?;
-    let until = Instant::now() + LEADER_TIMEOUT;
+    let until = Instant::now() + patience;
     for name in names.all() {
         loop {
-            let metadata = client
-                .fetch_metadata(Some(name), REQUEST_TIMEOUT)
-                .map_err(Error::topic(name, "ask for its leaders"))?;
+            let metadata = until_it_passes(patience, || {
+                client
+                    .fetch_metadata(Some(name), ATTEMPT_TIMEOUT)
+                    .map_err(Error::topic(name, "ask for its leaders"))
+            })?;
             let led = metadata
                 .topics()
                 .iter()

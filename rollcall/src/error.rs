@@ -42,6 +42,13 @@ pub enum Error {
     )]
     RejectsOverOutput(PathBuf),
 
+    /// The data set would be replaced.
+    #[error(
+        "{} is the data set, and an output of the run would take its place; name another folder by --out",
+        .0.display()
+    )]
+    OutputOverDataSet(PathBuf),
+
     /// A worker process cannot be started.
     #[error("cannot start a worker process; ask for fewer --workers")]
     StartWorker(#[source] io::Error),
@@ -192,6 +199,7 @@ impl Ending for Error {
             | Self::NotDispatched { .. }
             | Self::NotDead { .. }
             | Self::RejectsOverOutput(_)
+            | Self::OutputOverDataSet(_)
             | Self::LetterGone { .. } => Exit::Usage,
             Self::Bench(error) if error.is_usage() => Exit::Usage,
             Self::Stopped(signal) => Exit::Stopped(*signal),

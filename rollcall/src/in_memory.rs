@@ -39,7 +39,7 @@ impl InMemory {
         progress: &Progress,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let source = Source::open(input, grouping, &progress.read)?;
+        let source = Source::open(input, grouping, &progress.read, shutdown)?;
         let DataSet {
             rows,
             rows_read,

@@ -18,7 +18,7 @@ use dispatcher::rejects::Rejects;
 use dispatcher::{Dispatched, Input};
 use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
-use pipeline::RunId;
+use pipeline::{Grain, RunId};
 use service::progress::grouped;
 use service::{Exit, Progress, Show, Shutdown, Signal, Usage, clock, logging, machine, say};
 use tokio::sync::oneshot;
@@ -88,13 +88,18 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     }
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
+    let given = args.input.input(&args.data_sets);
+    if let Ok(input) = &given {
+        refuse_data_set_among_outputs(input, &args.out)?;
+    }
+    // Before it is told what is wrong with the data set: the report of an earlier run goes.
     let outputs = Outputs::new(&args.out)?;
     let (input, generated_in) = match args.data_sets.as_slice() {
         [] => {
             let (path, generated_in) = generate(args, shutdown)?;
             (Input::of(&path), generated_in)
         }
-        arguments => (args.input.input(arguments)?, None),
+        _ => (given?, None),
     };
     remove_stale_rejects(args, &input)?;
     if !input.is_rereadable() && !args.log.quiet {
@@ -179,6 +184,15 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
     })
 }
 
+/// Outputs must not take the place of what they are made of, whatever names or links lead to it.
+pub(crate) fn refuse_data_set_among_outputs(input: &Input, out: &Path) -> Result<(), Error> {
+    // A folder that is not there, or cannot be looked at, has no data set in it.
+    let there = std::fs::read_dir(out).into_iter().flatten().flatten();
+    let mut outputs = there.map(|entry| entry.path());
+    let data_set = outputs.find(|path| is_output(path, out) && input.contains(path));
+    data_set.map_or(Ok(()), |path| Err(Error::OutputOverDataSet(path)))
+}
+
 /// Whether a file has the name of an output and is in the folder of the outputs.
 fn is_output(file: &Path, out: &Path) -> bool {
     let whole = |folder: &Path| folder.canonicalize().ok();
@@ -187,7 +201,20 @@ fn is_output(file: &Path, out: &Path) -> bool {
         .filter(|parent| !parent.as_os_str().is_empty());
     let in_out = whole(parent.unwrap_or(Path::new("."))).is_some_and(|own| whole(out) == Some(own));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    in_out && (name.starts_with("series") || name.starts_with("report."))
+    in_out && is_name_of_output(&name)
+}
+
+/// Whether a run or a benchmark may put something in place by this name: `series.csv`,
+/// `series-day.svg`, `report.json`, `bench.md` and the like.
+fn is_name_of_output(name: &str) -> bool {
+    let Some((stem, "csv" | "parquet" | "svg" | "json" | "md" | "html")) = name.rsplit_once('.')
+    else {
+        return false;
+    };
+    matches!(stem, "series" | "report" | "bench" | "base" | "comparison")
+        || stem
+            .strip_prefix("series-")
+            .is_some_and(|grain| Grain::ALL.iter().any(|known| known.to_string() == grain))
 }
 
 /// Where rejected rows go.

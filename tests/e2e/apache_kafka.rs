@@ -46,7 +46,8 @@ const JVM_OPTIONS: [&str; 5] = [
 ];
 
 /// One node that is broker and controller. Its internal topics have one replica and few partitions,
-/// and a group's first member does not wait for others: both shorten the first join.
+/// and a group's first member does not wait for others: both shorten the first join. As in the compose
+/// file, it looks each second for transactions that have taken too long.
 const SERVER_PROPERTIES: &str = "\
 process.roles=broker,controller
 node.id=1
@@ -58,6 +59,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=5
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 share.coordinator.state.topic.num.partitions=5
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1

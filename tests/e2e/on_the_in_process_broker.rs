@@ -1,6 +1,7 @@
 //! `rollcall` as a newcomer starts it: nothing named, nothing installed.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -313,6 +314,51 @@ fn a_run_that_is_interrupted_ends_with_130_and_leaves_no_worker() {
     assert_eq!(running.wait().code(), Some(130), "{}", running.said());
     assert!(!workers.iter().any(|&worker| is_alive(worker)));
     assert!(!folder.path().join("report.json").exists());
+}
+
+/// The first Ctrl-C ends it, though nobody has written anything, and nobody will.
+#[test]
+fn a_run_that_waits_for_a_pipe_ends_when_it_is_interrupted() {
+    for engine in ["kafka", "local"] {
+        let folder = folder();
+        let pipe = folder.path().join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo can be started").success());
+        let command = run(folder.path(), &pipe, &["--engine", engine]);
+        let mut running = Running::start(command, folder.path(), "run");
+        let opened = Path::new("/proc").join(format!("{}/fd", running.id()));
+        wait_until("the pipe is opened", || {
+            let mut files = fs::read_dir(&opened).expect("it runs").flatten();
+            files.any(|file| fs::read_link(file.path()).is_ok_and(|link| link == pipe))
+        });
+        running.signal("INT");
+        assert_eq!(running.wait().code(), Some(130), "{}", running.said());
+        assert!(
+            running.said().contains("stopped by SIGINT"),
+            "{}",
+            running.said()
+        );
+    }
+}
+
+#[test]
+fn a_run_that_waits_for_standard_input_ends_when_it_is_interrupted() {
+    let folder = folder();
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let mut command = run(folder.path(), Path::new("-"), &[]);
+    command.stdin(reader);
+    let mut running = Running::start(command, folder.path(), "run");
+    writer
+        .write_all(b"country,test_date,result\nItaly,")
+        .expect("there is room");
+    wait_until("it has begun", || running.said().contains("not resumable"));
+    running.signal("TERM");
+    assert_eq!(running.wait().code(), Some(143), "{}", running.said());
+    assert!(
+        running.said().contains("stopped by SIGTERM"),
+        "{}",
+        running.said()
+    );
 }
 
 #[test]

@@ -122,6 +122,23 @@ fn every_byte_on_the_broker_is_free_of_personal_data() {
         let given_up = finish(test.dispatcher(&data_set, &options)).expect_code(1);
         assert!(given_up.stderr.contains("rejected"), "{}", given_up.stderr);
     }
+    // A file without a header has its first row for one.
+    let headerless = test.folder.path().join("headerless.csv");
+    let bytes = fs::read(&data_set).expect("it is there");
+    let text = String::from_utf8_lossy(&bytes);
+    let (_, rows) = text.split_once('\n').expect("a header");
+    fs::write(&headerless, rows).expect("written");
+    let dispatcher = test.dispatcher(&headerless, &["--run-id", "headerless"]);
+    let given_up = finish(dispatcher).expect_code(2);
+    assert!(given_up.stderr.contains(PRIVATE), "{}", given_up.stderr);
+    let waiting = test
+        .aggregate(&"headerless".parse().expect("a run id"), "60s")
+        .expect_code(1);
+    assert!(
+        waiting.stderr.contains("no such column"),
+        "{}",
+        waiting.stderr
+    );
     drop(workers);
     let mut command = test.service("worker");
     command.args(["--group", &test.group(), "--delivery", "exactly-once"]);

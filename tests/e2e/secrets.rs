@@ -147,8 +147,19 @@ fn metrics_and_health_show_no_secret() {
 fn errors_about_properties_and_refusals_show_no_secret() {
     let kafka = SecuredKafka::shared();
     let secret = "hunter2-Zq9";
-    let wrong: [(&str, String, i32); 6] = [
+    let wrong: [(&str, String, i32); 9] = [
         ("a name mistyped", format!("sasl.pasword={secret}"), 2),
+        ("a name in capitals", format!("SASL_PASSWORD={secret}"), 2),
+        (
+            "a name of others",
+            format!("basic.auth.credentials={secret}"),
+            2,
+        ),
+        (
+            "a name with a topic",
+            format!("topic.sasl.password={secret}"),
+            2,
+        ),
         (
             "of Java",
             format!("sasl.jaas.config=… password=\"{secret}\";"),
@@ -179,5 +190,50 @@ fn errors_about_properties_and_refusals_show_no_secret() {
             assert_eq!(finished.code, Some(code), "{what}: {said}");
             assert_without(&[secret.to_owned()], what, said.as_bytes());
         }
+    }
+    // What is no property, or no list of brokers.
+    let at = |text: String| {
+        let path = kafka
+            .test("secret-errors")
+            .folder
+            .path()
+            .join("rollcall.toml");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let options: [(&str, [String; 2]); 5] = [
+        ("-X without a name", ["-X".to_owned(), secret.to_owned()]),
+        (
+            "-X with a colon",
+            ["-X".to_owned(), format!("sasl.password:{secret}")],
+        ),
+        (
+            "a user among the brokers",
+            [
+                "--bootstrap-servers".to_owned(),
+                format!("SASL_SSL://user:{secret}@127.0.0.1:1"),
+            ],
+        ),
+        (
+            "-X of a file",
+            ["--config".to_owned(), at(format!("X = [\"{secret}\"]"))],
+        ),
+        (
+            "a property as a key of a file",
+            [
+                "--config".to_owned(),
+                at(format!("\"sasl.password={secret}\" = 1")),
+            ],
+        ),
+    ];
+    for (what, options) in options {
+        let mut command = rollcall();
+        command.arg("worker").args(options);
+        command.env("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1");
+        let finished = finish(command);
+        let said = format!("{}{}", finished.stdout, finished.stderr);
+        assert_eq!(finished.code, Some(2), "{what}: {said}");
+        assert_without(&[secret.to_owned()], what, said.as_bytes());
     }
 }

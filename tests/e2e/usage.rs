@@ -135,18 +135,27 @@ fn services_want_to_be_told_where_the_broker_is() {
 
 #[test]
 fn what_the_guarantees_rest_on_cannot_be_set() {
-    let fixed = [
-        "worker",
-        "--bootstrap-servers",
-        "127.0.0.1:1",
-        "-X",
+    // By librdkafka's other names for them, too.
+    for property in [
         "enable.auto.commit=true",
-    ];
-    let line = fails(&fixed, 2);
-    assert!(
-        line.contains("rollcall sets this property itself"),
-        "{line}"
-    );
+        "acks=1",
+        "topic.acks=1",
+        "topic.topic.request.required.acks=0",
+        "topic.enable.auto.commit=true",
+    ] {
+        let fixed = [
+            "worker",
+            "--bootstrap-servers",
+            "127.0.0.1:1",
+            "-X",
+            property,
+        ];
+        let line = fails(&fixed, 2);
+        assert!(
+            line.contains("rollcall sets this property itself"),
+            "{line}"
+        );
+    }
     let unknown = [
         "worker",
         "--bootstrap-servers",
@@ -218,6 +227,33 @@ fn rejects_never_take_the_place_of_the_data_set_or_of_an_output() {
         let said = run(rejects).expect_code(2).stderr;
         assert!(said.contains("an output of the run goes there"), "{said}");
     }
+    // Nor do outputs take the place of the data set, be it by a link.
+    let out = folder.path().join("p");
+    fs::create_dir(&out).expect("a folder");
+    fs::hard_link(&data_set, out.join("series.csv")).expect("a link");
+    for name in [
+        "report.json",
+        "series-month.parquet",
+        "bench.md",
+        "series.csv",
+    ] {
+        let path = out.join(name);
+        if name != "series.csv" {
+            fs::write(&path, text).expect("written");
+        }
+        for command_name in ["run", "bench"] {
+            let mut command = rollcall();
+            command.arg(command_name).arg(&path).arg("--out").arg(&out);
+            let said = finish(command).expect_code(2).stderr;
+            assert!(said.contains("is the data set"), "{said}");
+            assert_eq!(fs::read_to_string(&path).expect("still there"), text);
+        }
+    }
+    let mut command = rollcall();
+    command.args(["run", "in.csv", "--engine", "local", "--out", "p"]);
+    command.current_dir(folder.path());
+    let said = finish(command).expect_code(2).stderr;
+    assert!(said.contains("is the data set"), "{said}");
     // Standard input may be the very file that rejects would go to.
     let mut command = rollcall();
     command.current_dir(folder.path());

@@ -141,8 +141,8 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
         if shutdown.is_requested() {
             return Ok(None);
         }
-        let jobs = topics::partition_count(&config.cluster, &config.topics.jobs)?;
-        let outcomes = topics::partition_count(&config.cluster, &config.topics.outcomes)?;
+        let jobs = topics::look_for(&config.cluster, &config.topics.jobs)?;
+        let outcomes = topics::look_for(&config.cluster, &config.topics.outcomes)?;
         if let (Some(_), Some(partitions)) = (jobs, outcomes) {
             return Ok(Some(partitions));
         }

@@ -259,7 +259,11 @@ mod tests {
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
         let no_spill = Spill::new(Path::new(""), Grain::Hour, u64::MAX);
         let progress = Progress::new();
-        Source::open(&input, &grouping, &progress.read)?.read(rejects, no_spill, &Shutdown::new())
+        Source::open(&input, &grouping, &progress.read, &Shutdown::new())?.read(
+            rejects,
+            no_spill,
+            &Shutdown::new(),
+        )
     }
 
     const TEXT: [&str; 3] = ["result_text", "positive", "negative"];

@@ -355,7 +355,11 @@ mod tests {
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
         let spill = Spill::new(folder.path(), Grain::Hour, u64::MAX);
         let (input, progress) = (Input::of(&path), Progress::new());
-        Source::open(&input, &grouping, &progress.read)?.read(rejects, spill, &Shutdown::new())
+        Source::open(&input, &grouping, &progress.read, &Shutdown::new())?.read(
+            rejects,
+            spill,
+            &Shutdown::new(),
+        )
     }
 
     #[track_caller]

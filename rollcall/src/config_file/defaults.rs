@@ -117,7 +117,8 @@ impl File {
         Error::UnknownKey {
             path: self.path.clone(),
             line: setting.line,
-            key: setting.key.clone(),
+            // What stands behind an equals sign was meant as a value, and may be a secret.
+            key: setting.key.split('=').next().unwrap_or_default().to_owned(),
             section: setting.section.clone(),
             nearest: nearest(&setting.key, names),
         }

@@ -1,7 +1,7 @@
 //! A run with everything that a fault can strike: brokers, a dispatcher, workers, an aggregator, and a
 //! witness beside them. A story starts them, strikes, and says when they have recovered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -124,8 +124,19 @@ pub struct Play<'a> {
     pub deaths: u32,
     strike: Option<Strike>,
     recovery: Option<Duration>,
+    /// The worker whose partitions' recovery is measured.
+    victim: Option<Victim>,
     /// What else was measured.
     pub note: Option<String>,
+}
+
+/// A worker that was struck.
+#[derive(Debug)]
+struct Victim {
+    id: String,
+    partitions: BTreeSet<i32>,
+    /// The partition of each job.
+    jobs: BTreeMap<u64, i32>,
 }
 
 /// What a play came to.
@@ -133,6 +144,8 @@ pub struct Play<'a> {
 pub struct Outcome {
     pub figures: Figures,
     pub recovery: Option<Duration>,
+    /// When each of a victim's partitions had an outcome by somebody else again.
+    pub recovery_of_all: Option<Duration>,
     pub note: Option<String>,
 }
 
@@ -201,6 +214,7 @@ impl<'a> Play<'a> {
             aggregator: None,
             strike: None,
             recovery: None,
+            victim: None,
             note: None,
         }
     }
@@ -533,11 +547,13 @@ impl<'a> Play<'a> {
         let log = self.test.folder.path().join(format!("{victim}.log"));
         let own = partitions_at_the_end_of(&fs::read_to_string(log).expect("its log"));
         assert!(!own.is_empty(), "{victim} had no partitions");
-        let jobs = partitions_of_jobs(&self.test, &self.run_id);
-        self.until_one_comes_after(struck, |one| {
-            let partition = jobs.get(&one.index);
-            *one.worker != *victim && partition.is_some_and(|it| own.contains(it))
-        });
+        let victim = Victim {
+            id: victim,
+            partitions: own,
+            jobs: partitions_of_jobs(&self.test, &self.run_id),
+        };
+        self.until_one_comes_after(struck, |one| victim.is_gone_on_with_by(one).is_some());
+        self.victim = Some(victim);
     }
 
     // --- the end --------------------------------------------------------------------------------
@@ -560,11 +576,25 @@ impl<'a> Play<'a> {
             strikes.holds(done, jobs),
             "struck after {done} of {jobs} jobs"
         );
+        let recovery_of_all = self.victim.as_ref().map(|victim| {
+            let struck = self.strike.expect("something has struck").at;
+            let partition = |one: &Arrival| victim.is_gone_on_with_by(one);
+            self.witness.first_of_each_after(struck, partition)
+        });
         Outcome {
             figures,
             recovery: self.recovery,
+            recovery_of_all,
             note: self.note,
         }
+    }
+}
+
+impl Victim {
+    /// Which of its partitions an outcome of somebody else is of.
+    fn is_gone_on_with_by(&self, one: &Arrival) -> Option<i32> {
+        let partition = *self.jobs.get(&one.index)?;
+        (*one.worker != *self.id && self.partitions.contains(&partition)).then_some(partition)
     }
 }
 

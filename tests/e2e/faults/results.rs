@@ -51,8 +51,8 @@ impl Result {
     }
 
     /// Median and longest, in seconds.
-    fn recovery(&self) -> Option<(f64, f64)> {
-        let recoveries = self.outcomes.iter().filter_map(|outcome| outcome.recovery);
+    fn longest(&self, of: impl Fn(&Outcome) -> Option<Duration>) -> Option<(f64, f64)> {
+        let recoveries = self.outcomes.iter().filter_map(of);
         let mut seconds: Vec<f64> = recoveries.map(|it: Duration| it.as_secs_f64()).collect();
         seconds.sort_by(f64::total_cmp);
         Some((*seconds.get(seconds.len() / 2)?, *seconds.last()?))
@@ -75,10 +75,13 @@ impl Result {
     }
 
     fn json(&self) -> Value {
-        let recoveries = self
-            .outcomes
-            .iter()
-            .map(|it| it.recovery.map(|it| it.as_secs_f64()));
+        let seconds = |of: fn(&Outcome) -> Option<Duration>| {
+            let seconds = self
+                .outcomes
+                .iter()
+                .map(|it| of(it).map(|it| it.as_secs_f64()));
+            seconds.collect::<Vec<_>>()
+        };
         json!({
             "fault": self.row.fault,
             "delivery": self.delivery.name(),
@@ -87,7 +90,9 @@ impl Result {
             "lost": self.sum(|it| it.figures.lost),
             "counted_twice": self.sum(|it| it.figures.counted_twice),
             "duplicates_sorted_out": self.sum(|it| it.figures.duplicates),
-            "recovery_seconds": recoveries.collect::<Vec<_>>(),
+            "missing_and_told": self.sum(|it| it.figures.missing),
+            "recovery_seconds": seconds(|it| it.recovery),
+            "recovery_seconds_of_all_partitions": seconds(|it| it.recovery_of_all),
             "verdict": self.row.must.word(),
             "notes": self.notes(),
             "failures": self.failures,
@@ -109,12 +114,19 @@ pub fn markdown(results: &[Result]) -> String {
          | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n",
     );
     for result in results {
-        let recovery = match result.recovery() {
+        let shown = |it: Option<(f64, f64)>| match it {
             Some((median, longest)) if longest > median => format!("{median:.1} (≤ {longest:.1})"),
             Some((median, _)) => format!("{median:.1}"),
             None => "–".to_owned(),
         };
+        let mut recovery = shown(result.longest(|it| it.recovery));
+        if let all @ Some(_) = result.longest(|it| it.recovery_of_all) {
+            let _ = write!(recovery, "; all {}", shown(all));
+        }
         let mut verdict = result.verdict();
+        if let missing @ 1.. = result.sum(|it| it.figures.missing) {
+            let _ = write!(verdict, "; {missing} missing, and told to be");
+        }
         if let Some(note) = result.notes().last() {
             let _ = write!(verdict, "; {note}");
         }

@@ -59,6 +59,8 @@ pub struct Figures {
     pub jobs: u64,
     /// Jobs that the verdict claims and nobody has counted.
     pub lost: u64,
+    /// Jobs without an outcome, which the report counts as missing.
+    pub missing: u64,
     /// Jobs that are in the series more than once.
     pub counted_twice: u64,
     /// Outcomes that came again and were sorted out.
@@ -151,6 +153,7 @@ pub fn judge(play: &Play<'_>, must: Must) -> Figures {
             let missing = report["jobs"]["missing"].as_u64().expect("a number");
             assert!(missing > 0);
             assert_eq!(heard.copies.len() as u64 + missing, jobs);
+            figures.missing = missing;
             return figures;
         }
         Must::Abort | Must::CompleteOrIncomplete => unreachable!("neither has a report"),

@@ -80,6 +80,25 @@ impl Witness {
         later.find(|one| is_one(one)).map(|one| one.at - since)
     }
 
+    /// How long after `since` the last of these partitions had its first outcome.
+    pub fn first_of_each_after(
+        &self,
+        since: Instant,
+        partition: impl Fn(&Arrival) -> Option<i32>,
+    ) -> Duration {
+        let seen = lock(&self.seen);
+        let mut first = BTreeMap::new();
+        for one in seen.arrivals.iter().filter(|one| one.at > since) {
+            if let Some(partition) = partition(one) {
+                first.entry(partition).or_insert(one.at);
+            }
+        }
+        first
+            .into_values()
+            .max()
+            .map_or(Duration::ZERO, |at| at - since)
+    }
+
     /// The longest time without an outcome since a moment, until the last one.
     pub fn longest_silence(&self, since: Instant) -> Option<Duration> {
         let seen = lock(&self.seen);
