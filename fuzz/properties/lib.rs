@@ -57,7 +57,7 @@ pub const PROPERTIES: &[Property] = &[
     #[cfg(any(test, feature = "data-sets"))]
     property("labels", 128, MIB, labels::holds),
     property("mark", 16, MIB, mark::holds),
-    property("outcome_batch", 192, MIB, outcome_batch::holds),
+    property("outcome_batch", 768, MIB, outcome_batch::holds),
     // Two million rows are decoded at once, however few bytes they have, and polars' threads have
     // buffers of their own.
     #[cfg(any(test, feature = "data-sets"))]

@@ -18,6 +18,16 @@ pub fn holds(input: &[u8]) {
     assert_eq!(told, batch.len() as u64);
     assert_eq!(first.new, JOBS - ledger.missing());
     let totals = ledger.totals();
+    // Of a run that has as many jobs as can be, each is there, and takes memory by what was told of.
+    let mut endless = Ledger::new(u64::MAX);
+    let all = endless.record(&batch, &mut conflicts);
+    assert_eq!(
+        all.beyond,
+        batch.outcomes().filter(|it| it.index == u64::MAX).count() as u64
+    );
+    assert_eq!(all.new, u64::MAX - endless.missing());
+    assert_eq!(endless.job_set_digest(), None);
+    drop(endless);
     // The same again changes nothing.
     let again = ledger.record(&batch, &mut conflicts);
     assert_eq!((again.new, again.replaced), (0, 0));

@@ -326,11 +326,15 @@ impl Error {
 
 /// The code of an error that says that something is not allowed.
 fn denial(error: &KafkaError) -> Option<RDKafkaErrorCode> {
-    let code = match error {
+    code_of(error).filter(|&code| is_denial(code))
+}
+
+/// The code of an error. rdkafka does not count that of an administration among them.
+pub(crate) fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
         KafkaError::AdminOp(code) => Some(*code),
         error => error.rdkafka_error_code(),
-    };
-    code.filter(|&code| is_denial(code))
+    }
 }
 
 /// Whether a code says that something is not allowed.

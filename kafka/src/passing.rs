@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::error::Error;
+use crate::error::{Error, code_of};
 
 /// How long one attempt at a question may take: a connection whose other end is gone without a word
 /// is given up then, and the next attempt has a new one.
@@ -40,7 +40,7 @@ impl Error {
         let (Self::Topic { source, .. } | Self::Client { source, .. }) = self else {
             return false;
         };
-        source.rdkafka_error_code().is_some_and(knows_better_soon)
+        code_of(source).is_some_and(knows_better_soon)
     }
 }
 

@@ -2,7 +2,7 @@
 //! valgrind as well (docs/reliability.md), which sees what the compiler cannot.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,13 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
+        Self::set_for(1)
+    }
+
+    /// For a group that begins with so many members.
+    fn set_for(members: usize) -> Self {
         let names = TopicNames::new("test");
-        let broker = InProcessBroker::start(&names, PARTITIONS, 1).expect("a broker");
+        let broker = InProcessBroker::start(&names, PARTITIONS, members).expect("a broker");
         let session = (
             "session.timeout.ms",
             in_process::SESSION_TIMEOUT_MS.to_string(),
@@ -305,6 +310,40 @@ fn a_member_reads_together_and_apart_commits_and_leaves() {
         (4, "a mark", end)
     );
     next.close(DEADLINE);
+}
+
+#[test]
+fn members_that_begin_together_share_the_partitions_at_once() {
+    let stage = Stage::set_for(PARTITIONS);
+    let listeners: Vec<_> = (0..PARTITIONS).map(|_| Listener::default()).collect();
+    let together = Barrier::new(PARTITIONS);
+    thread::scope(|scope| {
+        for (number, listener) in listeners.iter().enumerate() {
+            let (stage, together) = (&stage, &together);
+            scope.spawn(move || {
+                let membership = Membership {
+                    group: "test.worker".to_owned(),
+                    instance_id: Some(format!("worker-{number}")),
+                };
+                let jobs = &stage.names.jobs;
+                let joined =
+                    GroupConsumer::join(&stage.cluster, &membership, jobs, listener.clone());
+                let mut member = joined.expect("it joins");
+                wait_until("it has a partition", || {
+                    member.poll().expect("it goes on");
+                    !listener.starts().is_empty()
+                });
+                // None leaves before the other has its own.
+                together.wait();
+                member.close(DEADLINE);
+            });
+        }
+    });
+    // Whoever had to join again would have been given partitions twice.
+    let starts = listeners.iter().flat_map(Listener::starts);
+    let mut given: Vec<_> = starts.map(|start| start.partition).collect();
+    given.sort_unstable();
+    assert!(given.iter().copied().eq(0..PARTITIONS as i32), "{given:?}");
 }
 
 #[test]

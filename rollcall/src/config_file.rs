@@ -189,10 +189,6 @@ mod tests {
             ("verbose = \"much\"", "verbose: it takes a number"),
             ("rows = 0", "rows: invalid value '0' for '--rows <ROWS>'"),
             (
-                "X = \"acks\"",
-                "X: invalid value 'acks' for '-X <KEY=VALUE>'",
-            ),
-            (
                 "[run]\nengine = \"spark\"",
                 "[possible values: kafka, local, loop]",
             ),

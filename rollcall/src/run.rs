@@ -18,7 +18,7 @@ use dispatcher::rejects::Rejects;
 use dispatcher::{Dispatched, Input};
 use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
-use pipeline::{Grain, RunId};
+use pipeline::{Grain, RunId, Verdict};
 use service::progress::grouped;
 use service::{Exit, Progress, Show, Shutdown, Signal, Usage, clock, logging, machine, say};
 use tokio::sync::oneshot;
@@ -68,7 +68,13 @@ const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 /// # Errors
 /// When any part of it fails; what it was is said by the part.
 pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
-    let report = run_and_say(args, shutdown);
+    let report = run_and_say(args, shutdown).map_err(|error| match error {
+        // What was dispatched is gone with the broker: there is nothing to be taken up.
+        Error::Dispatcher(dispatcher::Error::Stopped(signal)) if !names_brokers(args) => {
+            Error::Stopped(signal)
+        }
+        error => error,
+    });
     if args.json.json {
         match &report {
             Ok(report) => {
@@ -83,8 +89,11 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
 fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     let started = Instant::now();
     let in_transactions = args.delivery == Delivery::ExactlyOnce;
-    if in_transactions && args.engine == Engine::Kafka && !names_brokers(args) {
-        return Err(Error::NoTransactions);
+    if args.engine == Engine::Kafka && !names_brokers(args) {
+        if in_transactions {
+            return Err(Error::NoTransactions);
+        }
+        refuse_encryption(args)?;
     }
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
@@ -127,6 +136,11 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     if !args.log.quiet && !args.json.json {
         let text = summary(args, &report, &where_it_ran, generated_in, wall);
         say(&text).map_err(Error::Say)?;
+    } else if args.log.quiet && report.status != Verdict::Complete {
+        // Whoever wants to hear of errors alone hears of this one.
+        let (run, status) = (&report.run.run_id, report.status.word());
+        let told = args.out.join(REPORT_JSON);
+        eprintln!("run {run}: {status}, see {}", told.display());
     }
     Ok(report)
 }
@@ -135,6 +149,19 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
 fn names_brokers(args: &RunArgs) -> bool {
     let named = args.broker.bootstrap_servers.as_deref();
     named.is_some_and(|named| !named.trim().is_empty())
+}
+
+/// The in-process broker speaks plain text on loopback, and would never answer.
+fn refuse_encryption(args: &RunArgs) -> Result<(), Error> {
+    let properties = args.broker.all_properties()?;
+    let mut protocols = properties.iter().rev();
+    let protocol = protocols.find(|(key, _)| key == "security.protocol");
+    match protocol {
+        Some((_, protocol)) if !protocol.eq_ignore_ascii_case("plaintext") => {
+            Err(Error::NoEncryption(protocol.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is said at the end, on standard output.

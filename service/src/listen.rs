@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::health::Health;
@@ -30,6 +31,9 @@ const MAX_HEADERS: usize = 64;
 
 /// A connection lives no longer than this, whatever it does.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
+
+/// A request's head is there by then: whoever sends none takes the place of those who ask.
+const HEAD_TIME: Duration = Duration::from_secs(2);
 
 /// So many connections are served at once; others wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -183,8 +187,9 @@ async fn accept(listener: TcpListener, site: Arc<Site>) {
 /// One request, one response.
 async fn converse(mut connection: TcpStream, site: &Site) -> io::Result<()> {
     let mut head = Vec::with_capacity(1_024);
+    let until = Instant::now() + HEAD_TIME;
     let request = loop {
-        if connection.read_buf(&mut head).await? == 0 {
+        if timeout_at(until, connection.read_buf(&mut head)).await?? == 0 {
             return Ok(());
         }
         match Request::parse(&head) {

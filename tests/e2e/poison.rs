@@ -117,7 +117,11 @@ fn a_job_that_fails_by_an_injected_error_takes_the_way_of_a_real_one() {
     let data_set = data_set(&FEW_JOBS);
     let folder = folder();
     let faults = "worker.before-compute=error@55";
-    finish(run(folder.path(), &data_set, &["--workers", "2"], faults)).expect_code(3);
+    let options = ["--workers", "2", "--quiet"];
+    let said = finish(run(folder.path(), &data_set, &options, faults)).expect_code(3);
+    // Whoever wants to hear of errors alone hears of it.
+    let line = said.stderr.lines().last().unwrap_or_default();
+    assert!(line.contains("complete with dead letters, see "), "{line}");
     let reason = "fault injected at worker.before-compute";
     assert_only_dead(&report(folder.path()), &[(55, reason)]);
 }

@@ -168,6 +168,12 @@ fn what_the_guarantees_rest_on_cannot_be_set() {
 }
 
 #[test]
+fn encryption_without_a_broker_that_speaks_it_is_refused() {
+    let line = fails(&["run", "-X", "security.protocol=ssl", "--rows", "10"], 2);
+    assert!(line.contains("--bootstrap-servers"), "{line}");
+}
+
+#[test]
 fn a_wrong_option_in_a_file_is_named_with_its_line() {
     let folder = folder();
     fs::write(

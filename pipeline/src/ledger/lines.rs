@@ -8,7 +8,7 @@ use crate::outcome::Tally;
 /// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
 /// over a run that somebody made up take no more than some hundred bytes a byte, and enough that
 /// those of a message, whose indexes follow one another, look for their place once in a while.
-const BLOCK: u64 = 64;
+const BLOCK: u64 = 32;
 
 /// What the ledger knows of one job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
