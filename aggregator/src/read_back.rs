@@ -22,7 +22,7 @@ const CSV: &str = "series.csv";
 pub enum ReadBackError {
     /// Neither form is there.
     #[error(
-        "neither {PARQUET} nor {CSV} is in {}; let --outputs of the run name parquet or csv",
+        "neither {PARQUET} nor {CSV} of the run is in {}; let --outputs of the run name parquet or csv",
         folder.display()
     )]
     NoSeries {
@@ -51,21 +51,23 @@ pub enum ReadBackError {
     },
 }
 
-/// Reads the series in an output folder, with so many label columns and times of this grain.
+/// Reads the series in an output folder, from Parquet or from CSV, with so many label columns and
+/// times of this grain.
 ///
 /// # Errors
-/// When there is none, or it cannot be read or understood.
-pub fn series(folder: &Path, labels: usize, grain: Grain) -> Result<Series, ReadBackError> {
-    let [parquet, csv] = [PARQUET, CSV].map(|name| folder.join(name));
-    let read: fn(&Path, usize, Grain) -> _ = match (parquet.exists(), csv.exists()) {
-        (true, _) => from_parquet,
-        (false, true) => from_csv,
-        (false, false) => {
-            let folder = folder.to_owned();
-            return Err(ReadBackError::NoSeries { folder });
-        }
-    };
-    let path = if parquet.exists() { parquet } else { csv };
+/// When it is not there, or cannot be read or understood.
+pub fn series(
+    folder: &Path,
+    parquet: bool,
+    labels: usize,
+    grain: Grain,
+) -> Result<Series, ReadBackError> {
+    let read: fn(&Path, usize, Grain) -> _ = if parquet { from_parquet } else { from_csv };
+    let path = folder.join(if parquet { PARQUET } else { CSV });
+    if !path.exists() {
+        let folder = folder.to_owned();
+        return Err(ReadBackError::NoSeries { folder });
+    }
     read(&path, labels, grain).map_err(|problem| match problem {
         Problem::Io(source) => ReadBackError::Unreadable { path, source },
         Problem::Row(row, what) => ReadBackError::NoSeriesFile { path, row, what },
@@ -211,12 +213,12 @@ mod tests {
                 };
                 let exporters: [&mut dyn Exporter; 2] =
                     [&mut SeriesCsv::new(table), &mut SeriesParquet(table)];
-                for exporter in exporters {
+                for (parquet, exporter) in [false, true].into_iter().zip(exporters) {
                     let folder = tempfile::tempdir().expect("a folder");
                     let path = folder.path().join(exporter.file_name());
                     let mut file = File::create(path).expect("a file");
                     exporter.export(&mut file).expect("written");
-                    let read = series(folder.path(), label_columns.len(), grain);
+                    let read = series(folder.path(), parquet, label_columns.len(), grain);
                     assert_eq!(read.expect("a series"), written, "{grain}");
                 }
             }
@@ -226,16 +228,20 @@ mod tests {
     #[test]
     fn what_is_no_series_is_named_with_its_place() {
         let folder = tempfile::tempdir().expect("a folder");
-        let read = || {
-            let read = series(folder.path(), 1, Grain::Day);
+        let read = |parquet| {
+            let read = series(folder.path(), parquet, 1, Grain::Day);
             read.expect_err("no series").to_string()
         };
-        assert!(read().contains("neither series.parquet nor series.csv"));
+        for parquet in [false, true] {
+            assert!(read(parquet).contains("neither series.parquet nor series.csv"));
+        }
         let text =
             "country,date_day,tests,positive,rate\nItaly,2020-01-01,1,0,0\nItaly,soon,1,0,0\n";
         fs::write(folder.path().join("series.csv"), text).expect("written");
-        assert!(read().contains("series.csv, row 2: no time"), "{}", read());
+        let error = read(false);
+        assert!(error.contains("series.csv, row 2: no time"), "{error}");
         fs::write(folder.path().join("series.parquet"), "PAR1").expect("written");
-        assert!(read().contains("series.parquet, row 0:"), "{}", read());
+        let error = read(true);
+        assert!(error.contains("series.parquet, row 0:"), "{error}");
     }
 }

@@ -22,7 +22,7 @@ pub fn holds(input: &[u8]) {
     FOLDER.with(|folder| {
         let path = folder.path().join("series.csv");
         fs::write(path, bytes).expect("it can be written");
-        match read_back::series(folder.path(), labels, grain) {
+        match read_back::series(folder.path(), false, labels, grain) {
             Ok(series) => {
                 let sets = series.label_sets.len();
                 assert!(

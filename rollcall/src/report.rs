@@ -163,8 +163,8 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
     let series = match &known.series.sha256 {
         None => Series::default(),
         Some(_) => {
-            check_parquet(folder, &known.files)?;
-            read_back::series(folder, label_columns.len(), grain)?
+            let parquet = is_parquet(folder, &known.files)?;
+            read_back::series(folder, parquet, label_columns.len(), grain)?
         }
     };
     let table = Table {
@@ -200,18 +200,18 @@ fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), Report
     }
 }
 
-/// Whether a Parquet file, if there is one, is the one that the run wrote. No other is decoded.
-fn check_parquet(folder: &Path, files: &[KnownFile]) -> Result<(), ReportError> {
-    // What cannot be read is told by whoever reads it next.
-    let Ok((_, found)) = outputs::digest(&folder.join(read_back::PARQUET)) else {
-        return Ok(());
-    };
-    let known = files.iter().find(|file| file.name == read_back::PARQUET);
-    match known.map(|file| file.sha256.as_str()) {
-        Some(expected) if expected == found => Ok(()),
-        expected => Err(ReportError::Digest {
+/// Whether the run wrote its series as Parquet, and that is there. No other file is decoded; one that
+/// an earlier run left is passed over.
+fn is_parquet(folder: &Path, files: &[KnownFile]) -> Result<bool, ReportError> {
+    let own = files.iter().find(|file| file.name == read_back::PARQUET);
+    // What cannot be read is not there.
+    let found = outputs::digest(&folder.join(read_back::PARQUET));
+    match (own, found) {
+        (None, _) | (_, Err(_)) => Ok(false),
+        (Some(own), Ok((_, found))) if own.sha256 == found => Ok(true),
+        (Some(own), Ok((_, found))) => Err(ReportError::Digest {
             folder: folder.to_owned(),
-            expected: expected.unwrap_or("nothing of it").to_owned(),
+            expected: own.sha256.clone(),
             found,
         }),
     }
@@ -231,15 +231,14 @@ mod tests {
                 sha256: sha256.to_owned(),
             }]
         };
-        let check = |files: &[KnownFile]| check_parquet(folder.path(), files);
-        assert!(check(&[]).is_ok(), "there is none");
+        let check = |files: &[KnownFile]| is_parquet(folder.path(), files);
+        assert!(!check(&files("ab12")).expect("there is none"));
         fs::write(folder.path().join("series.parquet"), "abc").expect("written");
         // FIPS 180-4's own example.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert!(check(&files(abc)).is_ok());
-        for wrong in [&files("ab12")[..], &[]] {
-            let error = check(wrong).expect_err("it is another one");
-            assert!(error.to_string().contains(abc), "{error}");
-        }
+        assert!(check(&files(abc)).expect("it is that"));
+        assert!(!check(&[]).expect("it is an earlier run's"));
+        let error = check(&files("ab12")).expect_err("it is another one");
+        assert!(error.to_string().contains(abc), "{error}");
     }
 }
