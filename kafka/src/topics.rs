@@ -18,9 +18,9 @@ use crate::error::Error;
 use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, knows_better_soon, until_it_passes};
 use crate::settings::{self, Role};
 
-/// How long a group may take to be empty once its members have ended: a little longer than the
-/// time-out of their sessions.
-pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a group may take to be empty once its members have ended: the time-out of their sessions,
+/// and what a busy broker needs to notice.
+pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const EMPTY_STEP: Duration = Duration::from_millis(20);
 
 /// How long a new topic may take until each partition has a leader.

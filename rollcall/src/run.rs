@@ -70,7 +70,10 @@ const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let report = run_and_say(args, shutdown).map_err(|error| match error {
         // What was dispatched is gone with the broker: there is nothing to be taken up.
-        Error::Dispatcher(dispatcher::Error::Stopped(signal)) if !names_brokers(args) => {
+        Error::Dispatcher(dispatcher::Error::Stopped(signal))
+        | Error::Aggregator(aggregator::Error::Stopped(signal))
+            if !names_brokers(args) =>
+        {
             Error::Stopped(signal)
         }
         error => error,
