@@ -214,7 +214,10 @@ fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result
         .wait_until_reachable(&stopped)
         .map_err(interrupted)?;
     let mut said = false;
-    while topics::look_for(&config.cluster, &config.topics.runs)?.is_none() {
+    while topics::look_for(&config.cluster, &config.topics.runs, &stopped)
+        .map_err(interrupted)?
+        .is_none()
+    {
         if !said {
             info!(
                 topic = config.topics.runs,

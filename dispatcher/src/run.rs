@@ -312,7 +312,9 @@ impl Broker {
         // First of all: an idempotent one begins to ask for its id 500 ms after it was made.
         let mut producer = BatchProducer::new(cluster)?;
         reach(config, shutdown)?;
-        topics::create(cluster, &config.topics, &config.topic_spec)?;
+        let stopped = || shutdown.is_requested();
+        topics::create(cluster, &config.topics, &config.topic_spec, &stopped)
+            .map_err(|error| Error::of_cluster(error, shutdown))?;
         if config.uncommitted_limit.is_none() {
             let asked = config.topic_spec.retention;
             topics::warn_of_other_retention(cluster, &config.topics, asked);
@@ -450,7 +452,8 @@ fn reach(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
 /// they are told. Not where the run was opened, though: it may be another dispatcher's, and whoever
 /// waits for it can go on waiting until this one is started again without the mistake.
 fn abort_by_name(config: &Config, error: Error) -> Error {
-    if !config.run_is_named {
+    // One that was stopped is to end at once.
+    if !config.run_is_named || matches!(error, Error::Stopped(_)) {
         return error;
     }
     // Said before the broker is looked for, which may take a while.

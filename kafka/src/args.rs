@@ -104,11 +104,17 @@ fn property_option(text: &str) -> Result<(String, String), Infallible> {
 
 fn parse_property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), value.to_owned()))
-        }
+        Some((key, value)) if is_key(key.trim()) => Ok((key.trim().to_owned(), value.to_owned())),
         _ => Err("expected key=value".to_owned()),
     }
+}
+
+/// Whether a text may be the name of a property. What is none is shown nowhere: a secret may end in
+/// equals signs.
+fn is_key(text: &str) -> bool {
+    let may_be =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    !text.is_empty() && text.bytes().all(may_be)
 }
 
 /// The properties in a text like that of [`PROPERTIES_VARIABLE`]; or the number of the first line,

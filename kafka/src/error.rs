@@ -64,7 +64,7 @@ pub enum Error {
     },
 
     /// A line that is no property. What stands there may be a secret.
-    #[error("{name}, line {line}: expected key=value")]
+    #[error("{name}, line {line}: expected key=value, with a name in lower case letters")]
     PropertyLine {
         /// The file or variable.
         name: String,
@@ -93,7 +93,9 @@ pub enum Error {
     },
 
     /// `-X` with something that is no property. It is not shown, for it may be a secret.
-    #[error("-X: expected KEY=VALUE, with an equals sign between the two")]
+    #[error(
+        "-X: expected KEY=VALUE, as linger.ms=5: a name in lower case letters, and an equals sign"
+    )]
     PropertyOption,
 
     /// Brokers are named with users.

@@ -5,6 +5,7 @@
 //! the oldest of which it drops without a word. Whoever uses it bounds what is not yet committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use head_start::HeadStart;
 use mock::MockCluster;
@@ -27,8 +28,8 @@ pub const SESSION_TIMEOUT_MS: u32 = 2_000;
 /// that comes later waits for [`SESSION_TIMEOUT_MS`] less one second, and all others with it; as
 /// many processes as there are members start at the same time, while the data set is read by all
 /// cores. The default is 3 s.
-const INITIAL_REBALANCE_DELAY_MS: i32 = 100;
-const REBALANCE_DELAY_FOR_EACH_MS: i32 = 50;
+const INITIAL_REBALANCE_DELAY: Duration = Duration::from_millis(100);
+const REBALANCE_DELAY_FOR_EACH: Duration = Duration::from_millis(50);
 
 /// More members than this are not waited for longer.
 const MAX_MEMBERS_WAITED_FOR: usize = 20;
@@ -47,7 +48,8 @@ impl InProcessBroker {
     /// # Errors
     /// When the port or a topic cannot be had.
     pub fn start(names: &TopicNames, partitions: usize, members: usize) -> Result<Self, Error> {
-        let cluster = Arc::new(MockCluster::start(rebalance_delay(members))?);
+        let delay = rebalance_delay(members);
+        let cluster = Arc::new(MockCluster::start(delay)?);
         cluster.while_knocking(|| {
             names.all().into_iter().try_for_each(|name| {
                 let single = name == names.runs || name == names.dlq;
@@ -55,7 +57,7 @@ impl InProcessBroker {
             })
         })?;
         Ok(Self {
-            _head_start: (members > 1).then(|| HeadStart::of_group(&cluster, members)),
+            _head_start: (members > 1).then(|| HeadStart::of_group(&cluster, members, delay)),
             cluster,
         })
     }
@@ -66,13 +68,13 @@ impl InProcessBroker {
     }
 }
 
-fn rebalance_delay(members: usize) -> i32 {
+fn rebalance_delay(members: usize) -> Duration {
     match members {
         // There is nobody to wait for.
-        0 | 1 => 1,
+        0 | 1 => Duration::from_millis(1),
         more => {
-            let members = more.min(MAX_MEMBERS_WAITED_FOR) as i32;
-            INITIAL_REBALANCE_DELAY_MS + REBALANCE_DELAY_FOR_EACH_MS * members
+            let members = more.min(MAX_MEMBERS_WAITED_FOR) as u32;
+            INITIAL_REBALANCE_DELAY + REBALANCE_DELAY_FOR_EACH * members
         }
     }
 }

@@ -20,12 +20,23 @@ pub(crate) const RETRY_STEP: Duration = Duration::from_millis(10);
 /// Asks again while a broker cannot tell yet, for so long.
 pub(crate) fn until_it_passes<T>(
     patience: Duration,
+    ask: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    until_passed(Instant::now() + patience, &|| false, ask)
+}
+
+/// The same until then, or until `stopped` says so between two attempts.
+pub(crate) fn until_passed<T>(
+    until: Instant,
+    stopped: &dyn Fn() -> bool,
     mut ask: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let until = Instant::now() + patience;
     loop {
         match ask() {
             Err(error) if error.is_passing() && Instant::now() < until => {
+                if stopped() {
+                    return Err(Error::Stopped);
+                }
                 thread::sleep(RETRY_STEP);
             }
             answered => return answered,

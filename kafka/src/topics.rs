@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
-use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, knows_better_soon, until_it_passes};
+use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, knows_better_soon, until_it_passes, until_passed};
 use crate::settings::{self, Role};
 
 /// How long a group may take to be empty once its members have ended: the time-out of their sessions,
@@ -77,19 +77,25 @@ pub struct TopicSpec {
 }
 
 /// Makes those of the topics that are not there yet, and waits until each partition has a leader. A
-/// cluster that is away or busy meanwhile is waited for, as long as the options say.
+/// cluster that is away or busy meanwhile is waited for, as long as the options say, or until `stopped`
+/// says so.
 ///
 /// # Errors
-/// When the cluster refuses, or no leader is found in time.
-pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result<(), Error> {
-    let patience = LEADER_TIMEOUT.max(cluster.broker_timeout());
-    let missing = until_it_passes(patience, || missing(cluster, names))?;
+/// When the cluster refuses, no leader is found in time, or it was stopped.
+pub fn create(
+    cluster: &Cluster,
+    names: &TopicNames,
+    spec: &TopicSpec,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(), Error> {
+    let until = Instant::now() + LEADER_TIMEOUT.max(cluster.broker_timeout());
+    let missing = until_passed(until, stopped, || missing(cluster, names))?;
     if missing.is_empty() {
         return Ok(());
     }
     let replicas = match spec.replication_factor {
         Some(replicas) => i32::from(replicas),
-        None => until_it_passes(patience, || cluster.broker_count())?.clamp(1, 3) as i32,
+        None => until_passed(until, stopped, || cluster.broker_count())?.clamp(1, 3) as i32,
     };
     // With three copies one broker may be away; with fewer none may.
     let min_insync = if replicas >= 3 { "2" } else { "1" };
@@ -120,10 +126,9 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
         "creating topics"
     );
     let admin = Admin::new(cluster)?;
-    let until = Instant::now() + patience;
     loop {
         let wanted = || missing.iter().map(String::as_str).map(new_topic);
-        let mut refused = until_it_passes(patience, || admin.create(wanted()))?;
+        let mut refused = until_passed(until, stopped, || admin.create(wanted()))?;
         // Two dispatchers may begin at once; one of them creates. So does one attempt of which nothing
         // was heard in time.
         refused.retain(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
@@ -136,9 +141,12 @@ pub fn create(cluster: &Cluster, names: &TopicNames, spec: &TopicSpec) -> Result
         if !(is_new || knows_better_soon(code)) || Instant::now() >= until {
             return Err(Error::topic(&name, "create it")(KafkaError::AdminOp(code)));
         }
+        if stopped() {
+            return Err(Error::Stopped);
+        }
         thread::sleep(CREATE_STEP);
     }
-    wait_for_leaders(cluster, names, patience)
+    wait_for_leaders(cluster, names, until, stopped)
 }
 
 /// Topics that were there before keep their retention; one that is not what was asked for is told.
@@ -227,15 +235,20 @@ pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, 
     until_it_passes(PATIENCE, || ask_for_partitions(cluster, topic))
 }
 
-/// How many partitions a topic has that somebody else is to make; `None` while it is not there, or no
-/// broker can tell.
+/// How many partitions a topic has that somebody else is to make; `None` while it is not there. A broker
+/// that is away meanwhile is waited for, as [`Cluster::wait_until_reachable`] does.
 ///
 /// # Errors
-/// When the cluster refuses.
-pub fn look_for(cluster: &Cluster, topic: &str) -> Result<Option<usize>, Error> {
+/// When the cluster refuses or stays away, or `stopped` says so.
+pub fn look_for(
+    cluster: &Cluster,
+    topic: &str,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Option<usize>, Error> {
     match ask_for_partitions(cluster, topic) {
         Err(error) if error.is_passing() => {
             debug!(topic, %error, "no broker tells whether it is there");
+            cluster.wait_until_reachable(stopped)?;
             Ok(None)
         }
         told => told,
@@ -307,14 +320,14 @@ fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> 
 fn wait_for_leaders(
     cluster: &Cluster,
     names: &TopicNames,
-    patience: Duration,
+    until: Instant,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<(), Error> {
     const STEP: Duration = Duration::from_millis(5);
     let client = cluster.inquirer()?;
-    let until = Instant::now() + patience;
     for name in names.all() {
         loop {
-            let metadata = until_it_passes(patience, || {
+            let metadata = until_passed(until, stopped, || {
                 client
                     .fetch_metadata(Some(name), ATTEMPT_TIMEOUT)
                     .map_err(Error::topic(name, "ask for its leaders"))
@@ -327,6 +340,9 @@ fn wait_for_leaders(
                 .map(|partition| partition.leader() >= 0);
             if led.clone().count() > 0 && led.into_iter().all(|led| led) {
                 break;
+            }
+            if stopped() {
+                return Err(Error::Stopped);
             }
             if Instant::now() >= until {
                 return Err(Error::Topic {

@@ -265,7 +265,7 @@ impl Ledger {
             if missing.len() == at_most {
                 break;
             }
-            next = known + 1;
+            next = known.saturating_add(1);
         }
         missing
     }

@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use aggregator::export::Exporter;
 use aggregator::outputs::Outputs;
-use dispatcher::{Input, input};
 use service::progress::grouped;
 use service::{Exit, Shutdown, say};
 
@@ -61,11 +60,7 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     // A base that cannot be compared with is better told before the runs than after them.
     check_limit(args).map_err(BenchError::Refused)?;
     let base = args.compare.as_deref().map(Benchmark::read).transpose()?;
-    let data_set = Input {
-        files: input::expand(&args.data_sets)?,
-        ..Input::of(&args.out)
-    };
-    refuse_data_set_among_outputs(&data_set, &args.out)?;
+    refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
     let out = Outputs::new(&args.out)?;
     let (head, interleaved) = match &args.from {
         Some(path) => (Benchmark::read(path)?, None),

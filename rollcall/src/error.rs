@@ -42,12 +42,12 @@ pub enum Error {
     )]
     RejectsOverOutput(PathBuf),
 
-    /// Encryption is asked for, and no broker is named.
+    /// Another protocol is asked for, and no broker is named.
     #[error(
         "security.protocol={0} is for brokers that --bootstrap-servers names; the one within this \
          process speaks plain text on 127.0.0.1"
     )]
-    NoEncryption(String),
+    ProtocolInProcess(String),
 
     /// The data set would be replaced.
     #[error(
@@ -206,7 +206,7 @@ impl Ending for Error {
             | Self::NotDispatched { .. }
             | Self::NotDead { .. }
             | Self::RejectsOverOutput(_)
-            | Self::NoEncryption(_)
+            | Self::ProtocolInProcess(_)
             | Self::OutputOverDataSet(_)
             | Self::LetterGone { .. } => Exit::Usage,
             Self::Bench(error) if error.is_usage() => Exit::Usage,

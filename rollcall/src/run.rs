@@ -2,6 +2,7 @@
 //! all of them.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use aggregator::report::ProcessReport;
 use aggregator::run::ReportResult;
 use aggregator::{OutputChoice, Report, RunChoice};
 use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
+use dispatcher::input::InputFile;
 use dispatcher::rejects::Rejects;
-use dispatcher::{Dispatched, Input};
+use dispatcher::{Dispatched, Input, input};
 use kafka::args::{PROPERTIES_VARIABLE, write_properties};
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::{Grain, RunId, Verdict};
@@ -92,18 +94,17 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
 fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
     let started = Instant::now();
     let in_transactions = args.delivery == Delivery::ExactlyOnce;
+    // Whatever is made of them.
+    let properties = args.broker.all_properties()?;
     if args.engine == Engine::Kafka && !names_brokers(args) {
         if in_transactions {
             return Err(Error::NoTransactions);
         }
-        refuse_encryption(args)?;
+        refuse_protocol(&properties)?;
     }
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
-    let given = args.input.input(&args.data_sets);
-    if let Ok(input) = &given {
-        refuse_data_set_among_outputs(input, &args.out)?;
-    }
+    refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
     // Before it is told what is wrong with the data set: the report of an earlier run goes.
     let outputs = Outputs::new(&args.out)?;
     let (input, generated_in) = match args.data_sets.as_slice() {
@@ -111,7 +112,7 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
             let (path, generated_in) = generate(args, shutdown)?;
             (Input::of(&path), generated_in)
         }
-        _ => (given?, None),
+        arguments => (args.input.input(arguments)?, None),
     };
     remove_stale_rejects(args, &input)?;
     if !input.is_rereadable() && !args.log.quiet {
@@ -143,7 +144,8 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
         // Whoever wants to hear of errors alone hears of this one.
         let (run, status) = (&report.run.run_id, report.status.word());
         let told = args.out.join(REPORT_JSON);
-        eprintln!("run {run}: {status}, see {}", told.display());
+        // Where nobody hears it, the exit code tells.
+        let _ = writeln!(io::stderr(), "run {run}: {status}, see {}", told.display());
     }
     Ok(report)
 }
@@ -155,13 +157,12 @@ fn names_brokers(args: &RunArgs) -> bool {
 }
 
 /// The in-process broker speaks plain text on loopback, and would never answer.
-fn refuse_encryption(args: &RunArgs) -> Result<(), Error> {
-    let properties = args.broker.all_properties()?;
+fn refuse_protocol(properties: &[(String, String)]) -> Result<(), Error> {
     let mut protocols = properties.iter().rev();
     let protocol = protocols.find(|(key, _)| key == "security.protocol");
     match protocol {
         Some((_, protocol)) if !protocol.eq_ignore_ascii_case("plaintext") => {
-            Err(Error::NoEncryption(protocol.clone()))
+            Err(Error::ProtocolInProcess(protocol.clone()))
         }
         _ => Ok(()),
     }
@@ -214,13 +215,23 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
     })
 }
 
-/// Outputs must not take the place of what they are made of, whatever names or links lead to it.
-pub(crate) fn refuse_data_set_among_outputs(input: &Input, out: &Path) -> Result<(), Error> {
-    // A folder that is not there, or cannot be looked at, has no data set in it.
-    let there = std::fs::read_dir(out).into_iter().flatten().flatten();
-    let mut outputs = there.map(|entry| entry.path());
-    let data_set = outputs.find(|path| is_output(path, out) && input.contains(path));
-    data_set.map_or(Ok(()), |path| Err(Error::OutputOverDataSet(path)))
+/// Outputs must not take the place of what they are made of, whatever names or links lead to it, and
+/// whatever else is wrong with the arguments: an earlier run's report is removed before that is told.
+pub(crate) fn refuse_data_set_among_outputs(
+    data_sets: &[PathBuf],
+    out: &Path,
+) -> Result<(), Error> {
+    let files = data_sets.iter().flat_map(|argument| {
+        let expanded = input::expand(std::slice::from_ref(argument));
+        expanded.unwrap_or_else(|_| vec![InputFile::Path(argument.clone())])
+    });
+    let data_set = Input {
+        files: files.collect(),
+        ..Input::of(out)
+    };
+    let mut outputs = names_of_outputs().map(|name| out.join(name));
+    let taken = outputs.find(|path| data_set.contains(path));
+    taken.map_or(Ok(()), |path| Err(Error::OutputOverDataSet(path)))
 }
 
 /// Whether a file has the name of an output and is in the folder of the outputs.
@@ -230,21 +241,18 @@ fn is_output(file: &Path, out: &Path) -> bool {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     let in_out = whole(parent.unwrap_or(Path::new("."))).is_some_and(|own| whole(out) == Some(own));
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    in_out && is_name_of_output(&name)
+    let name = file.file_name().unwrap_or_default();
+    in_out && names_of_outputs().any(|known| *known == *name)
 }
 
-/// Whether a run or a benchmark may put something in place by this name: `series.csv`,
-/// `series-day.svg`, `report.json`, `bench.md` and the like.
-fn is_name_of_output(name: &str) -> bool {
-    let Some((stem, "csv" | "parquet" | "svg" | "json" | "md" | "html")) = name.rsplit_once('.')
-    else {
-        return false;
-    };
-    matches!(stem, "series" | "report" | "bench" | "base" | "comparison")
-        || stem
-            .strip_prefix("series-")
-            .is_some_and(|grain| Grain::ALL.iter().any(|known| known.to_string() == grain))
+/// By which names a run or a benchmark may put something in place: `series.csv`, `series-day.svg`,
+/// `report.json`, `bench.md` and the like.
+fn names_of_outputs() -> impl Iterator<Item = String> {
+    const STEMS: [&str; 5] = ["series", "report", "bench", "base", "comparison"];
+    const ENDINGS: [&str; 6] = ["csv", "parquet", "svg", "json", "md", "html"];
+    let stems = STEMS.map(str::to_owned).into_iter();
+    let stems = stems.chain(Grain::ALL.map(|grain| format!("series-{grain}")));
+    stems.flat_map(|stem| ENDINGS.map(|ending| format!("{stem}.{ending}")))
 }
 
 /// Where rejected rows go.

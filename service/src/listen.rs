@@ -35,6 +35,9 @@ const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// A request's head is there by then: whoever sends none takes the place of those who ask.
 const HEAD_TIME: Duration = Duration::from_secs(2);
 
+/// Whoever has the answer closes the connection by then, or has it closed.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+
 /// So many connections are served at once; others wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
 
@@ -215,8 +218,9 @@ async fn converse(mut connection: TcpStream, site: &Site) -> io::Result<()> {
     connection.shutdown().await?;
     let mut drained = 0;
     let mut rest = [0; 4_096];
+    let until = Instant::now() + DRAIN_TIME;
     while drained < MAX_DRAINED_BYTES {
-        match connection.read(&mut rest).await? {
+        match timeout_at(until, connection.read(&mut rest)).await?? {
             0 => break,
             read => drained += read,
         }

@@ -344,7 +344,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         replication_factor: None,
         retention: Duration::from_secs(3_600),
     };
-    topics::create(&test.cluster, &test.topics, &spec).expect("topics");
+    topics::create(&test.cluster, &test.topics, &spec, &|| false).expect("topics");
     let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
     let jobs_topic = producer.topic(&test.topics.jobs).expect("a topic");
     let runs_topic = producer.topic(&test.topics.runs).expect("a topic");

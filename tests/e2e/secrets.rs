@@ -147,9 +147,14 @@ fn metrics_and_health_show_no_secret() {
 fn errors_about_properties_and_refusals_show_no_secret() {
     let kafka = SecuredKafka::shared();
     let secret = "hunter2-Zq9";
-    let wrong: [(&str, String, i32); 9] = [
+    let wrong: [(&str, String, i32); 10] = [
         ("a name mistyped", format!("sasl.pasword={secret}"), 2),
         ("a name in capitals", format!("SASL_PASSWORD={secret}"), 2),
+        (
+            "a colon for an equals sign",
+            format!("sasl.password: {secret}=="),
+            2,
+        ),
         (
             "a name of others",
             format!("basic.auth.credentials={secret}"),
@@ -202,7 +207,22 @@ fn errors_about_properties_and_refusals_show_no_secret() {
         fs::write(&path, text).expect("written");
         path.display().to_string()
     };
-    let options: [(&str, [String; 2]); 5] = [
+    let options: [(&str, [String; 2]); 8] = [
+        (
+            "a secret of base 64",
+            ["-X".to_owned(), format!("{secret}==")],
+        ),
+        (
+            "-X with a colon and a secret of base 64",
+            ["-X".to_owned(), format!("sasl.password:{secret}==")],
+        ),
+        (
+            "a property with a colon as a key of a file",
+            [
+                "--config".to_owned(),
+                at(format!("\"sasl.password: {secret}\" = 1")),
+            ],
+        ),
         ("-X without a name", ["-X".to_owned(), secret.to_owned()]),
         (
             "-X with a colon",

@@ -222,7 +222,7 @@ fn copy_with_garbage(from: &TestCluster, to: &TestCluster) -> u64 {
         replication_factor: None,
         retention: Duration::from_secs(3_600),
     };
-    topics::create(&to.cluster, &to.topics, &spec).expect("topics");
+    topics::create(&to.cluster, &to.topics, &spec, &|| false).expect("topics");
     let mut producer = BatchProducer::new(&to.cluster).expect("a producer");
     let jobs = producer.topic(&to.topics.jobs).expect("a topic");
     let runs = producer.topic(&to.topics.runs).expect("a topic");

@@ -27,7 +27,7 @@ fn cluster(test: &str) -> TestCluster {
         replication_factor: None,
         retention: Duration::from_secs(3_600),
     };
-    topics::create(&test.cluster, &test.topics, &spec).expect("topics");
+    topics::create(&test.cluster, &test.topics, &spec, &|| false).expect("topics");
     test
 }
 

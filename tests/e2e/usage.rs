@@ -255,6 +255,22 @@ fn rejects_never_take_the_place_of_the_data_set_or_of_an_output() {
             assert_eq!(fs::read_to_string(&path).expect("still there"), text);
         }
     }
+    // Nor where something else is wrong.
+    let report = out.join("report.json");
+    for wrong in [
+        &[report.to_str().expect("text")][..],
+        &["no-such*.csv"],
+        &["--delimiter", ";", "--quote", ";"],
+    ] {
+        let mut command = rollcall();
+        command.arg("run").arg(&report).args(wrong);
+        let said = finish({
+            command.arg("--out").arg(&out);
+            command
+        });
+        assert!(said.expect_code(2).stderr.contains("is the data set"));
+        assert_eq!(fs::read_to_string(&report).expect("still there"), text);
+    }
     let mut command = rollcall();
     command.args(["run", "in.csv", "--engine", "local", "--out", "p"]);
     command.current_dir(folder.path());

@@ -136,14 +136,20 @@ fn end_with_stdin(shutdown: Shutdown) {
 /// when it was asked to end meanwhile.
 fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>, Error> {
     let since = Instant::now();
+    let stopped = || shutdown.is_requested();
     let mut said = false;
     loop {
-        if shutdown.is_requested() {
+        if stopped() {
             return Ok(None);
         }
-        let jobs = topics::look_for(&config.cluster, &config.topics.jobs)?;
-        let outcomes = topics::look_for(&config.cluster, &config.topics.outcomes)?;
-        if let (Some(_), Some(partitions)) = (jobs, outcomes) {
+        let look_for = |topic: &str| topics::look_for(&config.cluster, topic, &stopped);
+        let both = look_for(&config.topics.jobs)
+            .and_then(|jobs| Ok((jobs, look_for(&config.topics.outcomes)?)));
+        let both = match both {
+            Err(kafka::Error::Stopped) => return Ok(None),
+            both => both?,
+        };
+        if let (Some(_), Some(partitions)) = both {
             return Ok(Some(partitions));
         }
         if !said {

@@ -22,22 +22,39 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// A group that has not formed by then is left to itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So long before the group is to form answers are held back, whoever has joined by then.
+const BEFORE: Duration = Duration::from_millis(20);
+
 /// What to do with the answers of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// Members are still to join.
+    /// Members are still to join, and have time.
     LetThrough,
-    /// All have joined, and followers still have to ask.
+    /// The group forms, or is about to, and followers still have to ask.
     HoldBack,
     /// All followers have asked.
     Done,
 }
 
-fn next(members: usize, requests: GroupRequests) -> Next {
-    match requests {
-        GroupRequests { joins, .. } if joins < members => Next::LetThrough,
-        GroupRequests { syncs, .. } if syncs + 1 < members => Next::HoldBack,
-        _ => Next::Done,
+/// How a group is to form.
+#[derive(Clone, Copy, Debug)]
+struct Forming {
+    members: usize,
+    /// How long the first that joins waits for the others.
+    delay: Duration,
+}
+
+impl Forming {
+    /// A member that comes too late makes the others join again: then each of them asks twice.
+    fn next(self, since_first_join: Option<Duration>, requests: GroupRequests) -> Next {
+        let GroupRequests { joins, syncs } = requests;
+        let is_whole = joins >= self.members;
+        let forms = since_first_join.is_some_and(|since| since + BEFORE >= self.delay);
+        match (is_whole, forms) {
+            (true, _) if syncs + 1 >= joins => Next::Done,
+            (false, false) => Next::LetThrough,
+            _ => Next::HoldBack,
+        }
     }
 }
 
@@ -50,13 +67,14 @@ pub struct HeadStart {
 
 impl HeadStart {
     /// Gives a head start to the followers of a group of so many members, which nobody has asked to
-    /// join yet.
-    pub fn of_group(cluster: &Arc<MockCluster>, members: usize) -> Self {
+    /// join yet, and whose first member waits for the others for so long.
+    pub fn of_group(cluster: &Arc<MockCluster>, members: usize, delay: Duration) -> Self {
+        let forming = Forming { members, delay };
         let (until, dropped) = mpsc::channel();
         let cluster = Arc::clone(cluster);
         cluster.note_requests();
         let thread = thread::Builder::new().name("head start".to_owned());
-        let thread = thread.spawn(move || look_after(&cluster, members, &dropped));
+        let thread = thread.spawn(move || look_after(&cluster, forming, &dropped));
         Self {
             until: Some(until),
             // Without a thread there is no head start, and all works as it would.
@@ -65,13 +83,19 @@ impl HeadStart {
     }
 }
 
-fn look_after(cluster: &MockCluster, members: usize, dropped: &mpsc::Receiver<()>) {
+fn look_after(cluster: &MockCluster, forming: Forming, dropped: &mpsc::Receiver<()>) {
     let started = Instant::now();
+    let mut first_join = None;
     let mut held_back = false;
     while dropped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout)
         && started.elapsed() < PATIENCE
     {
-        match next(members, cluster.group_requests()) {
+        let requests = cluster.group_requests();
+        if requests.joins > 0 {
+            first_join.get_or_insert_with(Instant::now);
+        }
+        let since = first_join.map(|first: Instant| first.elapsed());
+        match forming.next(since, requests) {
             Next::HoldBack if !held_back => {
                 cluster.while_knocking(|| cluster.set_round_trip(HEAD_START));
                 held_back = true;
@@ -100,21 +124,40 @@ impl Drop for HeadStart {
 mod tests {
     use super::*;
 
+    const FORMING: Forming = Forming {
+        members: 3,
+        delay: Duration::from_millis(250),
+    };
+
     #[test]
     fn answers_are_held_back_from_the_last_join_to_the_last_followers_request() {
-        let after = |joins, syncs| next(3, GroupRequests { joins, syncs });
-        assert_eq!(after(0, 0), Next::LetThrough);
+        let early = Some(Duration::from_millis(50));
+        let after = |joins, syncs| FORMING.next(early, GroupRequests { joins, syncs });
+        assert_eq!(
+            FORMING.next(None, GroupRequests::default()),
+            Next::LetThrough
+        );
         assert_eq!(after(2, 0), Next::LetThrough);
         assert_eq!(after(3, 0), Next::HoldBack);
         assert_eq!(after(3, 1), Next::HoldBack);
         assert_eq!(after(3, 2), Next::Done);
-        assert_eq!(after(4, 3), Next::Done);
+    }
+
+    #[test]
+    fn a_group_that_forms_without_the_last_member_has_its_head_start_twice() {
+        let late = Some(Duration::from_millis(240));
+        let after = |joins, syncs| FORMING.next(late, GroupRequests { joins, syncs });
+        assert_eq!(after(2, 0), Next::HoldBack);
+        assert_eq!(after(2, 2), Next::HoldBack);
+        // The last one, and the others again.
+        assert_eq!(after(5, 3), Next::HoldBack);
+        assert_eq!(after(5, 4), Next::Done);
     }
 
     #[test]
     fn one_that_looks_after_a_group_which_never_forms_ends_with_its_value() {
-        let cluster = Arc::new(MockCluster::start(1).expect("a broker"));
-        let head_start = HeadStart::of_group(&cluster, 2);
+        let cluster = Arc::new(MockCluster::start(Duration::ZERO).expect("a broker"));
+        let head_start = HeadStart::of_group(&cluster, 2, Duration::ZERO);
         drop(head_start);
         assert_eq!(Arc::strong_count(&cluster), 1);
         assert_eq!(cluster.group_requests(), GroupRequests::default());

@@ -39,7 +39,7 @@ unsafe impl Sync for MockCluster {}
 
 impl MockCluster {
     /// Starts one on a free port of 127.0.0.1. The first member of a group waits so long for others.
-    pub fn start(initial_rebalance_delay_ms: i32) -> Result<Self, Error> {
+    pub fn start(initial_rebalance_delay: Duration) -> Result<Self, Error> {
         let client: BaseProducer = ClientConfig::new()
             .create()
             .map_err(Error::client("start the in-process broker"))?;
@@ -52,7 +52,7 @@ impl MockCluster {
         let bootstrap_servers = unsafe {
             sys::rd_kafka_mock_group_initial_rebalance_delay_ms(
                 cluster,
-                initial_rebalance_delay_ms,
+                milliseconds(initial_rebalance_delay),
             );
             CStr::from_ptr(sys::rd_kafka_mock_cluster_bootstraps(cluster))
                 .to_string_lossy()
@@ -107,12 +107,11 @@ impl MockCluster {
         }
     }
 
-    /// Holds every answer back for so long; those that wait longer already go out at once. To be
+    /// Holds every answer back for so long from now on; what waits already goes out when it was to. To be
     /// called while somebody knocks.
     pub fn set_round_trip(&self, time: Duration) {
-        let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the cluster is valid. It fails for a broker that is not there, and this one is.
-        unsafe { sys::rd_kafka_mock_broker_set_rtt(self.cluster, BROKER_ID, milliseconds) };
+        unsafe { sys::rd_kafka_mock_broker_set_rtt(self.cluster, BROKER_ID, milliseconds(time)) };
     }
 
     /// Has each request noted that comes from now on.
@@ -154,6 +153,10 @@ impl MockCluster {
         }
         of_groups
     }
+}
+
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
 impl Drop for MockCluster {

@@ -117,12 +117,17 @@ impl File {
         Error::UnknownKey {
             path: self.path.clone(),
             line: setting.line,
-            // What stands behind an equals sign was meant as a value, and may be a secret.
-            key: setting.key.split('=').next().unwrap_or_default().to_owned(),
+            // What stands behind the name was meant as a value, and may be a secret.
+            key: name_in(&setting.key).to_owned(),
             section: setting.section.clone(),
-            nearest: nearest(&setting.key, names),
+            nearest: nearest(name_in(&setting.key), names),
         }
     }
+}
+
+/// The part of a key that may be a name.
+fn name_in(key: &str) -> &str {
+    key.split(['=', ':', ' ']).next().unwrap_or_default()
 }
 
 fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {

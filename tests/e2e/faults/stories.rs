@@ -477,7 +477,7 @@ pub fn a_topic_is_recreated(play: &mut Play<'_>, which: fn(&TopicNames) -> &str)
         retention: Duration::from_secs(3_600),
     };
     play.wait_until("the topic is there again", |play| {
-        topics::create(&play.test.cluster, &play.test.topics, &spec).is_ok()
+        topics::create(&play.test.cluster, &play.test.topics, &spec, &|| false).is_ok()
     });
     play.wait_until("the first aggregator gives up", |play| {
         !is_running(&mut play.aggregator)
