@@ -18,8 +18,9 @@ use crate::error::Error;
 use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, knows_better_soon, until_it_passes, until_passed};
 use crate::settings::{self, Role};
 
-/// How long a group may take to be empty once its members have ended: the time-out of their sessions,
-/// and what a busy broker needs to notice.
+/// How long a group may take to be empty once its members have ended: twice the time-out of their
+/// sessions, for one that ended while it joined has its own when those of the others are over, and what
+/// a busy broker needs to notice.
 pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const EMPTY_STEP: Duration = Duration::from_millis(20);
 
