@@ -102,6 +102,12 @@ fn property_option(text: &str) -> Result<(String, String), Infallible> {
     Ok(parse_property(text).unwrap_or_default())
 }
 
+/// The value of a property among those that are given: of several with this name the last counts.
+pub fn property<'a>(properties: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    let mut named = properties.iter().filter(|(known, _)| known == key);
+    named.next_back().map(|(_, value)| value.as_str())
+}
+
 fn parse_property(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if is_key(key.trim()) => Ok((key.trim().to_owned(), value.to_owned())),

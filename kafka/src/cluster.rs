@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tracing::{debug, error, info, trace, warn};
 
-use crate::args::BrokerArgs;
+use crate::args::{BrokerArgs, property};
 use crate::error::Error;
 use crate::rejection::Admission;
 use crate::settings::{self, Role};
@@ -207,8 +207,7 @@ impl Cluster {
         // librdkafka's default of both properties.
         const DEFAULT: usize = 1_000_000;
         let set = |key: &str| {
-            let mut values = self.properties.iter().filter(|(known, _)| known == key);
-            let value = values.next_back().and_then(|(_, value)| value.parse().ok());
+            let value = property(&self.properties, key).and_then(|value| value.parse().ok());
             value.unwrap_or(DEFAULT)
         };
         set("batch.size").min(set("message.max.bytes"))

@@ -6,6 +6,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka_sys::RDKafkaConfRes;
 
+use crate::args::property;
 use crate::error::Error;
 
 /// What a client is for.
@@ -33,7 +34,7 @@ const PRODUCERS: &[Role] = &[Producer, Transactional];
 const CONSUMERS: &[Role] = &[Member, Reader];
 
 /// By which protocol brokers are spoken to; without it, neither encrypted nor authenticated.
-const PROTOCOL: &str = "security.protocol";
+pub const PROTOCOL: &str = "security.protocol";
 
 /// Settings that a user may change with `-X`.
 const TUNED: &[Setting] = &[
@@ -247,11 +248,16 @@ fn applies(role: Role, key: &str) -> bool {
     }
 }
 
+/// The name of a property without what librdkafka leaves out as well: topics' properties may be named
+/// as such.
+fn plain_name(key: &str) -> &str {
+    key.trim_start_matches("topic.")
+}
+
 /// Refuses properties of `-X` that the guarantees rest on.
 pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Error> {
     for (key, _) in overrides {
-        // librdkafka leaves this out, too: topics' properties may be named as such.
-        let plain = key.trim_start_matches("topic.");
+        let plain = plain_name(key);
         if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == plain) {
             return Err(Error::FixedProperty {
                 key: key.clone(),
@@ -284,10 +290,8 @@ pub(crate) fn check_properties(
 /// Refuses what would be without effect: whoever gives a password or a certificate believes that it
 /// protects something.
 fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
-    let mut given = overrides.iter().rev();
-    let protocol = given
-        .find(|(key, _)| key == PROTOCOL)
-        .map_or("plaintext".to_owned(), |(_, value)| value.to_lowercase());
+    let protocol = property(overrides, PROTOCOL).unwrap_or("plaintext");
+    let protocol = protocol.to_lowercase();
     let idle = overrides.iter().find_map(|(key, _)| {
         let (layer, wants) = match key {
             key if key.starts_with("sasl.") => ("sasl", "SASL_SSL"),
@@ -347,7 +351,7 @@ fn wrong_property(error: KafkaError) -> Error {
 
 /// Whether a property's value is nobody's business.
 fn is_secret(key: &str) -> bool {
-    let key = key.trim_start_matches("topic.");
+    let key = plain_name(key);
     key.starts_with("sasl")
         || key.starts_with("ssl")
         || ["pass", "secret", "pem", "token", "key", "jaas", "oauth"]

@@ -203,17 +203,18 @@ fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), Report
 /// Whether the run wrote its series as Parquet, and that is there. No other file is decoded; one that
 /// an earlier run left is passed over.
 fn is_parquet(folder: &Path, files: &[KnownFile]) -> Result<bool, ReportError> {
-    let own = files.iter().find(|file| file.name == read_back::PARQUET);
-    // What cannot be read is not there.
-    let found = outputs::digest(&folder.join(read_back::PARQUET));
-    match (own, found) {
-        (None, _) | (_, Err(_)) => Ok(false),
-        (Some(own), Ok((_, found))) if own.sha256 == found => Ok(true),
-        (Some(own), Ok((_, found))) => Err(ReportError::Digest {
+    let Some(own) = files.iter().find(|file| file.name == read_back::PARQUET) else {
+        return Ok(false);
+    };
+    match outputs::digest(&folder.join(read_back::PARQUET)) {
+        Ok((_, found)) if found == own.sha256 => Ok(true),
+        Ok((_, found)) => Err(ReportError::Digest {
             folder: folder.to_owned(),
             expected: own.sha256.clone(),
             found,
         }),
+        // What cannot be read is not there.
+        Err(_) => Ok(false),
     }
 }
 

@@ -18,7 +18,8 @@ use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
 use dispatcher::input::InputFile;
 use dispatcher::rejects::Rejects;
 use dispatcher::{Dispatched, Input, input};
-use kafka::args::{PROPERTIES_VARIABLE, write_properties};
+use kafka::args::{PROPERTIES_VARIABLE, property, write_properties};
+use kafka::settings::PROTOCOL;
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::{Grain, RunId, Verdict};
 use service::progress::grouped;
@@ -158,11 +159,9 @@ fn names_brokers(args: &RunArgs) -> bool {
 
 /// The in-process broker speaks plain text on loopback, and would never answer.
 fn refuse_protocol(properties: &[(String, String)]) -> Result<(), Error> {
-    let mut protocols = properties.iter().rev();
-    let protocol = protocols.find(|(key, _)| key == "security.protocol");
-    match protocol {
-        Some((_, protocol)) if !protocol.eq_ignore_ascii_case("plaintext") => {
-            Err(Error::ProtocolInProcess(protocol.clone()))
+    match property(properties, PROTOCOL) {
+        Some(protocol) if !protocol.eq_ignore_ascii_case("plaintext") => {
+            Err(Error::ProtocolInProcess(protocol.to_owned()))
         }
         _ => Ok(()),
     }

@@ -114,20 +114,17 @@ impl File {
         let names = own
             .flat_map(|place| options(place.of(command)))
             .filter_map(name_of);
+        // What stands behind the name was meant as a value, and may be a secret.
+        let mut parts = setting.key.split(['=', ':', ' ']);
+        let key = parts.next().unwrap_or_default();
         Error::UnknownKey {
             path: self.path.clone(),
             line: setting.line,
-            // What stands behind the name was meant as a value, and may be a secret.
-            key: name_in(&setting.key).to_owned(),
+            key: key.to_owned(),
             section: setting.section.clone(),
-            nearest: nearest(name_in(&setting.key), names),
+            nearest: nearest(key, names),
         }
     }
-}
-
-/// The part of a key that may be a name.
-fn name_in(key: &str) -> &str {
-    key.split(['=', ':', ' ']).next().unwrap_or_default()
 }
 
 fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
