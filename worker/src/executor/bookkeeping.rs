@@ -185,6 +185,9 @@ impl Bookkeeping {
     pub fn step(&mut self, executor: &mut impl Executor, at_most: u32, clock: Clock<'_>) -> Step {
         let mut all_begun = 0;
         let answered = self.jobs.take_answers(executor, clock);
+        if answered && !self.takes_message() {
+            self.jobs.hand_on(clock());
+        }
         self.jobs.window = executor.window().max(1);
         if !self.jobs.is_window_full() && self.jobs.try_again(executor, clock) {
             return Step {
@@ -219,6 +222,12 @@ impl Bookkeeping {
         }
     }
 
+    /// Whether outcomes of the message that is under way may join those that are there.
+    fn takes_message(&self) -> bool {
+        let message = self.message.as_ref().zip(self.decoder.batch());
+        message.is_none_or(|(own, batch)| self.jobs.outcomes.takes(batch.run_id(), &own.settles))
+    }
+
     /// Begins jobs of the message that is under way. Returns how many.
     #[inline]
     fn jobs_of_message(
@@ -232,16 +241,12 @@ impl Bookkeeping {
         };
         let own = &mut self.jobs;
         let run_id = batch.run_id();
-        if !own.outcomes.takes(run_id, &message.settles) {
-            // Answers to jobs in flight have come in between.
-            own.hand_on(clock());
-        }
         let mut jobs = batch.jobs_from(message.cursor);
-        let mut begun = 0;
+        let (mut begun, mut pushed, mut is_over) = (0, 0, false);
         while begun < at_most {
             let Some(job) = jobs.next() else {
-                self.message = None;
-                return begun;
+                is_over = true;
+                break;
             };
             begun += 1;
             let answer = match own.attempt(executor, &job, message.settles.partition) {
@@ -258,8 +263,11 @@ impl Bookkeeping {
             };
             match answer {
                 Ok(outcome) => {
-                    own.outcomes.push(run_id, &job, outcome, &message.settles);
+                    own.outcomes.push(run_id, &job, outcome);
+                    pushed += 1;
                     if own.outcomes.is_full() {
+                        own.outcomes.settle(&message.settles, pushed);
+                        pushed = 0;
                         own.hand_on(clock());
                     }
                 }
@@ -272,7 +280,11 @@ impl Bookkeeping {
                 }
             }
         }
+        own.outcomes.settle(&message.settles, pushed);
         message.cursor = jobs.cursor();
+        if is_over {
+            self.message = None;
+        }
         begun
     }
 
@@ -471,7 +483,8 @@ impl Jobs {
             if !self.outcomes.takes(run_id, &job.settles) {
                 self.hand_on(clock());
             }
-            self.outcomes.push(run_id, own, outcome, &job.settles);
+            self.outcomes.push(run_id, own, outcome);
+            self.outcomes.settle(&job.settles, 1);
             if self.outcomes.is_full() {
                 self.hand_on(clock());
             }

@@ -31,6 +31,7 @@ impl Outcomes {
     }
 
     /// Whether an outcome of a job of this run and message may join those that are there.
+    #[inline]
     pub fn takes(&self, run_id: &RunId, message: &Settled) -> bool {
         let of_one_partition =
             |last: &Settled| (last.partition, last.epoch) == (message.partition, message.epoch);
@@ -40,27 +41,33 @@ impl Outcomes {
         }
     }
 
-    /// Adds the outcome of a job, which is one of the jobs of this message.
+    /// Adds the outcome of a job. What it settles is to be noted by [`settle`](Self::settle) before
+    /// anything is taken.
     #[inline]
-    pub fn push(&mut self, run_id: &RunId, job: &Job<'_>, outcome: Outcome<'_>, message: &Settled) {
+    pub fn push(&mut self, run_id: &RunId, job: &Job<'_>, outcome: Outcome<'_>) {
         let worker = &self.worker;
         let (_, builder) = self.batch.get_or_insert_with(|| {
             let builder = OutcomeBatchBuilder::new(run_id, worker);
             (run_id.clone(), builder)
         });
         builder.push(job, outcome);
+    }
+
+    /// Notes that this many jobs of a message are among the outcomes that were added last.
+    #[inline]
+    pub fn settle(&mut self, message: &Settled, jobs: u32) {
+        if jobs == 0 {
+            return;
+        }
         match self.settles.last_mut() {
             Some(last)
                 if last.offset == message.offset
                     && last.partition == message.partition
                     && last.epoch == message.epoch =>
             {
-                last.jobs += 1;
+                last.jobs += jobs;
             }
-            _ => self.settles.push(Settled {
-                jobs: 1,
-                ..*message
-            }),
+            _ => self.settles.push(Settled { jobs, ..*message }),
         }
     }
 
