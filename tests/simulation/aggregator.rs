@@ -1,18 +1,25 @@
-//! An aggregator process around the very types that the aggregator runs: [`RunHistory`],
-//! [`Collection`] and [`next`], which decides when it judges. It may die between any two reads and
-//! begin again.
+//! An aggregator process: the topics and the clock of the aggregator's own [`Completion`], which
+//! decides. It may die between any two reads and begin again.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use aggregator::judging::{Look, Next, next};
-use pipeline::{Collection, OutcomeBatch, RunHistory, Verdict};
+use aggregator::RunChoice;
+use aggregator::completion::{Completion, End, Next};
+use pipeline::{Collection, OutcomeBatch, Verdict};
 
 use crate::broker::{Log, ends};
-use crate::dispatcher::hear;
+use crate::dispatcher::event;
 use crate::history::Shared;
 use crate::invariants::Violation;
 use crate::mutants::Mutation;
 use crate::seen::Seen;
+
+/// How long nothing new may come.
+const TIMEOUT: Duration = Duration::from_secs(1_000_000);
+
+/// Longer than any interval at which an aggregator reads the runs topic.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an aggregator has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,24 +30,17 @@ pub enum Ended {
     Failed,
 }
 
-/// The outcomes that it reads.
-#[derive(Debug)]
-struct Reading {
-    from: Vec<i64>,
-    next: Vec<i64>,
-    /// Where the topic ended when it started.
-    end: Vec<i64>,
-}
-
 /// An aggregator process.
 #[derive(Debug)]
 pub struct AggregatorProcess {
-    history: RunHistory,
+    completion: Completion,
+    /// How much further its clock is than everybody's.
+    ahead: Duration,
+    /// Records of the runs topic that it has read.
     runs_read: usize,
-    manifests_heard: usize,
-    reading: Option<Reading>,
-    collection: Collection,
-    /// Every batch that it heard, for whoever wants to hear them again in another order.
+    /// The offsets of the outcomes topic that it reads next, and where the topic ended at first.
+    reading: Option<(Vec<i64>, Vec<i64>)>,
+    /// Every batch that it has read, to be read again in another order.
     pub heard: Vec<OutcomeBatch>,
     duplicates: Vec<OutcomeBatch>,
 }
@@ -48,20 +48,24 @@ pub struct AggregatorProcess {
 impl AggregatorProcess {
     /// An aggregator that knows nothing yet.
     pub fn start(shared: &Shared) -> Self {
+        let choice = RunChoice::Named(shared.dispatch.run_id.clone());
         Self {
-            history: RunHistory::new(shared.dispatch.run_id.clone()),
+            completion: Completion::new(&choice, TIMEOUT, shared.now()),
+            ahead: Duration::ZERO,
             runs_read: 0,
-            manifests_heard: 0,
             reading: None,
-            collection: Collection::new(),
             heard: Vec::new(),
             duplicates: Vec::new(),
         }
     }
 
     /// What it has collected.
-    pub fn collection(&self) -> &Collection {
-        &self.collection
+    pub fn collection(&self) -> Option<&Collection> {
+        self.completion.collection()
+    }
+
+    fn now(&self, shared: &Shared) -> Instant {
+        shared.now() + self.ahead
     }
 
     /// One round: some of the runs topic, some outcomes, and a decision. `is_quiet`: nothing new has
@@ -72,46 +76,73 @@ impl AggregatorProcess {
         shared: &mut Shared,
     ) -> Result<Option<Ended>, Violation> {
         let end_of_runs = shared.broker.runs.len();
-        if self.runs_read == end_of_runs || shared.rng.chance(1, 2) {
-            for record in shared.broker.runs[self.runs_read..].iter().flatten() {
-                hear(&mut self.history, record);
+        let mut runs_come = true;
+        if self.runs_read < end_of_runs {
+            runs_come = shared.rng.chance(1, 2);
+            self.ahead += INTERVAL;
+        }
+        let (mut has_read_runs, mut has_read_outcomes) = (false, false);
+        loop {
+            if is_quiet && has_read_outcomes && self.has_read_all(shared) {
+                self.ahead += TIMEOUT;
             }
-            self.runs_read = end_of_runs;
+            let now = self.now(shared);
+            match self.completion.next(now, false) {
+                Next::LookForRunsTopic => self.completion.apply_runs_topic(true),
+                Next::ReadRuns if has_read_runs && !has_read_outcomes => return Ok(None),
+                Next::ReadRuns => {
+                    has_read_runs = true;
+                    self.read_runs(runs_come, now, shared);
+                }
+                Next::AskOffsets => self.ask_offsets(now, shared),
+                Next::ReadOutcomes if has_read_outcomes => return Ok(None),
+                Next::ReadOutcomes => {
+                    has_read_outcomes = true;
+                    if !self.read_outcomes(now, shared) {
+                        shared.saw(Seen::OutcomesOutOfRange);
+                        return Ok(Some(Ended::Failed));
+                    }
+                }
+                Next::End(end) => return self.end(&end, shared),
+            }
         }
-        let Some(opened) = self.history.opened() else {
-            return Ok(None);
-        };
-        if self.reading.is_none() {
-            let logs = shared.broker.outcomes.iter();
-            let starts = logs.zip(&opened.outcomes_start_offsets);
-            let from: Vec<i64> = starts.map(|(log, &from)| from.max(log.start())).collect();
-            self.reading = Some(Reading {
-                next: from.clone(),
-                from,
-                end: ends(&shared.broker.outcomes),
-            });
+    }
+
+    fn has_read_all(&self, shared: &Shared) -> bool {
+        let reading = self.reading.iter();
+        let mut outcomes = reading.flat_map(|(next, end)| next.iter().zip(end));
+        self.runs_read == shared.broker.runs.len() && outcomes.all(|(next, end)| next >= end)
+    }
+
+    fn read_runs(&mut self, runs_come: bool, now: Instant, shared: &Shared) {
+        let end = shared.broker.runs.len();
+        let mut events = Vec::new();
+        if runs_come {
+            let records = shared.broker.runs[self.runs_read..].iter().flatten();
+            events.extend(records.filter_map(event));
+            self.runs_read = end;
         }
-        let manifests: Vec<_> = self.history.manifests().cloned().collect();
-        for manifest in manifests.into_iter().skip(self.manifests_heard) {
-            self.manifests_heard += 1;
-            self.collection.hear_manifest(manifest);
-        }
-        if !self.read(shared) {
-            shared.saw(Seen::OutcomesOutOfRange);
-            return Ok(Some(Ended::Failed));
-        }
-        self.decide(is_quiet, shared)
+        self.completion
+            .apply_run_events(events, self.runs_read == end, now);
+    }
+
+    fn ask_offsets(&mut self, now: Instant, shared: &Shared) {
+        let kept: Vec<i64> = shared.broker.outcomes.iter().map(Log::start).collect();
+        let end = ends(&shared.broker.outcomes);
+        self.completion.apply_offsets(&kept, end.clone(), now);
+        let read = self.completion.outcomes_read();
+        self.reading = read.map(|read| (read.next().to_vec(), end));
     }
 
     /// Reads some outcomes; false where they are gone.
-    fn read(&mut self, shared: &mut Shared) -> bool {
-        let Some(reading) = &mut self.reading else {
+    fn read_outcomes(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let Some((next, end)) = &mut self.reading else {
             return true;
         };
-        let partition = shared.rng.below(reading.next.len());
+        let partition = shared.rng.below(next.len());
         let at_most = shared.rng.below(5);
         let log: &Log = &shared.broker.outcomes[partition];
-        let position = &mut reading.next[partition];
+        let position = &mut next[partition];
         if *position < log.start() {
             return false;
         }
@@ -129,22 +160,41 @@ impl AggregatorProcess {
             *position += 1;
             payloads.extend(payload.map(Rc::clone));
         }
+        let read = match shared.mutation {
+            Some(Mutation::JudgedBeforeTheEnd) => end.clone(),
+            _ => next.clone(),
+        };
         if is_held {
             shared.saw(Seen::ReaderHeld);
         }
         for payload in payloads {
-            let Ok(batch) = OutcomeBatch::decode(&payload) else {
-                continue;
-            };
-            if shared.mutation == Some(Mutation::FirstOutcomeWins) && self.knows_all(&batch) {
-                continue;
-            }
-            self.heard.push(batch.clone());
-            if !self.collection.hear_outcomes(batch.clone()) {
-                self.duplicates.push(batch);
-            }
+            self.apply_outcomes(&payload, now, shared);
         }
+        self.completion.apply_outcomes_read(&read, now);
         true
+    }
+
+    fn apply_outcomes(&mut self, payload: &[u8], now: Instant, shared: &Shared) {
+        let Ok(batch) = OutcomeBatch::decode(payload) else {
+            return;
+        };
+        if shared.mutation == Some(Mutation::FirstOutcomeWins) && self.knows_all(&batch) {
+            return;
+        }
+        let news = |own: &Self| {
+            let recorded = own.collection().map(Collection::recorded);
+            recorded.map(|recorded| recorded.new + recorded.replaced)
+        };
+        let before = news(self);
+        let applied = self.completion.apply_outcomes(payload, now);
+        applied.expect("it was decoded before");
+        let is_known = self
+            .collection()
+            .is_some_and(|own| own.manifest().is_some());
+        if is_known && news(self) == before {
+            self.duplicates.push(batch.clone());
+        }
+        self.heard.push(batch);
     }
 
     fn knows_all(&self, batch: &OutcomeBatch) -> bool {
@@ -155,32 +205,18 @@ impl AggregatorProcess {
         })
     }
 
-    fn decide(&mut self, is_quiet: bool, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
-        let Some(reading) = &self.reading else {
-            return Ok(None);
-        };
-        let has_reached_end = reading.next.iter().zip(&reading.end).all(|(a, b)| a >= b);
-        let has_read_runs = self.runs_read == shared.broker.runs.len();
-        let look = Look {
-            caught_up: (has_reached_end && has_read_runs)
-                || shared.mutation == Some(Mutation::JudgedBeforeTheEnd),
-            aborted: self.history.aborted(),
-            is_quiet: is_quiet && has_reached_end && has_read_runs,
-        };
-        match next(&self.collection, &look) {
-            Next::ReadOn => return Ok(None),
-            Next::Abort(_) => return Ok(Some(Ended::Failed)),
-            Next::Judge => {}
-            Next::GiveUp => shared.saw(Seen::GaveUp),
+    fn end(&mut self, end: &End, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
+        match end {
+            End::Complete => {}
+            End::GaveUp => shared.saw(Seen::GaveUp),
+            _ => return Ok(Some(Ended::Failed)),
         }
-        let to: Vec<i64> = reading
-            .next
-            .iter()
-            .zip(&reading.end)
-            .map(|(next, end)| *next.max(end))
-            .collect();
-        let verdict = self.collection.reconcile().verdict;
-        let mut series = self.collection.ledger().map(|ledger| ledger.series());
+        let (Some(collection), Some(read)) = (self.collection(), self.completion.outcomes_read())
+        else {
+            return Ok(Some(Ended::Failed));
+        };
+        let verdict = collection.reconcile().verdict;
+        let mut series = collection.ledger().map(|ledger| ledger.series());
         if let (Some(Mutation::DuplicatesCounted), Some(series)) = (shared.mutation, &mut series) {
             for job in self.duplicates.iter().flat_map(OutcomeBatch::outcomes) {
                 if let Some(row) = series.rows.iter_mut().find(|row| row.time == job.key.time) {
@@ -188,12 +224,12 @@ impl AggregatorProcess {
                 }
             }
         }
-        let known = self.collection.manifest().is_some();
+        let known = collection.manifest().is_some();
         let oracle = &shared.oracle;
-        oracle.judged(&reading.from, &to, known, verdict, series.as_ref())?;
+        oracle.judged(read.start(), read.next(), known, verdict, series.as_ref())?;
+        shared.happens(&format!("{verdict:?} {series:?}"));
         shared.tell(|| format!("an aggregator judges: {verdict:?}"));
-        let dropped = self.collection.recorded().duplicates;
-        if dropped > 0 {
+        if collection.recorded().duplicates > 0 {
             shared.saw(Seen::DuplicatesDropped);
         }
         match verdict {
@@ -211,7 +247,10 @@ impl AggregatorProcess {
     /// Whatever the order, and however often: the same outcomes make the same series and the same
     /// verdict. A prefix of them, and then all, makes no other.
     fn replay(&self, shared: &mut Shared) -> Result<(), Violation> {
-        let Some(manifest) = self.collection.manifest() else {
+        let Some(collection) = self.collection() else {
+            return Ok(());
+        };
+        let Some(manifest) = collection.manifest() else {
             return Ok(());
         };
         let mut batches: Vec<&OutcomeBatch> = self.heard.iter().collect();
@@ -228,8 +267,8 @@ impl AggregatorProcess {
         }
         again.hear_manifest(manifest.clone());
         let series = |collection: &Collection| collection.ledger().map(|ledger| ledger.series());
-        let same = series(&again) == series(&self.collection)
-            && again.reconcile().verdict == self.collection.reconcile().verdict;
+        let same = series(&again) == series(collection)
+            && again.reconcile().verdict == collection.reconcile().verdict;
         match same {
             true => Ok(()),
             false => crate::invariants::violated(

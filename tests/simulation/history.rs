@@ -4,20 +4,23 @@
 
 mod faults;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use dispatcher::job_set::JobSet;
-use dispatcher::packing::JobsPerMessage;
+use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
 use pipeline::dead_letters::LetterHeaders;
 use pipeline::{DeadLetters, Verdict};
 
-use crate::aggregator::{AggregatorProcess, Ended};
+use crate::aggregator::Ended;
 use crate::broker::{Broker, MemberId, Payload};
 use crate::data_set::{data_set, expected_jobs, plain_rows};
-use crate::dispatcher::{Dispatch, DispatcherProcess, arrive};
+use crate::dispatcher::{DataSet, arrive};
+use crate::imitation::{AnyAggregator, AnyDispatcher};
 use crate::invariants::{Fate, Oracle, Violation, violated};
 use crate::mutants::Mutation;
 use crate::rng::Rng;
@@ -45,13 +48,16 @@ pub struct Shared {
     /// Who looks.
     pub oracle: Oracle,
     /// The data set and the options.
-    pub dispatch: Rc<Dispatch>,
+    pub dispatch: Rc<DataSet>,
     /// The defect, if there is one.
     pub mutation: Option<Mutation>,
     /// Attempts at each job so far.
     pub attempts: BTreeMap<u64, u32>,
     /// Messages that were stored as nobody can read them.
     pub spoiled: usize,
+    /// The former imitations of both ends play.
+    pub imitates: bool,
+    happened: DefaultHasher,
     coverage: Coverage,
     faults_left: usize,
     is_cured: bool,
@@ -72,6 +78,11 @@ impl Shared {
     /// Notes what was seen.
     pub fn saw(&mut self, what: Seen) {
         self.coverage.count(what);
+    }
+
+    /// Notes what both ends did.
+    pub fn happens(&mut self, what: &str) {
+        (self.steps, what).hash(&mut self.happened);
     }
 
     /// Adds a line to the trace, if one is kept.
@@ -108,6 +119,8 @@ pub enum Outcome {
         steps: u32,
         /// The most workers that one copy of a job has cost.
         deaths: u32,
+        /// What both ends did, and the next random number.
+        happened: u64,
     },
     /// An invariant does not hold.
     Violated {
@@ -118,6 +131,11 @@ pub enum Outcome {
     },
 }
 
+thread_local! {
+    /// Whether the former imitations of both ends play.
+    pub static IMITATES: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Plays the history of a seed.
 pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
     let mut history = History::new(seed, mutation, traced);
@@ -126,6 +144,14 @@ pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome 
             coverage: history.shared.coverage,
             steps: history.shared.steps,
             deaths,
+            happened: {
+                history
+                    .shared
+                    .rng
+                    .below(usize::MAX)
+                    .hash(&mut history.shared.happened);
+                history.shared.happened.finish()
+            },
         },
         Err(violation) => Outcome::Violated {
             violation,
@@ -151,8 +177,8 @@ struct History {
     static_members: bool,
     /// Workers commit in transactions.
     exactly_once: bool,
-    dispatchers: Vec<DispatcherProcess>,
-    aggregator: Option<AggregatorProcess>,
+    dispatchers: Vec<AnyDispatcher>,
+    aggregator: Option<AnyAggregator>,
     verdict: Option<Verdict>,
     /// What dead processes had sent.
     on_the_way: Vec<OnTheWay>,
@@ -200,7 +226,7 @@ impl History {
         let shared = Shared {
             broker: Broker::new(partitions),
             oracle: Oracle::new(expected, &plain, partitions),
-            dispatch: Rc::new(Dispatch {
+            dispatch: Rc::new(DataSet {
                 run_id,
                 grouping,
                 jobs,
@@ -209,6 +235,8 @@ impl History {
             mutation,
             attempts: BTreeMap::new(),
             spoiled: 0,
+            imitates: IMITATES.get(),
+            happened: DefaultHasher::new(),
             coverage: Coverage::new(),
             faults_left,
             is_cured: false,
@@ -237,8 +265,8 @@ impl History {
         history.shared.oracle.exactly_once = history.exactly_once;
         history
             .dispatchers
-            .push(DispatcherProcess::start(&history.shared, false));
-        history.aggregator = Some(AggregatorProcess::start(&history.shared));
+            .push(AnyDispatcher::start(&history.shared, false));
+        history.aggregator = Some(AnyAggregator::start(&history.shared));
         history
     }
 
@@ -295,7 +323,7 @@ impl History {
         for (number, dispatcher) in self.dispatchers.iter().enumerate() {
             if !dispatcher.is_done() {
                 actions.push((Action::Dispatch(number), 5));
-                let messages = dispatcher.on_the_way.len();
+                let messages = dispatcher.count_on_the_way();
                 if messages > 0 {
                     actions.push((Action::DeliverJobs(number), 4 + messages));
                 }
@@ -381,7 +409,7 @@ impl History {
             Action::Dispatch(number) => self.dispatchers[number].step(&mut self.shared),
             Action::DeliverJobs(number) => {
                 let dispatcher = &mut self.dispatchers[number];
-                let message = self.shared.rng.below(dispatcher.on_the_way.len());
+                let message = self.shared.rng.below(dispatcher.count_on_the_way());
                 dispatcher.deliver(message, &mut self.shared);
                 Ok(())
             }
@@ -552,7 +580,7 @@ impl History {
         let Some(aggregator) = &mut self.aggregator else {
             // Whoever replays dead letters looks at the run when they were worked on.
             if self.replays == 0 || self.is_quiet() {
-                self.aggregator = Some(AggregatorProcess::start(&self.shared));
+                self.aggregator = Some(AnyAggregator::start(&self.shared));
             }
             return Ok(());
         };
@@ -571,7 +599,7 @@ impl History {
 
     /// Whether nothing happens any more, so that an aggregator that waits gives up.
     fn is_quiet(&self) -> bool {
-        self.workers_rest() && self.dispatchers.iter().all(DispatcherProcess::is_done)
+        self.workers_rest() && self.dispatchers.iter().all(AnyDispatcher::is_done)
     }
 
     fn workers_rest(&self) -> bool {
@@ -608,7 +636,7 @@ impl History {
                 self.shared
                     .tell(|| "what has no outcome is dispatched again".to_owned());
                 self.shared.saw(Seen::ResumedWithoutOutcome);
-                let dispatcher = DispatcherProcess::start(&self.shared, true);
+                let dispatcher = AnyDispatcher::start(&self.shared, true);
                 self.dispatchers = vec![dispatcher];
                 self.look_again();
                 Ok(false)
@@ -647,7 +675,7 @@ impl History {
 
     fn look_again(&mut self) {
         self.verdict = None;
-        self.aggregator = Some(AggregatorProcess::start(&self.shared));
+        self.aggregator = Some(AnyAggregator::start(&self.shared));
     }
 
     /// The cause is gone, and those still dead are published again.
@@ -664,7 +692,7 @@ impl History {
         let Some(ledger) = self
             .aggregator
             .as_ref()
-            .and_then(|own| own.collection().ledger())
+            .and_then(|own| own.collection()?.ledger())
         else {
             return;
         };
