@@ -89,7 +89,10 @@ impl DispatcherProcess {
                 Action::ReadRuns => {
                     let read = self.dispatch.apply_history(history(shared));
                     goes(read)?;
-                    if self.has_opened && self.dispatch.openings() > 1 {
+                    if self.has_opened
+                        && self.dispatch.manifest().is_none()
+                        && self.dispatch.openings() > 1
+                    {
                         shared.saw(Seen::OpenedTwice);
                     }
                     matches!(
