@@ -4,23 +4,21 @@
 
 mod faults;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use aggregator::writing::Step;
 use dispatcher::job_set::JobSet;
 use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
 use pipeline::dead_letters::LetterHeaders;
 use pipeline::{DeadLetters, Verdict};
 
-use crate::aggregator::Ended;
+use crate::aggregator::{AggregatorProcess, Ended, Passing};
 use crate::broker::{Broker, MemberId, Payload};
 use crate::data_set::{data_set, expected_jobs, plain_rows};
-use crate::dispatcher::{DataSet, arrive};
-use crate::imitation::{AnyAggregator, AnyDispatcher};
+use crate::dispatcher::{DataSet, DispatcherProcess, arrive};
 use crate::invariants::{Fate, Oracle, Violation, violated};
 use crate::mutants::Mutation;
 use crate::rng::Rng;
@@ -55,9 +53,14 @@ pub struct Shared {
     pub attempts: BTreeMap<u64, u32>,
     /// Messages that were stored as nobody can read them.
     pub spoiled: usize,
-    /// The former imitations of both ends play.
-    pub imitates: bool,
-    happened: DefaultHasher,
+    /// The dispatcher limits what the broker holds. Nothing goes wrong then, as in one process.
+    pub flow_control: bool,
+    /// Jobs of which an outcome is collected.
+    pub collected: u64,
+    /// Aggregators until now.
+    pub aggregators: u64,
+    /// What is in the output folder, and the aggregator that wrote it.
+    pub folder: Vec<(Step, u64)>,
     coverage: Coverage,
     faults_left: usize,
     is_cured: bool,
@@ -80,11 +83,6 @@ impl Shared {
         self.coverage.count(what);
     }
 
-    /// Notes what both ends did.
-    pub fn happens(&mut self, what: &str) {
-        (self.steps, what).hash(&mut self.happened);
-    }
-
     /// Adds a line to the trace, if one is kept.
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
         let step = self.steps;
@@ -96,6 +94,11 @@ impl Shared {
     /// The time: a millisecond each step.
     pub fn now(&self) -> Instant {
         self.epoch + Duration::from_millis(self.steps.into())
+    }
+
+    /// When the history began.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
     }
 
     /// What becomes of a job now.
@@ -119,8 +122,6 @@ pub enum Outcome {
         steps: u32,
         /// The most workers that one copy of a job has cost.
         deaths: u32,
-        /// What both ends did, and the next random number.
-        happened: u64,
     },
     /// An invariant does not hold.
     Violated {
@@ -131,11 +132,6 @@ pub enum Outcome {
     },
 }
 
-thread_local! {
-    /// Whether the former imitations of both ends play.
-    pub static IMITATES: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Plays the history of a seed.
 pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
     let mut history = History::new(seed, mutation, traced);
@@ -144,14 +140,6 @@ pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome 
             coverage: history.shared.coverage,
             steps: history.shared.steps,
             deaths,
-            happened: {
-                history
-                    .shared
-                    .rng
-                    .below(usize::MAX)
-                    .hash(&mut history.shared.happened);
-                history.shared.happened.finish()
-            },
         },
         Err(violation) => Outcome::Violated {
             violation,
@@ -177,8 +165,8 @@ struct History {
     static_members: bool,
     /// Workers commit in transactions.
     exactly_once: bool,
-    dispatchers: Vec<AnyDispatcher>,
-    aggregator: Option<AnyAggregator>,
+    dispatchers: Vec<DispatcherProcess>,
+    aggregator: Option<AggregatorProcess>,
     verdict: Option<Verdict>,
     /// What dead processes had sent.
     on_the_way: Vec<OnTheWay>,
@@ -222,7 +210,11 @@ impl History {
             jobs => JobsPerMessage::Exactly((jobs as u32).try_into().expect("not zero")),
         };
         let slots = 1 + rng.below(4);
-        let faults_left = rng.below(MAX_FAULTS + 1);
+        let flow_control = rng.chance(1, 8);
+        let faults_left = match flow_control {
+            true => 0,
+            false => rng.below(MAX_FAULTS + 1),
+        };
         let shared = Shared {
             broker: Broker::new(partitions),
             oracle: Oracle::new(expected, &plain, partitions),
@@ -235,8 +227,10 @@ impl History {
             mutation,
             attempts: BTreeMap::new(),
             spoiled: 0,
-            imitates: IMITATES.get(),
-            happened: DefaultHasher::new(),
+            flow_control,
+            collected: 0,
+            aggregators: 0,
+            folder: Vec::new(),
             coverage: Coverage::new(),
             faults_left,
             is_cured: false,
@@ -265,8 +259,8 @@ impl History {
         history.shared.oracle.exactly_once = history.exactly_once;
         history
             .dispatchers
-            .push(AnyDispatcher::start(&history.shared, false));
-        history.aggregator = Some(AnyAggregator::start(&history.shared));
+            .push(DispatcherProcess::start(&history.shared, false));
+        history.aggregator = Some(AggregatorProcess::start(&mut history.shared));
         history
     }
 
@@ -323,7 +317,7 @@ impl History {
         for (number, dispatcher) in self.dispatchers.iter().enumerate() {
             if !dispatcher.is_done() {
                 actions.push((Action::Dispatch(number), 5));
-                let messages = dispatcher.count_on_the_way();
+                let messages = dispatcher.on_the_way.len();
                 if messages > 0 {
                     actions.push((Action::DeliverJobs(number), 4 + messages));
                 }
@@ -409,7 +403,7 @@ impl History {
             Action::Dispatch(number) => self.dispatchers[number].step(&mut self.shared),
             Action::DeliverJobs(number) => {
                 let dispatcher = &mut self.dispatchers[number];
-                let message = self.shared.rng.below(dispatcher.count_on_the_way());
+                let message = self.shared.rng.below(dispatcher.on_the_way.len());
                 dispatcher.deliver(message, &mut self.shared);
                 Ok(())
             }
@@ -576,15 +570,19 @@ impl History {
         if self.verdict.is_some() {
             return Ok(());
         }
-        let is_quiet = self.is_quiet() || self.shared.fault(1, 400);
+        let passing = match self.is_quiet() {
+            true => Passing::Quiet,
+            false if self.shared.fault(1, 200) => Passing::Most,
+            false => Passing::Usual,
+        };
         let Some(aggregator) = &mut self.aggregator else {
             // Whoever replays dead letters looks at the run when they were worked on.
             if self.replays == 0 || self.is_quiet() {
-                self.aggregator = Some(AnyAggregator::start(&self.shared));
+                self.aggregator = Some(AggregatorProcess::start(&mut self.shared));
             }
             return Ok(());
         };
-        match aggregator.step(is_quiet, &mut self.shared)? {
+        match aggregator.step(passing, &mut self.shared)? {
             None => {}
             Some(Ended::Failed) => self.aggregator = None,
             Some(Ended::Judged(verdict)) => {
@@ -599,7 +597,7 @@ impl History {
 
     /// Whether nothing happens any more, so that an aggregator that waits gives up.
     fn is_quiet(&self) -> bool {
-        self.workers_rest() && self.dispatchers.iter().all(AnyDispatcher::is_done)
+        self.workers_rest() && self.dispatchers.iter().all(DispatcherProcess::is_done)
     }
 
     fn workers_rest(&self) -> bool {
@@ -636,7 +634,7 @@ impl History {
                 self.shared
                     .tell(|| "what has no outcome is dispatched again".to_owned());
                 self.shared.saw(Seen::ResumedWithoutOutcome);
-                let dispatcher = AnyDispatcher::start(&self.shared, true);
+                let dispatcher = DispatcherProcess::start(&self.shared, true);
                 self.dispatchers = vec![dispatcher];
                 self.look_again();
                 Ok(false)
@@ -675,7 +673,7 @@ impl History {
 
     fn look_again(&mut self) {
         self.verdict = None;
-        self.aggregator = Some(AnyAggregator::start(&self.shared));
+        self.aggregator = Some(AggregatorProcess::start(&mut self.shared));
     }
 
     /// The cause is gone, and those still dead are published again.
