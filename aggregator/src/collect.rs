@@ -1,38 +1,21 @@
-//! Reads the runs topic until the run is known, then its outcomes until the collection is settled.
-//! What is read is handed to a [`Collection`], which decides.
+//! Drives the [`Completion`] of a run, which decides, with the runs topic and the outcomes topic.
 
 use std::time::{Duration, Instant};
 
 use kafka::{Reader, RecordBatch, RunsReader, beginning_offsets, end_offsets, topics};
-use pipeline::run::NUMBERING_VERSION;
-use pipeline::{Collection, OutcomeBatch, RunEvent, RunHistory, RunOpened};
 use service::metrics::set;
 use service::{Progress, Shutdown, logging};
 use tracing::{info, warn};
 
-use crate::args::{Config, RunChoice};
+use crate::args::Config;
+pub use crate::completion::Collected;
+use crate::completion::{Completion, End, Next};
 use crate::error::Error;
-use crate::judging::{self, Look, Next};
 
-/// How long one look at the outcomes waits for more.
-const LOOK: Duration = Duration::from_millis(5);
+/// How long one read waits for more.
+const STEP: Duration = Duration::from_millis(5);
 
-/// How often the runs topic is looked at once the manifest is known.
-const RUNS_LOOK: Duration = Duration::from_millis(200);
-
-/// What was collected.
-pub struct Collected {
-    /// The run.
-    pub opened: RunOpened,
-    /// Everything that was heard of it.
-    pub collection: Collection,
-    /// Messages on the outcomes topic that are none.
-    pub undecodable: u64,
-    /// From the first outcome to the last.
-    pub seconds: f64,
-}
-
-/// Collects a run until it is settled, or until nothing new has come for as long as the
+/// Collects a run until it is complete, or until nothing new has come for as long as the
 /// configuration allows.
 ///
 /// # Errors
@@ -43,89 +26,172 @@ pub fn collect(
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<Collected, Error> {
-    let mut quiet = Quiet::new(config.timeout);
-    wait_for_topic(config, shutdown, &quiet)?;
-    let mut runs = RunsReader::start(&config.cluster, &config.topics.runs)?;
-    let (mut run, opened) = find_run(config, shutdown, &mut runs, &mut quiet)?;
-    if opened.numbering_version != NUMBERING_VERSION {
-        return Err(Error::Numbering {
-            run_id: opened.run_id,
-            version: opened.numbering_version,
-        });
-    }
-    config.outputs.check(opened.grouping.grain)?;
-    logging::set_run_id(opened.run_id.as_str());
-    info!("collecting");
+    let mut driver = Driver {
+        completion: Completion::new(&config.run, config.timeout, Instant::now()),
+        config,
+        shutdown,
+        progress,
+        runs: None,
+        outcomes: None,
+        batch: RecordBatch::default(),
+        counted_jobs: 0,
+        counted_duplicates: 0,
+    };
+    driver.reach()?;
+    let end = driver.run()?;
+    driver.finish(end)
+}
 
-    let topic = &config.topics.outcomes;
-    let partitions = topics::partition_count(&config.cluster, topic)?;
-    let partitions = partitions.ok_or_else(|| kafka::Error::NoTopic {
-        topic: topic.clone(),
-    })?;
-    let end = end_offsets(&config.cluster, topic, partitions)?;
-    let mut start = opened.outcomes_start_offsets.clone();
-    // Partitions that were added since hold nothing older than the run.
-    start.resize(partitions, 0);
-    // What retention has taken is missing, which reconciliation tells and `--resume` mends; an offset
-    // out of range would be an error for good.
-    let kept = beginning_offsets(&config.cluster, topic, partitions)?;
-    for (start, kept) in start.iter_mut().zip(kept) {
-        *start = kept.max(*start);
-    }
-    let mut reader = Reader::start(&config.cluster, topic, &start)?;
+struct Driver<'a> {
+    completion: Completion,
+    config: &'a Config,
+    shutdown: &'a Shutdown,
+    progress: &'a Progress,
+    runs: Option<RunsReader>,
+    outcomes: Option<Reader>,
+    batch: RecordBatch,
+    counted_jobs: u64,
+    counted_duplicates: u64,
+}
 
-    let mut collection = Collection::new();
-    hear_manifests(&mut collection, &run, progress);
-    let mut undecodable = 0;
-    let mut counted = 0;
-    let mut duplicates = 0;
-    let metrics = &config.metrics;
-    let mut first_outcome = None;
-    let mut last_outcome = Instant::now();
-    let mut looked_at_runs = Instant::now();
-    loop {
-        let mut batch = RecordBatch::default();
-        reader.read(LOOK, &mut batch)?;
-        metrics.consumed_messages.inc_by(batch.len() as u64);
-        metrics.consumed_bytes.inc_by(batch.bytes() as u64);
-        for record in batch.iter() {
-            match OutcomeBatch::decode(record.payload) {
-                Ok(outcomes) if *outcomes.run_id() != opened.run_id => {}
-                Ok(outcomes) => {
-                    last_outcome = Instant::now();
-                    first_outcome.get_or_insert(last_outcome);
-                    if collection.hear_outcomes(outcomes) {
-                        quiet.end();
+impl Driver<'_> {
+    /// Waits for a broker.
+    fn reach(&self) -> Result<(), Error> {
+        let stopped = || self.shutdown.is_requested();
+        let reached = self.config.cluster.wait_until_reachable(&stopped);
+        reached.map_err(|error| self.interrupted(error))
+    }
+
+    fn interrupted(&self, error: kafka::Error) -> Error {
+        match (error, self.shutdown.requested()) {
+            (kafka::Error::Stopped, Some(signal)) => Error::Stopped(signal),
+            (error, _) => error.into(),
+        }
+    }
+
+    /// Does what the completion says until nothing more is to be read.
+    fn run(&mut self) -> Result<End, Error> {
+        let started = Instant::now();
+        let mut looked = false;
+        loop {
+            let is_stopped = self.shutdown.is_requested();
+            match self.completion.next(Instant::now(), is_stopped) {
+                Next::LookForRunsTopic => {
+                    if looked {
+                        std::thread::sleep(topics::pause(started.elapsed()));
                     }
+                    self.look_for_runs_topic(looked)?;
+                    looked = true;
                 }
-                Err(error) => {
-                    undecodable += 1;
-                    metrics.undecodable_messages.inc();
-                    warn!(partition = record.partition, offset = record.offset, %error, "dropped");
-                }
+                Next::ReadRuns => self.read_runs()?,
+                Next::AskOffsets => self.ask_offsets()?,
+                Next::ReadOutcomes => self.read_outcomes()?,
+                Next::End(end) => return Ok(end),
             }
         }
-        let known = collection.manifest().is_some();
-        if !known || looked_at_runs.elapsed() >= RUNS_LOOK {
-            looked_at_runs = Instant::now();
-            for event in runs.read(Duration::ZERO)? {
-                // Other runs come and go; that is no progress of this one.
-                if *event.run_id() == opened.run_id {
-                    quiet.end();
-                }
-                run.hear(event);
+    }
+
+    fn look_for_runs_topic(&mut self, looked: bool) -> Result<(), Error> {
+        let stopped = || self.shutdown.is_requested();
+        let topic = &self.config.topics.runs;
+        let found = topics::look_for(&self.config.cluster, topic, &stopped)
+            .map_err(|error| self.interrupted(error))?;
+        if found.is_none() && !looked {
+            info!(topic, "waiting for a dispatcher to create the topics");
+        }
+        self.completion.apply_runs_topic(found.is_some());
+        Ok(())
+    }
+
+    fn read_runs(&mut self) -> Result<(), Error> {
+        let is_found = self.completion.run().is_some();
+        let runs = match &mut self.runs {
+            Some(runs) => runs,
+            none => none.insert(RunsReader::start(
+                &self.config.cluster,
+                &self.config.topics.runs,
+            )?),
+        };
+        let events = runs.read(if is_found { Duration::ZERO } else { STEP })?;
+        let is_caught_up = runs.is_caught_up();
+        self.completion
+            .apply_run_events(events, is_caught_up, Instant::now());
+        if let Some(run_id) = self.completion.run_id() {
+            runs.check(run_id)?;
+        }
+        let unreadable = &self.config.metrics.unreadable_run_events;
+        unreadable.inc_by(runs.unreadable() - unreadable.get());
+        self.show_progress();
+        Ok(())
+    }
+
+    /// The run is found.
+    fn ask_offsets(&mut self) -> Result<(), Error> {
+        let config = self.config;
+        if let Some(run) = self.completion.run() {
+            if let Some(difference) = run.contradiction() {
+                warn!(%difference, "another dispatcher has tried to open the run");
             }
-            runs.check(&opened.run_id)?;
-            let unreadable = &metrics.unreadable_run_events;
-            unreadable.inc_by(runs.unreadable() - unreadable.get());
-            hear_manifests(&mut collection, &run, progress);
+            if let Some(opened) = run.opened() {
+                config.outputs.check(opened.grouping.grain)?;
+            }
+            logging::set_run_id(run.run_id().as_str());
+        }
+        info!("collecting");
+        let topic = &config.topics.outcomes;
+        let partitions = topics::partition_count(&config.cluster, topic)?;
+        let partitions = partitions.ok_or_else(|| kafka::Error::NoTopic {
+            topic: topic.clone(),
+        })?;
+        let end = end_offsets(&config.cluster, topic, partitions)?;
+        let kept = beginning_offsets(&config.cluster, topic, partitions)?;
+        self.completion.apply_offsets(&kept, end, Instant::now());
+        let read = self.completion.outcomes_read();
+        let start = read.map_or(&[][..], |read| read.start());
+        self.outcomes = Some(Reader::start(&config.cluster, topic, start)?);
+        self.show_progress();
+        Ok(())
+    }
+
+    fn read_outcomes(&mut self) -> Result<(), Error> {
+        let Some(reader) = &mut self.outcomes else {
+            return Ok(());
+        };
+        let metrics = &self.config.metrics;
+        self.batch.clear();
+        reader.read(STEP, &mut self.batch)?;
+        let now = Instant::now();
+        metrics.consumed_messages.inc_by(self.batch.len() as u64);
+        metrics.consumed_bytes.inc_by(self.batch.bytes() as u64);
+        for record in self.batch.iter() {
+            if let Err(error) = self.completion.apply_outcomes(record.payload, now) {
+                metrics.undecodable_messages.inc();
+                warn!(partition = record.partition, offset = record.offset, %error, "dropped");
+            }
+        }
+        self.completion
+            .apply_outcomes_read(reader.next_offsets(), now);
+        self.show_progress();
+        Ok(())
+    }
+
+    fn show_progress(&mut self) {
+        let Some(collection) = self.completion.collection() else {
+            return;
+        };
+        if let Some(manifest) = collection.manifest() {
+            self.progress.collected.set_total(manifest.jobs);
         }
         let jobs = collection.jobs_with_outcome();
-        progress.collected.add(jobs.saturating_sub(counted));
-        counted = counted.max(jobs);
-        let dropped = collection.recorded().duplicates;
-        metrics.duplicates.inc_by(dropped - duplicates);
-        duplicates = dropped;
+        let metrics = &self.config.metrics;
+        let collected = &self.progress.collected;
+        collected.add(jobs.saturating_sub(self.counted_jobs));
+        self.counted_jobs = self.counted_jobs.max(jobs);
+        let duplicates = collection.recorded().duplicates;
+        metrics
+            .duplicates
+            .inc_by(duplicates - self.counted_duplicates);
+        self.counted_duplicates = duplicates;
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         set(&metrics.conflicts, number(collection.recorded().conflicts));
         if let Some(ledger) = collection.ledger() {
@@ -133,180 +199,33 @@ pub fn collect(
             set(&metrics.missing_jobs, number(ledger.missing()));
             set(&metrics.dead_lettered_jobs, ledger.dead().len());
         }
+    }
 
-        let look = Look {
-            caught_up: runs.is_caught_up() && reader.has_reached(&end),
-            aborted: run.aborted(),
-            is_quiet: quiet.is_over(),
+    /// What was collected, where there is something to be judged.
+    fn finish(self, end: End) -> Result<Collected, Error> {
+        let no_run = || Error::NoRun {
+            run: self.config.run.to_string(),
+            topic: self.config.topics.runs.clone(),
+            waited: self.config.timeout,
         };
-        let next = judging::next(&collection, &look);
-        match next {
-            Next::Judge => break,
-            Next::Abort(reason) => {
-                return Err(Error::Aborted {
-                    run_id: opened.run_id,
-                    reason: reason.to_owned(),
-                });
-            }
-            Next::GiveUp | Next::ReadOn => {}
-        }
-        if let Some(signal) = shutdown.requested() {
-            return Err(Error::Stopped(signal));
-        }
-        if next == Next::GiveUp {
-            warn!(
+        match end {
+            End::Complete => {}
+            End::GaveUp => warn!(
                 "nothing new for {}, giving up",
-                humantime::format_duration(config.timeout)
-            );
-            break;
-        }
-    }
-    let seconds = first_outcome.map_or(Duration::ZERO, |first| last_outcome - first);
-    Ok(Collected {
-        opened,
-        collection,
-        undecodable,
-        seconds: seconds.as_secs_f64(),
-    })
-}
-
-/// Those that were heard before change nothing.
-fn hear_manifests(collection: &mut Collection, run: &RunHistory, progress: &Progress) {
-    for manifest in run.manifests() {
-        progress.collected.set_total(manifest.jobs);
-        collection.hear_manifest(manifest.clone());
-    }
-}
-
-/// The time since something new came.
-struct Quiet {
-    since: Instant,
-    limit: Duration,
-}
-
-impl Quiet {
-    fn new(limit: Duration) -> Self {
-        Self {
-            since: Instant::now(),
-            limit,
-        }
-    }
-
-    fn end(&mut self) {
-        self.since = Instant::now();
-    }
-
-    fn is_over(&self) -> bool {
-        self.since.elapsed() >= self.limit
-    }
-}
-
-/// A dispatcher makes the topics; an aggregator may be there before it.
-fn wait_for_topic(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Error> {
-    let since = Instant::now();
-    let stopped = || shutdown.is_requested();
-    let interrupted = |error| match (error, shutdown.requested()) {
-        (kafka::Error::Stopped, Some(signal)) => Error::Stopped(signal),
-        (error, _) => error.into(),
-    };
-    config
-        .cluster
-        .wait_until_reachable(&stopped)
-        .map_err(interrupted)?;
-    let mut said = false;
-    while topics::look_for(&config.cluster, &config.topics.runs, &stopped)
-        .map_err(interrupted)?
-        .is_none()
-    {
-        if !said {
-            info!(
-                topic = config.topics.runs,
-                "waiting for a dispatcher to create the topics"
-            );
-            said = true;
-        }
-        give_up(config, shutdown, quiet)?;
-        std::thread::sleep(topics::pause(since.elapsed()));
-    }
-    Ok(())
-}
-
-fn give_up(config: &Config, shutdown: &Shutdown, quiet: &Quiet) -> Result<(), Error> {
-    if let Some(signal) = shutdown.requested() {
-        return Err(Error::Stopped(signal));
-    }
-    if quiet.is_over() {
-        return Err(Error::NoRun {
-            run: config.run.to_string(),
-            topic: config.topics.runs.clone(),
-            waited: config.timeout,
-        });
-    }
-    Ok(())
-}
-
-/// Reads the runs topic until the chosen run was opened. Later events of it may be among those
-/// that were read with it.
-///
-/// The outcomes are read from where this opening says, whatever a later one adds: no dispatcher of
-/// the run publishes a job before an opening of it is there.
-fn find_run(
-    config: &Config,
-    shutdown: &Shutdown,
-    runs: &mut RunsReader,
-    quiet: &mut Quiet,
-) -> Result<(RunHistory, RunOpened), Error> {
-    let mut chosen = match &config.run {
-        RunChoice::Latest => None,
-        RunChoice::Named(run_id) => Some(RunHistory::new(run_id.clone())),
-    };
-    // The latest is known only when all is read; what was told of it before comes then.
-    let mut heard: Vec<RunEvent> = Vec::new();
-    loop {
-        for event in runs.read(LOOK)? {
-            match &mut chosen {
-                Some(run) => run.hear(event),
-                None => heard.push(event),
+                humantime::format_duration(self.config.timeout)
+            ),
+            End::NoRun => return Err(no_run()),
+            End::Aborted(run_id, reason) => return Err(Error::Aborted { run_id, reason }),
+            End::OtherNumbering(run_id, version) => {
+                return Err(Error::Numbering { run_id, version });
             }
-        }
-        if runs.is_caught_up() {
-            if chosen.is_none() {
-                chosen = latest(&mut heard);
-            }
-            if let Some(run) = chosen.take() {
-                runs.check(run.run_id())?;
-                if let Some(opened) = run.opened().cloned() {
-                    quiet.end();
-                    if let Some(difference) = run.contradiction() {
-                        warn!(%difference, "another dispatcher has tried to open the run");
-                    }
-                    return Ok((run, opened));
+            End::Stopped => {
+                if let Some(signal) = self.shutdown.requested() {
+                    return Err(Error::Stopped(signal));
                 }
-                // A run that could not be opened at all is aborted without ever having been.
-                if let Some(reason) = run.aborted() {
-                    return Err(Error::Aborted {
-                        run_id: run.run_id().clone(),
-                        reason: reason.to_owned(),
-                    });
-                }
-                chosen = Some(run);
             }
         }
-        give_up(config, shutdown, quiet)?;
+        let no_run = no_run();
+        self.completion.into_collected().ok_or(no_run)
     }
-}
-
-/// The run that was opened last, with all that was told of it.
-fn latest(heard: &mut Vec<RunEvent>) -> Option<RunHistory> {
-    let last = heard.iter().rev().find_map(|event| match event {
-        RunEvent::Opened(opened) => Some(opened.run_id.clone()),
-        _ => None,
-    });
-    // What is told of runs without an opening is of no use, now or later.
-    let heard = std::mem::take(heard);
-    let mut run = RunHistory::new(last?);
-    for event in heard {
-        run.hear(event);
-    }
-    Some(run)
 }

@@ -21,6 +21,7 @@ use crate::export::{
 };
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report};
+use crate::writing::{Step, steps};
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -127,9 +128,11 @@ pub fn run(
         opened,
         collection,
         undecodable,
-        seconds,
+        duration,
+        ..
     } = collect(config, shutdown, progress)?;
     when_collected();
+    let seconds = duration.as_secs_f64();
 
     // What follows has no rounds that it could beat in, and waits for nobody.
     progress.health.rest();
@@ -160,7 +163,7 @@ pub fn run(
 }
 
 /// Writes what was chosen, and last the report with the digests of what was written before it.
-/// `rejects` is where the rejected rows are, if there are any and somebody here knows.
+/// `rejects` is where the rejected rows are, if there are any and it is known here.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -172,29 +175,58 @@ pub fn write_outputs(
     report: &mut Report,
 ) -> Result<(), Error> {
     let started = Instant::now();
-    let (files, sha256) = write_series(outputs, choice, series, report)?;
-    report.files = files;
-    // Without a manifest the series is empty because nothing is known, not because there is nothing.
-    if report.tests.is_some() {
-        report.series.rows = Some(series.rows.len() as u64);
-        report.series.sha256 = Some(sha256);
-    }
+    let grouping = report.run.grouping.clone();
+    let table = Table::of_run(series, &grouping);
+    let mut csv = SeriesCsv::new(table);
     let manifest = report.manifest.as_ref();
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
-    if let Some(path) = rejects.filter(|_| has_rejects) {
-        report.files.push(outputs.written_by_others(path)?);
+    let rejects = rejects.filter(|_| has_rejects);
+    report.files.clear();
+    for step in steps(choice, rejects.is_some()) {
+        let file = match step {
+            Step::Series(Format::Csv) => Some(outputs.export(&mut csv)?),
+            Step::Series(format) => write_table(outputs, table, format)?,
+            Step::DigestOfSeries => {
+                csv.export(&mut io::sink()).map_err(|source| Error::Write {
+                    path: csv.file_name().into(),
+                    source,
+                })?;
+                None
+            }
+            Step::Coarser(grain, format) => {
+                let table = Table {
+                    series: &series.coarsened(grain),
+                    grain,
+                    added: true,
+                    ..table
+                };
+                write_table(outputs, table, format)?
+            }
+            Step::DigestOfRejects => match rejects {
+                Some(path) => Some(outputs.written_by_others(path)?),
+                None => None,
+            },
+            Step::Rates => {
+                // Without a manifest the series is empty because nothing is known, not because there
+                // is nothing.
+                if report.tests.is_some() {
+                    report.series.rows = Some(series.rows.len() as u64);
+                    report.series.sha256 = csv.clone().into_digest();
+                }
+                report.add_stage("write", started.elapsed().as_secs_f64());
+                report.work_out_rates();
+                None
+            }
+            Step::Report(Format::Md) => Some(outputs.export(&mut ReportMd(report))?),
+            Step::Report(_) => Some(outputs.export(&mut page(series, report)?)?),
+            Step::ReportJson => {
+                write_report(outputs, report)?;
+                None
+            }
+        };
+        report.files.extend(file);
     }
-    report.add_stage("write", started.elapsed().as_secs_f64());
-    report.work_out_rates();
-    if choice.has(Format::Md) {
-        let file = outputs.export(&mut ReportMd(report))?;
-        report.files.push(file);
-    }
-    if choice.has(Format::Html) {
-        let file = outputs.export(&mut page(series, report)?)?;
-        report.files.push(file);
-    }
-    write_report(outputs, report)
+    Ok(())
 }
 
 /// Writes `report.json`, in place of what was there.
@@ -219,44 +251,17 @@ fn page<'a>(series: &'a Series, report: &'a Report) -> Result<ReportHtml<'a>, Er
     })
 }
 
-/// Writes the files of the series. Returns them with the digest of the run's own.
-fn write_series(
+/// Writes a series in one form.
+fn write_table(
     outputs: &Outputs,
-    choice: &OutputChoice,
-    series: &Series,
-    report: &Report,
-) -> Result<(Vec<OutputFile>, String), Error> {
-    let table = Table::of_run(series, &report.run.grouping);
-    let mut files = Vec::new();
-    let mut csv = SeriesCsv::new(table);
-    if choice.has(Format::Csv) {
-        files.push(outputs.export(&mut csv)?);
-    } else {
-        // The report has the digest of the series whatever is written.
-        csv.export(&mut io::sink()).map_err(|source| Error::Write {
-            path: csv.file_name().into(),
-            source,
-        })?;
-    }
-    if choice.has(Format::Parquet) {
-        files.push(outputs.export(&mut SeriesParquet(table))?);
-    }
-    if choice.has(Format::Svg) {
-        files.push(outputs.export(&mut SeriesSvg(table))?);
-    }
-    for &grain in choice.grains() {
-        let table = Table {
-            series: &series.coarsened(grain),
-            grain,
-            added: true,
-            ..table
-        };
-        if choice.has(Format::Csv) {
-            files.push(outputs.export(&mut SeriesCsv::new(table))?);
-        }
-        if choice.has(Format::Parquet) {
-            files.push(outputs.export(&mut SeriesParquet(table))?);
-        }
-    }
-    Ok((files, csv.into_digest().unwrap_or_default()))
+    table: Table<'_>,
+    format: Format,
+) -> Result<Option<OutputFile>, Error> {
+    Ok(match format {
+        Format::Csv => Some(outputs.export(&mut SeriesCsv::new(table))?),
+        Format::Parquet => Some(outputs.export(&mut SeriesParquet(table))?),
+        Format::Svg => Some(outputs.export(&mut SeriesSvg(table))?),
+        // These are reports.
+        Format::Md | Format::Html => None,
+    })
 }

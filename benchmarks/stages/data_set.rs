@@ -12,7 +12,7 @@ use csv::ByteRecord;
 use dispatcher::columns::Columns;
 use dispatcher::input::CsvFormat;
 use dispatcher::job_set::JobSet;
-use dispatcher::packing::Packing;
+use dispatcher::publish::Batching;
 use dispatcher::rejects::Rejects;
 use dispatcher::source::Rows;
 use dispatcher::source::csv_blocks::{Block, Blocks};
@@ -126,7 +126,7 @@ fn run_id() -> RunId {
 }
 
 /// From jobs to the values of messages, each of which is sent by `send`.
-pub fn encode(jobs: &JobSet, packing: Packing, mut send: impl FnMut(&[u8])) {
+pub fn encode(jobs: &JobSet, packing: Batching, mut send: impl FnMut(&[u8])) {
     let mut encoder = JobBatchEncoder::new(&run_id());
     let mut buffer = Vec::new();
     let mut finish = |encoder: &mut JobBatchEncoder| {
@@ -159,7 +159,7 @@ pub fn digest(jobs: &JobSet) -> JobSetDigest {
 }
 
 /// The messages of jobs as a worker hands them to a compute thread.
-pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<WorkUnit> {
+pub fn slices(jobs: &JobSet, packing: Batching) -> Vec<WorkUnit> {
     let mut batches = vec![RecordBatch::default()];
     let mut offset = 0;
     encode(jobs, packing, |payload| {

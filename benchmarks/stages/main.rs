@@ -14,19 +14,19 @@ use std::time::Duration;
 use aggregator::export::{Exporter, SeriesCsv, Table};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode, Throughput};
-use dispatcher::packing::Packing;
+use dispatcher::publish::Batching;
 use pipeline::Verdict;
 
 use data_set::DataSet;
 
 /// Messages that are filled with jobs, as far as `auto` fills them.
-const PACKED: Packing = Packing {
+const PACKED: Batching = Batching {
     max_jobs: u64::MAX,
     max_bytes: 64 * 1024,
 };
 
 /// The textbook form.
-const ONE_JOB_A_MESSAGE: Packing = Packing {
+const ONE_JOB_A_MESSAGE: Batching = Batching {
     max_jobs: 1,
     ..PACKED
 };

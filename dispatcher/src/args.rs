@@ -17,7 +17,7 @@ use service::{JsonArgs, ListenArgs, LogArgs};
 use crate::error::Error;
 use crate::input::{self, CsvFormat, Delimiter, Input, Quote};
 use crate::metrics::Metrics;
-use crate::packing::JobsPerMessage;
+use crate::publish::JobsPerMessage;
 use crate::rejects::MaxRejects;
 use crate::timestamp::TimeFormat;
 

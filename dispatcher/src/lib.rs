@@ -2,19 +2,19 @@
 //!
 //! Data goes through these files in this order: [`input`] lists the files, [`source`] reads rows and
 //! rejects what cannot be counted, [`group`] sorts them into groups (by way of [`spill`] where memory
-//! has no room for all), [`job_set`] cuts these into numbered jobs, [`packing`] says how many jobs a
-//! message takes, [`publish`] hands them to the broker, and [`mod@run`] writes the manifest when all
-//! are acknowledged.
+//! has no room for all), [`job_set`] cuts these into numbered jobs, [`publish`] makes messages of them
+//! and hands these to the broker, and [`mod@run`] publishes the manifest when all are acknowledged.
+//! [`dispatch`] decides in which order.
 
 pub mod args;
 pub mod columns;
-pub mod credit;
+pub mod dispatch;
+pub mod dispatched;
 pub mod error;
 pub mod group;
 pub mod input;
 pub mod job_set;
 pub mod metrics;
-pub mod packing;
 pub mod publish;
 pub mod rejects;
 pub mod run;
@@ -25,6 +25,7 @@ pub mod taken_up;
 pub mod timestamp;
 
 pub use args::{Args, Config, GroupingArgs, InputArgs};
+pub use dispatched::Dispatched;
 pub use error::Error;
 pub use input::Input;
-pub use run::{Dispatched, run, serve};
+pub use run::{run, serve};

@@ -115,6 +115,12 @@ impl Reader {
         }
     }
 
+    /// The offset to read next, by partition: everything before it was read. Commit markers and
+    /// records of aborted transactions, which a reader is never shown, count as read.
+    pub fn next_offsets(&self) -> &[i64] {
+        &self.next
+    }
+
     /// Whether everything before these offsets, by partition, was read. Commit markers and records
     /// of aborted transactions, which a reader is never shown, count as read.
     pub fn has_reached(&self, offsets: &[i64]) -> bool {

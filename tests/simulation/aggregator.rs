@@ -1,110 +1,187 @@
-//! An aggregator process around the very types that the aggregator runs: [`RunHistory`],
-//! [`Collection`] and [`next`], which decides when it judges. It may die between any two reads and
-//! begin again.
+//! An aggregator process: the topics and the clock of the aggregator's own [`Completion`], which
+//! decides. It may die between any two reads and begin again.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use aggregator::judging::{Look, Next, next};
-use pipeline::{Collection, OutcomeBatch, RunHistory, Verdict};
+use aggregator::completion::{Completion, End, Next};
+use aggregator::export::Format;
+use aggregator::writing::{Step, steps};
+use aggregator::{OutputArgs, OutputChoice, RunChoice};
+use pipeline::{Collection, Grain, OutcomeBatch, Verdict};
 
 use crate::broker::{Log, ends};
-use crate::dispatcher::hear;
+use crate::dispatcher::events;
 use crate::history::Shared;
-use crate::invariants::Violation;
+use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
+
+/// How long nothing new may come.
+const TIMEOUT: Duration = Duration::from_secs(1_000_000);
+
+/// Longer than any interval at which an aggregator reads the runs topic.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an aggregator has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It has judged.
+    /// It has judged, and everything is written.
     Judged(Verdict),
     /// It could not go on, and is to be started again.
     Failed,
 }
 
-/// The outcomes that it reads.
+/// How time passes for an aggregator, beside everybody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// As for everybody.
+    Usual,
+    /// Most of the timeout passes, whatever may come after.
+    Most,
+    /// Nothing happens any more.
+    Quiet,
+}
+
+/// The offsets of the outcomes topic that an aggregator reads.
 #[derive(Debug)]
 struct Reading {
-    from: Vec<i64>,
     next: Vec<i64>,
-    /// Where the topic ended when it started.
+    /// Where the topic ended at first.
     end: Vec<i64>,
 }
 
 /// An aggregator process.
 #[derive(Debug)]
 pub struct AggregatorProcess {
-    history: RunHistory,
+    number: u64,
+    completion: Completion,
+    /// How much further its clock is than everybody's.
+    ahead: Duration,
+    /// When something new came.
+    news_at: Instant,
+    /// Records of the runs topic that it has read, and how many there were at first.
     runs_read: usize,
-    manifests_heard: usize,
+    end_of_runs: Option<usize>,
     reading: Option<Reading>,
-    collection: Collection,
-    /// Every batch that it heard, for whoever wants to hear them again in another order.
-    pub heard: Vec<OutcomeBatch>,
+    /// What it is to write of its verdict.
+    writing: Option<(Verdict, VecDeque<Step>)>,
+    /// Every batch that it has read, to be read again in another order.
+    heard: Vec<OutcomeBatch>,
     duplicates: Vec<OutcomeBatch>,
 }
 
 impl AggregatorProcess {
-    /// An aggregator that knows nothing yet.
-    pub fn start(shared: &Shared) -> Self {
+    /// An aggregator that knows nothing yet. It removes the reports of an earlier one.
+    pub fn start(shared: &mut Shared) -> Self {
+        let choice = RunChoice::Named(shared.dispatch.run_id.clone());
+        if shared.mutation != Some(Mutation::ReportsStay) {
+            let is_report = |step: &Step| matches!(step, Step::Report(_) | Step::ReportJson);
+            shared.folder.retain(|(step, _)| !is_report(step));
+        }
+        shared.aggregators += 1;
         Self {
-            history: RunHistory::new(shared.dispatch.run_id.clone()),
+            number: shared.aggregators,
+            completion: Completion::new(&choice, TIMEOUT, shared.now()),
+            ahead: Duration::ZERO,
+            news_at: shared.now(),
             runs_read: 0,
-            manifests_heard: 0,
+            end_of_runs: None,
             reading: None,
-            collection: Collection::new(),
+            writing: None,
             heard: Vec::new(),
             duplicates: Vec::new(),
         }
     }
 
     /// What it has collected.
-    pub fn collection(&self) -> &Collection {
-        &self.collection
+    pub fn collection(&self) -> Option<&Collection> {
+        self.completion.collection()
     }
 
-    /// One round: some of the runs topic, some outcomes, and a decision. `is_quiet`: nothing new has
-    /// come for as long as it waits.
+    fn now(&self, shared: &Shared) -> Instant {
+        shared.now() + self.ahead
+    }
+
+    /// The time at which the completion is told that something has come.
+    fn told_at(&self, shared: &Shared) -> Instant {
+        match shared.mutation {
+            Some(Mutation::IdleTimerStands) => shared.epoch(),
+            _ => self.now(shared),
+        }
+    }
+
+    /// One step: it reads, writes a file, or decides.
     pub fn step(
         &mut self,
-        is_quiet: bool,
+        passing: Passing,
         shared: &mut Shared,
     ) -> Result<Option<Ended>, Violation> {
-        let end_of_runs = shared.broker.runs.len();
-        if self.runs_read == end_of_runs || shared.rng.chance(1, 2) {
-            for record in shared.broker.runs[self.runs_read..].iter().flatten() {
-                hear(&mut self.history, record);
+        if self.writing.is_some() {
+            return self.write(shared);
+        }
+        match passing {
+            Passing::Quiet if self.has_read_all(shared) => self.ahead += TIMEOUT,
+            Passing::Most => self.ahead += TIMEOUT * 2 / 3,
+            _ if shared.rng.chance(1, 2) => self.ahead += INTERVAL,
+            _ => {}
+        }
+        match self.completion.next(self.now(shared), false) {
+            Next::LookForRunsTopic => {
+                let is_there = !shared.broker.runs.is_empty();
+                self.completion.apply_runs_topic(is_there);
             }
-            self.runs_read = end_of_runs;
+            Next::ReadRuns => self.read_runs(shared),
+            Next::AskOffsets => self.ask_offsets(shared),
+            Next::ReadOutcomes => {
+                if !self.read_outcomes(shared) {
+                    shared.saw(Seen::OutcomesOutOfRange);
+                    return Ok(Some(Ended::Failed));
+                }
+            }
+            Next::End(end) => return self.end(&end, shared),
         }
-        let Some(opened) = self.history.opened() else {
-            return Ok(None);
-        };
-        if self.reading.is_none() {
-            let logs = shared.broker.outcomes.iter();
-            let starts = logs.zip(&opened.outcomes_start_offsets);
-            let from: Vec<i64> = starts.map(|(log, &from)| from.max(log.start())).collect();
-            self.reading = Some(Reading {
-                next: from.clone(),
-                from,
-                end: ends(&shared.broker.outcomes),
-            });
+        let jobs = self.collection().map_or(0, Collection::jobs_with_outcome);
+        shared.collected = jobs;
+        Ok(None)
+    }
+
+    fn has_read_all(&self, shared: &Shared) -> bool {
+        let reading = self.reading.iter();
+        let mut outcomes = reading.flat_map(|own| own.next.iter().zip(&own.end));
+        self.runs_read == shared.broker.runs.len() && outcomes.all(|(next, end)| next >= end)
+    }
+
+    fn read_runs(&mut self, shared: &mut Shared) {
+        let end = shared.broker.runs.len();
+        let end_of_runs = *self.end_of_runs.get_or_insert(end);
+        let mut read = Vec::new();
+        if shared.rng.chance(1, 2) {
+            read = events(&shared.broker.runs[self.runs_read..]);
+            self.runs_read = end;
         }
-        let manifests: Vec<_> = self.history.manifests().cloned().collect();
-        for manifest in manifests.into_iter().skip(self.manifests_heard) {
-            self.manifests_heard += 1;
-            self.collection.hear_manifest(manifest);
+        if !read.is_empty() {
+            self.news_at = self.now(shared);
         }
-        if !self.read(shared) {
-            shared.saw(Seen::OutcomesOutOfRange);
-            return Ok(Some(Ended::Failed));
-        }
-        self.decide(is_quiet, shared)
+        let is_caught_up = self.runs_read >= end_of_runs;
+        let told_at = self.told_at(shared);
+        self.completion
+            .apply_run_events(read, is_caught_up, told_at);
+    }
+
+    fn ask_offsets(&mut self, shared: &Shared) {
+        let kept: Vec<i64> = shared.broker.outcomes.iter().map(Log::start).collect();
+        let end = ends(&shared.broker.outcomes);
+        let told_at = self.told_at(shared);
+        self.completion.apply_offsets(&kept, end.clone(), told_at);
+        let next = self.completion.outcomes_read().map(|read| read.next());
+        let next = next.map(<[i64]>::to_vec);
+        self.reading = next.map(|next| Reading { next, end });
     }
 
     /// Reads some outcomes; false where they are gone.
-    fn read(&mut self, shared: &mut Shared) -> bool {
+    fn read_outcomes(&mut self, shared: &mut Shared) -> bool {
         let Some(reading) = &mut self.reading else {
             return true;
         };
@@ -129,22 +206,47 @@ impl AggregatorProcess {
             *position += 1;
             payloads.extend(payload.map(Rc::clone));
         }
+        let mut read = reading.next.clone();
+        match shared.mutation {
+            Some(Mutation::JudgedBeforeTheEnd) => read.clone_from(&reading.end),
+            Some(Mutation::PartitionNotRead) => read[partition] = reading.end[partition],
+            _ => {}
+        }
         if is_held {
             shared.saw(Seen::ReaderHeld);
         }
         for payload in payloads {
-            let Ok(batch) = OutcomeBatch::decode(&payload) else {
-                continue;
-            };
-            if shared.mutation == Some(Mutation::FirstOutcomeWins) && self.knows_all(&batch) {
-                continue;
-            }
-            self.heard.push(batch.clone());
-            if !self.collection.hear_outcomes(batch.clone()) {
-                self.duplicates.push(batch);
-            }
+            self.apply_outcomes(&payload, shared);
         }
+        let told_at = self.told_at(shared);
+        self.completion.apply_outcomes_read(&read, told_at);
         true
+    }
+
+    fn apply_outcomes(&mut self, payload: &[u8], shared: &Shared) {
+        let Ok(batch) = OutcomeBatch::decode(payload) else {
+            return;
+        };
+        if shared.mutation == Some(Mutation::FirstOutcomeWins) && self.knows_all(&batch) {
+            return;
+        }
+        let news = |own: &Self| {
+            let recorded = own.collection().map(Collection::recorded);
+            recorded.map(|recorded| recorded.new + recorded.replaced)
+        };
+        let before = news(self);
+        let told_at = self.told_at(shared);
+        let applied = self.completion.apply_outcomes(payload, told_at);
+        applied.expect("it was decoded before");
+        let is_known = self
+            .collection()
+            .is_some_and(|own| own.manifest().is_some());
+        if is_known && news(self) == before {
+            self.duplicates.push(batch.clone());
+        } else {
+            self.news_at = self.now(shared);
+        }
+        self.heard.push(batch);
     }
 
     fn knows_all(&self, batch: &OutcomeBatch) -> bool {
@@ -155,32 +257,28 @@ impl AggregatorProcess {
         })
     }
 
-    fn decide(&mut self, is_quiet: bool, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
-        let Some(reading) = &self.reading else {
-            return Ok(None);
-        };
-        let has_reached_end = reading.next.iter().zip(&reading.end).all(|(a, b)| a >= b);
-        let has_read_runs = self.runs_read == shared.broker.runs.len();
-        let look = Look {
-            caught_up: (has_reached_end && has_read_runs)
-                || shared.mutation == Some(Mutation::JudgedBeforeTheEnd),
-            aborted: self.history.aborted(),
-            is_quiet: is_quiet && has_reached_end && has_read_runs,
-        };
-        match next(&self.collection, &look) {
-            Next::ReadOn => return Ok(None),
-            Next::Abort(_) => return Ok(Some(Ended::Failed)),
-            Next::Judge => {}
-            Next::GiveUp => shared.saw(Seen::GaveUp),
+    fn end(&mut self, end: &End, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
+        match end {
+            End::Complete => {}
+            End::GaveUp | End::NoRun if self.now(shared) < self.news_at + TIMEOUT => {
+                return violated(
+                    "an aggregator gives up when nothing new has come for its timeout",
+                    format!("{end:?}"),
+                );
+            }
+            End::GaveUp => shared.saw(Seen::GaveUp),
+            End::Aborted(..) => {
+                shared.saw(Seen::RunAborted);
+                return Ok(Some(Ended::Failed));
+            }
+            _ => return Ok(Some(Ended::Failed)),
         }
-        let to: Vec<i64> = reading
-            .next
-            .iter()
-            .zip(&reading.end)
-            .map(|(next, end)| *next.max(end))
-            .collect();
-        let verdict = self.collection.reconcile().verdict;
-        let mut series = self.collection.ledger().map(|ledger| ledger.series());
+        let (Some(collection), Some(read)) = (self.collection(), self.completion.outcomes_read())
+        else {
+            return Ok(Some(Ended::Failed));
+        };
+        let verdict = collection.reconcile().verdict;
+        let mut series = collection.ledger().map(|ledger| ledger.series());
         if let (Some(Mutation::DuplicatesCounted), Some(series)) = (shared.mutation, &mut series) {
             for job in self.duplicates.iter().flat_map(OutcomeBatch::outcomes) {
                 if let Some(row) = series.rows.iter_mut().find(|row| row.time == job.key.time) {
@@ -188,12 +286,11 @@ impl AggregatorProcess {
                 }
             }
         }
-        let known = self.collection.manifest().is_some();
+        let known = collection.manifest().is_some();
         let oracle = &shared.oracle;
-        oracle.judged(&reading.from, &to, known, verdict, series.as_ref())?;
+        oracle.judged(read.start(), read.next(), known, verdict, series.as_ref())?;
         shared.tell(|| format!("an aggregator judges: {verdict:?}"));
-        let dropped = self.collection.recorded().duplicates;
-        if dropped > 0 {
+        if collection.recorded().duplicates > 0 {
             shared.saw(Seen::DuplicatesDropped);
         }
         match verdict {
@@ -205,13 +302,49 @@ impl AggregatorProcess {
         if verdict != Verdict::Incomplete {
             self.replay(shared)?;
         }
-        Ok(Some(Ended::Judged(verdict)))
+        let mut steps = VecDeque::from(steps(&output_choice(), true));
+        if shared.mutation == Some(Mutation::ReportBeforeTables) {
+            steps.rotate_right(1);
+        }
+        self.writing = Some((verdict, steps));
+        Ok(None)
+    }
+
+    /// Puts the next file in place.
+    fn write(&mut self, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
+        let Some((verdict, left)) = &mut self.writing else {
+            return Ok(None);
+        };
+        let Some(step) = left.pop_front() else {
+            return Ok(Some(Ended::Judged(*verdict)));
+        };
+        let folder = &mut shared.folder;
+        folder.retain(|(own, _)| *own != step);
+        folder.push((step, self.number));
+        let report = folder.iter().find(|(step, _)| *step == Step::ReportJson);
+        let Some(&(_, number)) = report else {
+            return Ok(None);
+        };
+        let expected = steps(&output_choice(), true);
+        match expected
+            .into_iter()
+            .find(|&step| !folder.contains(&(step, number)))
+        {
+            None => Ok(None),
+            Some(missing) => violated(
+                "a report has everything that it names beside it",
+                format!("{missing:?}"),
+            ),
+        }
     }
 
     /// Whatever the order, and however often: the same outcomes make the same series and the same
     /// verdict. A prefix of them, and then all, makes no other.
     fn replay(&self, shared: &mut Shared) -> Result<(), Violation> {
-        let Some(manifest) = self.collection.manifest() else {
+        let Some(collection) = self.collection() else {
+            return Ok(());
+        };
+        let Some(manifest) = collection.manifest() else {
             return Ok(());
         };
         let mut batches: Vec<&OutcomeBatch> = self.heard.iter().collect();
@@ -228,14 +361,23 @@ impl AggregatorProcess {
         }
         again.hear_manifest(manifest.clone());
         let series = |collection: &Collection| collection.ledger().map(|ledger| ledger.series());
-        let same = series(&again) == series(&self.collection)
-            && again.reconcile().verdict == self.collection.reconcile().verdict;
+        let same = series(&again) == series(collection)
+            && again.reconcile().verdict == collection.reconcile().verdict;
         match same {
             true => Ok(()),
-            false => crate::invariants::violated(
+            false => violated(
                 "any order of the same outcomes gives the same series",
                 format!("{} batches", batches.len()),
             ),
         }
     }
+}
+
+/// What is written of a run.
+fn output_choice() -> OutputChoice {
+    let args = OutputArgs {
+        outputs: vec![Format::Csv, Format::Parquet, Format::Html],
+        grain_out: vec![Grain::Day],
+    };
+    args.choice().expect("these go together")
 }

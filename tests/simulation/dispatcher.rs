@@ -1,18 +1,18 @@
-//! A dispatcher process around the very types that the dispatcher runs: the numbered [`JobSet`], the
-//! packing into messages, [`plan`] and [`Resume`]. It goes the dispatcher's way step by step, and may
-//! die, be doubled or be asked to resume between any two of them.
+//! A dispatcher process: the broker, the data set and the clock of the dispatcher's own [`Dispatch`]
+//! and [`Publisher`], which decide. It may die, be doubled or be asked to resume between any two
+//! steps.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use dispatcher::dispatch::{Action, DataSetCounts, Dispatch, Options};
 use dispatcher::job_set::JobSet;
-use dispatcher::packing::{JobsPerMessage, Packing, TurnLimit};
-use pipeline::resume::{Attempt, Plan, Rule, plan};
-use pipeline::run::NUMBERING_VERSION;
-use pipeline::{
-    Difference, Grouping, JobBatch, JobBatchEncoder, JobSetHasher, Manifest, OutcomeBatch, Resume,
-    RunEvent, RunHistory, RunId, RunOpened,
+use dispatcher::publish::{
+    Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
 };
+use pipeline::{Grouping, JobBatch, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId};
+use service::Signal;
 
 use crate::broker::{Log, Payload, RunRecord, ends};
 use crate::history::Shared;
@@ -22,7 +22,7 @@ use crate::seen::Seen;
 
 /// The data set and the options of all dispatchers of a history.
 #[derive(Debug)]
-pub struct Dispatch {
+pub struct DataSet {
     /// The run.
     pub run_id: RunId,
     /// Its grouping options.
@@ -33,263 +33,359 @@ pub struct Dispatch {
     pub jobs_per_message: JobsPerMessage,
 }
 
-/// What a dispatcher does next.
-#[derive(Debug)]
-enum State {
-    Looks,
-    Opens,
-    LooksAgain,
-    Decides(Plan),
-    Publishes(Plan),
-    Swears,
-    Done,
-}
+/// What a partition may hold that is not worked off, where flow control is on.
+const LIMIT_BYTES: usize = 400;
+
+/// A record takes this much beside its payload, by flow control's estimate,
+const RECORD_BYTES: usize = 70;
+
+/// and an outcome at least this much.
+const OUTCOME_BYTES: usize = 100;
 
 /// A dispatcher process.
 #[derive(Debug)]
 pub struct DispatcherProcess {
-    state: State,
-    history: RunHistory,
-    starts: (Vec<i64>, Vec<i64>),
-    has_opened: bool,
-    /// Asked to publish again what has no outcome.
-    resumes: bool,
-    taken_up: Option<Resume>,
-    /// Messages by turns, the last one first.
-    turns: Vec<Vec<Payload>>,
-    partition: usize,
+    dispatch: Dispatch,
+    /// It publishes jobs.
+    publisher: Option<Publisher>,
+    /// Jobs that the publisher has taken.
+    pushed: u64,
+    has_begun: bool,
+    watched: Watched,
     /// Sent and not acknowledged, with the partition.
     pub on_the_way: Vec<(usize, Payload)>,
-    messages: u64,
-    manifest: Option<Manifest>,
+}
+
+/// What is known of a dispatcher's doings by other means than its own.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Jobs that it is not to publish: they are there, or it has published them.
+    present: BTreeSet<u64>,
+    /// What the group had committed when it was asked.
+    committed: Vec<i64>,
+    /// The run was open when the runs topic was read last.
+    is_open: bool,
+    /// Batches by partition.
+    batches: Vec<usize>,
+    published_jobs: usize,
 }
 
 impl DispatcherProcess {
-    /// A dispatcher that has read its data set; the topics end where they do now.
+    /// A dispatcher that knows nothing yet.
     pub fn start(shared: &Shared, resumes: bool) -> Self {
+        let data_set = Rc::clone(&shared.dispatch);
+        let partitions = shared.broker.jobs.len();
         Self {
-            state: State::Looks,
-            history: RunHistory::new(shared.dispatch.run_id.clone()),
-            starts: (ends(&shared.broker.jobs), ends(&shared.broker.outcomes)),
-            has_opened: false,
-            resumes,
-            taken_up: None,
-            turns: Vec::new(),
-            partition: 0,
+            dispatch: Dispatch::new(Options {
+                run_id: data_set.run_id.clone(),
+                run_is_named: true,
+                grouping: data_set.grouping.clone(),
+                is_rereadable: true,
+                republishes: resumes,
+            }),
+            publisher: None,
+            pushed: 0,
+            has_begun: false,
+            watched: Watched {
+                batches: vec![0; partitions],
+                ..Watched::default()
+            },
             on_the_way: Vec::new(),
-            messages: 0,
-            manifest: None,
         }
     }
 
     /// Whether it has nothing left to do.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done) && self.on_the_way.is_empty()
+        self.dispatch.is_done() && self.on_the_way.is_empty()
     }
 
     /// The next step of the dispatcher's way.
     pub fn step(&mut self, shared: &mut Shared) -> Result<(), Violation> {
-        match &self.state {
-            State::Looks => {
-                self.history = history(shared);
-                self.state = match self.plan(shared)? {
-                    Plan::Open => State::Opens,
-                    planned => {
-                        self.open_again(shared);
-                        State::Decides(planned)
-                    }
-                };
-            }
-            State::Opens => {
-                tell(shared, &self.opening(shared));
-                self.has_opened = true;
-                self.state = State::LooksAgain;
-            }
-            State::LooksAgain => {
-                self.history = history(shared);
-                if self.history.openings() > 1 {
+        match self.dispatch.next() {
+            Action::ReadRuns => {
+                let history = history(shared);
+                self.watched.is_open = history.opened().is_some();
+                goes(self.dispatch.apply_history(history))?;
+                if self.has_begun
+                    && self.dispatch.manifest().is_none()
+                    && self.dispatch.openings() > 1
+                {
                     shared.saw(Seen::OpenedTwice);
                 }
-                self.open_again(shared);
-                self.state = State::Decides(self.plan(shared)?);
+                Ok(())
+            }
+            Action::AskEndOffsets => {
+                let (jobs, outcomes) = (&shared.broker.jobs, &shared.broker.outcomes);
+                self.dispatch.apply_end_offsets(ends(jobs), ends(outcomes));
+                Ok(())
+            }
+            Action::ReadDataSet => {
+                let counts = shared.dispatch.jobs.counts();
+                let counts = DataSetCounts {
+                    jobs: counts.jobs,
+                    rows_read: counts.rows,
+                    rows_accepted: counts.rows,
+                    rejected: Default::default(),
+                };
+                goes(self.dispatch.apply_data_set(counts, 0))
+            }
+            Action::RetractAbort => {
+                shared.saw(Seen::AbortRetracted);
+                let key = RunEvent::key_of_abort(&shared.dispatch.run_id);
+                shared.broker.runs.push(Some((key, None)));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::Open(opened) => {
+                self.has_begun = true;
+                tell(shared, &RunEvent::Opened(opened));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::OpenAgain(opened) => {
+                tell(shared, &RunEvent::Opened(opened));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::AskCommitted => {
+                let mut committed = shared.broker.group.committed_offsets();
+                self.watched.committed = committed.clone();
+                if shared.mutation == Some(Mutation::ResumeIgnoresCommitted) {
+                    committed.fill(0);
+                }
+                goes(self.dispatch.apply_committed(committed))
+            }
+            Action::ReadJobs(from) => {
+                shared.saw(Seen::Resumed);
+                self.read_jobs(&from, shared);
+                Ok(())
             }
             // What is not decided is waited for.
-            State::Decides(_) if self.resumes && !shared.broker.transactions.is_empty() => {}
-            State::Decides(planned) => {
-                let planned = *planned;
-                self.decide(planned, shared)?;
-                self.state = State::Publishes(planned);
+            Action::ReadOutcomes(_) if !shared.broker.transactions.is_empty() => Ok(()),
+            Action::ReadOutcomes(from) => {
+                self.read_outcomes(&from, shared);
+                Ok(())
             }
-            State::Publishes(planned) => {
-                let planned = *planned;
-                self.publish(planned, shared);
+            Action::Compare => {
+                self.has_begun = true;
+                goes(self.dispatch.compare(&shared.dispatch.jobs))
             }
-            State::Swears => {
-                if let Some(manifest) = self.manifest.take() {
-                    shared.oracle.manifest_told(&manifest)?;
-                    tell(shared, &RunEvent::Dispatched(manifest));
-                }
-                self.state = State::Done;
+            Action::PublishJobs => self.publish(shared),
+            Action::PublishManifest(manifest) => {
+                shared.oracle.manifest_told(&manifest)?;
+                tell(shared, &RunEvent::Dispatched(manifest));
+                goes(self.dispatch.apply_acknowledged())
             }
-            State::Done => {}
+            Action::Done => Ok(()),
         }
+    }
+
+    fn read_jobs(&mut self, from: &[i64], shared: &Shared) {
+        let logs = shared.broker.jobs.iter().zip(from);
+        for (partition, (log, &from)) in (0..).zip(logs) {
+            for (offset, payload) in records(log, from) {
+                let committed = self.watched.committed.get(partition as usize);
+                if committed.is_none_or(|&committed| offset >= committed)
+                    && let Ok(batch) = JobBatch::decode(payload)
+                {
+                    let indexes = batch.jobs().map(|job| job.index);
+                    self.watched.present.extend(indexes);
+                }
+                if shared.mutation == Some(Mutation::ResumePassesPartition) && partition == 0 {
+                    continue;
+                }
+                self.dispatch.apply_job_record(partition, offset, payload);
+            }
+        }
+        self.dispatch.apply_end_of_topic();
+    }
+
+    fn read_outcomes(&mut self, from: &[i64], shared: &Shared) {
+        for (log, &from) in shared.broker.outcomes.iter().zip(from) {
+            for (_, payload) in records(log, from) {
+                if let Ok(batch) = OutcomeBatch::decode(payload) {
+                    let indexes = batch.outcomes().map(|job| job.index);
+                    self.watched.present.extend(indexes);
+                }
+                if shared.mutation != Some(Mutation::ResumeIgnoresOutcomes) {
+                    self.dispatch.apply_outcome_record(payload);
+                }
+            }
+        }
+        self.dispatch.apply_end_of_topic();
+    }
+
+    /// Publishes a batch, or waits, or is done.
+    fn publish(&mut self, shared: &mut Shared) -> Result<(), Violation> {
+        let mut publisher = match self.publisher.take() {
+            Some(publisher) => publisher,
+            None => self.begin_to_publish(shared),
+        };
+        loop {
+            let collected = match shared.mutation {
+                Some(Mutation::FlowControlIgnoresOutcomes) => u64::MAX,
+                _ => shared.collected,
+            };
+            match publisher.next(collected) {
+                Next::Jobs => self.push(&mut publisher, &shared.dispatch.jobs),
+                Next::CommittedOffsets => {
+                    let committed = match shared.mutation {
+                        Some(Mutation::FlowControlFreesNothing) => Vec::new(),
+                        Some(Mutation::FlowControlIgnoresCommitted) => ends(&shared.broker.jobs),
+                        _ => shared.broker.group.committed_offsets(),
+                    };
+                    publisher.apply_committed(&committed);
+                }
+                Next::Produce { partition } => {
+                    self.produce(partition, &mut publisher, shared)?;
+                    break;
+                }
+                Next::Wait(wait) => {
+                    if wait == Wait::FlowControl {
+                        shared.saw(Seen::FlowControlled);
+                    }
+                    break;
+                }
+                Next::Done => {
+                    if let Some(published) = publisher.finish() {
+                        self.dispatch.apply_published(&published, Vec::new());
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        self.publisher = Some(publisher);
         Ok(())
     }
 
-    fn plan(&self, shared: &Shared) -> Result<Plan, Violation> {
-        let attempt = Attempt {
-            numbering_version: NUMBERING_VERSION,
-            grouping: &shared.dispatch.grouping,
-            is_rereadable: true,
-            has_opened: self.has_opened,
-        };
-        let planned = plan(&self.history, &attempt);
-        planned
-            .or_else(|refusal| violated("a dispatcher of this run may go on", refusal.to_string()))
-    }
-
-    fn opening(&self, shared: &Shared) -> RunEvent {
-        RunEvent::Opened(RunOpened {
-            run_id: shared.dispatch.run_id.clone(),
-            numbering_version: NUMBERING_VERSION,
-            grouping: shared.dispatch.grouping.clone(),
-            opened_at_ms: 0,
-            jobs_start_offsets: self.starts.0.clone(),
-            outcomes_start_offsets: self.starts.1.clone(),
-        })
-    }
-
-    fn open_again(&self, shared: &mut Shared) {
-        if let Some(opened) = self.history.to_be_opened_again() {
-            tell(shared, &RunEvent::Opened(opened.clone()));
-        }
-    }
-
-    /// Looks at what there is, holds the data set against it, and packs what is missing.
-    fn decide(&mut self, planned: Plan, shared: &mut Shared) -> Result<(), Violation> {
-        self.taken_up = match planned {
-            Plan::Open | Plan::PublishAll => None,
-            Plan::GoOn | Plan::Compare => {
-                shared.saw(Seen::Resumed);
-                Some(self.take_up(shared)?)
-            }
-        };
-        let dispatch = Rc::clone(&shared.dispatch);
-        let run = self.taken_up.as_ref();
-        let mut hasher = JobSetHasher::new();
-        let mut difference: Option<Difference> = None;
-        let counts = dispatch.jobs.counts();
-        let missing = run.map_or(counts.jobs, Resume::missing);
+    fn begin_to_publish(&self, shared: &mut Shared) -> Publisher {
+        let data_set = Rc::clone(&shared.dispatch);
         let partitions = shared.broker.jobs.len();
-        let packing = Packing::new(
-            dispatch.jobs_per_message,
+        let missing = self.dispatch.missing();
+        shared.tell(|| format!("a dispatcher is to publish {missing} missing jobs"));
+        let batching = Batching::of_missing(
+            data_set.jobs_per_message,
             Duration::ZERO,
-            14 * missing + counts.rows,
+            data_set.jobs.counts(),
+            missing,
             partitions,
         );
-        let turn_limit = TurnLimit::new(missing, partitions);
-        let mut encoder = JobBatchEncoder::new(&dispatch.run_id);
-        let mut turns = Turns::default();
-        let all = dispatch.jobs.for_each(|job| {
-            hasher.update(job.index, job.key, job.part, job.rows());
-            if let Some(run) = run {
-                difference = difference.take().or(run.check(job).err());
-                if !run.is_missing(job.index) {
-                    return Ok(());
-                }
-                if !encoder.takes(job.index) {
-                    turns.add(&mut encoder, turn_limit);
-                }
-            }
-            encoder.push(job);
-            if packing.is_full(encoder.jobs_count() as u64, encoder.bytes_bound() as u64) {
-                turns.add(&mut encoder, turn_limit);
+        let limited = shared.flow_control.then(|| ends(&shared.broker.jobs));
+        Publisher::new(
+            &data_set.run_id,
+            missing,
+            batching,
+            partitions,
+            limited.map(|ends| FlowControl::new(&ends, LIMIT_BYTES)),
+            shared.now(),
+        )
+    }
+
+    /// Hands jobs over until the publisher has something else to do.
+    fn push(&mut self, publisher: &mut Publisher, jobs: &JobSet) {
+        let mut takes = true;
+        let all = jobs.for_each(|job| {
+            if takes && job.index == self.pushed {
+                self.pushed += 1;
+                takes = !publisher.push(job, self.dispatch.resumed());
             }
             Ok(())
         });
-        if let Err(error) = all {
-            return violated("jobs in memory can be read", error.to_string());
+        all.expect("jobs in memory can be read");
+        if takes {
+            publisher.end_of_jobs();
         }
-        if let Some(difference) = difference {
-            return violated("a data set is the same as itself", difference.to_string());
-        }
-        if encoder.jobs_count() > 0 {
-            turns.add(&mut encoder, turn_limit);
-        }
-        self.turns = turns.finish();
-        let rows = counts.rows;
-        let manifest = Manifest {
-            run_id: dispatch.run_id.clone(),
-            jobs: counts.jobs,
-            rows_read: rows,
-            rows_accepted: rows,
-            rejected: Default::default(),
-            job_set_digest: hasher.finish(),
-            messages: 0,
-            stages: Vec::new(),
+    }
+
+    /// The producer takes a batch.
+    fn produce(
+        &mut self,
+        partition: usize,
+        publisher: &mut Publisher,
+        shared: &mut Shared,
+    ) -> Result<(), Violation> {
+        let partition = match shared.mutation {
+            Some(Mutation::RotationStands) => 0,
+            _ => partition,
         };
-        for known in self.history.manifests() {
-            if let Some(difference) = Difference::of_manifests(&manifest, known) {
-                return violated("manifests of one run agree", difference.to_string());
-            }
+        let batch = publisher.take_batch();
+        self.check_batch(partition, &batch, shared)?;
+        let mut messages: Vec<&[u8]> = batch.messages().map(|(payload, _)| payload).collect();
+        if shared.mutation == Some(Mutation::MessageSkipped) {
+            messages.pop();
         }
-        self.manifest = (planned != Plan::Compare).then_some(manifest);
-        shared.tell(|| {
-            let turns = self.turns.len();
-            format!("a dispatcher is to {planned:?}: {missing} missing jobs in {turns} turns")
-        });
+        let sent = messages
+            .into_iter()
+            .map(|payload| (partition, Payload::from(payload)));
+        self.on_the_way.extend(sent);
+        match shared.mutation {
+            Some(Mutation::MessageRepeated) => publisher.produced(batch.len() - 1),
+            _ => publisher.produced(batch.len()),
+        }
+        let early = match shared.mutation {
+            Some(Mutation::SwornBeforeAcknowledged) => batch.len(),
+            Some(Mutation::MessageSkipped) => 1,
+            _ => 0,
+        };
+        if early > 0 {
+            publisher.apply_acknowledged(early as u64, shared.now());
+        }
+        publisher.give_back(batch);
         Ok(())
     }
 
-    fn take_up(&self, shared: &Shared) -> Result<Resume, Violation> {
-        let Some(opened) = self.history.opened() else {
-            return violated("a run that is taken up was opened", "it was not");
-        };
-        let rule = match self.resumes {
-            false => Rule::NeverPublished,
-            true => Rule::WithoutOutcome {
-                committed: shared.broker.group.committed_offsets(),
-            },
-        };
-        let jobs = shared.dispatch.jobs.counts().jobs;
-        let Some(mut run) = Resume::new(&shared.dispatch.run_id, jobs, rule) else {
-            return violated("a run fits in memory", "it does not");
-        };
-        let logs = shared.broker.jobs.iter().zip(&opened.jobs_start_offsets);
-        for (partition, (log, &from)) in (0..).zip(logs) {
-            for (offset, payload) in records(log, from) {
-                if let Ok(batch) = JobBatch::decode(payload) {
-                    run.hear_published(partition, offset, &batch);
-                }
+    fn check_batch(
+        &mut self,
+        partition: usize,
+        batch: &PartitionBatch,
+        shared: &Shared,
+    ) -> Result<(), Violation> {
+        let watched = &mut self.watched;
+        if shared.flow_control {
+            let own = self.on_the_way.iter().filter(|(own, _)| *own == partition);
+            let own: usize = own.map(|(_, payload)| RECORD_BYTES + payload.len()).sum();
+            let committed = shared.broker.group.committed_offsets()[partition];
+            let uncommitted = records(&shared.broker.jobs[partition], committed);
+            let held = own
+                + uncommitted
+                    .map(|(_, payload)| RECORD_BYTES + payload.len())
+                    .sum::<usize>();
+            if held >= LIMIT_BYTES {
+                return violated(
+                    "a broker that keeps little drops nothing that was not read",
+                    format!("partition {partition} holds {held} bytes"),
+                );
+            }
+            let uncollected = watched
+                .published_jobs
+                .saturating_sub(shared.collected as usize);
+            if uncollected * OUTCOME_BYTES >= LIMIT_BYTES * shared.broker.jobs.len() {
+                return violated(
+                    "a broker that keeps little drops nothing that was not read",
+                    format!("{uncollected} outcomes are not collected"),
+                );
             }
         }
-        if self.resumes {
-            let logs = shared.broker.outcomes.iter();
-            for (log, &from) in logs.zip(&opened.outcomes_start_offsets) {
-                for (_, payload) in records(log, from) {
-                    if let Ok(batch) = OutcomeBatch::decode(payload) {
-                        run.hear_outcomes(&batch);
-                    }
-                }
-            }
-        }
-        Ok(run)
-    }
-
-    fn publish(&mut self, planned: Plan, shared: &mut Shared) {
-        if let Some(turn) = self.turns.pop() {
-            self.messages += turn.len() as u64;
-            let partition = self.partition;
-            let turn = turn.into_iter().map(|payload| (partition, payload));
-            self.on_the_way.extend(turn);
-            self.partition = (self.partition + 1) % shared.broker.jobs.len();
-        } else if self.on_the_way.is_empty()
-            || shared.mutation == Some(Mutation::SwornBeforeAcknowledged)
-        {
-            self.state = match planned {
-                Plan::Compare => State::Done,
-                _ => State::Swears,
+        for (payload, _) in batch.messages() {
+            let Ok(batch) = JobBatch::decode(payload) else {
+                return violated("messages of jobs can be read", "one cannot");
             };
+            for job in batch.jobs() {
+                watched.published_jobs += 1;
+                if !watched.present.insert(job.index) {
+                    return violated(
+                        "a dispatcher publishes what is missing, and each job once",
+                        format!("job {}", job.index),
+                    );
+                }
+            }
+        }
+        watched.batches[partition] += 1;
+        let most = watched.batches.iter().max();
+        let least = watched.batches.iter().min();
+        match most.zip(least) {
+            Some((most, least)) if most - least > 1 && !shared.flow_control => violated(
+                "every partition has its turn before one has its second",
+                format!("{:?} batches", watched.batches),
+            ),
+            _ => Ok(()),
         }
     }
 
@@ -302,7 +398,36 @@ impl DispatcherProcess {
             return;
         }
         self.on_the_way.swap_remove(number);
+        if let Some(publisher) = &mut self.publisher {
+            publisher.apply_acknowledged(1, shared.now());
+        }
     }
+
+    /// It is asked to end before it is done, and says that the run is aborted if it is its own.
+    pub fn stop(&self, shared: &mut Shared) -> Result<(), Violation> {
+        let stopped = dispatcher::Error::Stopped(Signal::Terminate);
+        let mut aborted = self.dispatch.abort(&stopped);
+        if shared.mutation == Some(Mutation::AbortsAnothersRun) {
+            aborted = Some(RunAborted {
+                run_id: shared.dispatch.run_id.clone(),
+                reason: stopped.to_string(),
+            });
+        }
+        let Some(aborted) = aborted else {
+            return Ok(());
+        };
+        if self.watched.is_open && !self.has_begun {
+            return violated("a run is aborted by whom it belongs to", "by another");
+        }
+        shared.saw(Seen::Aborted);
+        tell(shared, &RunEvent::Aborted(aborted));
+        Ok(())
+    }
+}
+
+/// A dispatcher of this very run and data set is never refused.
+fn goes<T>(answer: Result<T, dispatcher::Error>) -> Result<T, Violation> {
+    answer.or_else(|error| violated("a dispatcher of this run may go on", error.to_string()))
 }
 
 /// A message reaches the jobs topic.
@@ -328,60 +453,31 @@ pub fn records(log: &Log, from: i64) -> impl Iterator<Item = (i64, &Payload)> {
     decided.filter_map(|(offset, payload)| Some((offset, payload?)))
 }
 
-/// What the runs topic tells now.
+/// What the runs topic has of the run now.
 pub fn history(shared: &Shared) -> RunHistory {
     let mut history = RunHistory::new(shared.dispatch.run_id.clone());
-    for record in shared.broker.runs.iter().flatten() {
-        hear(&mut history, record);
-    }
+    let events = events(&shared.broker.runs);
+    events.into_iter().for_each(|event| history.hear(event));
     history
 }
 
-/// Hears a record of the runs topic.
-pub fn hear(history: &mut RunHistory, (key, value): &RunRecord) {
-    if let Some(value) = value
-        && let Ok(Some(event)) = RunEvent::decode(key.as_bytes(), value)
-    {
-        history.hear(event);
+/// The events that records of the runs topic are, without those that a tombstone takes back.
+pub fn events(records: &[Option<RunRecord>]) -> Vec<RunEvent> {
+    let mut events: Vec<RunEvent> = Vec::new();
+    for (key, value) in records.iter().flatten() {
+        match value {
+            None => events.retain(|event| event.key() != *key),
+            Some(value) => {
+                let event = RunEvent::decode(key.as_bytes(), value);
+                events.extend(event.expect("it can be decoded"));
+            }
+        }
     }
+    events
 }
 
 fn tell(shared: &mut Shared, event: &RunEvent) {
     shared.tell(|| format!("the runs topic is told {}", event.key()));
     let record = (event.key(), Some(event.encode()));
     shared.broker.runs.push(Some(record));
-}
-
-/// Messages for one partition after the other.
-#[derive(Default)]
-struct Turns {
-    turns: Vec<Vec<Payload>>,
-    turn: Vec<Payload>,
-    jobs: u64,
-    bytes: usize,
-}
-
-impl Turns {
-    fn add(&mut self, encoder: &mut JobBatchEncoder, limit: TurnLimit) {
-        let mut payload = Vec::new();
-        self.jobs += encoder.jobs_count() as u64;
-        self.bytes += encoder.finish(&mut payload);
-        self.turn.push(Payload::from(payload));
-        if limit.is_reached(self.jobs, self.turn.len(), self.bytes) {
-            self.send();
-        }
-    }
-
-    fn send(&mut self) {
-        if !self.turn.is_empty() {
-            self.turns.push(std::mem::take(&mut self.turn));
-        }
-        (self.jobs, self.bytes) = (0, 0);
-    }
-
-    fn finish(mut self) -> Vec<Vec<Payload>> {
-        self.send();
-        self.turns.reverse();
-        self.turns
-    }
 }

@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use aggregator::writing::Step;
 use dispatcher::job_set::JobSet;
-use dispatcher::packing::JobsPerMessage;
+use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
 use pipeline::dead_letters::LetterHeaders;
 use pipeline::{DeadLetters, Verdict};
 
-use crate::aggregator::{AggregatorProcess, Ended};
+use crate::aggregator::{AggregatorProcess, Ended, Passing};
 use crate::broker::{Broker, MemberId, Payload};
 use crate::data_set::{data_set, expected_jobs, plain_rows};
-use crate::dispatcher::{Dispatch, DispatcherProcess, arrive};
+use crate::dispatcher::{DataSet, DispatcherProcess, arrive};
 use crate::invariants::{Fate, Oracle, Violation, violated};
 use crate::mutants::Mutation;
 use crate::rng::Rng;
@@ -45,13 +46,21 @@ pub struct Shared {
     /// Who looks.
     pub oracle: Oracle,
     /// The data set and the options.
-    pub dispatch: Rc<Dispatch>,
+    pub dispatch: Rc<DataSet>,
     /// The defect, if there is one.
     pub mutation: Option<Mutation>,
     /// Attempts at each job so far.
     pub attempts: BTreeMap<u64, u32>,
     /// Messages that were stored as nobody can read them.
     pub spoiled: usize,
+    /// The dispatcher limits what the broker holds. Nothing goes wrong then, as in one process.
+    pub flow_control: bool,
+    /// Jobs of which an outcome is collected.
+    pub collected: u64,
+    /// Aggregators until now.
+    pub aggregators: u64,
+    /// What is in the output folder, and the aggregator that wrote it.
+    pub folder: Vec<(Step, u64)>,
     coverage: Coverage,
     faults_left: usize,
     is_cured: bool,
@@ -85,6 +94,11 @@ impl Shared {
     /// The time: a millisecond each step.
     pub fn now(&self) -> Instant {
         self.epoch + Duration::from_millis(self.steps.into())
+    }
+
+    /// When the history began.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
     }
 
     /// What becomes of a job now.
@@ -198,11 +212,15 @@ impl History {
             jobs => JobsPerMessage::Exactly((jobs as u32).try_into().expect("not zero")),
         };
         let slots = 1 + rng.below(4);
-        let faults_left = rng.below(MAX_FAULTS + 1);
+        let flow_control = rng.chance(1, 8);
+        let faults_left = match flow_control {
+            true => 0,
+            false => rng.below(MAX_FAULTS + 1),
+        };
         let shared = Shared {
             broker: Broker::new(partitions),
             oracle: Oracle::new(expected, &plain, partitions),
-            dispatch: Rc::new(Dispatch {
+            dispatch: Rc::new(DataSet {
                 run_id,
                 grouping,
                 jobs,
@@ -211,6 +229,10 @@ impl History {
             mutation,
             attempts: BTreeMap::new(),
             spoiled: 0,
+            flow_control,
+            collected: 0,
+            aggregators: 0,
+            folder: Vec::new(),
             coverage: Coverage::new(),
             faults_left,
             is_cured: false,
@@ -244,7 +266,7 @@ impl History {
         history
             .dispatchers
             .push(DispatcherProcess::start(&history.shared, false));
-        history.aggregator = Some(AggregatorProcess::start(&history.shared));
+        history.aggregator = Some(AggregatorProcess::start(&mut history.shared));
         history
     }
 
@@ -561,15 +583,19 @@ impl History {
         if self.verdict.is_some() {
             return Ok(());
         }
-        let is_quiet = self.is_quiet() || self.shared.fault(1, 400);
+        let passing = match self.is_quiet() {
+            true => Passing::Quiet,
+            false if self.shared.fault(1, 200) => Passing::Most,
+            false => Passing::Usual,
+        };
         let Some(aggregator) = &mut self.aggregator else {
             // Whoever replays dead letters looks at the run when they were worked on.
             if self.replays == 0 || self.is_quiet() {
-                self.aggregator = Some(AggregatorProcess::start(&self.shared));
+                self.aggregator = Some(AggregatorProcess::start(&mut self.shared));
             }
             return Ok(());
         };
-        match aggregator.step(is_quiet, &mut self.shared)? {
+        match aggregator.step(passing, &mut self.shared)? {
             None => {}
             Some(Ended::Failed) => self.aggregator = None,
             Some(Ended::Judged(verdict)) => {
@@ -660,7 +686,7 @@ impl History {
 
     fn look_again(&mut self) {
         self.verdict = None;
-        self.aggregator = Some(AggregatorProcess::start(&self.shared));
+        self.aggregator = Some(AggregatorProcess::start(&mut self.shared));
     }
 
     /// The cause is gone, and those still dead are published again.
@@ -677,7 +703,7 @@ impl History {
         let Some(ledger) = self
             .aggregator
             .as_ref()
-            .and_then(|own| own.collection().ledger())
+            .and_then(|own| own.collection()?.ledger())
         else {
             return;
         };

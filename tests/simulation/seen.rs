@@ -77,6 +77,14 @@ seen! {
     Careful,
     /// A dispatcher was killed.
     DispatcherKilled,
+    /// A dispatcher was asked to end.
+    DispatcherStopped,
+    /// A dispatcher said that its run is aborted,
+    Aborted,
+    /// and another one took that back.
+    AbortRetracted,
+    /// A dispatcher waited, for the broker had as much as it may.
+    FlowControlled,
     /// A second dispatcher began.
     DispatcherDoubled,
     /// Two dispatchers have opened the run.
@@ -101,6 +109,8 @@ seen! {
     OutcomesOutOfRange,
     /// An aggregator was killed.
     AggregatorKilled,
+    /// An aggregator ended because its run was aborted.
+    RunAborted,
     /// An aggregator gave up waiting.
     GaveUp,
     /// Duplicates were dropped.

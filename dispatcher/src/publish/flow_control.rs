@@ -1,7 +1,7 @@
-//! A credit of bytes that may be on the topics and not yet worked off. A broker that keeps little
-//! (the in-process one keeps 5 MiB of a partition) must never drop what nobody has read: the
-//! dispatcher waits when a partition's credit is used up. The windows are pure; offsets and counts
-//! are told to them.
+//! Flow control: how many bytes may be on the topics and not yet worked off. A broker that keeps
+//! little (the in-process one keeps 5 MiB of a partition) must never drop what was not read: the
+//! dispatcher waits when a partition has as much as it may. Committed offsets and counts come from
+//! the caller.
 
 use std::collections::VecDeque;
 
@@ -14,9 +14,9 @@ struct Window {
     bytes: usize,
 }
 
-/// Credit for each partition of the jobs topic, and for the outcomes that are still to be collected.
+/// Limits what each partition of the jobs topic holds, and the outcomes that are still to be collected.
 #[derive(Clone, Debug)]
-pub struct Credit {
+pub struct FlowControl {
     windows: Vec<Window>,
     limit_bytes: usize,
     published_jobs: u64,
@@ -28,9 +28,9 @@ pub struct Credit {
 /// What an outcome takes beyond what its job has taken.
 const OUTCOME_OVERHEAD_BYTES: u64 = 100;
 
-impl Credit {
-    /// Full credit: `limit_bytes` for each partition, whose next messages have these offsets. The
-    /// outcomes topic has as many partitions, and the same limit for each.
+impl FlowControl {
+    /// `limit_bytes` for each partition, whose next messages have these offsets. The outcomes topic
+    /// has as many partitions, and the same limit for each.
     pub fn new(start_offsets: &[i64], limit_bytes: usize) -> Self {
         let windows = start_offsets.iter().map(|&offset| Window {
             offset,
@@ -45,7 +45,7 @@ impl Credit {
         }
     }
 
-    /// Whether a partition may be sent more, when so many jobs have a collected outcome.
+    /// Whether a partition may be sent more, when this many jobs have a collected outcome.
     pub fn allows(&self, partition: usize, collected_jobs: u64) -> bool {
         let uncollected = self.published_jobs.saturating_sub(collected_jobs);
         let limit = (self.limit_bytes * self.windows.len()) as u64;
@@ -69,7 +69,7 @@ impl Credit {
     }
 
     /// The group has committed these offsets, by partition.
-    pub fn committed(&mut self, offsets: &[i64]) {
+    pub fn apply_committed(&mut self, offsets: &[i64]) {
         for (window, &committed) in self.windows.iter_mut().zip(offsets) {
             while window.offset < committed {
                 let Some(bytes) = window.sizes.pop_front() else {
@@ -88,31 +88,31 @@ mod tests {
 
     #[test]
     fn a_partition_waits_until_the_group_has_committed_what_it_was_sent() {
-        let mut credit = Credit::new(&[10, 0], 100_000);
+        let mut flow_control = FlowControl::new(&[10, 0], 100_000);
         for _ in 0..3 {
-            assert!(credit.allows(0, 3_000));
-            credit.sent(0, 40_000, 1_000);
+            assert!(flow_control.allows(0, 3_000));
+            flow_control.sent(0, 40_000, 1_000);
         }
-        assert!(!credit.allows(0, 3_000));
-        assert!(credit.allows(1, 3_000));
-        credit.committed(&[10, 5]);
-        assert!(!credit.allows(0, 3_000));
-        credit.committed(&[11, 0]);
-        assert!(credit.allows(0, 3_000));
+        assert!(!flow_control.allows(0, 3_000));
+        assert!(flow_control.allows(1, 3_000));
+        flow_control.apply_committed(&[10, 5]);
+        assert!(!flow_control.allows(0, 3_000));
+        flow_control.apply_committed(&[11, 0]);
+        assert!(flow_control.allows(0, 3_000));
         // More than was sent can be committed only by another dispatcher's messages.
-        credit.committed(&[99, 0]);
-        assert!(credit.allows(0, 3_000));
+        flow_control.apply_committed(&[99, 0]);
+        assert!(flow_control.allows(0, 3_000));
     }
 
     #[test]
-    fn outcomes_that_nobody_collects_use_up_the_credit_too() {
+    fn outcomes_that_are_not_collected_count_too() {
         // An outcome takes 110 bytes here, so nine of them are too many.
-        let mut credit = Credit::new(&[0], 1_000);
-        credit.sent(0, 40, 4);
-        assert!(credit.allows(0, 0));
-        credit.sent(0, 50, 5);
-        credit.sent(0, 10, 1);
-        assert!(!credit.allows(0, 0));
-        assert!(credit.allows(0, 1));
+        let mut flow_control = FlowControl::new(&[0], 1_000);
+        flow_control.sent(0, 40, 4);
+        assert!(flow_control.allows(0, 0));
+        flow_control.sent(0, 50, 5);
+        flow_control.sent(0, 10, 1);
+        assert!(!flow_control.allows(0, 0));
+        assert!(flow_control.allows(0, 1));
     }
 }

@@ -1,0 +1,507 @@
+//! The order of a dispatch as a state machine without clock or I/O: open the run or resume it,
+//! publish what is missing, and publish the manifest after the last acknowledgement. [`mod@crate::run`]
+//! drives it with a broker, the simulation with a model of one.
+
+use std::collections::BTreeMap;
+
+use pipeline::resume::{Attempt, Plan, Refusal, Rule, plan};
+use pipeline::run::NUMBERING_VERSION;
+use pipeline::{
+    Difference, Grouping, JobBatch, JobSetDigest, JobSetHasher, Manifest, OutcomeBatch, Resume,
+    RunAborted, RunEvent, RunHistory, RunId, RunOpened,
+};
+
+use crate::error::Error;
+use crate::job_set::JobSet;
+use crate::publish::Published;
+
+/// What this dispatcher is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The run.
+    pub run_id: RunId,
+    /// Whether others may know the run by its name, wait for it, or have begun it.
+    pub run_is_named: bool,
+    /// How rows become jobs.
+    pub grouping: Grouping,
+    /// Whether the data set can be read a second time; standard input cannot.
+    pub is_rereadable: bool,
+    /// Whether jobs without an outcome are published again, not only those that are not on the jobs
+    /// topic.
+    pub republishes: bool,
+}
+
+/// How much the data set has of everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataSetCounts {
+    /// Jobs.
+    pub jobs: u64,
+    /// Rows that were read.
+    pub rows_read: u64,
+    /// Rows in jobs.
+    pub rows_accepted: u64,
+    /// Rows that are in no job, by reason.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Read the runs topic to its end and [apply](Dispatch::apply_history) what it has of the run.
+    ReadRuns,
+    /// Ask where the jobs topic and the outcomes topic end, and
+    /// [apply](Dispatch::apply_end_offsets) that.
+    AskEndOffsets,
+    /// Read the data set and [apply](Dispatch::apply_data_set) how much it has.
+    ReadDataSet,
+    /// Take the run's abort back, and say that this is
+    /// [acknowledged](Dispatch::apply_acknowledged).
+    RetractAbort,
+    /// Publish the run's opening, and say that it is acknowledged.
+    Open(RunOpened),
+    /// Publish an opening again that another one has overwritten, and say that it is acknowledged.
+    OpenAgain(RunOpened),
+    /// Ask for the offsets that the workers' group has committed, and
+    /// [apply](Dispatch::apply_committed) them.
+    AskCommitted,
+    /// Read the jobs topic from these offsets to its end, [apply](Dispatch::apply_job_record) each
+    /// record, and say that the [end](Dispatch::apply_end_of_topic) was reached.
+    ReadJobs(Vec<i64>),
+    /// Read the outcomes topic from these offsets to its end,
+    /// [apply](Dispatch::apply_outcome_record) each record, and say that the end was reached.
+    ReadOutcomes(Vec<i64>),
+    /// [Compare](Dispatch::compare) the data set with what was published.
+    Compare,
+    /// Publish the jobs that are missing, and [apply](Dispatch::apply_published) what was published.
+    PublishJobs,
+    /// Publish the manifest, and say that it is acknowledged.
+    PublishManifest(Manifest),
+    /// The run is dispatched.
+    Done,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Whether the run can be dispatched at all is to be seen before the data set is read.
+    LooksEarly,
+    AsksEndOffsets,
+    ReadsDataSet,
+    /// Others may have come while the data set was read.
+    Looks,
+    RetractsAbort,
+    Opens,
+    LooksAfterOpening,
+    OpensAgain(RunOpened),
+    AsksCommitted(RunOpened),
+    ReadsJobs(RunOpened),
+    ReadsOutcomes(RunOpened),
+    Compares,
+    PublishesJobs,
+    LooksBeforeManifest(Manifest),
+    /// A manifest that disagrees with the first fails the run for everybody, and then the dispatch.
+    PublishesManifest(Manifest, Option<Refusal>),
+    Done,
+}
+
+/// One dispatcher's way through the dispatch of a run.
+#[derive(Debug)]
+pub struct Dispatch {
+    options: Options,
+    state: State,
+    /// The run, as the runs topic had it last.
+    history: RunHistory,
+    /// Where the jobs topic and the outcomes topic ended before the run was opened.
+    start_offsets: (Vec<i64>, Vec<i64>),
+    opened_at_ms: i64,
+    has_opened: bool,
+    /// Whether it is for this dispatcher to say that the run is aborted: not while it may be
+    /// another's.
+    is_own: bool,
+    plan: Plan,
+    data_set: DataSetCounts,
+    /// What is on the topics of a run that others have begun.
+    resume: Option<Resume>,
+    undecodable: u64,
+    manifest: Option<Manifest>,
+}
+
+impl Dispatch {
+    /// Nothing is known of the run yet.
+    pub fn new(options: Options) -> Self {
+        Self {
+            history: RunHistory::new(options.run_id.clone()),
+            // Nothing is told of a run that nobody else can know.
+            state: match options.run_is_named {
+                true => State::LooksEarly,
+                false => State::AsksEndOffsets,
+            },
+            options,
+            start_offsets: (Vec::new(), Vec::new()),
+            opened_at_ms: 0,
+            has_opened: false,
+            is_own: false,
+            plan: Plan::Open,
+            data_set: DataSetCounts::default(),
+            resume: None,
+            undecodable: 0,
+            manifest: None,
+        }
+    }
+
+    /// What to do next.
+    pub fn next(&self) -> Action {
+        match &self.state {
+            State::LooksEarly
+            | State::Looks
+            | State::LooksAfterOpening
+            | State::LooksBeforeManifest(_) => Action::ReadRuns,
+            State::AsksEndOffsets => Action::AskEndOffsets,
+            State::ReadsDataSet => Action::ReadDataSet,
+            State::RetractsAbort => Action::RetractAbort,
+            State::Opens => Action::Open(self.opening()),
+            State::OpensAgain(opened) => Action::OpenAgain(opened.clone()),
+            State::AsksCommitted(_) => Action::AskCommitted,
+            State::ReadsJobs(opened) => Action::ReadJobs(opened.jobs_start_offsets.clone()),
+            State::ReadsOutcomes(opened) => {
+                Action::ReadOutcomes(opened.outcomes_start_offsets.clone())
+            }
+            State::Compares => Action::Compare,
+            State::PublishesJobs => Action::PublishJobs,
+            State::PublishesManifest(manifest, _) => Action::PublishManifest(manifest.clone()),
+            State::Done => Action::Done,
+        }
+    }
+
+    fn opening(&self) -> RunOpened {
+        RunOpened {
+            run_id: self.options.run_id.clone(),
+            numbering_version: NUMBERING_VERSION,
+            grouping: self.options.grouping.clone(),
+            opened_at_ms: self.opened_at_ms,
+            jobs_start_offsets: self.start_offsets.0.clone(),
+            outcomes_start_offsets: self.start_offsets.1.clone(),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, Refusal> {
+        let attempt = Attempt {
+            numbering_version: NUMBERING_VERSION,
+            grouping: &self.options.grouping,
+            is_rereadable: self.options.is_rereadable,
+            has_opened: self.has_opened,
+        };
+        plan(&self.history, &attempt)
+    }
+
+    /// What the runs topic has of the run now.
+    ///
+    /// # Errors
+    /// When the run is not for this dispatcher to go on with, or was removed.
+    pub fn apply_history(&mut self, history: RunHistory) -> Result<(), Error> {
+        self.history = history;
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::LooksEarly => {
+                self.plan()?;
+                self.is_own = self.history.opened().is_none();
+                self.state = State::AsksEndOffsets;
+            }
+            State::Looks => self.look()?,
+            State::LooksAfterOpening => {
+                // Up to its own opening at least, so of two that come at once one sees both.
+                self.is_own = self.history.openings() <= 1;
+                self.open_again()?;
+            }
+            State::LooksBeforeManifest(manifest) => self.look_before_manifest(manifest),
+            // Nobody has asked.
+            other => self.state = other,
+        }
+        Ok(())
+    }
+
+    /// Where the jobs topic and the outcomes topic end now.
+    pub fn apply_end_offsets(&mut self, jobs: Vec<i64>, outcomes: Vec<i64>) {
+        if let State::AsksEndOffsets = self.state {
+            self.start_offsets = (jobs, outcomes);
+            self.is_own = self.history.opened().is_none();
+            self.state = State::ReadsDataSet;
+        }
+    }
+
+    /// The data set was read, and has this much; it is `now_ms`, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the run is not for this dispatcher to go on with.
+    pub fn apply_data_set(&mut self, data_set: DataSetCounts, now_ms: i64) -> Result<(), Error> {
+        if let State::ReadsDataSet = self.state {
+            self.data_set = data_set;
+            self.opened_at_ms = now_ms;
+            match self.options.run_is_named {
+                true => self.state = State::Looks,
+                false => self.look()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        self.plan = self.plan()?;
+        match self.history.aborted() {
+            Some(_) => self.state = State::RetractsAbort,
+            None => self.open()?,
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Error> {
+        if self.plan == Plan::Open {
+            self.state = State::Opens;
+            return Ok(());
+        }
+        self.is_own = false;
+        self.open_again()
+    }
+
+    /// An opening is never overwritten by a later one: where several dispatchers have opened the
+    /// run, each that sees more than one publishes what they are together, for the topic is
+    /// compacted to the last. Each asks for the topics' ends before it opens the run, and publishes
+    /// jobs only after, so the first opening alone would serve all of them, too.
+    fn open_again(&mut self) -> Result<(), Error> {
+        match self.history.to_be_opened_again() {
+            Some(opened) => self.state = State::OpensAgain(opened.clone()),
+            None => self.begin()?,
+        }
+        Ok(())
+    }
+
+    /// The run is open: what is on its topics is to be known before anything is published, unless
+    /// this dispatcher is alone with it.
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.has_opened {
+            self.plan = self.plan()?;
+        }
+        let opened = match self.history.opened() {
+            Some(opened) if self.plan != Plan::Open => opened.clone(),
+            _ => return Err(Error::Removed(self.options.run_id.clone())),
+        };
+        match self.plan {
+            Plan::PublishAll => self.publish_jobs(),
+            _ if self.options.republishes => self.state = State::AsksCommitted(opened),
+            _ => self.load(Rule::NeverPublished, opened)?,
+        }
+        Ok(())
+    }
+
+    /// What the workers' group has committed, by partition of the jobs topic.
+    ///
+    /// # Errors
+    /// When memory has no room for nine bytes a job.
+    pub fn apply_committed(&mut self, committed: Vec<i64>) -> Result<(), Error> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            // Asked for before the topics are read: see the rule.
+            State::AsksCommitted(opened) => self.load(Rule::WithoutOutcome { committed }, opened),
+            other => {
+                self.state = other;
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&mut self, rule: Rule, opened: RunOpened) -> Result<(), Error> {
+        let jobs = self.data_set.jobs;
+        let resume = Resume::new(&self.options.run_id, jobs, rule);
+        self.resume = Some(resume.ok_or(Error::TooManyJobs { jobs })?);
+        self.state = State::ReadsJobs(opened);
+        Ok(())
+    }
+
+    /// A record of the jobs topic.
+    pub fn apply_job_record(&mut self, partition: i32, offset: i64, payload: &[u8]) {
+        match (JobBatch::decode(payload), &mut self.resume) {
+            (Ok(batch), Some(resume)) => resume.hear_published(partition, offset, &batch),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.undecodable += 1,
+        }
+    }
+
+    /// A record of the outcomes topic.
+    pub fn apply_outcome_record(&mut self, payload: &[u8]) {
+        match (OutcomeBatch::decode(payload), &mut self.resume) {
+            (Ok(batch), Some(resume)) => resume.hear_outcomes(&batch),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.undecodable += 1,
+        }
+    }
+
+    /// The topic that was to be read was read to its end.
+    pub fn apply_end_of_topic(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Done) {
+            State::ReadsJobs(opened) if self.options.republishes => State::ReadsOutcomes(opened),
+            State::ReadsJobs(_) | State::ReadsOutcomes(_) => State::Compares,
+            other => other,
+        };
+    }
+
+    /// Holds every job of the data set against what was published, and its manifest against those
+    /// of others.
+    ///
+    /// # Errors
+    /// With the first difference, or when rows on disk cannot be read.
+    pub fn compare(&mut self, jobs: &JobSet) -> Result<(), Error> {
+        let (State::Compares, Some(resume)) = (&self.state, &self.resume) else {
+            return Ok(());
+        };
+        let mut hasher = JobSetHasher::new();
+        jobs.for_each(|job| {
+            hasher.update(job.index, job.key, job.part, job.rows());
+            resume
+                .check(job)
+                .map_err(|difference| Refusal::differs(&self.options.run_id, difference).into())
+        })?;
+        self.refuse_other_manifests(&self.manifest_of(hasher.finish(), 0, Vec::new()))?;
+        self.publish_jobs();
+        Ok(())
+    }
+
+    /// The run is this one, so from here on its end is this dispatcher's to tell, unless it was told.
+    fn publish_jobs(&mut self) {
+        self.is_own = self.plan != Plan::Compare;
+        self.state = State::PublishesJobs;
+    }
+
+    /// Every job that was missing is on the broker; the seconds of the stages go to the manifest.
+    pub fn apply_published(&mut self, published: &Published, stages: Vec<(String, f64)>) {
+        if let State::PublishesJobs = self.state {
+            let before = self.resume.as_ref().map_or(0, Resume::messages);
+            let messages = published.messages + before;
+            let manifest = self.manifest_of(published.digest, messages, stages);
+            self.manifest = Some(manifest.clone());
+            match self.plan {
+                Plan::Compare => self.state = State::Done,
+                _ if self.options.run_is_named => {
+                    self.state = State::LooksBeforeManifest(manifest);
+                }
+                _ => self.look_before_manifest(manifest),
+            }
+        }
+    }
+
+    /// Publishes the manifest, unless one that agrees is there: of two dispatchers of one run the one
+    /// that is done first publishes it. One that disagrees is answered with the own, for this
+    /// dispatcher has published jobs by then, and both together fail the run for everybody.
+    fn look_before_manifest(&mut self, manifest: Manifest) {
+        let refusal = self.refuse_other_manifests(&manifest).err();
+        self.state = match (self.history.manifest(), &refusal) {
+            (Some(_), None) => State::Done,
+            _ => State::PublishesManifest(manifest, refusal),
+        };
+    }
+
+    fn manifest_of(
+        &self,
+        job_set_digest: JobSetDigest,
+        messages: u64,
+        stages: Vec<(String, f64)>,
+    ) -> Manifest {
+        Manifest {
+            run_id: self.options.run_id.clone(),
+            jobs: self.data_set.jobs,
+            rows_read: self.data_set.rows_read,
+            rows_accepted: self.data_set.rows_accepted,
+            rejected: self.data_set.rejected.clone(),
+            job_set_digest,
+            messages,
+            stages,
+        }
+    }
+
+    fn refuse_other_manifests(&self, own: &Manifest) -> Result<(), Refusal> {
+        let mut differences = self
+            .history
+            .manifests()
+            .filter_map(|known| Difference::of_manifests(own, known));
+        match differences.next() {
+            Some(difference) => Err(Refusal::differs(self.history.run_id(), difference)),
+            None => Ok(()),
+        }
+    }
+
+    /// What was to be published on the runs topic is acknowledged.
+    ///
+    /// # Errors
+    /// When the run is not for this dispatcher to go on with, or was removed.
+    pub fn apply_acknowledged(&mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::RetractsAbort => self.open(),
+            State::Opens => {
+                self.has_opened = true;
+                if self.options.run_is_named {
+                    self.state = State::LooksAfterOpening;
+                    return Ok(());
+                }
+                self.history.hear(RunEvent::Opened(self.opening()));
+                self.begin()
+            }
+            State::OpensAgain(_) => self.begin(),
+            State::PublishesManifest(_, Some(refusal)) => Err(refusal.into()),
+            State::PublishesManifest(_, None) => Ok(()),
+            other => {
+                self.state = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// What is to be said where the dispatch ends with this error: that the run is aborted, if it is
+    /// this dispatcher's.
+    pub fn abort(&self, error: &Error) -> Option<RunAborted> {
+        let is_refused = matches!(error, Error::Refused(_));
+        (self.is_own && !is_refused).then(|| RunAborted {
+            run_id: self.options.run_id.clone(),
+            reason: error.without_rows(),
+        })
+    }
+
+    /// What is on the topics of a run that others have begun, once it was read.
+    pub fn resumed(&self) -> Option<&Resume> {
+        self.resume.as_ref()
+    }
+
+    /// How many jobs are to be published.
+    pub fn missing(&self) -> u64 {
+        let resume = self.resume.as_ref();
+        resume.map_or(self.data_set.jobs, Resume::missing)
+    }
+
+    /// Whether the manifest was there before.
+    pub fn was_dispatched(&self) -> bool {
+        self.plan == Plan::Compare
+    }
+
+    /// How many openings of the run the runs topic had last.
+    pub fn openings(&self) -> usize {
+        self.history.openings()
+    }
+
+    /// Whether jobs without an outcome are published again.
+    pub fn republishes(&self) -> bool {
+        self.options.republishes
+    }
+
+    /// Whether there is nothing left to do.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Records on the topics that could not be decoded.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+
+    /// The manifest of what was dispatched, once every job is on the broker.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests;
