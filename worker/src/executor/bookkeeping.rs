@@ -1,6 +1,6 @@
-//! The bookkeeping of a compute thread, without clock, thread or broker. It is told of work units, leases
-//! that end, the time and the shutdown, submits jobs to an [`Executor`] and takes its answers, and gives
-//! out what is finished.
+//! The bookkeeping of a compute thread, without clock, thread or broker. It is given work units, the time
+//! and the shutdown, looks at leases that may have ended, submits jobs to an [`Executor`] and takes its
+//! answers, and gives out what is finished.
 
 mod begun_jobs;
 
@@ -140,7 +140,7 @@ impl Bookkeeping {
     }
 
     /// Does what comes next: takes answers, tries a failed job again that is due, or else begins jobs of
-    /// the work unit, at most so many.
+    /// the work unit, of which `at_most` bounds the number.
     pub fn step(&mut self, executor: &mut impl Executor, at_most: u32, clock: Clock<'_>) -> Step {
         let mut all_begun = 0;
         let answered = self.jobs.take_answers(executor, clock);
@@ -149,6 +149,7 @@ impl Bookkeeping {
         }
         self.jobs.window = executor.window().max(1);
         if !self.jobs.is_window_full() && self.jobs.try_again(executor, clock) {
+            self.jobs.show_in_flight();
             return Step {
                 begun: 0,
                 is_idle: false,
@@ -175,6 +176,7 @@ impl Bookkeeping {
             // Nothing is begun or answered soon that what is finished could wait for.
             self.jobs.hand_on(clock());
         }
+        self.jobs.show_in_flight();
         Step {
             begun: all_begun,
             is_idle,

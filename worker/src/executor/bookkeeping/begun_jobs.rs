@@ -34,6 +34,8 @@ pub(super) struct BegunJobs {
     /// The result of the last attempt that was answered at once.
     pub(super) result: Vec<u8>,
     pub(super) in_flight: Vec<(InFlight, JobInHand)>,
+    /// Whether the watch knows what is in flight.
+    is_shown: bool,
     done: Vec<Done>,
     pub(super) failed: RetryQueue<JobInHand>,
     pub(super) outcomes: Outcomes,
@@ -58,6 +60,7 @@ impl BegunJobs {
             window: 1,
             result: Vec::new(),
             in_flight: Vec::new(),
+            is_shown: true,
             done: Vec::new(),
             failed: RetryQueue::default(),
             handed_on_at: now,
@@ -148,12 +151,15 @@ impl BegunJobs {
             since: now,
         };
         self.in_flight.push((attempt, job));
-        self.show_in_flight();
+        self.is_shown = false;
     }
 
-    fn show_in_flight(&self) {
-        let in_flight = self.in_flight.iter().map(|(attempt, _)| *attempt);
-        self.watch.set_in_flight(in_flight);
+    /// Lets the watch know what is in flight, if that has changed.
+    pub(super) fn show_in_flight(&mut self) {
+        if !std::mem::replace(&mut self.is_shown, true) {
+            let in_flight = self.in_flight.iter().map(|(attempt, _)| *attempt);
+            self.watch.set_in_flight(in_flight);
+        }
     }
 
     /// Takes the answers that have come. Returns whether there were any.
@@ -180,9 +186,7 @@ impl BegunJobs {
             }
         }
         self.done = all;
-        if any {
-            self.show_in_flight();
-        }
+        self.is_shown &= !any;
         any
     }
 
