@@ -58,6 +58,8 @@ pub struct Shared {
     epoch: Instant,
     steps: u32,
     trace: Option<Vec<String>>,
+    /// What was done, for a comparison of histories.
+    record: Option<Vec<String>>,
 }
 
 impl Shared {
@@ -79,6 +81,13 @@ impl Shared {
         let step = self.steps;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{step:6} {}", line()));
+        }
+    }
+
+    /// Adds to what was done, if that is recorded.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(record) = &mut self.record {
+            record.push(line());
         }
     }
 
@@ -132,6 +141,15 @@ pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome 
             trace: history.shared.trace.unwrap_or_default(),
         },
     }
+}
+
+/// Plays the history of a seed and returns all that was done in it.
+pub fn record(seed: u64) -> Vec<String> {
+    let mut history = History::new(seed, None, false);
+    history.shared.record = Some(Vec::new());
+    let played = history.play();
+    history.shared.note(|| format!("{played:?}"));
+    history.shared.record.unwrap_or_default()
 }
 
 /// Where a worker process runs, or is started again.
@@ -215,6 +233,7 @@ impl History {
             epoch: Instant::now(),
             steps: 0,
             trace: traced.then(Vec::new),
+            record: None,
             rng,
         };
         let mut history = Self {
@@ -253,6 +272,8 @@ impl History {
                 return self.shared.oracle.most_plain_deaths(MAX_PLAIN_DEATHS);
             }
             let action = self.choose();
+            let (step, state) = (self.shared.steps, self.shared.rng.state());
+            self.shared.note(|| format!("{step} {state} {action:?}"));
             self.act(action)?;
         }
     }
@@ -264,7 +285,7 @@ impl History {
                 None => actions.push((Action::Restart(number), 2)),
                 Some(process) => {
                     let messages = process.on_the_way.len();
-                    if messages > 0 {
+                    if messages > 0 && !process.lost_sight {
                         actions.push((Action::Deliver(number), 4 + messages));
                     }
                     if !process.commits.is_empty() {
@@ -425,6 +446,10 @@ impl History {
             Err(Stop::Violated(violation)) => Err(violation),
             Err(Stop::Dies(cause)) => self.die(slot, cause),
             Err(Stop::GivesUp) => {
+                let number = process.number;
+                let given_up_for = process.given_up_for;
+                self.shared
+                    .note(|| format!("worker-{number} gives up for {given_up_for:?}"));
                 if let Some((partition, index)) = process.given_up_for {
                     let owns = self.shared.broker.group.accepts(process.member, partition);
                     let is_plain = owns && process.is_plain_death(partition);
@@ -459,6 +484,7 @@ impl History {
         let Some(mut process) = self.slots[slot].process.take() else {
             return Ok(());
         };
+        self.shared.note(|| format!("slot {slot} dies of {cause:?}"));
         self.shared.tell(|| match cause {
             Some(index) => format!("the worker of slot {slot} dies of job {index}"),
             None => format!("the worker of slot {slot} is killed"),
@@ -528,7 +554,13 @@ impl History {
                 group.join()
             }
         };
-        let process = WorkerProcess::start(self.started, self.threads, member, committer);
+        let process = WorkerProcess::start(
+            self.started,
+            self.threads,
+            member,
+            committer,
+            &self.shared,
+        );
         let started = self.started;
         self.shared
             .tell(|| format!("worker-{started} starts in slot {slot}"));
@@ -563,6 +595,7 @@ impl History {
                 if verdict == Verdict::Failed {
                     return violated("a run that is not contradicted does not fail", "it failed");
                 }
+                self.shared.note(|| format!("{verdict:?}"));
                 self.verdict = Some(verdict);
             }
         }

@@ -26,10 +26,10 @@ use service::{FaultPoint, Shutdown};
 use tracing::{debug, warn};
 
 use crate::compute::compute;
-use crate::desk::CarefulJob;
-use crate::outbox::{DeadLetterMessage, Finished};
 use crate::retry::{RetryPolicy, RetryQueue};
 use crate::simulated_work::SimulatedWork;
+use crate::state::in_flight::IsolatedJob;
+use crate::state::outbox::{DeadLetterMessage, Finished};
 
 /// A batch of outcomes is handed on at so many bytes: messages over 64 KiB gain nothing.
 const FULL_BYTES: usize = 64 * 1024;
@@ -71,7 +71,13 @@ impl Lease {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    fn has_ended(&self) -> bool {
+    /// The epoch of the assignment.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 }
@@ -89,7 +95,7 @@ pub struct Slice {
     /// The leases under which they were taken.
     pub leases: Arc<Leases>,
     /// The one job of the one record that is meant, where others have died of it.
-    pub job: Option<CarefulJob>,
+    pub job: Option<IsolatedJob>,
 }
 
 /// What a compute thread is at, for whoever watches it.
@@ -255,7 +261,7 @@ impl ComputeThread {
             if lease.has_ended() {
                 continue;
             }
-            if slice.job.is_some_and(CarefulJob::message_is_to_be_buried) {
+            if slice.job.is_some_and(IsolatedJob::message_is_to_be_buried) {
                 // Even to bury the job has killed, so nobody looks into the message any more.
                 self.bury_message(&record, died_too_often(), lease);
                 continue;
@@ -274,7 +280,7 @@ impl ComputeThread {
         &mut self,
         record: &Record<'_>,
         batch: &JobBatch,
-        careful: CarefulJob,
+        careful: IsolatedJob,
         lease: &Arc<Lease>,
     ) {
         let Some(job) = batch.jobs().nth(careful.position as usize) else {
@@ -660,7 +666,7 @@ mod tests {
     /// The same where one job alone is meant.
     fn finished_alone(
         messages: &[Vec<u8>],
-        job: Option<CarefulJob>,
+        job: Option<IsolatedJob>,
         lease: &Arc<Lease>,
         jobs: u32,
     ) -> Vec<Finished> {
@@ -679,7 +685,7 @@ mod tests {
     /// The same of records of any partitions.
     fn finished_of_records(
         records: RecordBatch,
-        job: Option<CarefulJob>,
+        job: Option<IsolatedJob>,
         lease: &Arc<Lease>,
         apart_by_partition: bool,
         jobs: u32,
@@ -804,7 +810,7 @@ mod tests {
         let messages = [message(&[&[0, 1], &[1, 1], &[1]])];
         let lease = Arc::new(Lease::new(1));
         let finished = |deaths| {
-            let job = CarefulJob {
+            let job = IsolatedJob {
                 position: 1,
                 deaths,
             };
@@ -831,7 +837,7 @@ mod tests {
     #[test]
     fn a_message_of_which_even_burying_kills_goes_to_the_dlq_as_it_is() {
         let messages = [message(&[&[0, 1], &[1, 1]])];
-        let job = CarefulJob {
+        let job = IsolatedJob {
             position: 0,
             deaths: pipeline::mark::MAX_DEATHS_OF_MESSAGE,
         };

@@ -6,7 +6,7 @@
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Reading};
 use pipeline::offsets::{Commit, Epoch, OffsetTracker, Settled, Start};
 
-use crate::outbox::{Finished, Outbox};
+use crate::state::outbox::{Finished, Outbox};
 use crate::uncommitted::{Cut, Uncommitted};
 
 /// The desk of one worker.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use pipeline::mark::Mark;
 use pipeline::offsets::{Commit, Epoch};
 
-use crate::outbox::Finished;
+use crate::state::outbox::Finished;
 
 /// Finished work of one partition.
 #[derive(Debug)]

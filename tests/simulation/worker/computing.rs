@@ -3,17 +3,19 @@
 
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
 use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, Tally};
 use worker::compute::compute;
-use worker::desk::CarefulJob;
+use worker::computing::Lease;
 use worker::outbox::{DeadLetterMessage, Finished};
 use worker::retry::RetryPolicy;
+use worker::state::in_flight::IsolatedJob;
 
-use super::{Current, FailedJob, Flow, Lease, Record, Stop, WorkerProcess};
+use super::{Current, FailedJob, Flow, Record, Stop, WorkerProcess};
 use crate::history::Shared;
 use crate::invariants::{Fate, violated};
 use crate::seen::Seen;
@@ -48,12 +50,12 @@ impl WorkerProcess {
         }
         let record = slice.records[slice.next].clone();
         let job = slice.job;
-        let lease = slice.leases.get(&record.partition).map(Rc::clone);
+        let lease = slice.leases.get(&record.partition).map(Arc::clone);
         slice.next += 1;
-        let Some(lease) = lease.filter(|lease| !lease.ended.get()) else {
+        let Some(lease) = lease.filter(|lease| !lease.has_ended()) else {
             return Ok(());
         };
-        if job.is_some_and(CarefulJob::message_is_to_be_buried) {
+        if job.is_some_and(IsolatedJob::message_is_to_be_buried) {
             shared.saw(Seen::BuriedWhole);
             self.bury_message(&record, &lease);
             return Ok(());
@@ -61,7 +63,7 @@ impl WorkerProcess {
         match (JobBatch::decode(&record.payload), job) {
             (Ok(batch), None) => {
                 let is_other = self.threads[number].settles.last().is_some_and(|last| {
-                    (last.partition, last.epoch) != (record.partition, lease.epoch)
+                    (last.partition, last.epoch) != (record.partition, lease.epoch())
                 });
                 if is_other && self.committer.is_some() {
                     self.hand_on(number);
@@ -114,14 +116,14 @@ impl WorkerProcess {
                         jobs: 1,
                         ..current.settles
                     },
-                    lease: Rc::clone(&current.lease),
+                    lease: Arc::clone(&current.lease),
                 };
                 self.again_or_bury(number, failed, shared);
             }
         }
         if shared.rng.chance(1, 4) {
             // A look at the clock.
-            if current.lease.ended.get() {
+            if current.lease.has_ended() {
                 settle(&mut self.threads[number].settles, &mut current.settles);
                 return Ok(());
             }
@@ -137,8 +139,8 @@ impl WorkerProcess {
         number: usize,
         record: &Record,
         batch: &JobBatch,
-        careful: CarefulJob,
-        lease: Rc<Lease>,
+        careful: IsolatedJob,
+        lease: Arc<Lease>,
         shared: &mut Shared,
     ) -> Flow<()> {
         let Some(job) = batch.jobs().nth(careful.position as usize) else {
@@ -146,7 +148,7 @@ impl WorkerProcess {
         };
         let settles = settles(record, &lease, batch, 1);
         shared.tell(|| {
-            let CarefulJob { position, deaths } = careful;
+            let IsolatedJob { position, deaths } = careful;
             format!(
                 "{} tries job {} alone, position {position} with {deaths} deaths",
                 self.name.id, job.index
@@ -157,7 +159,7 @@ impl WorkerProcess {
             failed_attempts,
             reason,
             settles,
-            lease: Rc::clone(&lease),
+            lease: Arc::clone(&lease),
         };
         if careful.is_to_be_buried() {
             if shared.fault(1, 2) {
@@ -240,7 +242,7 @@ impl WorkerProcess {
     }
 
     fn try_again(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) -> Flow<()> {
-        if failed.lease.ended.get() {
+        if failed.lease.has_ended() {
             return Ok(());
         }
         let Ok(batch) = JobBatch::decode(&failed.batch) else {
@@ -314,7 +316,7 @@ impl WorkerProcess {
             outcomes: None,
             settles: vec![Settled {
                 partition: record.partition,
-                epoch: lease.epoch,
+                epoch: lease.epoch(),
                 offset: record.offset,
                 jobs: 1,
                 jobs_in_message: 1,
@@ -339,7 +341,7 @@ impl WorkerProcess {
 fn settles(record: &Record, lease: &Lease, batch: &JobBatch, jobs: u32) -> Settled {
     Settled {
         partition: record.partition,
-        epoch: lease.epoch,
+        epoch: lease.epoch(),
         offset: record.offset,
         jobs,
         jobs_in_message: batch.jobs_count(),
