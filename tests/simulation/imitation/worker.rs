@@ -662,6 +662,9 @@ impl WorkerProcess {
     fn commit_now(&mut self, shared: &mut Shared) -> Flow<bool> {
         if self.committer.is_some() {
             self.commit_all(COMMIT_TIMEOUT, shared)?;
+            if std::mem::take(&mut self.failed) {
+                return Err(Stop::GivesUp);
+            }
             return Ok(self.desk.is_settled());
         }
         let commits = self.desk.commits_to_wait_for();

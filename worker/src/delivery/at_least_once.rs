@@ -153,7 +153,14 @@ impl Delivery for AtLeastOnce {
             Report::Delivered {
                 reports,
                 unreported,
-            } => return self.apply_reports(&reports, unreported, in_flight, now),
+            } => {
+                let applied = self.apply_reports(&reports, unreported, in_flight, now);
+                if applied.is_err() {
+                    // The round is over.
+                    self.phase = Phase::Produce;
+                }
+                return applied;
+            }
             Report::Closed => return Err(Failure::Client),
             // There are no transactions.
             Report::Begun | Report::NoMember(_) | Report::UnderWay | Report::Ended(..) => {}

@@ -45,6 +45,7 @@ struct UnderWay {
 enum Step {
     Begin,
     Write,
+    Drain,
     SendOffsets,
     Commit,
     /// It is aborted.
@@ -109,7 +110,7 @@ impl WorkerProcess {
             .get_or_insert_with(|| shared.broker.begin(producer, self.number));
         let transaction = Rc::clone(transaction);
         let is_fenced = transaction.state() != State::Open;
-        let filling = matches!(own.step, Step::Begin | Step::Write | Step::SendOffsets);
+        let filling = matches!(own.step, Step::Begin | Step::Write | Step::Drain | Step::SendOffsets);
         if filling && is_fenced {
             shared.saw(Seen::ProducerFenced);
             self.renew(own, Step::Replace);
@@ -123,8 +124,9 @@ impl WorkerProcess {
             }
             Step::Write => match own.messages.pop_front() {
                 Some((place, payload)) => shared.write(&transaction, place, payload)?,
-                None => own.step = Step::SendOffsets,
+                None => own.step = Step::Drain,
             },
+            Step::Drain => own.step = Step::SendOffsets,
             Step::SendOffsets => {
                 let group = &shared.broker.group;
                 if !group.accepts_generation(own.member, own.generation)
