@@ -58,8 +58,6 @@ pub struct Shared {
     epoch: Instant,
     steps: u32,
     trace: Option<Vec<String>>,
-    /// What was done, for a comparison of histories.
-    record: Option<Vec<String>>,
 }
 
 impl Shared {
@@ -81,13 +79,6 @@ impl Shared {
         let step = self.steps;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{step:6} {}", line()));
-        }
-    }
-
-    /// Adds to what was done, if that is recorded.
-    pub fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(record) = &mut self.record {
-            record.push(line());
         }
     }
 
@@ -141,15 +132,6 @@ pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome 
             trace: history.shared.trace.unwrap_or_default(),
         },
     }
-}
-
-/// Plays the history of a seed and returns all that was done in it.
-pub fn record(seed: u64) -> Vec<String> {
-    let mut history = History::new(seed, None, false);
-    history.shared.record = Some(Vec::new());
-    let played = history.play();
-    history.shared.note(|| format!("{played:?}"));
-    history.shared.record.unwrap_or_default()
 }
 
 /// Where a worker process runs, or is started again.
@@ -233,7 +215,6 @@ impl History {
             epoch: Instant::now(),
             steps: 0,
             trace: traced.then(Vec::new),
-            record: None,
             rng,
         };
         let mut history = Self {
@@ -272,8 +253,6 @@ impl History {
                 return self.shared.oracle.most_plain_deaths(MAX_PLAIN_DEATHS);
             }
             let action = self.choose();
-            let (step, state) = (self.shared.steps, self.shared.rng.state());
-            self.shared.note(|| format!("{step} {state} {action:?}"));
             self.act(action)?;
         }
     }
@@ -352,7 +331,7 @@ impl History {
     fn goes_on(&self, transaction: &Transaction) -> bool {
         let processes = self.slots.iter().filter_map(|slot| slot.process.as_ref());
         let mut awake = processes.filter(|own| !own.sleeps);
-        awake.any(|own| own.number == transaction.process())
+        awake.any(|own| own.number == transaction.process() && !own.has_closed_transactions())
     }
 
     /// A transaction has taken too long.
@@ -446,10 +425,6 @@ impl History {
             Err(Stop::Violated(violation)) => Err(violation),
             Err(Stop::Dies(cause)) => self.die(slot, cause),
             Err(Stop::GivesUp) => {
-                let number = process.number;
-                let given_up_for = process.given_up_for;
-                self.shared
-                    .note(|| format!("worker-{number} gives up for {given_up_for:?}"));
                 if let Some((partition, index)) = process.given_up_for {
                     let owns = self.shared.broker.group.accepts(process.member, partition);
                     let is_plain = owns && process.is_plain_death(partition);
@@ -484,7 +459,6 @@ impl History {
         let Some(mut process) = self.slots[slot].process.take() else {
             return Ok(());
         };
-        self.shared.note(|| format!("slot {slot} dies of {cause:?}"));
         self.shared.tell(|| match cause {
             Some(index) => format!("the worker of slot {slot} dies of job {index}"),
             None => format!("the worker of slot {slot} is killed"),
@@ -595,7 +569,6 @@ impl History {
                 if verdict == Verdict::Failed {
                     return violated("a run that is not contradicted does not fail", "it failed");
                 }
-                self.shared.note(|| format!("{verdict:?}"));
                 self.verdict = Some(verdict);
             }
         }

@@ -9,7 +9,6 @@ mod broker;
 mod data_set;
 mod dispatcher;
 mod history;
-mod imitation;
 mod invariants;
 mod mutants;
 mod rng;
@@ -120,44 +119,4 @@ fn every_history_keeps_every_invariant_and_every_fault_is_met() {
             assert!(times > 0, "no history has met this: {seen:?}");
         }
     }
-}
-
-/// Plays histories with the loops and with the former imitation of them, in lock-step: both draw the
-/// same random numbers at the same points, and must do the same.
-#[test]
-fn the_loops_do_what_their_imitation_did() {
-    let histories = number("SIM_LOCKSTEP").unwrap_or(1_000);
-    let first = number("SIM_FIRST_SEED").unwrap_or(0);
-    let next = AtomicU64::new(first);
-    let lines = AtomicU64::new(0);
-    let threads = thread::available_parallelism().map_or(1, |threads| threads.get());
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + histories {
-                        return;
-                    }
-                    let real = history::record(seed);
-                    let imitated = imitation::history::record(seed);
-                    lines.fetch_add(real.len() as u64, Ordering::Relaxed);
-                    if real == imitated {
-                        continue;
-                    }
-                    next.store(u64::MAX / 2, Ordering::Relaxed);
-                    let both = real.iter().zip(&imitated);
-                    let at = both.take_while(|(one, other)| one == other).count();
-                    let from = at.saturating_sub(25);
-                    let before = real[from..at].join("\n");
-                    panic!(
-                        "seed {seed} differs at line {at}\n{before}\nreal: {:#?}\nimitated: {:#?}",
-                        &real[at..real.len().min(at + 6)],
-                        &imitated[at..imitated.len().min(at + 6)],
-                    );
-                }
-            });
-        }
-    });
-    println!("{histories} histories, {lines:?} lines are the same");
 }

@@ -242,6 +242,11 @@ impl WorkerProcess {
         self.committer.as_ref().is_some_and(Committer::can_go_on)
     }
 
+    /// Whether no further transaction can be committed.
+    pub fn has_closed_transactions(&self) -> bool {
+        self.committer.as_ref().is_some_and(Committer::is_closed)
+    }
+
     /// One round of the event loop, from a poll to the next.
     pub fn move_data(&mut self, shared: &mut Shared) -> Flow<()> {
         let now = self.now;
@@ -396,13 +401,11 @@ impl WorkerProcess {
             payload: Payload::from(record.payload),
         });
         let records: Vec<Record> = records.collect();
-        let told = || {
+        shared.tell(|| {
             let places = records.iter().map(|own| (own.partition, own.offset));
             let places: Vec<_> = places.collect();
             format!("{} takes {places:?} {:?}", self.name.id, unit.job)
-        };
-        shared.tell(told);
-        shared.note(told);
+        });
         self.slices.push_back(Slice {
             next: 0,
             end: records.len(),

@@ -12,7 +12,6 @@ mod client;
 pub mod compute;
 pub mod computing;
 pub mod delivery;
-pub mod desk;
 mod driver;
 pub mod error;
 pub mod event_loop;
@@ -25,7 +24,6 @@ pub mod simulated_work;
 pub mod state;
 pub mod transaction_loop;
 mod transactions;
-pub mod uncommitted;
 
 pub use args::{Args, Config, Delivery};
 pub use error::Error;

@@ -264,7 +264,6 @@ impl WorkerProcess {
             (_, ending) => ending,
         };
         shared.tell(|| format!("{} hears of a commit: {ending:?}", self.name.id));
-        shared.note(|| format!("{} hears {ending:?}", self.name.id));
         if ending != Ending::Committed {
             let partitions = pending.commits().map(|own| own.partition);
             self.helped.extend(partitions);
@@ -278,16 +277,14 @@ impl WorkerProcess {
         pending: PendingTransaction,
         shared: &mut Shared,
     ) -> Report {
-        let told = || {
+        shared.tell(|| {
             let commits: Vec<_> = pending.commits().collect();
             let name = &self.name.id;
             format!(
                 "{name} begins a transaction: {} batches, {commits:?}",
                 pending.finished().count()
             )
-        };
-        shared.tell(told);
-        shared.note(told);
+        });
         let mut messages = VecDeque::new();
         for finished in pending.finished() {
             if let Some(letter) = &finished.dead_letter {
@@ -303,7 +300,6 @@ impl WorkerProcess {
                 messages.push_back((Place::Outcomes(partition), payload));
             }
         }
-        shared.note(|| format!("{messages:?}"));
         let Some(committer) = &mut self.committer else {
             return Report::NoMember(pending);
         };

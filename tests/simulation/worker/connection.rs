@@ -118,10 +118,6 @@ impl WorkerProcess {
                 payload,
             });
         }
-        shared.note(|| {
-            let name = &self.name.id;
-            format!("{name} produces {id} to {destination:?} {place:?} {is_whole} {payload:?}")
-        });
         self.on_the_way.push(OnTheWay {
             id,
             destination,
@@ -245,7 +241,7 @@ impl WorkerProcess {
         if taken_over.is_some_and(|(offset, _)| offset < commit.offset) {
             self.helped.insert(partition);
         }
-        let told = || {
+        shared.tell(|| {
             let Commit {
                 partition,
                 offset,
@@ -253,9 +249,7 @@ impl WorkerProcess {
             } = commit;
             let name = &self.name.id;
             format!("{name} commits {partition} at {offset} '{metadata}'")
-        };
-        shared.tell(told);
-        shared.note(told);
+        });
         let reading = taken_over.map(|(_, reading)| reading);
         shared.oracle.committed(member, commit, reading)?;
         if self.given_up_for.is_some_and(|(own, _)| own == partition) {

@@ -67,15 +67,13 @@ impl WorkerProcess {
         let assignment = self.event_loop.assigned(std::slice::from_ref(&start));
         let reading = self.event_loop.state().in_flight().isolation(partition);
         let reading = reading.unwrap_or(Reading::Freely);
-        let told = || {
+        shared.tell(|| {
             let name = &self.name.id;
             format!(
                 "{name} gets partition {partition} at {offset} '{}': {reading:?}",
                 start.metadata
             )
-        };
-        shared.tell(told);
-        shared.note(told);
+        });
         shared.oracle.read_like(partition, reading)?;
         match reading {
             Reading::Freely => {}
