@@ -29,7 +29,7 @@ use pipeline::{
 use service::Shutdown;
 use service::metrics::SecondsCounter;
 use worker::SimulatedWork;
-use worker::computing::{self, Lease, Leases, Settings, Slice, Watch};
+use worker::executor::{self, Inline, Lease, Leases, Settings, Watch, WorkUnit};
 use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
 
@@ -159,7 +159,7 @@ pub fn digest(jobs: &JobSet) -> JobSetDigest {
 }
 
 /// The messages of jobs as a worker hands them to a compute thread.
-pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<Slice> {
+pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<WorkUnit> {
     let mut batches = vec![RecordBatch::default()];
     let mut offset = 0;
     encode(jobs, packing, |payload| {
@@ -180,7 +180,7 @@ pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<Slice> {
         offset += 1;
     });
     let leases = Arc::new(Leases::from([(PARTITION, Arc::new(Lease::new(0)))]));
-    let slice = |batch: RecordBatch| Slice {
+    let slice = |batch: RecordBatch| WorkUnit {
         range: 0..batch.len(),
         records: Arc::new(batch),
         leases: Arc::clone(&leases),
@@ -190,7 +190,7 @@ pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<Slice> {
 }
 
 /// From messages of jobs to messages of outcomes, by a compute thread.
-pub fn work(slices: &[Slice]) -> Vec<Finished> {
+pub fn work(slices: &[WorkUnit]) -> Vec<Finished> {
     let settings = Settings {
         worker: Worker {
             host: "localhost".to_owned(),
@@ -200,7 +200,6 @@ pub fn work(slices: &[Slice]) -> Vec<Finished> {
             max_attempts: NonZeroU32::MIN,
             first_pause: Duration::ZERO,
         },
-        simulate_work: SimulatedWork::default(),
         apart_by_partition: false,
         seconds: SecondsCounter::default(),
     };
@@ -212,7 +211,8 @@ pub fn work(slices: &[Slice]) -> Vec<Finished> {
     drop(hand_out);
     let (finished, done) = unbounded();
     let watch = Arc::<Watch>::default();
-    computing::run(settings, Shutdown::new(), watch, &taken, finished);
+    let executor = Inline::new(computations::standard(), SimulatedWork::default());
+    executor::run(settings, Shutdown::new(), watch, executor, &taken, finished);
     done.iter().collect()
 }
 

@@ -99,21 +99,74 @@ impl JobBatch {
     }
 
     /// The jobs, by ascending index.
-    pub fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
-        let mut labels = label_runs::Positions::new(&self.wire.label_set_jobs);
-        let mut results = self.wire.results.as_slice();
-        (0..self.wire.tests.len()).map(move |position| {
-            let (own, rest) = results.split_at(self.wire.tests[position] as usize);
-            results = rest;
-            Job {
-                index: self.wire.first_index + position as u64,
-                key: GroupKey {
-                    labels: &self.wire.label_sets[labels.advance()],
-                    time: checked_time(self.wire.times[position]),
-                },
-                part: self.wire.parts[position],
-                results: own,
-            }
+    pub fn jobs(&self) -> Jobs<'_> {
+        self.jobs_from(Cursor::default())
+    }
+
+    /// The jobs from a place on that a walk over this batch has come to.
+    #[inline]
+    pub fn jobs_from(&self, cursor: Cursor) -> Jobs<'_> {
+        let labels = &self.wire.label_set_jobs;
+        Jobs {
+            wire: &self.wire,
+            position: cursor.position,
+            labels: match cursor.position {
+                0 => label_runs::Positions::new(labels),
+                _ => label_runs::Positions::at(labels, cursor.labels),
+            },
+            results: &self.wire.results[cursor.results..],
+        }
+    }
+}
+
+/// A place between two jobs of a batch. The default is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    position: usize,
+    labels: (usize, u32),
+    results: usize,
+}
+
+/// The jobs of a batch, by ascending index.
+#[derive(Clone, Debug)]
+pub struct Jobs<'a> {
+    wire: &'a wire::JobBatch,
+    position: usize,
+    labels: label_runs::Positions<'a>,
+    /// Those of the jobs that are left.
+    results: &'a [u8],
+}
+
+impl Jobs<'_> {
+    /// The place before the next job.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            position: self.position,
+            labels: self.labels.place(),
+            results: self.wire.results.len() - self.results.len(),
+        }
+    }
+}
+
+impl<'a> Iterator for Jobs<'a> {
+    type Item = Job<'a>;
+
+    // Every job goes through here, and the call would cost more than what is done.
+    #[inline(always)]
+    fn next(&mut self) -> Option<Job<'a>> {
+        let position = self.position;
+        let tests = *self.wire.tests.get(position)?;
+        self.position += 1;
+        let (own, rest) = self.results.split_at(tests as usize);
+        self.results = rest;
+        Some(Job {
+            index: self.wire.first_index + position as u64,
+            key: GroupKey {
+                labels: &self.wire.label_sets[self.labels.advance()],
+                time: checked_time(self.wire.times[position]),
+            },
+            part: self.wire.parts[position],
+            results: own,
         })
     }
 }
@@ -127,6 +180,11 @@ pub struct JobBatchDecoder {
 }
 
 impl JobBatchDecoder {
+    /// The batch that was decoded last; meaningless where that failed.
+    pub fn batch(&self) -> Option<&JobBatch> {
+        self.batch.as_ref()
+    }
+
     /// Reads and checks a batch, in place of the one before.
     ///
     /// # Errors
@@ -372,7 +430,15 @@ pub(crate) mod tests {
                 .enumerate()
                 .map(|(position, job)| job.at(first_index + position as u64))
                 .collect();
-            prop_assert_eq!(decoded, expected);
+            prop_assert_eq!(&decoded, &expected);
+            // A walk that is left and gone on with meets the same jobs.
+            let mut cursor = Cursor::default();
+            for job in expected {
+                let mut rest = batch.jobs_from(cursor);
+                prop_assert_eq!(rest.next(), Some(job));
+                cursor = rest.cursor();
+            }
+            prop_assert_eq!(batch.jobs_from(cursor).next(), None);
         }
 
         #[test]

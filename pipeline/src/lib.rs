@@ -31,7 +31,7 @@ pub use digest::{JobSetDigest, JobSetHasher};
 pub use error::{Conflict, DecodeError};
 pub use grain::{Grain, TimeBucket};
 pub use group_key::{GroupKey, LabelSet};
-pub use job::{Job, JobBatch, JobBatchDecoder, JobBatchEncoder};
+pub use job::{Cursor, Job, JobBatch, JobBatchDecoder, JobBatchEncoder, Jobs};
 pub use ledger::Ledger;
 pub use outcome::{DeadLetter, Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
 pub use reconciliation::{Collection, Reconciliation, Verdict};

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             dispatcher::serve(&args, &shutdown)
         }),
         Command::Worker(args) => process::run(&args.log, Talk::Steps, |shutdown| {
-            let exit = worker::run(&args.config()?, &shutdown);
+            let exit = worker::run(&args.config()?, &shutdown, computations::standard);
             // Whoever holds the other end of its standard input reads its output, too.
             if args.exit_with_stdin && exit.is_ok() {
                 Usage::of_this_process().say();

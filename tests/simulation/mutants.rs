@@ -54,6 +54,60 @@ pub enum Mutation {
     UndecidedOffsetsRead,
     /// Aborted and undecided outcomes are read.
     AbortedRead,
+    /// The result of a work unit counts whose partition was revoked.
+    ResultOfRevokedUnitAccepted,
+    /// A failed job is never due again.
+    RetryForgotten,
+    /// A job that can never be computed is tried again.
+    PermanentTriedAgain,
+    /// A job that may be computed later is a dead letter at once.
+    TransientBuriedAtOnce,
+    /// A batch of a transaction has outcomes of jobs of two partitions.
+    BatchesOfTwoPartitions,
+    /// The answer to a single job settles its whole message.
+    SingleJobSettlesMessage,
+    /// A batch of outcomes is handed on without a message that it settles.
+    HandedOnWithoutSettling,
+    /// Two jobs in flight get each other's answer.
+    AnswersMixedUp,
+    /// An answer counts twice.
+    AnswerCountedTwice,
+    /// A job in flight that is never answered is not noticed.
+    HangNotSeen,
+    /// The event loop is not told of a job that hangs.
+    HangNotReported,
+    /// The mark of a partition of which a job hangs is released.
+    HangReleased,
+    /// A commit is never sent, and counts as answered.
+    CommitForgotten,
+    /// A commit that is waited for is not sent, and counts as done.
+    CommitNotWaitedFor,
+    /// Messages count as acknowledged when their partition is revoked.
+    CommittedBeforeAcknowledged,
+    /// A partition is given back while finished work is on its way, though there is time.
+    RevokedWithoutDrain,
+    /// Finished work is not taken in before a partition is given back.
+    RevokedWithoutCollecting,
+    /// A partition is given back before its last commit.
+    GivenBackBeforeCommit,
+    /// A worker leaves while finished work is on its way, though there is time.
+    LeftWithoutDrain,
+    /// Messages are taken however much is not confirmed.
+    TakenBeyondBound,
+    /// A partition with which workers died is read with the others.
+    IsolatedReadWithOthers,
+    /// A partition's isolation ends as soon as nothing comes.
+    IsolationEndedEarly,
+    /// A worker waits for ever for acknowledgements.
+    WaitsForEver,
+    /// A transaction that fails is not aborted.
+    AbortForgotten,
+    /// A transaction is committed without its offsets.
+    OffsetsForgotten,
+    /// A transaction is committed before all of it is written.
+    CommittedHalfWritten,
+    /// No new producer ends what the old one has left open.
+    NotRenewed,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -130,7 +184,8 @@ mutants! {
         by "no job has two committed outcomes";
     dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
         by "committed offsets are behind acknowledged outcomes"
-        | "every job has its committed outcome";
+        | "every job has its committed outcome"
+        | "a partition on which work goes on is never read carefully";
     taking_an_unknown_outcome_for_an_abort_is_caught: UnknownTakenForAborted within 500
         by "no job has two committed outcomes";
     asking_partitions_that_have_gone_is_caught: GoneHeardAsWell within 20_000
@@ -146,5 +201,69 @@ mutants! {
         by "no job has two committed outcomes"
         | "a committed offset never moves back";
     reading_aborted_outcomes_is_caught: AbortedRead within 2_000
-        by "the verdict is true";
+        by "the verdict is true" | "the series is the oracle's";
+    accepting_the_result_of_a_revoked_work_unit_is_caught: ResultOfRevokedUnitAccepted within 20_000
+        by "committed offsets are behind acknowledged outcomes"
+        | "no job has two committed outcomes";
+    forgetting_a_retry_is_caught: RetryForgotten within 500
+        by "every history ends";
+    trying_a_permanent_failure_again_is_caught: PermanentTriedAgain within 500
+        by "a job is tried as often as its error asks for";
+    burying_a_transient_failure_at_once_is_caught: TransientBuriedAtOnce within 500
+        by "no innocent job is buried"
+        | "a job is tried as often as its error asks for";
+    mixing_partitions_in_a_transactions_batch_is_caught: BatchesOfTwoPartitions within 500
+        by "a batch of a transaction is of one partition";
+    settling_a_message_by_a_single_job_is_caught: SingleJobSettlesMessage within 2_000
+        by "committed offsets are behind acknowledged outcomes";
+    handing_on_without_settling_is_caught: HandedOnWithoutSettling within 500
+        by "every history ends";
+    mixing_up_answers_is_caught: AnswersMixedUp within 500
+        by "tallies are right"
+        | "no innocent job is buried";
+    counting_an_answer_twice_is_caught: AnswerCountedTwice within 500
+        by "committed offsets are behind acknowledged outcomes"
+        | "no job has two committed outcomes";
+    overlooking_a_hang_is_caught: HangNotSeen within 500
+        by "every history ends";
+    not_reporting_a_hang_is_caught: HangNotReported within 500
+        by "every history ends";
+    releasing_the_mark_of_a_hang_is_caught: HangReleased within 2_000
+        by "a job costs a bounded number of workers" | "every history ends";
+    forgetting_a_commit_is_caught: CommitForgotten within 500
+        by "every history ends";
+    not_waiting_for_a_commit_is_caught: CommitNotWaitedFor within 500
+        by "a job costs a bounded number of workers"
+        | "every history ends"
+        | "a death is put down to the job that caused it"
+        | "no innocent job is buried"
+        | "a partition on which work goes on is never read carefully";
+    committing_before_the_acknowledgement_is_caught: CommittedBeforeAcknowledged within 500
+        by "committed offsets are behind acknowledged outcomes";
+    revoking_without_draining_is_caught: RevokedWithoutDrain within 500
+        by "what is finished is acknowledged before a partition is given back";
+    revoking_without_collecting_is_caught: RevokedWithoutCollecting within 500
+        by "what is finished is acknowledged before a partition is given back";
+    giving_back_before_the_commit_is_caught: GivenBackBeforeCommit within 500
+        by "a partition on which work goes on is never read carefully"
+        | "a job costs a bounded number of workers";
+    leaving_without_draining_is_caught: LeftWithoutDrain within 500
+        by "what is finished is acknowledged before a worker leaves";
+    taking_beyond_the_bound_is_caught: TakenBeyondBound within 500
+        by "no message is taken while too much is not confirmed";
+    reading_an_isolated_partition_with_others_is_caught: IsolatedReadWithOthers within 2_000
+        by "an isolated partition is read as its isolation allows";
+    ending_isolation_early_is_caught: IsolationEndedEarly within 2_000
+        by "a job costs a bounded number of workers" | "every history ends";
+    waiting_for_ever_is_caught: WaitsForEver within 500
+        by "every history ends";
+    forgetting_to_abort_is_caught: AbortForgotten within 500
+        by "every history ends";
+    forgetting_offsets_is_caught: OffsetsForgotten within 500
+        by "no job has two committed outcomes"
+        | "every history ends";
+    committing_half_is_caught: CommittedHalfWritten within 500
+        by "committed offsets are behind acknowledged outcomes";
+    not_renewing_a_producer_is_caught: NotRenewed within 2_000
+        by "every history ends";
 }

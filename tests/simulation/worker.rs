@@ -8,28 +8,24 @@ mod connection;
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pipeline::Worker;
 use pipeline::mark::Reading;
-use pipeline::offsets::{Commit, Settled};
-use pipeline::{JobBatch, OutcomeBatchBuilder, Worker};
-use worker::computing::{Lease, Leases, Slice as WorkUnit};
+use pipeline::offsets::Commit;
 use worker::delivery::{AtLeastOnce, Delivery, ExactlyOnce};
-use worker::event_loop::{Action, Config, EventLoop, Failure, Limits, ThreadStatus};
+use worker::event_loop::{Action, Attempt, Config, EventLoop, Failure, Limits, ThreadStatus};
+use worker::executor::WorkUnit;
 use worker::outbox::Finished;
-use worker::retry::RetryQueue;
-use worker::state::in_flight::IsolatedJob;
 
 use crate::broker::{MemberId, Payload};
 use crate::history::Shared;
-use crate::invariants::Violation;
+use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
 
 pub use committing::Committer;
-use computing::settle;
+use computing::Thread;
 pub use connection::OnTheWay;
 
 /// How often offsets are committed.
@@ -37,6 +33,9 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long an attempt at a job may take.
 const JOB_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Finished work that is not confirmed, at most.
+const MAX_UNCONFIRMED_BYTES: usize = 400;
 
 /// Work units that wait for a compute thread, for each of them.
 const WAITING_WORK_UNITS: usize = 2;
@@ -60,55 +59,6 @@ impl From<Violation> for Stop {
 
 type Flow<T> = Result<T, Stop>;
 
-#[derive(Clone, Debug)]
-struct Record {
-    partition: i32,
-    offset: i64,
-    payload: Payload,
-}
-
-/// A work unit as the model of a compute thread works on it.
-#[derive(Clone, Debug)]
-struct Slice {
-    records: Rc<Vec<Record>>,
-    next: usize,
-    end: usize,
-    leases: Arc<Leases>,
-    job: Option<IsolatedJob>,
-}
-
-#[derive(Debug)]
-struct FailedJob {
-    batch: Vec<u8>,
-    failed_attempts: u32,
-    reason: String,
-    settles: Settled,
-    lease: Arc<Lease>,
-}
-
-/// The message that a thread is at.
-#[derive(Debug)]
-struct Current {
-    batch: Rc<JobBatch>,
-    position: usize,
-    settles: Settled,
-    lease: Arc<Lease>,
-}
-
-/// A compute thread.
-#[derive(Debug)]
-struct Thread {
-    slice: Option<Slice>,
-    current: Option<Current>,
-    outcomes: Option<OutcomeBatchBuilder>,
-    settles: Vec<Settled>,
-    failed: RetryQueue<FailedJob>,
-    /// The partition and the job that it hangs at.
-    hangs: Option<(i32, u64)>,
-    /// The thread has ended.
-    is_finished: bool,
-}
-
 /// A worker process.
 #[derive(Debug)]
 pub struct WorkerProcess {
@@ -121,8 +71,10 @@ pub struct WorkerProcess {
     /// Its clock.
     now: Instant,
     threads: Vec<Thread>,
+    /// Which of them have ended.
+    ended: Vec<bool>,
     /// Work units on their way to the compute threads.
-    slices: VecDeque<Slice>,
+    slices: VecDeque<WorkUnit>,
     /// Finished work on its way from there.
     finished: VecDeque<Finished>,
     /// The offset to be fetched next, by partition.
@@ -150,6 +102,10 @@ pub struct WorkerProcess {
     pub lost_sight: bool,
     /// The partition and the job for which it gives up, because that hangs.
     pub given_up_for: Option<(i32, u64)>,
+    /// Something took longer than it may since the last poll.
+    has_timed_out: bool,
+    /// Since when the records of a partition that is read alone are late.
+    late_since: Option<Instant>,
     /// Partitions that got on, or had a commit refused, since this process took them over.
     helped: BTreeSet<i32>,
     /// At which offset, and to be read how, partitions were taken over.
@@ -158,23 +114,20 @@ pub struct WorkerProcess {
 
 impl WorkerProcess {
     /// A process that has joined the group as this member. `committer`: where it commits in
-    /// transactions.
+    /// transactions. `window`: how many jobs a compute thread has in flight.
     pub fn start(
         number: u64,
         threads: usize,
         member: MemberId,
         committer: Option<Committer>,
+        window: usize,
         shared: &Shared,
     ) -> Self {
-        let thread = |_| Thread {
-            slice: None,
-            current: None,
-            outcomes: None,
-            settles: Vec::new(),
-            failed: RetryQueue::default(),
-            hangs: None,
-            is_finished: false,
+        let name = Worker {
+            host: "host".to_owned(),
+            id: format!("worker-{number}"),
         };
+        let thread = |_| Thread::new(&name, window, committer.is_some(), shared);
         let now = shared.now();
         let limits = limits(shared);
         let delivery: Box<dyn Delivery> = match committer {
@@ -189,14 +142,12 @@ impl WorkerProcess {
         };
         Self {
             number,
-            name: Worker {
-                host: "host".to_owned(),
-                id: format!("worker-{number}"),
-            },
             event_loop: EventLoop::new(config, delivery, now),
             next: None,
             now,
             threads: (0..threads).map(thread).collect(),
+            name,
+            ended: vec![false; threads],
             slices: VecDeque::new(),
             finished: VecDeque::new(),
             fetch: BTreeMap::new(),
@@ -212,6 +163,8 @@ impl WorkerProcess {
             sleeps: false,
             lost_sight: false,
             given_up_for: None,
+            has_timed_out: false,
+            late_since: None,
             helped: BTreeSet::new(),
             taken_over: BTreeMap::new(),
         }
@@ -222,7 +175,7 @@ impl WorkerProcess {
         self.event_loop.state().is_clear()
             && self.finished.is_empty()
             && self.commits.is_empty()
-            && self.threads.iter().all(|thread| thread.failed.is_empty())
+            && self.threads.iter().all(Thread::is_at_rest)
     }
 
     /// How many compute threads there are.
@@ -232,9 +185,7 @@ impl WorkerProcess {
 
     /// Whether a step of a compute thread would do something.
     pub fn can_compute(&self, thread: usize) -> bool {
-        let own = &self.threads[thread];
-        own.hangs.is_none()
-            && (own.slice.is_some() || !own.failed.is_empty() || !self.slices.is_empty())
+        self.threads[thread].can_compute(!self.slices.is_empty())
     }
 
     /// Whether a step of the thread that commits transactions would do something.
@@ -250,7 +201,10 @@ impl WorkerProcess {
     /// One round of the event loop, from a poll to the next.
     pub fn move_data(&mut self, shared: &mut Shared) -> Flow<()> {
         let now = self.now;
-        let mut action = self.next.take().unwrap_or_else(|| self.event_loop.next(now));
+        let mut action = self
+            .next
+            .take()
+            .unwrap_or_else(|| self.event_loop.next(now));
         loop {
             if !self.carry_out(action, shared)? {
                 // A partition that comes is waited for.
@@ -269,10 +223,16 @@ impl WorkerProcess {
     pub fn wind_down(&mut self, shared: &mut Shared) -> Flow<()> {
         self.next = None;
         self.event_loop.wind_down(self.now);
+        let mut now = self.now;
         loop {
-            match self.event_loop.next(self.now) {
+            match self.event_loop.next(now.max(self.now)) {
                 Action::Exit => return Ok(()),
                 action => {
+                    if shared.mutation == Some(Mutation::LeftWithoutDrain)
+                        && matches!(action, Action::Collect)
+                    {
+                        now = self.now + connection::TOO_LONG;
+                    }
                     if !self.carry_out(action, shared)? {
                         // The group does not answer in time.
                         self.event_loop.give_up_serving();
@@ -296,11 +256,18 @@ impl WorkerProcess {
                 }
             }
             Action::Deliver(step) => self.deliver_step(step, shared)?,
+            Action::Commit(_) if shared.mutation == Some(Mutation::CommitForgotten) => {}
             Action::Commit(commits) => {
                 if shared.mutation == Some(Mutation::ConfirmedWhenAsked) {
                     self.event_loop.state_mut().apply_committed(&commits);
                 }
                 self.commits.push_back((self.member, commits));
+            }
+            Action::CommitAndWait(commits)
+                if shared.mutation == Some(Mutation::CommitNotWaitedFor) =>
+            {
+                self.event_loop.state_mut().apply_committed(&commits);
+                self.event_loop.apply_commit_answer(true);
             }
             Action::CommitAndWait(commits) => {
                 let committed = self.commit_and_wait(&commits, shared)?;
@@ -321,13 +288,29 @@ impl WorkerProcess {
                 return Err(Stop::GivesUp);
             }
             Action::CloseWorkUnits => self.end_threads(shared)?,
-            Action::Leave(_) => self.leave(shared)?,
+            Action::Leave(_) => {
+                self.is_drained("what is finished is acknowledged before a worker leaves")?;
+                self.leave(shared)?;
+            }
         }
         Ok(true)
     }
 
+    /// What the compute threads have finished was acknowledged, unless time was up.
+    fn is_drained(&self, invariant: &'static str) -> Result<(), Violation> {
+        let state = self.event_loop.state();
+        let delivery = state.delivery();
+        let is_collected = self.finished.is_empty() || !delivery.accepts_finished();
+        if self.has_timed_out || state.has_failed() || (delivery.is_drained() && is_collected) {
+            return Ok(());
+        }
+        let unconfirmed = delivery.unconfirmed_bytes();
+        violated(invariant, format!("{unconfirmed} bytes are not"))
+    }
+
     /// Time passes between two rounds: usually little, at times an interval or a timeout.
     fn pass_time(&mut self, shared: &mut Shared) {
+        self.has_timed_out = false;
         self.now += match shared.rng.below(8) {
             0 => Duration::from_secs(10),
             1 | 2 => COMMIT_INTERVAL,
@@ -359,7 +342,11 @@ impl WorkerProcess {
     }
 
     fn apply_finished(&mut self, mut finished: Finished, shared: &Shared) {
-        if shared.mutation == Some(Mutation::EpochsIgnored) {
+        let ignored = [
+            Some(Mutation::EpochsIgnored),
+            Some(Mutation::ResultOfRevokedUnitAccepted),
+        ];
+        if ignored.contains(&shared.mutation) {
             for settled in &mut finished.settles {
                 if let Some(lease) = self.event_loop.state().leases().get(&settled.partition) {
                     settled.epoch = lease.epoch();
@@ -394,25 +381,13 @@ impl WorkerProcess {
             self.event_loop.apply_no_room(unit);
             return;
         }
-        let records = unit.records.iter().skip(unit.range.start);
-        let records = records.take(unit.range.len()).map(|record| Record {
-            partition: record.partition,
-            offset: record.offset,
-            payload: Payload::from(record.payload),
-        });
-        let records: Vec<Record> = records.collect();
         shared.tell(|| {
-            let places = records.iter().map(|own| (own.partition, own.offset));
-            let places: Vec<_> = places.collect();
-            format!("{} takes {places:?} {:?}", self.name.id, unit.job)
+            let records = unit.records.iter().skip(unit.range.start);
+            let records = records.take(unit.range.len());
+            let places: Vec<_> = records.map(|own| (own.partition, own.offset)).collect();
+            format!("{} takes {places:?}", self.name.id)
         });
-        self.slices.push_back(Slice {
-            next: 0,
-            end: records.len(),
-            records: Rc::new(records),
-            leases: unit.leases,
-            job: unit.job,
-        });
+        self.slices.push_back(unit);
     }
 
     fn look_at_threads(&mut self, shared: &mut Shared) {
@@ -420,9 +395,18 @@ impl WorkerProcess {
         if !delivery.is_under_way() && !delivery.is_settled() {
             shared.saw(Seen::WaitedForBatch);
         }
-        let threads = self.threads.iter().map(|thread| ThreadStatus {
-            is_finished: thread.is_finished,
-            at_work: thread.hangs.map(|(partition, _)| (1, partition)),
+        let threads = self.threads.iter().zip(&self.ended);
+        let is_reported = shared.mutation != Some(Mutation::HangNotReported);
+        let threads = threads.map(|(thread, &is_finished)| ThreadStatus {
+            is_finished,
+            at_work: thread
+                .hangs
+                .filter(|_| is_reported)
+                .map(|(partition, index)| Attempt {
+                    id: index,
+                    partition,
+                    since: None,
+                }),
         });
         self.event_loop.apply_threads(threads, self.now);
     }
@@ -435,13 +419,8 @@ impl WorkerProcess {
                 self.compute(number, shared)?;
             }
             let thread = &mut self.threads[number];
-            if let Some(mut current) = thread.current.take() {
-                settle(&mut thread.settles, &mut current.settles);
-            }
-            if thread.hangs.is_none() {
-                thread.is_finished = true;
-                self.hand_on(number);
-            }
+            self.finished.extend(thread.stop(shared.now()));
+            self.ended[number] = thread.hangs.is_none();
         }
         Ok(())
     }
@@ -450,12 +429,15 @@ impl WorkerProcess {
 /// The bounds and timeouts of the worker, with a bound of unconfirmed bytes that the small messages
 /// of a history come to.
 fn limits(shared: &Shared) -> Limits {
-    let _ = shared;
-    Limits {
+    let mut limits = Limits {
         max_unconfirmed_bytes: MAX_UNCONFIRMED_BYTES,
         ..Limits::default()
+    };
+    match shared.mutation {
+        Some(Mutation::TakenBeyondBound) => limits.max_unconfirmed_bytes = usize::MAX,
+        Some(Mutation::IsolationEndedEarly) => limits.idle_timeout = Duration::ZERO,
+        Some(Mutation::WaitsForEver) => limits.acknowledge_timeout = Duration::MAX,
+        _ => {}
     }
+    limits
 }
-
-/// Finished work that is not confirmed, at most.
-const MAX_UNCONFIRMED_BYTES: usize = 400;

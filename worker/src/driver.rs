@@ -14,10 +14,10 @@ use tracing::{debug, warn};
 
 use crate::args::{Config, Delivery as DeliveryKind};
 use crate::client::{Client, Producing};
-use crate::computing::{self, Settings, Slice as WorkUnit, Watch};
 use crate::delivery::{AtLeastOnce, Delivery, ExactlyOnce, Report, Step};
 use crate::error::Error;
-use crate::event_loop::{self, Action, Consume, EventLoop, Failure, Limits, ThreadStatus};
+use crate::event_loop::{self, Action, Attempt, Consume, EventLoop, Failure, Limits, ThreadStatus};
+use crate::executor::{self, Executor, Settings, Watch, WorkUnit};
 use crate::metrics::Metrics;
 use crate::rebalance::RevocationAction;
 use crate::state::outbox::{Destination, Finished};
@@ -192,12 +192,13 @@ impl Driver {
     ///
     /// # Errors
     /// When a client cannot be made or a thread not be started.
-    pub(crate) fn start(
+    pub(crate) fn start<E: Executor + Send + 'static>(
         config: &Config,
         limits: Limits,
         shutdown: &Shutdown,
         outcome_partitions: usize,
         metrics: &Metrics,
+        executor: impl Fn() -> E,
     ) -> Result<Self, Error> {
         let (finished_sender, finished) = crossbeam_channel::bounded(WAITING_FINISHED);
         let now = Instant::now();
@@ -237,9 +238,26 @@ impl Driver {
             core.clone(),
         )?;
         let (work_units, taken) = crossbeam_channel::bounded(threads * WAITING_WORK_UNITS);
+        let settings = Settings {
+            worker: config.worker.clone(),
+            retry: config.retry,
+            apart_by_partition: config.delivery == DeliveryKind::ExactlyOnce,
+            seconds: metrics.compute_seconds.clone(),
+        };
         let threads = (0..threads)
             .map(|number| {
-                start_thread(config, metrics, shutdown, number, &taken, &finished_sender)
+                let (settings, shutdown) = (settings.clone(), shutdown.clone());
+                let (taken, finished) = (taken.clone(), finished_sender.clone());
+                let watch = Arc::<Watch>::default();
+                let watched = Arc::clone(&watch);
+                let executor = executor();
+                let handle = thread::Builder::new()
+                    .name(format!("compute-{number}"))
+                    .spawn(move || {
+                        executor::run(settings, shutdown, watched, executor, &taken, finished);
+                    })
+                    .map_err(|error| Error::Thread(error.to_string()))?;
+                Ok(ComputeThread { handle, watch })
             })
             .collect::<Result<_, Error>>()?;
         Ok(Self {
@@ -357,7 +375,7 @@ impl Driver {
         self.observe();
         let status = |thread: &ComputeThread| ThreadStatus {
             is_finished: thread.handle.is_finished(),
-            at_work: thread.watch.at_work(),
+            at_work: oldest_attempt(&thread.watch),
         };
         let threads = self.threads.iter().map(status);
         let mut core = self.core.lock();
@@ -438,28 +456,19 @@ impl Driver {
     }
 }
 
-fn start_thread(
-    config: &Config,
-    metrics: &Metrics,
-    shutdown: &Shutdown,
-    number: usize,
-    taken: &Receiver<WorkUnit>,
-    finished: &Sender<Finished>,
-) -> Result<ComputeThread, Error> {
-    let settings = Settings {
-        worker: config.worker.clone(),
-        retry: config.retry,
-        simulate_work: config.simulate_work,
-        apart_by_partition: config.delivery == DeliveryKind::ExactlyOnce,
-        seconds: metrics.compute_seconds.clone(),
-    };
-    let shutdown = shutdown.clone();
-    let (taken, finished) = (taken.clone(), finished.clone());
-    let watch = Arc::<Watch>::default();
-    let watched = Arc::clone(&watch);
-    let handle = thread::Builder::new()
-        .name(format!("compute-{number}"))
-        .spawn(move || computing::run(settings, shutdown, watched, &taken, finished))
-        .map_err(|error| Error::Thread(error.to_string()))?;
-    Ok(ComputeThread { handle, watch })
+/// The oldest attempt that a compute thread has in flight, or the one that it is at.
+fn oldest_attempt(watch: &Watch) -> Option<Attempt> {
+    if let Some(oldest) = watch.in_flight().first() {
+        return Some(Attempt {
+            id: oldest.id,
+            partition: oldest.partition,
+            since: Some(oldest.since),
+        });
+    }
+    let (id, partition) = watch.at_work()?;
+    Some(Attempt {
+        id,
+        partition,
+        since: None,
+    })
 }

@@ -16,8 +16,8 @@ use kafka::{ErrorCode, RecordBatch};
 use pipeline::offsets::{Commit, Start};
 use tracing::warn;
 
-use crate::computing::{Leases, Slice as WorkUnit};
 use crate::delivery::{Commitment, Delivery, Progress, Report, Step};
+use crate::executor::{Leases, WorkUnit};
 use crate::rebalance::{Assignment, Revocation, RevocationAction};
 use crate::state::WorkerState;
 use crate::state::in_flight::IsolatedJob;
@@ -117,8 +117,19 @@ pub enum Failure {
 pub struct ThreadStatus {
     /// The thread has ended.
     pub is_finished: bool,
-    /// The attempt at a job that is under way, by its number in the thread, and the job's partition.
-    pub at_work: Option<(u64, i32)>,
+    /// The oldest attempt at a job that is under way.
+    pub at_work: Option<Attempt>,
+}
+
+/// An attempt at a job that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// A number that no other attempt of its thread has.
+    pub id: u64,
+    /// The partition of the job.
+    pub partition: i32,
+    /// When it began; `None` where only the event loop can tell since when it has seen it.
+    pub since: Option<Instant>,
 }
 
 /// What an event loop is told once.
@@ -367,11 +378,7 @@ impl EventLoop {
     }
 
     /// Hands records to the compute threads, each its share. `job`: the only one that is meant.
-    fn hand_out(
-        &mut self,
-        records: RecordBatch,
-        job: Option<IsolatedJob>,
-    ) {
+    fn hand_out(&mut self, records: RecordBatch, job: Option<IsolatedJob>) {
         let mut leases = Leases::new();
         for record in records.iter() {
             // Records of a partition that was just revoked have no lease and are skipped.

@@ -8,6 +8,6 @@ use service::Talk;
 fn main() -> ExitCode {
     let args = worker::Args::parse();
     service::process::run(&args.log, Talk::Steps, |shutdown| {
-        worker::run(&args.config()?, &shutdown)
+        worker::run(&args.config()?, &shutdown, computations::standard)
     })
 }

@@ -8,8 +8,8 @@ use pipeline::mark::Reading;
 use pipeline::offsets::{Commit, Start};
 use tracing::warn;
 
-use crate::computing::Lease;
 use crate::delivery::{Drain, Settle, Step};
+use crate::executor::Lease;
 use crate::state::WorkerState;
 
 /// What is to be done with partitions that are assigned, before their first message comes.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use computations::Compute;
 use kafka::topics;
 use service::{Exit, Shutdown, Signal, clock, listen, logging};
 use tracing::{info, warn};
@@ -13,18 +14,38 @@ use crate::args::Config;
 use crate::driver::{Driver, NO_PARTITIONS};
 use crate::error::Error;
 use crate::event_loop::Limits;
+use crate::executor::{Executor, Inline};
 use crate::metrics::Metrics;
 
 /// How long it takes at most to have finished work acknowledged, commit it and leave the group where
 /// the parent process is gone, and maybe the broker with it.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Works until `shutdown` is requested.
+/// Works until `shutdown` is requested. `computation` makes what each compute thread computes with.
 ///
 /// # Errors
 /// When no broker answers in time, or when the worker can go on no longer. What it had in hand is
-/// done again by whoever gets its partitions.
-pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
+/// done again by the next owners of its partitions.
+pub fn run<C: Compute + 'static>(
+    config: &Config,
+    shutdown: &Shutdown,
+    computation: impl Fn() -> C,
+) -> Result<Exit, Error> {
+    let simulate_work = config.simulate_work;
+    run_with(config, shutdown, || {
+        Inline::new(computation(), simulate_work)
+    })
+}
+
+/// The same with an executor of one's own for each compute thread.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_with<E: Executor + Send + 'static>(
+    config: &Config,
+    shutdown: &Shutdown,
+    executor: impl Fn() -> E,
+) -> Result<Exit, Error> {
     logging::set_worker(&config.worker.id);
     clock::watch();
     let metrics = Metrics::default();
@@ -59,7 +80,14 @@ pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
         },
         ..Limits::default()
     };
-    let driver = Driver::start(config, limits, shutdown, outcome_partitions, &metrics)?;
+    let driver = Driver::start(
+        config,
+        limits,
+        shutdown,
+        outcome_partitions,
+        &metrics,
+        executor,
+    )?;
     info!(group = config.membership.group, "worker is up");
     let worked = driver.run(shutdown);
     metrics.health.rest();

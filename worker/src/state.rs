@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 
 use pipeline::offsets::Commit;
 
-use crate::computing::{Lease, Leases};
 use crate::delivery::Delivery;
 use crate::event_loop::Failure;
+use crate::executor::{Lease, Leases};
 use in_flight::InFlight;
 use outbox::Finished;
 
@@ -99,7 +99,8 @@ impl WorkerState {
         self.failure.get_or_insert(failure);
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
+    /// Whether there is such a reason.
+    pub fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 

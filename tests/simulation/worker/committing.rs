@@ -124,6 +124,7 @@ impl WorkerProcess {
             Call::Begin | Call::Drain => Ok(()),
             // A message was given up, or the broker asks for the end for another reason.
             Call::Produce if shared.fault(1, 60) => Err(CallError::Abortable),
+            Call::Produce if shared.mutation == Some(Mutation::CommittedHalfWritten) => Ok(()),
             Call::Produce => match own.messages.pop_front() {
                 Some((place, payload)) => {
                     shared.write(transaction, place, payload)?;
@@ -131,8 +132,11 @@ impl WorkerProcess {
                 }
                 None => Ok(()),
             },
+            Call::SendOffsets if shared.mutation == Some(Mutation::OffsetsForgotten) => Ok(()),
             Call::SendOffsets => self.send_offsets(own, transaction, shared),
             Call::Commit => return self.call_commit(own, transaction, is_fenced, shared),
+            Call::Abort if shared.mutation == Some(Mutation::AbortForgotten) => Ok(()),
+            Call::Renew if shared.mutation == Some(Mutation::NotRenewed) => Ok(()),
             Call::Abort => {
                 shared.saw(Seen::TransactionAborted);
                 shared.broker.abort(transaction);

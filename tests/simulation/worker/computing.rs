@@ -1,356 +1,265 @@
-//! The worker's compute threads, a job or what comes between two of them at each step: what is
-//! computed, tried again or buried, and handed to the data mover.
+//! The worker's compute threads, a job or what comes between two of them at each step. What is decided is
+//! decided by the worker's own bookkeeping; the executor that it drives is a [model](executor).
 
+mod executor;
+
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use pipeline::mark::MAX_DEATHS;
-use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, Tally};
-use worker::compute::compute;
-use worker::computing::Lease;
-use worker::outbox::{DeadLetterMessage, Finished};
+use pipeline::Worker;
+use worker::executor::{Bookkeeping, Lease, Watch, WorkUnit};
+use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
 use worker::state::in_flight::IsolatedJob;
 
-use super::{Current, FailedJob, Flow, Record, Stop, WorkerProcess};
+use super::{Flow, Stop, WorkerProcess};
 use crate::history::Shared;
-use crate::invariants::{Fate, violated};
+use crate::invariants::{Violation, violated};
+use crate::mutants::Mutation;
 use crate::seen::Seen;
+use executor::{Flight, Model, Ran};
 
-/// Attempts at a job that fails.
-const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
+/// When a job that fails is tried again.
+const RETRY: RetryPolicy = RetryPolicy {
+    max_attempts: NonZeroU32::new(3).expect("not zero"),
+    first_pause: Duration::from_millis(5),
+};
 
-/// What one attempt at a job came to.
-enum Attempt {
-    Done(Result<Tally, String>),
-    Kills,
-    Hangs,
+/// A compute thread.
+#[derive(Debug)]
+pub struct Thread {
+    bookkeeping: Bookkeeping,
+    watch: Arc<Watch>,
+    flight: Flight,
+    /// The single job that its work unit is about.
+    careful: Option<IsolatedJob>,
+    /// The partition and the job that it hangs at, or that hangs among those in flight.
+    pub hangs: Option<(i32, u64)>,
+    started_at: Instant,
+    /// Copies of leases, where a defect has the thread work under these.
+    unseen: Vec<(Weak<Lease>, Arc<Lease>)>,
+    /// How often time was long.
+    looks: u32,
+}
+
+impl Thread {
+    /// A thread of a worker, with so many attempts in flight at most.
+    pub fn new(worker: &Worker, window: usize, with_transactions: bool, shared: &Shared) -> Self {
+        let watch = Arc::<Watch>::default();
+        let apart = with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);
+        let now = shared.now();
+        let bookkeeping = Bookkeeping::new(worker.clone(), RETRY, apart, Arc::clone(&watch), now);
+        Self {
+            bookkeeping,
+            watch,
+            flight: Flight::new(window),
+            careful: None,
+            hangs: None,
+            started_at: now,
+            unseen: Vec::new(),
+            looks: 0,
+        }
+    }
+
+    /// Whether no job is in flight or waits for its next attempt, and no outcome for others.
+    pub fn is_at_rest(&self) -> bool {
+        self.bookkeeping.next_call().is_none() && !self.bookkeeping.is_in_flight()
+    }
+
+    /// Whether it waits for each job, and stands still where one hangs.
+    fn is_stuck(&self) -> bool {
+        self.hangs.is_some() && !self.flight.is_window()
+    }
+
+    /// Whether a step would do something.
+    pub fn can_compute(&self, units_wait: bool) -> bool {
+        let own = &self.bookkeeping;
+        let has_work = !own.wants_unit() || own.next_call().is_some() || units_wait;
+        !self.is_stuck() && (has_work || self.flight.goes_on())
+    }
+
+    /// It is asked to end. What it has finished is handed on, unless it is stuck.
+    pub fn stop(&mut self, now: Instant) -> Vec<Finished> {
+        if self.is_stuck() {
+            return Vec::new();
+        }
+        self.bookkeeping.stop(now);
+        self.bookkeeping.take_finished().collect()
+    }
+
+    fn begin(&mut self, mut unit: WorkUnit, shared: &Shared) {
+        if shared.mutation == Some(Mutation::ResultOfRevokedUnitAccepted) {
+            // Leases of which nobody knows that they end.
+            let leases = unit.leases.iter();
+            let leases = leases.map(|(&partition, own)| {
+                let lease = Arc::new(Lease::new(own.epoch()));
+                (partition, lease)
+            });
+            unit.leases = Arc::new(leases.collect());
+        }
+        if shared.mutation == Some(Mutation::StaleWorkIgnored) {
+            // Leases that end, and of which nobody sees that they are in use.
+            let unseen = unit.leases.iter().map(|(&partition, own)| {
+                let lease = Arc::new(Lease::new(own.epoch()));
+                self.unseen.push((Arc::downgrade(own), Arc::clone(&lease)));
+                (partition, lease)
+            });
+            unit.leases = Arc::new(unseen.collect());
+        }
+        self.careful = unit.job;
+        self.bookkeeping.begin(unit, shared.now());
+    }
+
+    fn notice_hang(&mut self, id: Option<u64>, index: u64) {
+        let in_flight = self.watch.in_flight();
+        let hanging = in_flight
+            .iter()
+            .find(|own| id.is_none_or(|id| own.id == id));
+        self.hangs = hanging.map(|own| (own.partition, index));
+    }
 }
 
 impl WorkerProcess {
     /// One step of a compute thread: a job, or what comes between two of them.
     pub fn compute(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
-        if let Some(failed) = self.threads[number].failed.pop_due(shared.now()) {
-            return self.try_again(number, failed, shared);
-        }
-        if self.threads[number].current.is_some() {
-            return self.next_job(number, shared);
-        }
-        let Some(slice) = &mut self.threads[number].slice else {
-            self.threads[number].slice = self.slices.pop_front();
-            return Ok(());
-        };
-        if slice.next == slice.end {
-            self.threads[number].slice = None;
-            self.hand_on(number);
-            return Ok(());
-        }
-        let record = slice.records[slice.next].clone();
-        let job = slice.job;
-        let lease = slice.leases.get(&record.partition).map(Arc::clone);
-        slice.next += 1;
-        let Some(lease) = lease.filter(|lease| !lease.has_ended()) else {
-            return Ok(());
-        };
-        if job.is_some_and(IsolatedJob::message_is_to_be_buried) {
-            shared.saw(Seen::BuriedWhole);
-            self.bury_message(&record, &lease);
-            return Ok(());
-        }
-        match (JobBatch::decode(&record.payload), job) {
-            (Ok(batch), None) => {
-                let is_other = self.threads[number].settles.last().is_some_and(|last| {
-                    (last.partition, last.epoch) != (record.partition, lease.epoch())
-                });
-                if is_other && self.committer.is_some() {
-                    self.hand_on(number);
-                }
-                let settles = settles(&record, &lease, &batch, 0);
-                self.threads[number].current = Some(Current {
-                    batch: Rc::new(batch),
-                    position: 0,
-                    settles,
-                    lease,
-                });
-                Ok(())
-            }
-            (Ok(batch), Some(job)) => self.work_on_job(number, &record, &batch, job, lease, shared),
-            (Err(_), _) => {
-                shared.saw(Seen::UndecodableMessage);
-                self.bury_message(&record, &lease);
-                Ok(())
-            }
-        }
-    }
-
-    fn next_job(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
         let thread = &mut self.threads[number];
-        let Some(mut current) = thread.current.take() else {
-            return Ok(());
-        };
-        let batch = Rc::clone(&current.batch);
-        let Some(job) = batch.jobs().nth(current.position) else {
-            settle(&mut thread.settles, &mut current.settles);
-            return Ok(());
-        };
-        current.position += 1;
-        match self.attempt(number, &job, current.settles.partition, shared)? {
-            None => return Ok(()),
-            Some(Ok(tally)) => {
-                let builder = self.threads[number]
-                    .outcomes
-                    .get_or_insert_with(|| OutcomeBatchBuilder::new(batch.run_id(), &self.name));
-                builder.push(&job, Outcome::Counted(tally));
-                current.settles.jobs += 1;
-            }
-            Some(Err(reason)) => {
-                settle(&mut self.threads[number].settles, &mut current.settles);
-                let failed = FailedJob {
-                    batch: job.alone(batch.run_id()),
-                    failed_attempts: 1,
-                    reason,
-                    settles: Settled {
-                        jobs: 1,
-                        ..current.settles
-                    },
-                    lease: Arc::clone(&current.lease),
-                };
-                self.again_or_bury(number, failed, shared);
+        for (lease, copy) in &thread.unseen {
+            if lease.upgrade().is_none_or(|lease| lease.has_ended()) {
+                copy.end();
             }
         }
-        if shared.rng.chance(1, 4) {
-            // A look at the clock.
-            if current.lease.has_ended() {
-                settle(&mut self.threads[number].settles, &mut current.settles);
+        if thread.flight.can_run() && shared.rng.chance(1, 2) {
+            return self.run_in_flight(number, shared);
+        }
+        let now = match shared.mutation {
+            Some(Mutation::RetryForgotten) => thread.started_at,
+            _ => shared.now(),
+        };
+        let mut model = Model::new(&mut thread.flight, shared);
+        let step = thread.bookkeeping.step(&mut model, 1, &mut || now);
+        let (failed, ran) = (model.failed, model.ran);
+        match ran {
+            Ran::Killed(index) => return Err(Stop::Dies(Some(index))),
+            Ran::Hangs(index) => {
+                thread.notice_hang(None, index);
                 return Ok(());
             }
-            settle(&mut self.threads[number].settles, &mut current.settles);
-            self.hand_on(number);
+            Ran::Answered => {}
         }
-        self.threads[number].current = Some(current);
-        Ok(())
-    }
-
-    fn work_on_job(
-        &mut self,
-        number: usize,
-        record: &Record,
-        batch: &JobBatch,
-        careful: IsolatedJob,
-        lease: Arc<Lease>,
-        shared: &mut Shared,
-    ) -> Flow<()> {
-        let Some(job) = batch.jobs().nth(careful.position as usize) else {
-            return Ok(());
-        };
-        let settles = settles(record, &lease, batch, 1);
-        shared.tell(|| {
-            let IsolatedJob { position, deaths } = careful;
-            format!(
-                "{} tries job {} alone, position {position} with {deaths} deaths",
-                self.name.id, job.index
-            )
-        });
-        let failed = |reason, failed_attempts| FailedJob {
-            batch: job.alone(batch.run_id()),
-            failed_attempts,
-            reason,
-            settles,
-            lease: Arc::clone(&lease),
-        };
-        if careful.is_to_be_buried() {
-            if shared.fault(1, 2) {
-                shared.saw(Seen::KilledWhileBurying);
-                return Err(Stop::Dies(None));
-            }
-            shared.saw(Seen::BuriedByDeaths);
-            let failed = failed(format!("{MAX_DEATHS} workers died of it"), careful.deaths);
-            self.bury_job(failed);
-            return Ok(());
+        let finished: Vec<_> = thread.bookkeeping.take_finished().collect();
+        see_buried(&finished, failed, thread.careful, shared)?;
+        let finished = mutated(finished, thread.careful, shared);
+        if self.committer.is_some() {
+            finished.iter().try_for_each(of_one_partition)?;
         }
-        match self.attempt(number, &job, record.partition, shared)? {
-            None => {}
-            Some(Ok(tally)) => {
-                let outcomes = self.outcome_alone(batch, &job, Outcome::Counted(tally));
-                self.finished.push_back(Finished {
-                    dead_letter: None,
-                    outcomes: Some(outcomes),
-                    settles: vec![settles],
-                    retries: careful.deaths,
-                });
-            }
-            Some(Err(reason)) => {
-                let failed = failed(reason, 1);
-                self.again_or_bury(number, failed, shared);
-            }
+        self.finished.extend(finished);
+        if step.is_idle
+            && thread.bookkeeping.wants_unit()
+            && let Some(unit) = self.slices.pop_front()
+        {
+            thread.begin(unit, shared);
+        }
+        let is_inline_job = step.begun > 0 && thread.careful.is_none();
+        if (is_inline_job || thread.flight.is_window()) && shared.rng.chance(1, 4) {
+            self.take_long(number, shared)?;
         }
         Ok(())
     }
 
-    /// One attempt at a job; `None` where the thread hangs.
-    fn attempt(
-        &mut self,
-        number: usize,
-        job: &Job<'_>,
-        partition: i32,
-        shared: &mut Shared,
-    ) -> Flow<Option<Result<Tally, String>>> {
-        match self.attempted(job, shared) {
-            Attempt::Done(computed) => Ok(Some(computed)),
-            Attempt::Kills => Err(Stop::Dies(Some(job.index))),
-            Attempt::Hangs => {
-                self.threads[number].hangs = Some((partition, job.index));
-                Ok(None)
-            }
-        }
-    }
-
-    fn attempted(&mut self, job: &Job<'_>, shared: &mut Shared) -> Attempt {
-        let fate = shared.fate(job.index);
-        let times = shared.attempts.entry(job.index).or_default();
-        *times += 1;
-        let injected = || Attempt::Done(Err("fault injected".to_owned()));
-        match fate {
-            Fate::Kills => Attempt::Kills,
-            Fate::KillsTimes(deaths) if *times <= deaths => Attempt::Kills,
-            Fate::Hangs => Attempt::Hangs,
-            Fate::Fails => injected(),
-            Fate::FailsTimes(failures) if *times <= failures => injected(),
-            _ => Attempt::Done(compute(job).map_err(|error| error.to_string())),
-        }
-    }
-
-    fn again_or_bury(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) {
-        let policy = RetryPolicy {
-            max_attempts: MAX_ATTEMPTS,
-            first_pause: Duration::from_millis(5),
-        };
-        match policy.pause_after(failed.failed_attempts) {
-            Some(pause) => {
-                shared.saw(Seen::TriedAgain);
-                let due: Instant = shared.now() + pause;
-                self.threads[number].failed.push(due, failed);
-            }
-            None => {
-                shared.saw(Seen::BuriedByFailures);
-                self.bury_job(failed);
-            }
-        }
-    }
-
-    fn try_again(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) -> Flow<()> {
-        if failed.lease.has_ended() {
-            return Ok(());
-        }
-        let Ok(batch) = JobBatch::decode(&failed.batch) else {
-            return Ok(violated("a failed job can be read", "it cannot")?);
-        };
-        let Some(job) = batch.jobs().next() else {
-            return Ok(());
-        };
-        let mut failed = failed;
-        match self.attempt(number, &job, failed.settles.partition, shared)? {
-            None => {}
-            Some(Ok(tally)) => {
-                let outcomes = self.outcome_alone(&batch, &job, Outcome::Counted(tally));
-                self.finished.push_back(Finished {
-                    dead_letter: None,
-                    outcomes: Some(outcomes),
-                    settles: vec![failed.settles],
-                    retries: failed.failed_attempts,
-                });
-            }
-            Some(Err(reason)) => {
-                failed.failed_attempts += 1;
-                failed.reason = reason;
-                self.again_or_bury(number, failed, shared);
-            }
-        }
-        Ok(())
-    }
-
-    fn outcome_alone(&self, batch: &JobBatch, job: &Job<'_>, outcome: Outcome<'_>) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.name);
-        builder.push(job, outcome);
-        builder.encode()
-    }
-
-    fn bury_job(&mut self, failed: FailedJob) {
-        let Ok(batch) = JobBatch::decode(&failed.batch) else {
-            return;
-        };
-        let Some(job) = batch.jobs().next() else {
-            return;
-        };
-        let outcome = Outcome::DeadLettered {
-            reason: &failed.reason,
-            attempts: failed.failed_attempts,
-        };
-        let outcomes = self.outcome_alone(&batch, &job, outcome);
-        self.finished.push_back(Finished {
-            outcomes: Some(outcomes),
-            settles: vec![failed.settles],
-            retries: failed.failed_attempts - 1,
-            dead_letter: Some(DeadLetterMessage {
-                payload: failed.batch,
-                partition: failed.settles.partition,
-                offset: failed.settles.offset,
-                attempts: failed.failed_attempts,
-                reason: failed.reason,
-            }),
-        });
-    }
-
-    fn bury_message(&mut self, record: &Record, lease: &Lease) {
-        self.finished.push_back(Finished {
-            dead_letter: Some(DeadLetterMessage {
-                payload: record.payload.to_vec(),
-                partition: record.partition,
-                offset: record.offset,
-                attempts: 1,
-                reason: "it cannot be read".to_owned(),
-            }),
-            outcomes: None,
-            settles: vec![Settled {
-                partition: record.partition,
-                epoch: lease.epoch(),
-                offset: record.offset,
-                jobs: 1,
-                jobs_in_message: 1,
-            }],
-            retries: 0,
-        });
-    }
-
-    pub(super) fn hand_on(&mut self, number: usize) {
+    /// What runs jobs comes to one of those that are in flight.
+    fn run_in_flight(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
         let thread = &mut self.threads[number];
-        if let Some(builder) = thread.outcomes.take() {
-            self.finished.push_back(Finished {
-                dead_letter: None,
-                outcomes: Some(builder.encode()),
-                settles: std::mem::take(&mut thread.settles),
-                retries: 0,
-            });
+        let (id, ran) = thread.flight.run_one(shared);
+        match ran {
+            Ran::Killed(index) => return Err(Stop::Dies(Some(index))),
+            Ran::Hangs(_) if shared.mutation == Some(Mutation::HangNotSeen) => {}
+            Ran::Hangs(index) => {
+                shared.saw(Seen::NeverAnswered);
+                thread.notice_hang(Some(id), index);
+            }
+            Ran::Answered => {}
         }
+        Ok(())
+    }
+
+    /// Time passes: long enough for outcomes to be handed on, and for ended leases to be noticed.
+    fn take_long(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        let thread = &mut self.threads[number];
+        thread.looks += 1;
+        let later = shared.now() + Duration::from_secs(thread.looks.into());
+        let mut model = Model::new(&mut thread.flight, shared);
+        thread.bookkeeping.look(&mut model, later);
+        let finished = thread.bookkeeping.take_finished().collect();
+        let finished = mutated(finished, thread.careful, shared);
+        if self.committer.is_some() {
+            finished.iter().try_for_each(of_one_partition)?;
+        }
+        self.finished.extend(finished);
+        Ok(())
     }
 }
 
-fn settles(record: &Record, lease: &Lease, batch: &JobBatch, jobs: u32) -> Settled {
-    Settled {
-        partition: record.partition,
-        epoch: lease.epoch(),
-        offset: record.offset,
-        jobs,
-        jobs_in_message: batch.jobs_count(),
+/// Outcomes that are committed together with offsets cannot be parted when a partition goes.
+fn of_one_partition(finished: &Finished) -> Result<(), Violation> {
+    let partitions = finished.settles.iter().map(|own| own.partition);
+    let partitions: BTreeSet<_> = partitions.collect();
+    match partitions.len() {
+        0 | 1 => Ok(()),
+        _ => violated(
+            "a batch of a transaction is of one partition",
+            format!("{partitions:?}"),
+        ),
     }
 }
 
-pub(super) fn settle(all: &mut Vec<Settled>, own: &mut Settled) {
-    if own.jobs > 0 {
-        all.push(*own);
-        own.jobs = 0;
+/// Notes what was buried, and why. To bury a job that has killed may kill.
+fn see_buried(
+    finished: &[Finished],
+    failed: usize,
+    careful: Option<IsolatedJob>,
+    shared: &mut Shared,
+) -> Flow<()> {
+    let mut letters = finished.iter().filter(|own| own.dead_letter.is_some());
+    if failed > 0 && letters.clone().next().is_none() {
+        shared.saw(Seen::TriedAgain);
     }
+    letters.try_for_each(|letter| {
+        let buried = match (failed, careful, &letter.outcomes) {
+            (1.., ..) => Seen::BuriedByFailures,
+            (0, _, Some(_)) => Seen::BuriedByDeaths,
+            (0, Some(job), None) if job.message_is_to_be_buried() => Seen::BuriedWhole,
+            (0, _, None) => Seen::UndecodableMessage,
+        };
+        if buried == Seen::BuriedByDeaths && shared.fault(1, 2) {
+            shared.saw(Seen::KilledWhileBurying);
+            return Err(Stop::Dies(None));
+        }
+        shared.saw(buried);
+        Ok(())
+    })
+}
+
+/// What is finished, as a defect would have it.
+fn mutated(
+    mut finished: Vec<Finished>,
+    careful: Option<IsolatedJob>,
+    shared: &Shared,
+) -> Vec<Finished> {
+    match shared.mutation {
+        Some(Mutation::SingleJobSettlesMessage) if careful.is_some() => {
+            for settled in finished.iter_mut().flat_map(|own| &mut own.settles) {
+                settled.jobs = settled.jobs_in_message;
+            }
+        }
+        Some(Mutation::HandedOnWithoutSettling) => {
+            for own in finished.iter_mut().filter(|own| own.settles.len() > 1) {
+                own.settles.pop();
+            }
+        }
+        Some(Mutation::AnswerCountedTwice) => finished.extend(finished.clone()),
+        _ => {}
+    }
+    finished
 }

@@ -5,20 +5,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kafka::{Delivery as DeliveryReport, Record, RecordBatch};
+use pipeline::mark::Reading;
 use pipeline::offsets::Commit;
 use worker::delivery::{Message, Report, Step};
 use worker::event_loop::Consume;
 use worker::outbox::Destination;
 
-use super::{Flow, Stop, WorkerProcess};
+use super::{Flow, MAX_UNCONFIRMED_BYTES, Stop, WorkerProcess};
 use crate::broker::{MemberId, Payload};
 use crate::history::Shared;
-use crate::invariants::Violation;
+use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
 
 /// Longer than any timeout of a rebalance or of winding down.
-const TOO_LONG: Duration = Duration::from_secs(10);
+pub(super) const TOO_LONG: Duration = Duration::from_secs(10);
+
+/// How late records are at most. The worker takes a partition for empty of which none has come for
+/// 10 s.
+const LATEST: Duration = Duration::from_secs(5);
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -35,6 +40,15 @@ pub struct OnTheWay {
 }
 
 impl OnTheWay {
+    /// The entry that its report names.
+    pub(super) fn id(&self) -> usize {
+        self.id
+    }
+
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+
     /// It reaches the broker.
     pub fn arrive(&self, shared: &mut Shared) -> Result<(), Violation> {
         match self.destination {
@@ -148,6 +162,7 @@ impl WorkerProcess {
     fn wait_for_acknowledgements(&mut self, shared: &mut Shared) -> Flow<()> {
         if shared.rng.chance(1, 8) {
             self.now += TOO_LONG;
+            self.has_timed_out = true;
             return Ok(());
         }
         if self.on_the_way.is_empty() || self.lost_sight {
@@ -267,6 +282,13 @@ impl WorkerProcess {
             Some(Mutation::ReleasedInsteadOfHeld) => {
                 commit.metadata = commit.metadata.replace(" held", "");
             }
+            Some(Mutation::HangReleased)
+                if self
+                    .given_up_for
+                    .is_some_and(|(partition, _)| partition == commit.partition) =>
+            {
+                commit.metadata = commit.metadata.replace(" held", "");
+            }
             Some(Mutation::MarkNeverCleared) if commit.metadata.is_empty() => {
                 commit.metadata = before.map_or(String::new(), |(_, metadata)| metadata.clone());
             }
@@ -296,7 +318,16 @@ impl WorkerProcess {
         mut records: RecordBatch,
         shared: &mut Shared,
     ) -> Flow<RecordBatch> {
+        let on_the_way = self.on_the_way.iter().map(OnTheWay::bytes);
+        let unconfirmed: usize = on_the_way.sum();
+        if unconfirmed >= MAX_UNCONFIRMED_BYTES {
+            return Ok(violated(
+                "no message is taken while too much is not confirmed",
+                format!("{unconfirmed} bytes"),
+            )?);
+        }
         match consume {
+            Consume::Isolated { .. } if self.is_late(shared) => {}
             Consume::Isolated { partition, at_most } => {
                 let at_most = at_most.min(1 + shared.rng.below(7));
                 self.fetch(partition, at_most, &mut records, shared)?;
@@ -325,6 +356,17 @@ impl WorkerProcess {
             .collect()
     }
 
+    /// Whether the records of a partition that is read from its own queue are still on their way. They
+    /// are not for as long as the worker waits for them.
+    fn is_late(&mut self, shared: &mut Shared) -> bool {
+        if shared.rng.chance(3, 4) {
+            self.late_since = None;
+            return false;
+        }
+        let since = *self.late_since.get_or_insert(self.now);
+        self.now - since < LATEST
+    }
+
     fn fetch(
         &mut self,
         partition: i32,
@@ -345,6 +387,13 @@ impl WorkerProcess {
             let Some(payload) = log.at(*next) else {
                 break;
             };
+            let isolation = self.event_loop.state().in_flight().isolation(partition);
+            if isolation > Some(Reading::Freely) && !self.isolated.contains(&partition) {
+                return Ok(violated(
+                    "an isolated partition is read as its isolation allows",
+                    format!("partition {partition} at {next}"),
+                )?);
+            }
             records.push(Record {
                 partition,
                 offset: *next,

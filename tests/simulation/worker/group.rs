@@ -5,6 +5,7 @@ use pipeline::mark::Reading;
 use pipeline::offsets::Start;
 use worker::rebalance::RevocationAction;
 
+use super::connection::TOO_LONG;
 use super::{Committer, Flow, WorkerProcess};
 use crate::broker::Mail;
 use crate::history::Shared;
@@ -81,7 +82,9 @@ impl WorkerProcess {
             Reading::Warily => shared.saw(Seen::Wary),
             Reading::Carefully => shared.saw(Seen::Careful),
         }
-        if assignment.isolated.contains(&partition) {
+        if assignment.isolated.contains(&partition)
+            && shared.mutation != Some(Mutation::IsolatedReadWithOthers)
+        {
             self.isolated.insert(partition);
         }
         self.fetch.insert(partition, offset);
@@ -93,12 +96,24 @@ impl WorkerProcess {
 
     pub(super) fn revoked(&mut self, partitions: &[i32], shared: &mut Shared) -> Flow<()> {
         shared.saw(Seen::Revoked);
+        if shared.mutation == Some(Mutation::CommittedBeforeAcknowledged) {
+            let on_the_way = self.on_the_way.iter().map(|own| own.id());
+            self.acknowledged.extend(on_the_way);
+        }
         self.event_loop.begin_revocation(partitions);
         let mut settled;
+        let mut now = self.now;
         let commits = loop {
             settled = self.event_loop.state().delivery().is_settled();
-            match self.event_loop.next_of_revocation(self.now) {
-                RevocationAction::Collect => self.collect(shared),
+            match self.event_loop.next_of_revocation(now.max(self.now)) {
+                RevocationAction::Collect
+                    if shared.mutation == Some(Mutation::RevokedWithoutCollecting) => {}
+                RevocationAction::Collect => {
+                    self.collect(shared);
+                    if shared.mutation == Some(Mutation::RevokedWithoutDrain) {
+                        now = self.now + TOO_LONG;
+                    }
+                }
                 RevocationAction::Deliver(step) => self.deliver_step(step, shared)?,
                 RevocationAction::Commit(commits) => break commits,
             }
@@ -107,9 +122,16 @@ impl WorkerProcess {
         if delivery.is_under_way() {
             shared.saw(Seen::RevokedInTransaction);
         }
+        self.is_drained("what is finished is acknowledged before a partition is given back")?;
         // Before the partitions were forgotten, everything was committed.
         settled &= !self.committer.as_ref().is_some_and(Committer::is_closed);
         self.stop_fetching(partitions);
+        if shared.mutation == Some(Mutation::GivenBackBeforeCommit) {
+            for &partition in partitions {
+                shared.oracle.given_back(partition);
+                shared.broker.group.given_back(self.member, partition);
+            }
+        }
         let committed = self.commit_and_wait(&commits, shared)? && settled;
         for &partition in partitions {
             shared.tell(|| format!("{} gives partition {partition} back", self.name.id));

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::Attempt;
+
 /// What a compute thread was last seen at.
 #[derive(Debug, Default)]
 pub(super) struct HangWatch {
@@ -12,28 +14,23 @@ pub(super) struct HangWatch {
 }
 
 impl HangWatch {
-    /// The attempt under way is this one, if there is one, of this partition. Returns the partition
-    /// where the attempt has been under way for as long as `timeout`.
+    /// The oldest attempt under way is this one, if there is one. Returns its partition where it has
+    /// been under way for as long as `timeout`.
     pub(super) fn apply(
         &mut self,
-        at_work: Option<(u64, i32)>,
+        at_work: Option<Attempt>,
         timeout: Duration,
         now: Instant,
     ) -> Option<i32> {
-        let Some((attempt, partition)) = at_work else {
+        let Some(own) = at_work else {
             self.attempt = None;
             return None;
         };
-        match self.attempt {
-            Some((seen, since)) if seen == attempt => {
-                self.hangs = now.saturating_duration_since(since) >= timeout;
-                self.hangs.then_some(partition)
-            }
-            _ => {
-                self.attempt = Some((attempt, now));
-                None
-            }
-        }
+        let seen = self.attempt.filter(|(seen, _)| *seen == own.id);
+        let since = own.since.or(seen.map(|(_, since)| since)).unwrap_or(now);
+        self.attempt = Some((own.id, since));
+        self.hangs = now.saturating_duration_since(since) >= timeout;
+        self.hangs.then_some(own.partition)
     }
 
     /// Whether the thread was found to hang.
@@ -51,15 +48,36 @@ mod tests {
         let start = Instant::now();
         let timeout = Duration::from_secs(5);
         let at = |seconds| start + Duration::from_secs(seconds);
+        let attempt = |id, partition| {
+            Some(Attempt {
+                id,
+                partition,
+                since: None,
+            })
+        };
         let mut watch = HangWatch::default();
-        assert_eq!(watch.apply(Some((1, 7)), timeout, at(0)), None);
-        assert_eq!(watch.apply(Some((1, 7)), timeout, at(4)), None);
+        assert_eq!(watch.apply(attempt(1, 7), timeout, at(0)), None);
+        assert_eq!(watch.apply(attempt(1, 7), timeout, at(4)), None);
         // Another attempt, and none, begin anew.
-        assert_eq!(watch.apply(Some((3, 7)), timeout, at(9)), None);
+        assert_eq!(watch.apply(attempt(3, 7), timeout, at(9)), None);
         assert_eq!(watch.apply(None, timeout, at(10)), None);
-        assert_eq!(watch.apply(Some((5, 8)), timeout, at(11)), None);
+        assert_eq!(watch.apply(attempt(5, 8), timeout, at(11)), None);
         assert!(!watch.hangs());
-        assert_eq!(watch.apply(Some((5, 8)), timeout, at(16)), Some(8));
+        assert_eq!(watch.apply(attempt(5, 8), timeout, at(16)), Some(8));
         assert!(watch.hangs());
+    }
+
+    #[test]
+    fn an_attempt_that_was_in_flight_before_it_was_the_oldest_hangs_from_its_own_beginning() {
+        let now = Instant::now();
+        let timeout = Duration::from_secs(5);
+        let attempt = Attempt {
+            id: 9,
+            partition: 2,
+            since: Some(now),
+        };
+        let mut watch = HangWatch::default();
+        assert_eq!(watch.apply(Some(attempt), timeout, now), None);
+        assert_eq!(watch.apply(Some(attempt), timeout, now + timeout), Some(2));
     }
 }

@@ -13,8 +13,8 @@ use pipeline::mark::Reading;
 use tracing::info;
 
 use super::{Action, Consume, EventLoop, Phase};
-use crate::computing::{Leases, Slice as WorkUnit};
 use crate::delivery::Settle;
+use crate::executor::{Leases, WorkUnit};
 use crate::state::in_flight::IsolatedJob;
 
 /// What the loop is about to take.

@@ -59,10 +59,7 @@ impl InFlight {
     pub fn forget(&mut self, partitions: &[i32]) {
         for &partition in partitions {
             self.tracker.revoke(partition);
-            if self
-                .isolated
-                .is_some_and(|own| own.partition == partition)
-            {
+            if self.isolated.is_some_and(|own| own.partition == partition) {
                 self.isolated = None;
             }
         }

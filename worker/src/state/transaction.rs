@@ -144,7 +144,9 @@ impl PendingWork {
             let bound = self.bound(partition, &wanted.commit);
             let goes = |entry: &mut Entry| entry.partition == partition && entry.last < bound;
             let before = transaction.entries.len();
-            transaction.entries.extend(self.entries.extract_if(.., goes));
+            transaction
+                .entries
+                .extend(self.entries.extract_if(.., goes));
             if bound >= wanted.commit.offset {
                 transaction.commits.push((wanted.epoch, wanted.commit));
                 continue;
@@ -160,7 +162,9 @@ impl PendingWork {
             self.wanted.insert(partition, wanted);
         }
         self.is_under_way = !transaction.commits.is_empty();
-        self.has_mark_under_way = transaction.commits().any(|commit| !commit.metadata.is_empty());
+        self.has_mark_under_way = transaction
+            .commits()
+            .any(|commit| !commit.metadata.is_empty());
         self.is_under_way.then_some(transaction)
     }
 
@@ -294,7 +298,9 @@ mod tests {
         let Some(transaction) = pending.next_transaction() else {
             return (Vec::new(), Vec::new());
         };
-        let settles = transaction.finished().flat_map(|finished| &finished.settles);
+        let settles = transaction
+            .finished()
+            .flat_map(|finished| &finished.settles);
         let found = (
             transaction.commits().map(|commit| commit.offset).collect(),
             settles.map(|settled| settled.offset).collect(),
@@ -563,7 +569,10 @@ mod tests {
             for commit in transaction.commits() {
                 self.offsets.insert(commit.partition, commit.offset);
             }
-            for settled in transaction.finished().flat_map(|finished| &finished.settles) {
+            for settled in transaction
+                .finished()
+                .flat_map(|finished| &finished.settles)
+            {
                 *self
                     .seen
                     .entry((settled.partition, settled.offset))

@@ -1,0 +1,82 @@
+//! An executor that computes in the thread that submits, and so answers at once.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+
+use computations::{Compute, JobError};
+use crossbeam_channel::{Receiver, never};
+use pipeline::Job;
+use service::FaultPoint;
+use service::fault::Injected;
+
+use super::{AttemptId, Done, Executor};
+use crate::simulated_work::SimulatedWork;
+
+/// A computation as an executor. A panic of it fails the attempt, as an error does.
+#[derive(Debug)]
+pub struct Inline<C> {
+    compute: C,
+    simulate_work: SimulatedWork,
+    before_compute: FaultPoint,
+    after_compute: FaultPoint,
+}
+
+impl<C: Compute> Inline<C> {
+    /// An executor for a computation, to whose time for each job some is added.
+    pub fn new(compute: C, simulate_work: SimulatedWork) -> Self {
+        Self {
+            compute,
+            simulate_work,
+            before_compute: FaultPoint::new("worker.before-compute"),
+            after_compute: FaultPoint::new("worker.after-compute"),
+        }
+    }
+
+    #[inline]
+    fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
+        self.simulate_work.take();
+        self.before_compute.pass_with(job.index).map_err(injected)?;
+        self.compute.compute(job, result)?;
+        self.after_compute.pass_with(job.index).map_err(injected)
+    }
+}
+
+fn injected(error: Injected) -> JobError {
+    JobError::Transient(error.to_string())
+}
+
+impl<C: Compute> Executor for Inline<C> {
+    fn window(&self) -> usize {
+        1
+    }
+
+    #[inline]
+    fn submit(
+        &mut self,
+        _: AttemptId,
+        job: &Job<'_>,
+        result: &mut Vec<u8>,
+    ) -> Poll<Result<(), JobError>> {
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job, result)));
+        Poll::Ready(computed.unwrap_or_else(|panic| Err(panicked(&*panic))))
+    }
+
+    fn poll(&mut self, _: &mut Vec<Done>) {}
+
+    fn cancel(&mut self, _: AttemptId) {}
+
+    fn wake(&self) -> Receiver<()> {
+        never()
+    }
+}
+
+#[cold]
+fn panicked(panic: &(dyn Any + Send)) -> JobError {
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    JobError::Transient(format!("panic: {message}"))
+}

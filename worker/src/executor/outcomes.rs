@@ -1,0 +1,116 @@
+//! The batch of outcomes that is being filled, and what it settles.
+
+use computations::JobError;
+use pipeline::offsets::Settled;
+use pipeline::{Job, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker};
+
+use crate::outbox::Finished;
+
+/// A batch of outcomes is handed on at this size: messages over 64 KiB gain nothing.
+const FULL_BYTES: usize = 64 * 1024;
+
+/// Outcomes that were not handed on yet, all of one run, and the pieces of messages that they settle.
+#[derive(Debug)]
+pub struct Outcomes {
+    worker: Worker,
+    /// All are of one partition of the jobs topic, too.
+    apart_by_partition: bool,
+    batch: Option<(RunId, OutcomeBatchBuilder)>,
+    settles: Vec<Settled>,
+}
+
+impl Outcomes {
+    /// No outcomes.
+    pub fn new(worker: Worker, apart_by_partition: bool) -> Self {
+        Self {
+            worker,
+            apart_by_partition,
+            batch: None,
+            settles: Vec::new(),
+        }
+    }
+
+    /// Whether an outcome of a job of this run and message may join those that are there.
+    #[inline]
+    pub fn takes(&self, run_id: &RunId, message: &Settled) -> bool {
+        let of_one_partition =
+            |last: &Settled| (last.partition, last.epoch) == (message.partition, message.epoch);
+        match &self.batch {
+            Some((own, _)) if own != run_id => false,
+            _ => !self.apart_by_partition || self.settles.last().is_none_or(of_one_partition),
+        }
+    }
+
+    /// Adds the outcome of a job. What it settles is to be noted by [`settle`](Self::settle) before
+    /// anything is taken.
+    #[inline]
+    pub fn push(&mut self, run_id: &RunId, job: &Job<'_>, outcome: Outcome<'_>) {
+        let worker = &self.worker;
+        let (_, builder) = self.batch.get_or_insert_with(|| {
+            let builder = OutcomeBatchBuilder::new(run_id, worker);
+            (run_id.clone(), builder)
+        });
+        builder.push(job, outcome);
+    }
+
+    /// Notes that this many jobs of a message are among the outcomes that were added last.
+    #[inline]
+    pub fn settle(&mut self, message: &Settled, jobs: u32) {
+        if jobs == 0 {
+            return;
+        }
+        match self.settles.last_mut() {
+            Some(last)
+                if last.offset == message.offset
+                    && last.partition == message.partition
+                    && last.epoch == message.epoch =>
+            {
+                last.jobs += jobs;
+            }
+            _ => self.settles.push(Settled { jobs, ..*message }),
+        }
+    }
+
+    /// Whether they are to be handed on at once.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let batch = self.batch.as_ref();
+        batch.is_some_and(|(_, builder)| builder.bytes_bound() >= FULL_BYTES)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_none()
+    }
+
+    /// Takes them, together with what they settle.
+    pub fn take(&mut self) -> Option<Finished> {
+        let (_, builder) = self.batch.take()?;
+        Some(Finished {
+            dead_letter: None,
+            outcomes: Some(builder.encode()),
+            settles: std::mem::take(&mut self.settles),
+            retries: 0,
+        })
+    }
+}
+
+/// The outcome that a result is on today's wire, whose columns are two numbers: tests and positive
+/// ones.
+///
+/// # Errors
+/// When it has not the bytes of two numbers, which another attempt would not mend.
+#[inline]
+pub fn outcome_of(result: &[u8]) -> Result<Outcome<'static>, JobError> {
+    let Ok(numbers) = <[u8; 8]>::try_from(result) else {
+        return Err(JobError::Permanent(format!(
+            "its result has {} bytes, and an outcome takes 8",
+            result.len()
+        )));
+    };
+    let numbers = u64::from_le_bytes(numbers);
+    Ok(Outcome::Counted(Tally {
+        tests: numbers as u32,
+        positive: (numbers >> 32) as u32,
+    }))
+}
