@@ -165,7 +165,8 @@ mutants! {
     taking_a_commit_for_done_when_asked_for_is_caught: ConfirmedWhenAsked within 20_000
         by "a death is put down to the job that caused it"
         | "a partition on which work goes on is never read carefully"
-        | "no innocent job is buried";
+        | "no innocent job is buried"
+        | "a committed offset never moves back";
     working_alone_beside_stale_work_is_caught: StaleWorkIgnored within 200_000
         by "a death is put down to the job that caused it"
         | "a partition on which work goes on is never read carefully"
@@ -177,9 +178,11 @@ mutants! {
     counting_duplicates_is_caught: DuplicatesCounted within 100
         by "the series is the oracle's" | "a complete series is that of the rows";
     keeping_the_first_outcome_is_caught: FirstOutcomeWins within 2_000
-        by "the verdict is true";
+        by "the verdict is true"
+        | "the series is the oracle's";
     judging_before_the_end_is_caught: JudgedBeforeTheEnd within 2_000
-        by "the verdict is true";
+        by "the verdict is true"
+        | "the series is the oracle's";
     dividing_batches_is_caught: BatchesDivided within 500
         by "no job has two committed outcomes";
     dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
@@ -204,7 +207,8 @@ mutants! {
         by "the verdict is true" | "the series is the oracle's";
     accepting_the_result_of_a_revoked_work_unit_is_caught: ResultOfRevokedUnitAccepted within 20_000
         by "committed offsets are behind acknowledged outcomes"
-        | "no job has two committed outcomes";
+        | "no job has two committed outcomes"
+        | "every history ends";
     forgetting_a_retry_is_caught: RetryForgotten within 500
         by "every history ends";
     trying_a_permanent_failure_again_is_caught: PermanentTriedAgain within 500
@@ -246,7 +250,8 @@ mutants! {
         by "what is finished is acknowledged before a partition is given back";
     giving_back_before_the_commit_is_caught: GivenBackBeforeCommit within 500
         by "a partition on which work goes on is never read carefully"
-        | "a job costs a bounded number of workers";
+        | "a job costs a bounded number of workers"
+        | "no innocent job is buried";
     leaving_without_draining_is_caught: LeftWithoutDrain within 500
         by "what is finished is acknowledged before a worker leaves";
     taking_beyond_the_bound_is_caught: TakenBeyondBound within 500
@@ -254,14 +259,16 @@ mutants! {
     reading_an_isolated_partition_with_others_is_caught: IsolatedReadWithOthers within 2_000
         by "an isolated partition is read as its isolation allows";
     ending_isolation_early_is_caught: IsolationEndedEarly within 2_000
-        by "a job costs a bounded number of workers" | "every history ends";
+        by "a job costs a bounded number of workers" | "every history ends"
+        | "no job has two committed outcomes";
     waiting_for_ever_is_caught: WaitsForEver within 500
         by "every history ends";
     forgetting_to_abort_is_caught: AbortForgotten within 500
         by "every history ends";
     forgetting_offsets_is_caught: OffsetsForgotten within 500
         by "no job has two committed outcomes"
-        | "every history ends";
+        | "every history ends"
+        | "a partition on which work goes on is never read carefully";
     committing_half_is_caught: CommittedHalfWritten within 500
         by "committed offsets are behind acknowledged outcomes";
     not_renewing_a_producer_is_caught: NotRenewed within 2_000

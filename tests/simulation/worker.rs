@@ -102,6 +102,8 @@ pub struct WorkerProcess {
     pub lost_sight: bool,
     /// The partition and the job for which it gives up, because that hangs.
     pub given_up_for: Option<(i32, u64)>,
+    /// The event loop did not accept all finished work when it last asked for it.
+    is_refused: bool,
     /// Something took longer than it may since the last poll.
     has_timed_out: bool,
     /// Since when the records of a partition that is read alone are late.
@@ -163,6 +165,7 @@ impl WorkerProcess {
             sleeps: false,
             lost_sight: false,
             given_up_for: None,
+            is_refused: false,
             has_timed_out: false,
             late_since: None,
             helped: BTreeSet::new(),
@@ -300,7 +303,7 @@ impl WorkerProcess {
     fn is_drained(&self, invariant: &'static str) -> Result<(), Violation> {
         let state = self.event_loop.state();
         let delivery = state.delivery();
-        let is_collected = self.finished.is_empty() || !delivery.accepts_finished();
+        let is_collected = self.finished.is_empty() || self.is_refused;
         if self.has_timed_out || state.has_failed() || (delivery.is_drained() && is_collected) {
             return Ok(());
         }
@@ -339,6 +342,7 @@ impl WorkerProcess {
         {
             self.apply_finished(finished, shared);
         }
+        self.is_refused = !self.finished.is_empty();
     }
 
     fn apply_finished(&mut self, mut finished: Finished, shared: &Shared) {

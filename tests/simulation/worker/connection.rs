@@ -282,13 +282,6 @@ impl WorkerProcess {
             Some(Mutation::ReleasedInsteadOfHeld) => {
                 commit.metadata = commit.metadata.replace(" held", "");
             }
-            Some(Mutation::HangReleased)
-                if self
-                    .given_up_for
-                    .is_some_and(|(partition, _)| partition == commit.partition) =>
-            {
-                commit.metadata = commit.metadata.replace(" held", "");
-            }
             Some(Mutation::MarkNeverCleared) if commit.metadata.is_empty() => {
                 commit.metadata = before.map_or(String::new(), |(_, metadata)| metadata.clone());
             }

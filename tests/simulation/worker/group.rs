@@ -2,7 +2,7 @@
 //! of it.
 
 use pipeline::mark::Reading;
-use pipeline::offsets::Start;
+use pipeline::offsets::{Commit, Start};
 use worker::rebalance::RevocationAction;
 
 use super::connection::TOO_LONG;
@@ -133,6 +133,9 @@ impl WorkerProcess {
             }
         }
         let committed = self.commit_and_wait(&commits, shared)? && settled;
+        if shared.mutation == Some(Mutation::HangReleased) {
+            self.release_hanging(shared);
+        }
         for &partition in partitions {
             shared.tell(|| format!("{} gives partition {partition} back", self.name.id));
             if committed {
@@ -154,6 +157,21 @@ impl WorkerProcess {
             shared.broker.group.given_back(self.member, partition);
         }
         Ok(())
+    }
+
+    /// Takes the hold off the mark of a partition of which a job hangs.
+    fn release_hanging(&self, shared: &mut Shared) {
+        let group = &mut shared.broker.group;
+        if let Some((partition, _)) = self.given_up_for
+            && group.accepts(self.member, partition)
+            && let Some((offset, metadata)) = group.committed(partition).cloned()
+        {
+            group.keep(&Commit {
+                partition,
+                offset,
+                metadata: metadata.replace(" held", ""),
+            });
+        }
     }
 
     fn stop_fetching(&mut self, partitions: &[i32]) {
