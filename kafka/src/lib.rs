@@ -34,6 +34,7 @@ pub use group_consumer::{Assigned, GroupConsumer, Membership, RebalanceListener}
 pub use in_process::InProcessBroker;
 pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
+pub use rdkafka::types::RDKafkaErrorCode as ErrorCode;
 pub use reader::{Reader, read_to_end};
 pub use record::{Record, RecordBatch};
 pub use rejection::Rejection;

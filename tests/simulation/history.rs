@@ -292,7 +292,7 @@ impl History {
                 None => actions.push((Action::Restart(number), 2)),
                 Some(process) => {
                     let messages = process.on_the_way.len();
-                    if messages > 0 {
+                    if messages > 0 && !process.lost_sight {
                         actions.push((Action::Deliver(number), 4 + messages));
                     }
                     if !process.commits.is_empty() {
@@ -359,7 +359,7 @@ impl History {
     fn goes_on(&self, transaction: &Transaction) -> bool {
         let processes = self.slots.iter().filter_map(|slot| slot.process.as_ref());
         let mut awake = processes.filter(|own| !own.sleeps);
-        awake.any(|own| own.number == transaction.process())
+        awake.any(|own| own.number == transaction.process() && !own.has_closed_transactions())
     }
 
     /// A transaction has taken too long.

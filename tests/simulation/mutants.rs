@@ -102,6 +102,40 @@ pub enum Mutation {
     ReportBeforeTables,
     /// The reports of an earlier aggregator are not removed.
     ReportsStay,
+    /// The event loop is not told of a job that hangs.
+    HangNotReported,
+    /// The mark of a partition of which a job hangs is released.
+    HangReleased,
+    /// A commit is never sent, and counts as answered.
+    CommitForgotten,
+    /// A commit that is waited for is not sent, and counts as done.
+    CommitNotWaitedFor,
+    /// Messages count as acknowledged when their partition is revoked.
+    CommittedBeforeAcknowledged,
+    /// A partition is given back while finished work is on its way, though there is time.
+    RevokedWithoutDrain,
+    /// Finished work is not taken in before a partition is given back.
+    RevokedWithoutCollecting,
+    /// A partition is given back before its last commit.
+    GivenBackBeforeCommit,
+    /// A worker leaves while finished work is on its way, though there is time.
+    LeftWithoutDrain,
+    /// Messages are taken however much is not confirmed.
+    TakenBeyondBound,
+    /// A partition with which workers died is read with the others.
+    IsolatedReadWithOthers,
+    /// A partition's isolation ends as soon as nothing comes.
+    IsolationEndedEarly,
+    /// A worker waits for ever for acknowledgements.
+    WaitsForEver,
+    /// A transaction that fails is not aborted.
+    AbortForgotten,
+    /// A transaction is committed without its offsets.
+    OffsetsForgotten,
+    /// A transaction is committed before all of it is written.
+    CommittedHalfWritten,
+    /// No new producer ends what the old one has left open.
+    NotRenewed,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -172,9 +206,11 @@ mutants! {
     counting_duplicates_is_caught: DuplicatesCounted within 100
         by "the series is the oracle's" | "a complete series is that of the rows";
     keeping_the_first_outcome_is_caught: FirstOutcomeWins within 2_000
-        by "the verdict is true";
+        by "the verdict is true"
+        | "the series is the oracle's";
     judging_before_the_end_is_caught: JudgedBeforeTheEnd within 2_000
-        by "the verdict is true";
+        by "the verdict is true"
+        | "the series is the oracle's";
     dividing_batches_is_caught: BatchesDivided within 500
         by "no job has two committed outcomes";
     dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
@@ -200,7 +236,8 @@ mutants! {
         by "the verdict is true" | "the series is the oracle's";
     accepting_the_result_of_a_revoked_work_unit_is_caught: ResultOfRevokedUnitAccepted within 20_000
         by "committed offsets are behind acknowledged outcomes"
-        | "no job has two committed outcomes";
+        | "no job has two committed outcomes"
+        | "every history ends";
     forgetting_a_retry_is_caught: RetryForgotten within 500
         by "every history ends";
     trying_a_permanent_failure_again_is_caught: PermanentTriedAgain within 500
@@ -250,4 +287,47 @@ mutants! {
         by "a report has everything that it names beside it";
     leaving_reports_of_an_earlier_aggregator_is_caught: ReportsStay within 500
         by "a report has everything that it names beside it";
+    not_reporting_a_hang_is_caught: HangNotReported within 500
+        by "every history ends";
+    releasing_the_mark_of_a_hang_is_caught: HangReleased within 2_000
+        by "a job costs a bounded number of workers" | "every history ends";
+    forgetting_a_commit_is_caught: CommitForgotten within 500
+        by "every history ends";
+    not_waiting_for_a_commit_is_caught: CommitNotWaitedFor within 500
+        by "a job costs a bounded number of workers"
+        | "every history ends"
+        | "a death is put down to the job that caused it"
+        | "no innocent job is buried"
+        | "a partition on which work goes on is never read carefully";
+    committing_before_the_acknowledgement_is_caught: CommittedBeforeAcknowledged within 500
+        by "committed offsets are behind acknowledged outcomes";
+    revoking_without_draining_is_caught: RevokedWithoutDrain within 500
+        by "what is finished is acknowledged before a partition is given back";
+    revoking_without_collecting_is_caught: RevokedWithoutCollecting within 500
+        by "what is finished is acknowledged before a partition is given back";
+    giving_back_before_the_commit_is_caught: GivenBackBeforeCommit within 500
+        by "a partition on which work goes on is never read carefully"
+        | "a job costs a bounded number of workers"
+        | "no innocent job is buried";
+    leaving_without_draining_is_caught: LeftWithoutDrain within 500
+        by "what is finished is acknowledged before a worker leaves";
+    taking_beyond_the_bound_is_caught: TakenBeyondBound within 500
+        by "no message is taken while too much is not confirmed";
+    reading_an_isolated_partition_with_others_is_caught: IsolatedReadWithOthers within 2_000
+        by "an isolated partition is read as its isolation allows";
+    ending_isolation_early_is_caught: IsolationEndedEarly within 2_000
+        by "a job costs a bounded number of workers" | "every history ends"
+        | "no job has two committed outcomes";
+    waiting_for_ever_is_caught: WaitsForEver within 500
+        by "every history ends";
+    forgetting_to_abort_is_caught: AbortForgotten within 500
+        by "every history ends";
+    forgetting_offsets_is_caught: OffsetsForgotten within 500
+        by "no job has two committed outcomes"
+        | "every history ends"
+        | "a partition on which work goes on is never read carefully";
+    committing_half_is_caught: CommittedHalfWritten within 500
+        by "committed offsets are behind acknowledged outcomes";
+    not_renewing_a_producer_is_caught: NotRenewed within 2_000
+        by "every history ends";
 }

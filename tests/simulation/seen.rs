@@ -45,6 +45,12 @@ seen! {
     ZombieBack,
     /// A static member was back before its session ran out.
     StaticBack,
+    /// A worker's producer lost sight of the broker, and sent nothing any more.
+    LostSight,
+    /// A worker gave up because nothing was acknowledged.
+    NotAcknowledged,
+    /// The producer's queue was full.
+    QueueFull,
     /// A partition was given back in good order.
     Revoked,
     /// A commit, or its answer, was lost.

@@ -1,14 +1,6 @@
 //! The thread that commits outcomes and offsets together, one transaction after the other. Its calls
 //! wait for the broker, so it has a thread of its own, while the one that moves data polls on and
-//! gathers what goes into the next transaction.
-//!
-//! | what fails | what is done |
-//! | --- | --- |
-//! | the broker is away, or busy | the same call again, as long as the transaction may take |
-//! | the transaction (a message given up, a generation that is over) | it is aborted; what was in it goes into the next one, as far as its partitions are still this worker's |
-//! | the producer (fenced, fatal, or it does not return from a call), before the commit was asked for | a new one, which ends what the old one left open; then as above |
-//! | the producer, or no answer, after that | a new one, and a look at what the group has committed: that tells how it has ended |
-//! | the new producer, before it has committed anything | the worker ends |
+//! gathers what goes into the next transaction. What it calls next is decided by [`TransactionLoop`].
 
 use std::thread;
 use std::time::Duration;
@@ -23,22 +15,24 @@ use service::{FaultPoint, Shutdown};
 use tracing::{info, warn};
 
 use crate::args::Config;
+use crate::delivery::Ending;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::output::Output;
-use crate::uncommitted::Cut;
+use crate::state::transaction::PendingTransaction;
+use crate::transaction_loop::{Call, CallError, Next, TransactionLoop};
 
-/// How long a step of a transaction is tried: a broker ends the whole of it after 10 s.
-const STEP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call of a transaction is tried: a broker ends the whole of it after 10 s.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// So often it is looked whether the process is to end, while a broker is waited for.
-const INIT_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two looks whether the process is to end, while a broker is waited for.
+const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What goes into one transaction, and who is to commit it.
 #[derive(Debug)]
 pub struct Transaction {
     /// The work and its offsets.
-    pub cut: Cut,
+    pub pending: PendingTransaction,
     /// The member of the group whose offsets they are, as it is now.
     pub member: GroupMetadata,
 }
@@ -47,23 +41,12 @@ pub struct Transaction {
 #[derive(Debug)]
 pub struct Ended {
     /// What was in it.
-    pub cut: Cut,
+    pub pending: PendingTransaction,
     /// How.
     pub ending: Ending,
 }
 
-/// How a transaction has ended.
-#[derive(Debug)]
-pub enum Ending {
-    /// It was committed.
-    Committed,
-    /// It was aborted.
-    Aborted,
-    /// Nobody has told; this is what the group has committed since it has ended.
-    Unknown(Vec<Commit>),
-}
-
-/// The thread, for whoever hands it transactions.
+/// The thread, as the one that hands it transactions has it.
 pub struct Transactions {
     transactions: Sender<Transaction>,
     ended: Receiver<Result<Ended, Error>>,
@@ -92,7 +75,7 @@ impl Transactions {
             group: config.membership.group.clone(),
             jobs_topic: config.topics.jobs.clone(),
             shutdown: shutdown.clone(),
-            is_renewed: false,
+            transaction_loop: TransactionLoop::default(),
             before_produce: FaultPoint::new("worker.before-produce"),
             before_commit: FaultPoint::new("worker.before-commit"),
         };
@@ -122,12 +105,12 @@ impl Transactions {
         let _ = self.transactions.send(transaction);
     }
 
-    /// How the transaction under way has ended; `None` while it has not, after at most `patience`.
+    /// How the transaction under way has ended; `None` while it has not, after at most `timeout`.
     ///
     /// # Errors
     /// When no further transaction can be committed.
-    pub fn ended(&self, patience: Duration) -> Result<Option<Ended>, Error> {
-        match self.ended.recv_timeout(patience) {
+    pub fn ended(&self, timeout: Duration) -> Result<Option<Ended>, Error> {
+        match self.ended.recv_timeout(timeout) {
             Ok(ended) => ended.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
@@ -155,8 +138,7 @@ struct Committer {
     group: String,
     jobs_topic: String,
     shutdown: Shutdown,
-    /// Whether the producer was made anew and has committed nothing since.
-    is_renewed: bool,
+    transaction_loop: TransactionLoop,
     before_produce: FaultPoint,
     before_commit: FaultPoint,
 }
@@ -164,7 +146,7 @@ struct Committer {
 impl Committer {
     /// A broker that is away is waited for, unless the process is to end meanwhile.
     fn init(&self) -> Result<(), Error> {
-        while let Err(error) = self.producer.init(INIT_PATIENCE) {
+        while let Err(error) = self.producer.init(INIT_TIMEOUT) {
             let TransactionError::Retriable(failure) = error else {
                 return Err(error.into());
             };
@@ -177,59 +159,74 @@ impl Committer {
     }
 
     fn carry_out(&mut self, transaction: Transaction) -> Result<Ended, Error> {
-        let Transaction { cut, member } = transaction;
-        let ending = match self.fill(&cut, member)? {
-            Ok(()) => {
-                self.before_commit.pass()?;
-                match self.producer.commit(STEP_PATIENCE) {
-                    Ok(()) => Ending::Committed,
-                    Err(TransactionError::Abortable(failure)) => {
-                        warn!(%failure, "transaction aborted");
-                        match self.producer.abort(STEP_PATIENCE) {
-                            Ok(()) => Ending::Aborted,
-                            Err(error) => self.find_out(error)?,
-                        }
+        let Transaction { pending, member } = transaction;
+        let mut member = Some(member);
+        let mut failed: Option<Error> = None;
+        self.transaction_loop.begin();
+        loop {
+            match self.transaction_loop.next().clone() {
+                Next::Call(Call::FetchCommits) => {
+                    let found = self.commits()?;
+                    self.transaction_loop.apply_commits(found);
+                }
+                Next::Call(call) => match self.call(call, &pending, &mut member) {
+                    Ok(()) => self.transaction_loop.apply(Ok(())),
+                    Err(Error::Transaction(error)) => {
+                        warn!(%error, ?call, "transaction");
+                        self.transaction_loop.apply(Err(CallError::from(&error)));
+                        failed = Some(error.into());
                     }
-                    Err(error) => self.find_out(error)?,
+                    Err(error) => return Err(error),
+                },
+                Next::Report(ending) => return Ok(Ended { pending, ending }),
+                Next::Close => {
+                    let unknown = || Error::Thread("the one of transactions".to_owned());
+                    return Err(failed.unwrap_or_else(unknown));
                 }
             }
-            Err(error) => {
-                warn!(%error, "transaction aborted");
-                self.abandon(error)?;
-                Ending::Aborted
-            }
-        };
-        if matches!(ending, Ending::Committed) {
-            self.is_renewed = false;
         }
-        Ok(Ended { cut, ending })
     }
 
-    /// Everything of a transaction but its commit.
-    fn fill(
+    fn call(
         &mut self,
-        cut: &Cut,
-        member: GroupMetadata,
-    ) -> Result<Result<(), TransactionError>, Error> {
-        self.before_produce.pass()?;
-        let filled = self
-            .producer
-            .begin()
-            .and_then(|()| self.produce(cut))
-            .and_then(|()| self.producer.drain(STEP_PATIENCE))
-            .and_then(|()| {
-                let commits: Vec<Commit> = cut.commits().cloned().collect();
-                self.producer
-                    .send_offsets(&self.jobs_topic, &commits, member, STEP_PATIENCE)
-            });
-        Ok(filled)
+        call: Call,
+        pending: &PendingTransaction,
+        member: &mut Option<GroupMetadata>,
+    ) -> Result<(), Error> {
+        let producer = &self.producer;
+        match call {
+            Call::Begin => {
+                self.before_produce.pass()?;
+                producer.begin()?;
+            }
+            Call::Produce => self.produce(pending)?,
+            Call::Drain => producer.drain(CALL_TIMEOUT)?,
+            Call::SendOffsets => {
+                let commits: Vec<Commit> = pending.commits().cloned().collect();
+                if let Some(member) = member.take() {
+                    producer.send_offsets(&self.jobs_topic, &commits, member, CALL_TIMEOUT)?;
+                }
+            }
+            Call::Commit => {
+                self.before_commit.pass()?;
+                producer.commit(CALL_TIMEOUT)?;
+            }
+            Call::Abort => producer.abort(CALL_TIMEOUT)?,
+            Call::Renew => {
+                info!("a new producer takes over");
+                self.producer.renew()?;
+                self.init()?;
+            }
+            Call::FetchCommits => {}
+        }
+        Ok(())
     }
 
-    fn produce(&mut self, cut: &Cut) -> Result<(), TransactionError> {
+    fn produce(&mut self, pending: &PendingTransaction) -> Result<(), TransactionError> {
         let Self {
             producer, output, ..
         } = self;
-        for (id, finished) in cut.finished().enumerate() {
+        for (id, finished) in pending.finished().enumerate() {
             if let Some(letter) = &finished.dead_letter {
                 until_accepted(producer, |batches| output.dead_letter(batches, id, letter))?;
             }
@@ -240,40 +237,12 @@ impl Committer {
         Ok(())
     }
 
-    /// Ends a transaction whose commit nobody has asked for.
-    fn abandon(&mut self, error: TransactionError) -> Result<(), Error> {
-        let aborted = match error {
-            // Another producer would not be allowed either; the broker ends what is open.
-            TransactionError::Denied(_) => return Err(error.into()),
-            TransactionError::Abortable(_) | TransactionError::Retriable(_) => {
-                self.producer.abort(STEP_PATIENCE)
-            }
-            error => Err(error),
-        };
-        match aborted {
-            Ok(()) => Ok(()),
-            Err(error) => self.renew(error),
-        }
-    }
-
-    /// Looks at what the group has committed: only a transaction that was committed could move it.
-    fn find_out(&mut self, error: TransactionError) -> Result<Ending, Error> {
-        self.renew(error)?;
+    /// What the group has committed.
+    fn commits(&self) -> Result<Vec<Commit>, Error> {
         let partitions = topics::partition_count(&self.cluster, &self.jobs_topic)?;
         let partitions = partitions.unwrap_or(0);
         let group = GroupOffsets::new(&self.cluster, &self.group, &self.jobs_topic, partitions)?;
-        Ok(Ending::Unknown(group.commits()?))
-    }
-
-    /// Puts a new producer in the place of one that is of no use any more.
-    fn renew(&mut self, error: TransactionError) -> Result<(), Error> {
-        if self.is_renewed {
-            return Err(error.into());
-        }
-        warn!(%error, "a new producer takes over");
-        self.is_renewed = true;
-        self.producer.renew()?;
-        self.init()
+        Ok(group.commits()?)
     }
 }
 

@@ -76,6 +76,14 @@ impl History {
             }
             14 => self.retention_takes_jobs(partition),
             15 => self.retention_takes_outcomes(partition),
+            16 => {
+                if let Some(process) = &mut self.slots[slot].process {
+                    process.lost_sight = true;
+                    self.shared.saw(Seen::LostSight);
+                    self.shared
+                        .tell(|| format!("the worker of slot {slot} loses sight of the broker"));
+                }
+            }
             _ => {
                 let open = self.shared.broker.transactions.len();
                 if open > 0 {

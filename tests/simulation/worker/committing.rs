@@ -1,12 +1,15 @@
-//! The worker's thread that commits transactions, one step at a time, with everything that the real
-//! one is told by the broker, or is not told. What goes into a transaction, and what comes of its
-//! end, is the desk's to decide.
+//! The worker's thread that commits transactions, one call at a time, with everything that the real
+//! one is told by the broker, or is not told. The very loop that the thread runs says what is called
+//! next.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use pipeline::offsets::Commit;
-use worker::uncommitted::Cut;
+use worker::delivery::{Ending, Report};
+use worker::state::transaction::PendingTransaction;
+use worker::transaction_loop::{Call, CallError, Next, TransactionLoop};
 
 use super::{Flow, Stop, WorkerProcess};
 use crate::broker::{Broker, MemberId, Payload};
@@ -20,44 +23,21 @@ use crate::transactions::{Place, State, Transaction};
 pub struct Committer {
     /// The producer's lasting name.
     producer: u64,
+    transaction_loop: TransactionLoop,
     under_way: Option<UnderWay>,
-    /// Told, and not heard by the data mover yet.
-    ended: Option<(Cut, Ending)>,
-    /// The producer was made anew, and nothing was committed since.
-    is_renewed: bool,
+    /// Reported, and not taken by the event loop yet.
+    ended: Option<(PendingTransaction, Ending)>,
     /// No further transaction can be committed.
     is_closed: bool,
 }
 
 #[derive(Debug)]
 struct UnderWay {
-    cut: Cut,
+    pending: PendingTransaction,
     member: MemberId,
     generation: u64,
-    step: Step,
     messages: VecDeque<(Place, Payload)>,
     transaction: Option<Rc<Transaction>>,
-}
-
-/// What is to be done next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Begin,
-    Write,
-    SendOffsets,
-    Commit,
-    /// Nobody has told how the transaction ended: a new producer ends it for good, …
-    Renew,
-    /// … and the group's offsets tell.
-    Look,
-}
-
-/// How a transaction has ended.
-#[derive(Debug)]
-enum Ending {
-    Committed,
-    Aborted,
-    Unknown(Vec<Commit>),
 }
 
 impl Committer {
@@ -68,16 +48,16 @@ impl Committer {
         }
         Self {
             producer,
+            transaction_loop: TransactionLoop::default(),
             under_way: None,
             ended: None,
-            is_renewed: false,
             is_closed: false,
         }
     }
 
     /// Whether there is something to do.
     pub fn can_go_on(&self) -> bool {
-        self.under_way.is_some()
+        self.under_way.is_some() && !self.is_closed
     }
 
     /// Whether no further transaction can be committed.
@@ -92,6 +72,9 @@ impl WorkerProcess {
         let Some(committer) = &mut self.committer else {
             return Ok(());
         };
+        let Next::Call(call) = *committer.transaction_loop.next() else {
+            return Ok(());
+        };
         let Some(mut own) = committer.under_way.take() else {
             return Ok(());
         };
@@ -100,111 +83,129 @@ impl WorkerProcess {
             .transaction
             .get_or_insert_with(|| shared.broker.begin(producer, self.number));
         let transaction = Rc::clone(transaction);
-        let is_fenced = transaction.state() != State::Open;
-        let filling = matches!(own.step, Step::Begin | Step::Write | Step::SendOffsets);
-        if filling && is_fenced {
-            shared.saw(Seen::ProducerFenced);
-            self.renew(shared)?;
-            self.tell_end(own.cut, Ending::Aborted);
-            return Ok(());
-        }
-        match own.step {
-            Step::Begin => own.step = Step::Write,
-            Step::Write if shared.fault(1, 60) => {
-                // A message was given up, or the broker asks for the end for another reason.
-                return self.abort(own.cut, &transaction, shared);
-            }
-            Step::Write => match own.messages.pop_front() {
-                Some((place, payload)) => shared.write(&transaction, place, payload)?,
-                None => own.step = Step::SendOffsets,
-            },
-            Step::SendOffsets => {
-                let group = &shared.broker.group;
-                if !group.accepts_generation(own.member, own.generation)
-                    && shared.mutation != Some(Mutation::GenerationIgnored)
-                {
-                    shared.saw(Seen::OffsetsFenced);
-                    shared.tell(|| format!("offsets of {} are refused", self.name.id));
-                    return self.abort(own.cut, &transaction, shared);
-                }
-                transaction.add_offsets(own.cut.commits());
-                own.step = Step::Commit;
-            }
-            Step::Commit if is_fenced => {
-                shared.saw(Seen::ProducerFenced);
-                own.step = Step::Renew;
-            }
-            Step::Commit if shared.fault(1, 12) => {
-                if shared.rng.chance(1, 2) {
-                    shared.saw(Seen::UnknownAndCommitted);
-                    self.commit_transaction(own.member, &transaction, shared)?;
-                } else {
-                    shared.saw(Seen::UnknownAndAborted);
-                }
-                shared.tell(|| format!("{} is not told how it ended", self.name.id));
-                own.step = Step::Renew;
-            }
-            Step::Commit if shared.fault(1, 40) => {
-                shared.saw(Seen::KilledInTransactionCommit);
-                self.put_back(own);
-                return Err(Stop::Dies(None));
-            }
-            Step::Commit => {
-                self.commit_transaction(own.member, &transaction, shared)?;
-                if let Some(committer) = &mut self.committer {
-                    committer.is_renewed = false;
-                }
-                self.tell_end(own.cut, Ending::Committed);
-                return Ok(());
-            }
-            Step::Renew => {
-                self.renew(shared)?;
-                own.step = Step::Look;
-            }
-            // A new producer takes its time, in which partitions come and go.
-            Step::Look if shared.rng.chance(7, 8) => {}
-            Step::Look => {
-                if let Some(found) = stable_offsets(&shared.broker) {
-                    self.tell_end(own.cut, Ending::Unknown(found));
-                    return Ok(());
-                }
-            }
-        }
-        self.put_back(own);
-        Ok(())
-    }
-
-    fn put_back(&mut self, own: UnderWay) {
-        if let Some(committer) = &mut self.committer {
-            committer.under_way = Some(own);
-        }
-    }
-
-    fn tell_end(&mut self, cut: Cut, ending: Ending) {
-        if let Some(committer) = &mut self.committer {
-            committer.ended = Some((cut, ending));
-        }
-    }
-
-    fn abort(&mut self, cut: Cut, transaction: &Transaction, shared: &mut Shared) -> Flow<()> {
-        shared.saw(Seen::TransactionAborted);
-        shared.broker.abort(transaction);
-        self.tell_end(cut, Ending::Aborted);
-        Ok(())
-    }
-
-    /// A new producer takes the place of one that is of no use any more; it does not help twice.
-    fn renew(&mut self, shared: &mut Shared) -> Flow<()> {
+        let called = self.call(call, &mut own, &transaction, shared);
         let Some(committer) = &mut self.committer else {
             return Ok(());
         };
-        if std::mem::replace(&mut committer.is_renewed, true) {
-            shared.saw(Seen::TransactionsGivenUp);
-            committer.is_closed = true;
-            return Err(Stop::GivesUp);
+        match called {
+            Ok(Some(result)) => committer.transaction_loop.apply(result),
+            Ok(None) => {}
+            Err(stop) => {
+                committer.under_way = Some(own);
+                return Err(stop);
+            }
         }
-        shared.broker.take_name(committer.producer);
+        match committer.transaction_loop.next().clone() {
+            Next::Call(_) => committer.under_way = Some(own),
+            Next::Report(ending) => committer.ended = Some((own.pending, ending)),
+            Next::Close => committer.is_closed = true,
+        }
         Ok(())
+    }
+
+    /// What comes of a call; `None` while it lasts.
+    fn call(
+        &mut self,
+        call: Call,
+        own: &mut UnderWay,
+        transaction: &Rc<Transaction>,
+        shared: &mut Shared,
+    ) -> Flow<Option<Result<(), CallError>>> {
+        let is_fenced = transaction.state() != State::Open;
+        let is_filling = matches!(
+            call,
+            Call::Begin | Call::Produce | Call::Drain | Call::SendOffsets
+        );
+        if is_filling && is_fenced {
+            shared.saw(Seen::ProducerFenced);
+            return Ok(Some(Err(CallError::Producer)));
+        }
+        let result = match call {
+            Call::Begin | Call::Drain => Ok(()),
+            // A message was given up, or the broker asks for the end for another reason.
+            Call::Produce if shared.fault(1, 60) => Err(CallError::Abortable),
+            Call::Produce if shared.mutation == Some(Mutation::CommittedHalfWritten) => Ok(()),
+            Call::Produce => match own.messages.pop_front() {
+                Some((place, payload)) => {
+                    shared.write(transaction, place, payload)?;
+                    return Ok(None);
+                }
+                None => Ok(()),
+            },
+            Call::SendOffsets if shared.mutation == Some(Mutation::OffsetsForgotten) => Ok(()),
+            Call::SendOffsets => self.send_offsets(own, transaction, shared),
+            Call::Commit => return self.call_commit(own, transaction, is_fenced, shared),
+            Call::Abort if shared.mutation == Some(Mutation::AbortForgotten) => Ok(()),
+            Call::Renew if shared.mutation == Some(Mutation::NotRenewed) => Ok(()),
+            Call::Abort => {
+                shared.saw(Seen::TransactionAborted);
+                shared.broker.abort(transaction);
+                Ok(())
+            }
+            Call::Renew => {
+                let producer = self.committer.as_ref().map(|own| own.producer);
+                producer.map(|producer| shared.broker.take_name(producer));
+                Ok(())
+            }
+            // A new producer takes its time, in which partitions come and go.
+            Call::FetchCommits if shared.rng.chance(7, 8) => return Ok(None),
+            Call::FetchCommits => {
+                if let Some(found) = stable_offsets(&shared.broker)
+                    && let Some(committer) = &mut self.committer
+                {
+                    committer.transaction_loop.apply_commits(found);
+                }
+                return Ok(None);
+            }
+        };
+        Ok(Some(result))
+    }
+
+    fn send_offsets(
+        &self,
+        own: &UnderWay,
+        transaction: &Transaction,
+        shared: &mut Shared,
+    ) -> Result<(), CallError> {
+        let group = &shared.broker.group;
+        if !group.accepts_generation(own.member, own.generation)
+            && shared.mutation != Some(Mutation::GenerationIgnored)
+        {
+            shared.saw(Seen::OffsetsFenced);
+            shared.tell(|| format!("offsets of {} are refused", self.name.id));
+            return Err(CallError::Abortable);
+        }
+        transaction.add_offsets(own.pending.commits());
+        Ok(())
+    }
+
+    fn call_commit(
+        &mut self,
+        own: &UnderWay,
+        transaction: &Transaction,
+        is_fenced: bool,
+        shared: &mut Shared,
+    ) -> Flow<Option<Result<(), CallError>>> {
+        if is_fenced {
+            shared.saw(Seen::ProducerFenced);
+            return Ok(Some(Err(CallError::Producer)));
+        }
+        if shared.fault(1, 12) {
+            if shared.rng.chance(1, 2) {
+                shared.saw(Seen::UnknownAndCommitted);
+                self.commit_transaction(own.member, transaction, shared)?;
+            } else {
+                shared.saw(Seen::UnknownAndAborted);
+            }
+            shared.tell(|| format!("{} is not told how it ended", self.name.id));
+            return Ok(Some(Err(CallError::Producer)));
+        }
+        if shared.fault(1, 40) {
+            shared.saw(Seen::KilledInTransactionCommit);
+            return Err(Stop::Dies(None));
+        }
+        self.commit_transaction(own.member, transaction, shared)?;
+        Ok(Some(Ok(())))
     }
 
     /// The broker commits: everything at once.
@@ -230,54 +231,66 @@ impl WorkerProcess {
         Ok(())
     }
 
-    /// The data mover hears how the transaction under way has ended, if it has.
-    pub(super) fn hear_end(&mut self, shared: &mut Shared) {
-        let ended = self.committer.as_mut().and_then(|own| own.ended.take());
-        let Some((cut, ending)) = ended else {
-            return;
-        };
-        let committed = match ending {
-            Ending::Committed => true,
-            Ending::Aborted => shared.mutation == Some(Mutation::AbortTakenForCommit),
-            Ending::Unknown(_) if shared.mutation == Some(Mutation::UnknownTakenForAborted) => {
-                false
+    /// The event loop asks how the transaction under way has ended, and waits for that, unless it
+    /// takes longer than `timeout`.
+    pub(super) fn transaction_end(
+        &mut self,
+        timeout: Duration,
+        shared: &mut Shared,
+    ) -> Flow<Report> {
+        if !timeout.is_zero() {
+            while self.can_transact() {
+                if shared.rng.chance(1, 24) {
+                    self.now += timeout;
+                    break;
+                }
+                self.transact(shared)?;
             }
-            Ending::Unknown(found) if shared.mutation == Some(Mutation::GoneHeardAsWell) => {
-                cut.commits().all(|commit| found.contains(commit))
-            }
-            Ending::Unknown(found) => self.desk.is_committed(&cut, &found),
+        }
+        let Some(committer) = &mut self.committer else {
+            return Ok(Report::UnderWay);
         };
-        shared.tell(|| format!("{} hears of a commit: {committed}", self.name.id));
-        if !committed {
-            let partitions = cut.commits().map(|own| own.partition);
+        if committer.is_closed {
+            return Ok(Report::Closed);
+        }
+        let Some((pending, ending)) = committer.ended.take() else {
+            return Ok(Report::UnderWay);
+        };
+        let ending = match (shared.mutation, ending) {
+            (Some(Mutation::AbortTakenForCommit), Ending::Aborted) => Ending::Committed,
+            (Some(Mutation::UnknownTakenForAborted), Ending::Unknown(_)) => Ending::Aborted,
+            (Some(Mutation::GoneHeardAsWell), Ending::Unknown(found)) => {
+                match pending.commits().all(|commit| found.contains(commit)) {
+                    true => Ending::Committed,
+                    false => Ending::Aborted,
+                }
+            }
+            (_, ending) => ending,
+        };
+        shared.tell(|| format!("{} hears of a commit: {ending:?}", self.name.id));
+        if ending != Ending::Committed {
+            let partitions = pending.commits().map(|own| own.partition);
             self.helped.extend(partitions);
         }
-        self.desk.ended(cut, committed);
+        Ok(Report::Ended(pending, ending))
     }
 
-    /// The data mover begins the next transaction, unless one is under way or there is nothing to
-    /// commit.
-    pub(super) fn begin_transaction(&mut self, shared: &mut Shared) {
-        let Some(committer) = self.committer.as_mut().filter(|own| !own.is_closed) else {
-            return;
-        };
-        let Some(cut) = self.desk.cut() else {
-            if !self.desk.is_under_way() && !self.desk.is_settled() {
-                shared.saw(Seen::WaitedForBatch);
-            }
-            return;
-        };
+    /// The event loop begins the next transaction.
+    pub(super) fn begin_transaction(
+        &mut self,
+        pending: PendingTransaction,
+        shared: &mut Shared,
+    ) -> Report {
         shared.tell(|| {
-            let commits = cut.commits().map(|own| (own.partition, own.offset));
-            let commits: Vec<_> = commits.collect();
+            let commits: Vec<_> = pending.commits().collect();
             let name = &self.name.id;
             format!(
                 "{name} begins a transaction: {} batches, {commits:?}",
-                cut.finished().count()
+                pending.finished().count()
             )
         });
         let mut messages = VecDeque::new();
-        for finished in cut.finished() {
+        for finished in pending.finished() {
             if let Some(letter) = &finished.dead_letter {
                 let place = Place::Dlq {
                     source: (letter.partition, letter.offset),
@@ -291,58 +304,38 @@ impl WorkerProcess {
                 messages.push_back((Place::Outcomes(partition), payload));
             }
         }
+        let Some(committer) = &mut self.committer else {
+            return Report::NoMember(pending);
+        };
+        committer.transaction_loop.begin();
         committer.under_way = Some(UnderWay {
-            cut,
+            pending,
             member: self.member,
             generation: self.generation,
-            step: Step::Begin,
             messages,
             transaction: None,
         });
-    }
-
-    /// Commits everything that can be committed in transactions, as far as patience goes.
-    pub(super) fn commit_all(&mut self, shared: &mut Shared) -> Flow<()> {
-        loop {
-            self.begin_transaction(shared);
-            while self.committer.as_ref().is_some_and(Committer::can_go_on) {
-                if shared.rng.chance(1, 24) {
-                    return Ok(());
-                }
-                match self.transact(shared) {
-                    Ok(()) => {}
-                    // The data mover hears of it in its next round.
-                    Err(Stop::GivesUp) => return Ok(()),
-                    Err(stop) => return Err(stop),
-                }
-            }
-            self.hear_end(shared);
-            let is_closed = self.committer.as_ref().is_none_or(Committer::is_closed);
-            if is_closed || !self.desk.is_under_way() && self.desk.is_settled() {
-                return Ok(());
-            }
-            if shared.rng.chance(1, 24) {
-                return Ok(());
-            }
-        }
+        Report::Begun
     }
 
     /// The process is gone. Where it had asked for a commit, that may be done yet.
     pub fn die_within_transaction(&mut self, shared: &mut Shared) -> Flow<()> {
-        let own = self.committer.as_mut().and_then(|own| own.under_way.take());
+        let Some(committer) = &mut self.committer else {
+            return Ok(());
+        };
+        let is_committing = *committer.transaction_loop.next() == Next::Call(Call::Commit);
         let Some(UnderWay {
-            step,
             member,
             transaction: Some(transaction),
             ..
-        }) = own
+        }) = committer.under_way.take()
         else {
             return Ok(());
         };
         if transaction.state() != State::Open {
             return Ok(());
         }
-        if step == Step::Commit && shared.rng.chance(1, 2) {
+        if is_committing && shared.rng.chance(1, 2) {
             return self.commit_transaction(member, &transaction, shared);
         }
         if transaction.is_begun() {

@@ -5,14 +5,14 @@ mod executor;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use pipeline::Worker;
-use worker::desk::CarefulJob;
 use worker::executor::{Bookkeeping, Lease, Watch, WorkUnit};
 use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
+use worker::state::in_flight::IsolatedJob;
 
 use super::{Flow, Stop, WorkerProcess};
 use crate::history::Shared;
@@ -34,10 +34,12 @@ pub struct Thread {
     watch: Arc<Watch>,
     flight: Flight,
     /// The single job that its work unit is about.
-    careful: Option<CarefulJob>,
+    careful: Option<IsolatedJob>,
     /// The partition and the job that it hangs at, or that hangs among those in flight.
     pub hangs: Option<(i32, u64)>,
     started_at: Instant,
+    /// Copies of leases, where a defect has the thread work under these.
+    unseen: Vec<(Weak<Lease>, Arc<Lease>)>,
     /// How often time was long.
     looks: u32,
 }
@@ -56,6 +58,7 @@ impl Thread {
             careful: None,
             hangs: None,
             started_at: now,
+            unseen: Vec::new(),
             looks: 0,
         }
     }
@@ -96,6 +99,15 @@ impl Thread {
             });
             unit.leases = Arc::new(leases.collect());
         }
+        if shared.mutation == Some(Mutation::StaleWorkIgnored) {
+            // Leases that end, and of which nobody sees that they are in use.
+            let unseen = unit.leases.iter().map(|(&partition, own)| {
+                let lease = Arc::new(Lease::new(own.epoch()));
+                self.unseen.push((Arc::downgrade(own), Arc::clone(&lease)));
+                (partition, lease)
+            });
+            unit.leases = Arc::new(unseen.collect());
+        }
         self.careful = unit.job;
         self.bookkeeping.begin(unit, shared.now());
     }
@@ -113,6 +125,11 @@ impl WorkerProcess {
     /// One step of a compute thread: a job, or what comes between two of them.
     pub fn compute(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
         let thread = &mut self.threads[number];
+        for (lease, copy) in &thread.unseen {
+            if lease.upgrade().is_none_or(|lease| lease.has_ended()) {
+                copy.end();
+            }
+        }
         if thread.flight.can_run() && shared.rng.chance(1, 2) {
             return self.run_in_flight(number, shared);
         }
@@ -201,7 +218,7 @@ fn of_one_partition(finished: &Finished) -> Result<(), Violation> {
 fn see_buried(
     finished: &[Finished],
     failed: usize,
-    careful: Option<CarefulJob>,
+    careful: Option<IsolatedJob>,
     shared: &mut Shared,
 ) -> Flow<()> {
     let mut letters = finished.iter().filter(|own| own.dead_letter.is_some());
@@ -227,7 +244,7 @@ fn see_buried(
 /// What is finished, as a defect would have it.
 fn mutated(
     mut finished: Vec<Finished>,
-    careful: Option<CarefulJob>,
+    careful: Option<IsolatedJob>,
     shared: &Shared,
 ) -> Vec<Finished> {
     match shared.mutation {

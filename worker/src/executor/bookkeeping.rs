@@ -16,9 +16,10 @@ use pipeline::{DecodeError, JobBatchDecoder, Worker};
 use super::in_hand::{JobInHand, bury_message};
 use super::outcomes::outcome_of;
 use super::{Executor, Lease, Watch, WorkUnit};
-use crate::desk::CarefulJob;
+
 use crate::outbox::Finished;
 use crate::retry::{RetryPolicy, RetryQueue};
+use crate::state::in_flight::IsolatedJob;
 use begun_jobs::BegunJobs;
 
 /// Outcomes wait at most about this long for others before they are handed on, however slow jobs are.
@@ -276,7 +277,7 @@ impl Bookkeeping {
             jobs: 0,
             jobs_in_message: 0,
         };
-        if unit.job.is_some_and(CarefulJob::message_is_to_be_buried) {
+        if unit.job.is_some_and(IsolatedJob::message_is_to_be_buried) {
             // Even to bury the job has killed, so the message is not looked into any more.
             let letter = bury_message(message, record.payload, died_too_often());
             self.jobs.finished.push_back(letter);

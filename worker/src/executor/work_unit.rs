@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kafka::RecordBatch;
 use pipeline::offsets::Epoch;
 
-use crate::desk::CarefulJob;
+use crate::state::in_flight::IsolatedJob;
 
 /// An assignment of a partition, shared by everything that works on its messages.
 #[derive(Debug)]
@@ -56,5 +56,5 @@ pub struct WorkUnit {
     /// The leases under which they were taken.
     pub leases: Arc<Leases>,
     /// The only job that is meant, of the only record, where workers have died of it.
-    pub job: Option<CarefulJob>,
+    pub job: Option<IsolatedJob>,
 }

@@ -11,13 +11,14 @@ use pipeline::{Job, JobBatch, Worker};
 use tracing::debug;
 
 use super::{Clock, died_too_often};
-use crate::desk::CarefulJob;
+
 use crate::executor::in_hand::JobInHand;
 use crate::executor::outcomes::{Outcomes, outcome_of};
 use crate::executor::watch::InFlight;
 use crate::executor::{AttemptId, Done, Executor, Lease, Watch};
 use crate::outbox::Finished;
 use crate::retry::{RetryPolicy, RetryQueue};
+use crate::state::in_flight::IsolatedJob;
 
 /// Failed jobs that wait for their next attempt, at most. With more of them no job is begun.
 pub const MAX_FAILED_JOBS: usize = 1_024;
@@ -97,7 +98,7 @@ impl BegunJobs {
         &mut self,
         executor: &mut impl Executor,
         batch: &JobBatch,
-        careful: CarefulJob,
+        careful: IsolatedJob,
         message: &Settled,
         lease: &Arc<Lease>,
         clock: Clock<'_>,

@@ -46,7 +46,7 @@ fn message(results: &[&[u8]]) -> Vec<u8> {
 /// A work unit of these messages, as (partition, offset, payload), under one lease.
 fn unit_of<'a>(
     messages: impl IntoIterator<Item = (i32, i64, &'a [u8])>,
-    job: Option<CarefulJob>,
+    job: Option<IsolatedJob>,
     lease: &Arc<Lease>,
 ) -> WorkUnit {
     let mut records = kafka::RecordBatch::default();
@@ -69,7 +69,7 @@ fn unit_of<'a>(
 }
 
 /// A work unit of messages of one partition.
-fn unit(messages: &[Vec<u8>], job: Option<CarefulJob>, lease: &Arc<Lease>) -> WorkUnit {
+fn unit(messages: &[Vec<u8>], job: Option<IsolatedJob>, lease: &Arc<Lease>) -> WorkUnit {
     let messages = (OFFSET..).zip(messages);
     let messages = messages.map(|(offset, payload)| (PARTITION, offset, payload.as_slice()));
     unit_of(messages, job, lease)

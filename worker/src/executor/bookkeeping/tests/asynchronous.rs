@@ -201,7 +201,7 @@ fn a_second_answer_to_an_attempt_counts_for_nothing() {
 
 #[test]
 fn the_answer_to_a_job_alone_settles_that_job_only() {
-    let job = CarefulJob {
+    let job = IsolatedJob {
         position: 1,
         deaths: 1,
     };

@@ -149,7 +149,7 @@ fn with_too_many_failed_jobs_none_is_begun() {
 fn a_job_that_others_died_of_is_tried_alone_and_buried_after_the_third() {
     let messages = [message(&[&[0, 1], &[1, 1], &[1]])];
     let finished = |deaths| {
-        let job = CarefulJob {
+        let job = IsolatedJob {
             position: 1,
             deaths,
         };
@@ -178,7 +178,7 @@ fn a_job_that_others_died_of_is_tried_alone_and_buried_after_the_third() {
 #[test]
 fn a_message_of_which_even_burying_kills_goes_to_the_dlq_as_it_is() {
     let messages = [message(&[&[0, 1], &[1, 1]])];
-    let job = CarefulJob {
+    let job = IsolatedJob {
         position: 0,
         deaths: MAX_DEATHS_OF_MESSAGE,
     };

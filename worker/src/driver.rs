@@ -1,0 +1,350 @@
+//! The driver of the event loop: it carries out what [`EventLoop`] says with Kafka, threads and the
+//! clock, and applies what came of it.
+
+mod shared;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use kafka::{GroupConsumer, RecordBatch};
+use service::Shutdown;
+use service::metrics::set;
+use tracing::{debug, warn};
+
+use crate::args::{Config, Delivery as DeliveryKind};
+use crate::client::{Client, Producing};
+use crate::delivery::{AtLeastOnce, Delivery, ExactlyOnce};
+use crate::error::Error;
+use crate::event_loop::{self, Action, Attempt, Consume, EventLoop, Failure, Limits, ThreadStatus};
+use crate::executor::{self, Executor, Settings, Watch, WorkUnit};
+use crate::metrics::Metrics;
+use crate::state::outbox::{Destination, Finished};
+use crate::transactions::Transactions;
+use shared::{Core, SharedCore};
+
+/// Work units that wait for a compute thread, for each of them.
+const WAITING_WORK_UNITS: usize = 2;
+
+/// Finished work that waits for the event loop, in batches.
+const WAITING_FINISHED: usize = 64;
+
+/// How often the gauges are set.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a worker without work is not ready.
+pub(crate) const NO_PARTITIONS: &str = "no partitions are assigned";
+
+/// A compute thread.
+struct ComputeThread {
+    handle: JoinHandle<()>,
+    watch: Arc<Watch>,
+}
+
+/// Whether the driver goes on.
+enum Flow {
+    Continue,
+    Exit,
+}
+
+/// Drives the event loop of a worker.
+pub(crate) struct Driver {
+    member: Option<GroupConsumer<SharedCore>>,
+    core: SharedCore,
+    /// `None` once winding down has begun.
+    work_units: Option<Sender<WorkUnit>>,
+    finished: Receiver<Finished>,
+    threads: Vec<ComputeThread>,
+    outcomes_topic: String,
+    dlq_topic: String,
+    is_winding_down: bool,
+    metrics: Metrics,
+    observed_at: Instant,
+}
+
+impl Driver {
+    /// Joins the group and starts the compute threads.
+    ///
+    /// # Errors
+    /// When a client cannot be made or a thread not be started.
+    pub(crate) fn start<E: Executor + Send + 'static>(
+        config: &Config,
+        limits: Limits,
+        shutdown: &Shutdown,
+        outcome_partitions: usize,
+        metrics: &Metrics,
+        executor: impl Fn() -> E,
+    ) -> Result<Self, Error> {
+        let (finished_sender, finished) = crossbeam_channel::bounded(WAITING_FINISHED);
+        let now = Instant::now();
+        let (delivery, client): (Box<dyn Delivery>, Box<dyn Client>) = match config.delivery {
+            DeliveryKind::AtLeastOnce => (
+                Box::new(AtLeastOnce::new(&limits, now)),
+                Box::new(Producing::new(config, outcome_partitions, metrics)?),
+            ),
+            DeliveryKind::ExactlyOnce => (
+                Box::new(ExactlyOnce::new()),
+                Box::new(Transactions::start(
+                    config,
+                    shutdown,
+                    outcome_partitions,
+                    metrics,
+                )?),
+            ),
+        };
+        let threads = config.threads.get();
+        let loop_config = event_loop::Config {
+            commit_interval: config.commit_interval,
+            job_timeout: config.job_timeout,
+            threads,
+            limits,
+        };
+        let core = SharedCore::new(Core {
+            event_loop: EventLoop::new(loop_config, delivery, now),
+            client,
+            finished: finished.clone(),
+            error: None,
+            metrics: metrics.clone(),
+        });
+        let member = GroupConsumer::join(
+            &config.cluster,
+            &config.membership,
+            &config.topics.jobs,
+            core.clone(),
+        )?;
+        let (work_units, taken) = crossbeam_channel::bounded(threads * WAITING_WORK_UNITS);
+        let settings = Settings {
+            worker: config.worker.clone(),
+            retry: config.retry,
+            apart_by_partition: config.delivery == DeliveryKind::ExactlyOnce,
+            seconds: metrics.compute_seconds.clone(),
+        };
+        let threads = (0..threads)
+            .map(|number| {
+                let (settings, shutdown) = (settings.clone(), shutdown.clone());
+                let (taken, finished) = (taken.clone(), finished_sender.clone());
+                let watch = Arc::<Watch>::default();
+                let watched = Arc::clone(&watch);
+                let executor = executor();
+                let handle = thread::Builder::new()
+                    .name(format!("compute-{number}"))
+                    .spawn(move || {
+                        executor::run(settings, shutdown, watched, executor, &taken, finished);
+                    })
+                    .map_err(|error| Error::Thread(error.to_string()))?;
+                Ok(ComputeThread { handle, watch })
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self {
+            member: Some(member),
+            core,
+            work_units: Some(work_units),
+            finished,
+            threads,
+            outcomes_topic: config.topics.outcomes.clone(),
+            dlq_topic: config.topics.dlq.clone(),
+            is_winding_down: false,
+            metrics: metrics.clone(),
+            observed_at: now,
+        })
+    }
+
+    /// Works until it is asked to end or can go on no longer, and winds down.
+    ///
+    /// # Errors
+    /// Why it could go on no longer.
+    pub(crate) fn run(mut self, shutdown: &Shutdown) -> Result<(), Error> {
+        let mut worked = Ok(());
+        loop {
+            let action = self.core.lock().event_loop.next(Instant::now());
+            if matches!(action, Action::Poll) && !self.is_winding_down && shutdown.is_requested() {
+                self.wind_down();
+                continue;
+            }
+            match self.carry_out(action) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Exit) => break,
+                Err(error) if self.is_winding_down => {
+                    warn!(%error, "while winding down");
+                    self.core.lock().event_loop.give_up_serving();
+                }
+                Err(error) => {
+                    worked = Err(error);
+                    self.wind_down();
+                }
+            }
+        }
+        debug!("worker is down");
+        worked
+    }
+
+    fn wind_down(&mut self) {
+        self.is_winding_down = true;
+        self.core.lock().event_loop.wind_down(Instant::now());
+    }
+
+    fn carry_out(&mut self, action: Action) -> Result<Flow, Error> {
+        match action {
+            Action::Poll => {
+                self.metrics.health.beat();
+                if let Some(member) = &mut self.member {
+                    member.poll()?;
+                }
+            }
+            Action::Collect => self.core.lock().collect(),
+            Action::AwaitFinished(timeout) => {
+                if let Ok(finished) = self.finished.recv_timeout(timeout) {
+                    self.core.lock().apply_finished(finished);
+                }
+            }
+            Action::Deliver(step) => {
+                let member = self.member.as_ref();
+                let metadata = || member.and_then(GroupConsumer::group_metadata);
+                self.core.lock().deliver(step, &metadata);
+            }
+            Action::Commit(commits) => {
+                if let Some(member) = &self.member {
+                    member.commit(&commits);
+                    self.metrics.commits.inc();
+                }
+            }
+            Action::CommitAndWait(commits) => {
+                self.metrics.commits.inc();
+                let member = self.member.as_ref();
+                let committed = member.is_some_and(|member| member.commit_now(&commits));
+                self.core.lock().event_loop.apply_commit_answer(committed);
+            }
+            Action::HandOut(unit) => self.hand_out(unit),
+            Action::Threads => self.look_at_threads(),
+            Action::JoinOthers(partition) => {
+                if let Some(member) = &mut self.member {
+                    member.join_others(partition);
+                }
+            }
+            Action::Consume(consume, records) => self.consume(consume, records)?,
+            Action::Wait(pause) => thread::sleep(pause),
+            Action::End(failure) => return Err(self.error(failure)),
+            Action::CloseWorkUnits => self.work_units = None,
+            Action::Leave(timeout) => {
+                if let Some(member) = self.member.take() {
+                    member.close(timeout);
+                }
+            }
+            Action::Exit => return Ok(Flow::Exit),
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn hand_out(&self, unit: WorkUnit) {
+        let Some(work_units) = &self.work_units else {
+            return;
+        };
+        if let Err(TrySendError::Full(unit) | TrySendError::Disconnected(unit)) =
+            work_units.try_send(unit)
+        {
+            self.core.lock().event_loop.apply_no_room(unit);
+        }
+    }
+
+    fn look_at_threads(&mut self) {
+        self.observe();
+        let status = |thread: &ComputeThread| ThreadStatus {
+            is_finished: thread.handle.is_finished(),
+            at_work: oldest_attempt(&thread.watch),
+        };
+        let threads = self.threads.iter().map(status);
+        let mut core = self.core.lock();
+        core.event_loop.apply_threads(threads, Instant::now());
+    }
+
+    fn consume(&mut self, consume: Consume, mut records: RecordBatch) -> Result<(), Error> {
+        let (messages, bytes) = (records.len(), records.bytes());
+        if let Some(member) = &mut self.member {
+            match consume {
+                Consume::Isolated { partition, at_most } => {
+                    member.consume_apart(partition, at_most, &mut records)?;
+                }
+                Consume::One(timeout) => member.consume_one(timeout, &mut records)?,
+                Consume::Batch(timeout) => member.consume(timeout, &mut records)?,
+            }
+        }
+        let metrics = &self.metrics;
+        metrics
+            .consumed_messages
+            .inc_by((records.len() - messages) as u64);
+        metrics
+            .consumed_bytes
+            .inc_by((records.bytes() - bytes) as u64);
+        let mut core = self.core.lock();
+        core.event_loop.apply_records(records, Instant::now());
+        Ok(())
+    }
+
+    /// Sets the gauges, now and then.
+    fn observe(&mut self) {
+        if self.observed_at.elapsed() < OBSERVE_INTERVAL {
+            return;
+        }
+        self.observed_at = Instant::now();
+        let metrics = &self.metrics;
+        let core = self.core.lock();
+        let queued = self.work_units.as_ref().map_or(0, Sender::len);
+        let waiting = core.event_loop.waiting_work_units() + queued;
+        set(&metrics.waiting_slices, waiting);
+        let state = core.event_loop.state();
+        set(&metrics.in_hand_messages, state.in_flight().in_hand());
+        set(&metrics.outbox_bytes, state.delivery().unconfirmed_bytes());
+        if let Some(in_flight) = core.client.in_flight() {
+            set(&metrics.in_flight_messages, in_flight);
+        }
+        if let Some(member) = &self.member {
+            let positions = state.in_flight().positions();
+            metrics.lag_messages.set(member.lag(positions));
+        }
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::ThreadDied => Error::Thread("a compute thread died".to_owned()),
+            Failure::Hang { partition, timeout } => Error::JobTimeout { partition, timeout },
+            Failure::NotAcknowledged { waited } => kafka::Error::NotAcknowledged {
+                topic: self.outcomes_topic.clone(),
+                waited,
+            }
+            .into(),
+            Failure::Undelivered {
+                destination,
+                partition,
+                code,
+            } => {
+                let topic = match destination {
+                    Some(Destination::Dlq) => &self.dlq_topic,
+                    _ => &self.outcomes_topic,
+                };
+                kafka::Error::undelivered(topic, partition, code).into()
+            }
+            Failure::Client => {
+                let error = self.core.lock().error.take();
+                error.unwrap_or_else(|| Error::Thread("the one of transactions died".to_owned()))
+            }
+        }
+    }
+}
+
+/// The oldest attempt that a compute thread has in flight, or the one that it is at.
+fn oldest_attempt(watch: &Watch) -> Option<Attempt> {
+    if let Some(oldest) = watch.in_flight().first() {
+        return Some(Attempt {
+            id: oldest.id,
+            partition: oldest.partition,
+            since: Some(oldest.since),
+        });
+    }
+    let (id, partition) = watch.at_work()?;
+    Some(Attempt {
+        id,
+        partition,
+        since: None,
+    })
+}
