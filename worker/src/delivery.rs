@@ -254,3 +254,6 @@ impl Settle {
         Some(Step::TransactionEnd(left))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -407,3 +407,6 @@ impl EventLoop {
         self.waiting.reverse();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use pipeline::offsets::{Commit, Epoch};
+use tracing::info;
 
 use super::{Commitment, Delivery, Ending, Message, Progress, Report, Settlement, Step};
 use crate::event_loop::Failure;
@@ -57,7 +58,11 @@ impl ExactlyOnce {
         let committed = match ending {
             Ending::Committed => true,
             Ending::Aborted => false,
-            Ending::Unknown(found) => transaction.is_committed(found, epoch),
+            Ending::Unknown(found) => {
+                let committed = transaction.is_committed(found, epoch);
+                info!(committed, "found out how the transaction has ended");
+                committed
+            }
         };
         let own = transaction.commits_of(epoch);
         let done = self.pending.ended(transaction, committed, epoch);
