@@ -68,7 +68,7 @@ fn stages(group: &mut BenchmarkGroup<'_, WallTime>, data_set: &DataSet) {
     group.bench_function("compute", |bench| {
         bench.iter(|| {
             let computed = jobs.for_each(|job| {
-                let tally = worker::compute::compute(black_box(job));
+                let tally = computations::positivity::tally(black_box(job));
                 black_box(tally).expect("a generated result is one");
                 Ok(())
             });

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use computations::JobError;
 use pipeline::RunId;
 use service::{Ending, Exit, Shutdown, Signal};
-use worker::compute::JobError;
 
 use crate::bench;
 

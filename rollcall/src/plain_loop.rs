@@ -5,13 +5,13 @@
 use std::time::Instant;
 
 use aggregator::Report;
+use computations::{JobError, positivity};
 use dispatcher::Input;
 use dispatcher::job_set::JobSet;
 use dispatcher::rejects::Rejects;
 use pipeline::{Grouping, LabelSet, Series, SeriesRow, TimeBucket};
 use service::{Progress, Shutdown};
 use worker::SimulatedWork;
-use worker::compute::{JobError, compute as compute_job};
 
 use crate::error::Error;
 use crate::in_memory::{self, InMemory, no_spill};
@@ -64,7 +64,7 @@ fn add_up(
             return Err(dispatcher::Error::Stopped(signal));
         }
         simulate_work.take();
-        let tally = match compute_job(job) {
+        let tally = match positivity::tally(job) {
             Ok(tally) => tally,
             Err(error) => {
                 failed.get_or_insert((job.index, error));

@@ -1,10 +1,10 @@
 //! The data set of a history: a few rows, the jobs that are made of them, and which of these fail,
 //! hang or kill.
 
+use computations::positivity;
 use dispatcher::job_set::JobSet;
 use dispatcher::source::Rows;
 use pipeline::{Grain, Grouping, LabelSet};
-use worker::compute::compute;
 
 use crate::invariants::{ExpectedJob, Fate};
 use crate::rng::Rng;
@@ -59,7 +59,7 @@ pub fn expected_jobs(jobs: &JobSet, rng: &mut Rng) -> Vec<ExpectedJob> {
     let poison = rng.chance(2, 3);
     let mut expected = Vec::new();
     let all = jobs.for_each(|job| {
-        let tally = compute(job);
+        let tally = positivity::tally(job);
         let fate = match &tally {
             Err(_) => Fate::Broken,
             Ok(_) if poison && rng.chance(1, 10) => match rng.below(7) {

@@ -1,5 +1,5 @@
 //! The compute threads: each takes slices of messages, puts one job at a time through
-//! [`compute`], and hands on what it finished.
+//! a computation, and hands on what it finished.
 //!
 //! A job that fails waits for its next attempt apart from the others; its message's other jobs are
 //! not held up. Work whose partition was taken away meanwhile is dropped, for its new owner does
@@ -25,7 +25,6 @@ use service::metrics::SecondsCounter;
 use service::{FaultPoint, Shutdown};
 use tracing::{debug, warn};
 
-use crate::compute::compute;
 use crate::desk::CarefulJob;
 use crate::outbox::{DeadLetterMessage, Finished};
 use crate::retry::{RetryPolicy, RetryQueue};
@@ -414,7 +413,7 @@ impl ComputeThread {
         self.settings.simulate_work.take();
         let injected = |error: service::fault::Injected| error.to_string();
         self.before_compute.pass_with(job.index).map_err(injected)?;
-        let tally = compute(job).map_err(|error| error.to_string())?;
+        let tally = computations::positivity::tally(job).map_err(|error| error.to_string())?;
         self.after_compute.pass_with(job.index).map_err(injected)?;
         Ok(tally)
     }

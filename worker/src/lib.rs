@@ -4,11 +4,10 @@
 //! ([`computing`]), produces what they finished, and commits offsets behind outcomes that the
 //! broker has acknowledged; or a thread of its own commits both together ([`transactions`]). It
 //! never waits for computing. What it may take, produce and commit next
-//! is decided by the [`desk`], which knows no broker; the work itself is one pure function in
-//! [`compute`].
+//! is decided by the [`desk`], which knows no broker; what is made of a job is for a computation of
+//! the crate [`computations`].
 
 pub mod args;
-pub mod compute;
 pub mod computing;
 pub mod desk;
 pub mod error;

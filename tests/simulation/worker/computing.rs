@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use computations::positivity;
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
 use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, Tally};
-use worker::compute::compute;
 use worker::desk::CarefulJob;
 use worker::outbox::{DeadLetterMessage, Finished};
 use worker::retry::RetryPolicy;
@@ -217,7 +217,7 @@ impl WorkerProcess {
             Fate::Hangs => Attempt::Hangs,
             Fate::Fails => injected(),
             Fate::FailsTimes(failures) if *times <= failures => injected(),
-            _ => Attempt::Done(compute(job).map_err(|error| error.to_string())),
+            _ => Attempt::Done(positivity::tally(job).map_err(|error| error.to_string())),
         }
     }
 
