@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::args::{Config, RunChoice};
 use crate::error::Error;
 use crate::judging::{self, Look, Next};
+use crate::table::Tabulation;
 
 /// How long one look at the outcomes waits for more.
 const LOOK: Duration = Duration::from_millis(5);
@@ -24,6 +25,8 @@ const RUNS_LOOK: Duration = Duration::from_millis(200);
 pub struct Collected {
     /// The run.
     pub opened: RunOpened,
+    /// What is made of its results.
+    pub tabulation: Tabulation,
     /// Everything that was heard of it.
     pub collection: Collection,
     /// Messages on the outcomes topic that are none.
@@ -47,13 +50,14 @@ pub fn collect(
     wait_for_topic(config, shutdown, &quiet)?;
     let mut runs = RunsReader::start(&config.cluster, &config.topics.runs)?;
     let (mut run, opened) = find_run(config, shutdown, &mut runs, &mut quiet)?;
-    if opened.numbering_version != NUMBERING_VERSION {
+    let options = &opened.options;
+    if options.numbering_version != NUMBERING_VERSION {
         return Err(Error::Numbering {
-            run_id: opened.run_id,
-            version: opened.numbering_version,
+            run_id: opened.run_id.clone(),
+            version: options.numbering_version,
         });
     }
-    config.outputs.check(opened.grouping.grain)?;
+    let tabulation = Tabulation::new(config, options)?;
     logging::set_run_id(opened.run_id.as_str());
     info!("collecting");
 
@@ -164,6 +168,7 @@ pub fn collect(
     let seconds = first_outcome.map_or(Duration::ZERO, |first| last_outcome - first);
     Ok(Collected {
         opened,
+        tabulation,
         collection,
         undecodable,
         seconds: seconds.as_secs_f64(),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use computations::{ParameterError, UnknownComputation};
 use pipeline::{Grain, RunId};
 use service::{Ending, Exit, Signal};
 
@@ -70,6 +71,21 @@ pub enum Error {
         run: Grain,
     },
 
+    /// Coarser series of a run that leaves no series.
+    #[error("--grain-out adds coarser series, and a run of {computation} leaves none")]
+    GrainOutOfTable {
+        /// The run's computation.
+        computation: &'static str,
+    },
+
+    /// The run's computation is not known.
+    #[error(transparent)]
+    UnknownComputation(#[from] UnknownComputation),
+
+    /// The run's computation can do nothing with its parameters.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+
     /// Coarser series in no form.
     #[error("--grain-out adds series files: let --outputs name csv or parquet, too")]
     GrainOutWithoutForm,
@@ -115,7 +131,10 @@ impl Ending for Error {
         match self {
             Self::NoRun { .. } => Exit::Incomplete,
             Self::OutputFolder { .. } => Exit::Usage,
-            Self::GrainOut { .. } | Self::GrainOutWithoutForm => Exit::Usage,
+            Self::GrainOut { .. } | Self::GrainOutOfTable { .. } | Self::GrainOutWithoutForm => {
+                Exit::Usage
+            }
+            Self::UnknownComputation(_) => Exit::UnknownComputation,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(error) if error.is_denied() => Exit::Denied,
@@ -123,6 +142,7 @@ impl Ending for Error {
             Self::Listen(_)
             | Self::Aborted { .. }
             | Self::Numbering { .. }
+            | Self::Parameter(_)
             | Self::Say(_)
             | Self::Read { .. }
             | Self::Write { .. }

@@ -30,7 +30,7 @@ pub enum Next<'a> {
 /// What to do with a collection at a look.
 ///
 /// However settled it is, nothing is judged before the end: a later outcome may outrank a dead
-/// letter or contradict a tally, and is there for everyone to read.
+/// letter or contradict a result, and is there for everyone to read.
 pub fn next<'a>(collection: &Collection, look: &Look<'a>) -> Next<'a> {
     if look.caught_up && collection.is_settled() {
         return Next::Judge;

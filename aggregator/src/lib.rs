@@ -3,7 +3,8 @@
 //!
 //! [`collect`] moves data from the topics into a [`pipeline::Collection`], which decides;
 //! [`judging`] says when it may be judged; [`report`] says what it has come to, [`export`] what is
-//! written of it in which form, and [`outputs`] puts the files in place. [`read_back`] reads a
+//! written of it in which form, and [`outputs`] puts the files in place; [`table`] says which table a
+//! run leaves. [`read_back`] reads a
 //! series from them.
 
 pub mod args;
@@ -16,6 +17,7 @@ pub mod outputs;
 pub mod read_back;
 pub mod report;
 pub mod run;
+pub mod table;
 
 pub use args::{Args, Config, OutputArgs, OutputChoice, RunChoice};
 pub use error::Error;

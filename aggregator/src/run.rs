@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use pipeline::{Ledger, Series};
+use computations::positivity::Series;
+use pipeline::Grain;
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
@@ -17,10 +18,11 @@ use crate::collect::{Collected, collect};
 use crate::error::Error;
 use crate::export::report_html::REPORT_HTML;
 use crate::export::{
-    Exporter, Format, ReportHtml, ReportMd, SeriesCsv, SeriesParquet, SeriesSvg, Table,
+    Exporter, Format, ReportHtml, ReportMd, RunTable, SeriesCsv, SeriesParquet, SeriesSvg, Table,
+    TableCsv,
 };
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
-use crate::report::{Jobs, Report};
+use crate::report::{Jobs, Report, TableReport};
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -125,6 +127,7 @@ pub fn run(
     let outputs = Outputs::new(&config.out)?;
     let Collected {
         opened,
+        tabulation,
         collection,
         undecodable,
         seconds,
@@ -135,14 +138,17 @@ pub fn run(
     progress.health.rest();
     let started = Instant::now();
     // The digest of the jobs on one core, the series on another.
+    let tabulate = &*tabulation.tabulate;
     let (judged, series) = thread::scope(|scope| {
-        let ledger = collection.ledger();
-        let series = scope.spawn(move || ledger.map_or_else(Series::default, Ledger::series));
-        let judged = collection.reconcile();
+        let series = scope.spawn(|| tabulation.series(collection.ledger()));
+        let judged = collection.reconcile(|ledger| tabulate.checks(ledger));
         (judged, series.join())
     });
     let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut report = Report::new(&opened, &collection, &judged);
+    if let (Some(series), Some(_)) = (&series, collection.ledger()) {
+        report.add_series_totals(series);
+    }
     report.jobs.undecodable_dropped = Some(undecodable);
     let reconcile_seconds = started.elapsed().as_secs_f64();
     for (stage, seconds) in collection.manifest().iter().flat_map(|known| &known.stages) {
@@ -154,7 +160,20 @@ pub fn run(
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
     let rejects = config.rejects.as_deref();
-    write_outputs(&outputs, &config.outputs, &series, rejects, &mut report)?;
+    let (choice, cut) = (&config.outputs, &opened.options.cut);
+    match (&series, collection.ledger()) {
+        (Some(series), _) => write_outputs(&outputs, choice, series, rejects, &mut report)?,
+        (None, Some(ledger)) => {
+            let table = RunTable {
+                ledger,
+                tabulate,
+                label_columns: &cut.label_columns,
+                grain: cut.grain(),
+            };
+            write_table_outputs(&outputs, choice, Some(table), rejects, &mut report)?;
+        }
+        (None, None) => write_table_outputs(&outputs, choice, None, rejects, &mut report)?,
+    }
     info!(status = report.status.word(), "run judged");
     Ok(report)
 }
@@ -179,6 +198,52 @@ pub fn write_outputs(
         report.series.rows = Some(series.rows.len() as u64);
         report.series.sha256 = Some(sha256);
     }
+    write_report_md(outputs, choice, rejects, started, report)?;
+    if choice.has(Format::Html) {
+        let file = outputs.export(&mut page(series, report)?)?;
+        report.files.push(file);
+    }
+    write_report(outputs, report)
+}
+
+/// Writes what was chosen of a run that leaves a table, and last the report. Without a manifest there
+/// is no table.
+///
+/// # Errors
+/// When a file cannot be written.
+fn write_table_outputs(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    table: Option<RunTable<'_>>,
+    rejects: Option<&Path>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    if let Some(table) = table {
+        let mut csv = TableCsv::new(table);
+        if choice.has(Format::Csv) {
+            report.files.push(outputs.export(&mut csv)?);
+        } else {
+            to_nowhere(&mut csv)?;
+        }
+        report.table = csv.into_written().map(|written| TableReport {
+            rows: written.rows,
+            sha256: written.sha256,
+        });
+    }
+    write_report_md(outputs, choice, rejects, started, report)?;
+    write_report(outputs, report)
+}
+
+/// Adds the rejects to the files of a report, ends its stages, and writes it as Markdown where that
+/// was chosen. `started` is when the writing of the table began.
+fn write_report_md(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    rejects: Option<&Path>,
+    started: Instant,
+    report: &mut Report,
+) -> Result<(), Error> {
     let manifest = report.manifest.as_ref();
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
     if let Some(path) = rejects.filter(|_| has_rejects) {
@@ -190,11 +255,17 @@ pub fn write_outputs(
         let file = outputs.export(&mut ReportMd(report))?;
         report.files.push(file);
     }
-    if choice.has(Format::Html) {
-        let file = outputs.export(&mut page(series, report)?)?;
-        report.files.push(file);
-    }
-    write_report(outputs, report)
+    Ok(())
+}
+
+/// Exports a file that was not chosen: the report has the digest of the table whatever is written.
+fn to_nowhere(exporter: &mut dyn Exporter) -> Result<(), Error> {
+    exporter
+        .export(&mut io::sink())
+        .map_err(|source| Error::Write {
+            path: exporter.file_name().into(),
+            source,
+        })
 }
 
 /// Writes `report.json`, in place of what was there.
@@ -209,9 +280,16 @@ pub fn write_report(outputs: &Outputs, report: &Report) -> Result<(), Error> {
     Ok(())
 }
 
+/// The series with what its columns are called. A run that leaves a series groups by time.
+fn table_of_run<'a>(series: &'a Series, report: &'a Report) -> Table<'a> {
+    let grouping = &report.run.grouping;
+    let grain = grouping.grain.unwrap_or(Grain::Hour);
+    Table::of_run(series, &grouping.label_columns, grain)
+}
+
 /// The page of a series and its report.
 fn page<'a>(series: &'a Series, report: &'a Report) -> Result<ReportHtml<'a>, Error> {
-    let table = Table::of_run(series, &report.run.grouping);
+    let table = table_of_run(series, report);
     let page = serde_json::to_string(report).and_then(|text| ReportHtml::new(table, &text));
     page.map_err(|source| Error::Write {
         path: REPORT_HTML.into(),
@@ -226,17 +304,13 @@ fn write_series(
     series: &Series,
     report: &Report,
 ) -> Result<(Vec<OutputFile>, String), Error> {
-    let table = Table::of_run(series, &report.run.grouping);
+    let table = table_of_run(series, report);
     let mut files = Vec::new();
     let mut csv = SeriesCsv::new(table);
     if choice.has(Format::Csv) {
         files.push(outputs.export(&mut csv)?);
     } else {
-        // The report has the digest of the series whatever is written.
-        csv.export(&mut io::sink()).map_err(|source| Error::Write {
-            path: csv.file_name().into(),
-            source,
-        })?;
+        to_nowhere(&mut csv)?;
     }
     if choice.has(Format::Parquet) {
         files.push(outputs.export(&mut SeriesParquet(table))?);

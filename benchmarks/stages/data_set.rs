@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use computations::{Positivity, Tabulate};
 use crossbeam_channel::unbounded;
 use csv::ByteRecord;
+use dispatcher::Grouping;
 use dispatcher::columns::Columns;
 use dispatcher::input::CsvFormat;
 use dispatcher::job_set::JobSet;
@@ -23,8 +25,8 @@ use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
 use kafka::{Record, RecordBatch};
 use pipeline::{
-    Collection, Grain, Grouping, JobBatchEncoder, JobSetDigest, JobSetHasher, Manifest,
-    OutcomeBatch, RunId, Worker,
+    Collection, Computation, Grain, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher, Ledger,
+    Manifest, OutcomeBatch, RunId, Verdict, Worker,
 };
 use service::Shutdown;
 use service::metrics::SecondsCounter;
@@ -127,7 +129,14 @@ fn run_id() -> RunId {
 
 /// From jobs to the values of messages, each of which is sent by `send`.
 pub fn encode(jobs: &JobSet, packing: Packing, mut send: impl FnMut(&[u8])) {
-    let mut encoder = JobBatchEncoder::new(&run_id());
+    let mut encoder = JobBatchEncoder::new(&JobHeader {
+        run_id: run_id(),
+        generation: 0,
+        computation: Computation::named("positivity")
+            .with("result", "result")
+            .with("positive", "positive")
+            .with("negative", "negative"),
+    });
     let mut buffer = Vec::new();
     let mut finish = |encoder: &mut JobBatchEncoder| {
         buffer.clear();
@@ -151,7 +160,7 @@ pub fn encode(jobs: &JobSet, packing: Packing, mut send: impl FnMut(&[u8])) {
 pub fn digest(jobs: &JobSet) -> JobSetDigest {
     let mut hasher = JobSetHasher::new();
     let hashed = jobs.for_each(|job| {
-        hasher.update(job.index, job.key, job.part, job.rows());
+        hasher.update(job);
         Ok(())
     });
     hashed.expect("the jobs are in memory");
@@ -239,4 +248,10 @@ pub fn record(manifest: &Manifest, finished: &[Finished]) -> Collection {
         collection.hear_outcomes(OutcomeBatch::decode(outcomes).expect("a worker made it"));
     }
     collection
+}
+
+/// The verdict on what was recorded.
+pub fn reconcile(collection: &Collection) -> Verdict {
+    let checks = |ledger: &Ledger| Positivity.checks(ledger);
+    collection.reconcile(checks).verdict
 }

@@ -10,11 +10,12 @@ use clap::Parser;
 use clap::builder::TypedValueParser;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{Grain, Grouping, RunId};
+use pipeline::{Grain, RunId, RunOptions};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
 
 use crate::error::Error;
+use crate::grouping::Grouping;
 use crate::input::{self, CsvFormat, Delimiter, Input, Quote};
 use crate::metrics::Metrics;
 use crate::packing::JobsPerMessage;
@@ -282,6 +283,8 @@ pub struct Config {
     pub input: Input,
     /// How rows become jobs.
     pub grouping: Grouping,
+    /// What the run is opened with, which follows from the grouping.
+    pub options: RunOptions,
     /// The run's name.
     pub run_id: RunId,
     /// Whether somebody else may know the run by its name, wait for it, or have begun it.
@@ -374,9 +377,11 @@ impl Args {
         let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
         let wait_for_workers =
             (self.wait_for_workers > 0).then(|| (self.wait_for_workers, group.clone()));
+        let grouping = self.grouping.grouping()?;
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
-            grouping: self.grouping.grouping()?,
+            options: grouping.options(),
+            grouping,
             run_is_named,
             resume: self.resume.then_some(group),
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,

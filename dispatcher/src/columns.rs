@@ -2,9 +2,9 @@
 //! that names those which are, the nearest first.
 
 use csv::ByteRecord;
-use pipeline::Grouping;
 
 use crate::error::Error;
+use crate::grouping::Grouping;
 use crate::shown::shown;
 
 /// Names this much alike are taken for a slip of the pen.

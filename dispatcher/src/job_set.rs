@@ -1,10 +1,11 @@
 //! The jobs of a run, numbered: index order is (labels as bytes, time, part), parts in record
 //! order. The groups they are cut from are in memory, or merged from disk; the numbers are the same.
 
-use pipeline::{GroupKey, Grouping, Job, LabelSet, TimeBucket};
+use pipeline::{GroupKey, Job, LabelSet, TimeBucket};
 
 use crate::error::Error;
 use crate::group::{Groups, rank_by_bytes};
+use crate::grouping::Grouping;
 use crate::source::Rows;
 use crate::spill::{Runs, Spill};
 
@@ -177,7 +178,7 @@ struct Numbering<'a> {
 }
 
 impl<'a> Numbering<'a> {
-    fn next<'j>(&mut self, label_set: u32, time: TimeBucket, results: &'j [u8]) -> Job<'j>
+    fn next<'j>(&mut self, label_set: u32, time: TimeBucket, payload: &'j [u8]) -> Job<'j>
     where
         'a: 'j,
     {
@@ -185,10 +186,12 @@ impl<'a> Numbering<'a> {
             index: self.index,
             key: GroupKey {
                 labels: &self.label_sets[label_set as usize],
-                time,
+                time: Some(time),
             },
             part: self.part,
-            results,
+            // A part has at most MAX_ROWS_PER_JOB rows, a byte each.
+            weight: payload.len() as u32,
+            payload,
         };
         self.index += 1;
         self.part += 1;
@@ -246,7 +249,8 @@ mod tests {
         jobs.for_each(|job| {
             assert_eq!(job.index, all.len() as u64);
             let label = job.key.labels.values[0].clone();
-            all.push((label, job.key.time.hours(), job.part, job.results.to_vec()));
+            let time = job.key.time.expect("it is grouped by time");
+            all.push((label, time.hours(), job.part, job.payload.to_vec()));
             Ok(())
         })
         .expect("they can be read");

@@ -11,6 +11,7 @@ pub mod columns;
 pub mod credit;
 pub mod error;
 pub mod group;
+pub mod grouping;
 pub mod input;
 pub mod job_set;
 pub mod metrics;
@@ -26,5 +27,6 @@ pub mod timestamp;
 
 pub use args::{Args, Config, GroupingArgs, InputArgs};
 pub use error::Error;
+pub use grouping::Grouping;
 pub use input::Input;
 pub use run::{Dispatched, run, serve};

@@ -140,8 +140,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use pipeline::group_key::MAX_LABEL_BYTES;
-    use pipeline::job::MAX_ROWS_PER_JOB;
-    use pipeline::{GroupKey, Job, JobBatchEncoder, LabelSet, TimeBucket};
+    use pipeline::job::MAX_PAYLOAD_BYTES;
+    use pipeline::{Computation, GroupKey, Job, JobBatchEncoder, JobHeader, LabelSet, TimeBucket};
 
     use super::*;
 
@@ -175,15 +175,20 @@ mod tests {
         let many: JobsPerMessage = "100000".parse().expect("a number");
         let packing = Packing::new(many, Duration::ZERO, 1 << 30, 24);
         let labels = LabelSet::new(["x".repeat(MAX_LABEL_BYTES)]);
-        let mut encoder = JobBatchEncoder::new(&"r".repeat(64).parse().expect("a run id"));
+        let mut encoder = JobBatchEncoder::new(&JobHeader {
+            run_id: "r".repeat(64).parse().expect("a run id"),
+            generation: u32::MAX,
+            computation: Computation::named("x").with("y", "z".repeat(16_000)),
+        });
         encoder.push(&Job {
             index: 0,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(440_000).expect("in range"),
+                time: TimeBucket::from_hours(440_000),
             },
             part: 0,
-            results: &vec![0; MAX_ROWS_PER_JOB as usize],
+            weight: 1,
+            payload: &vec![0; MAX_PAYLOAD_BYTES],
         });
         assert!(packing.max_bytes + (encoder.bytes_bound() as u64) < MESSAGE_MAX_BYTES);
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka::{BatchProducer, Delivery, GroupOffsets, Outgoing, Topic};
-use pipeline::{JobBatchEncoder, JobSetDigest, JobSetHasher, Resume, RunId};
+use pipeline::{JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher, Resume};
 use service::metrics::set;
 use service::{FaultPoint, Progress, Shutdown};
 use tracing::{info, warn};
@@ -66,7 +66,7 @@ pub struct Published {
 /// # Errors
 /// When a message cannot be delivered, or when it was stopped.
 pub fn publish(
-    run_id: &RunId,
+    header: &JobHeader,
     jobs: &JobSet,
     taken_up: Option<&Resume>,
     target: Target<'_>,
@@ -95,10 +95,10 @@ pub fn publish(
         mid_publish: FaultPoint::new("dispatcher.mid-publish"),
     };
     let packing = publisher.target.packing;
-    let mut encoder = JobBatchEncoder::new(run_id);
+    let mut encoder = JobBatchEncoder::new(header);
     let mut hasher = JobSetHasher::new();
     jobs.for_each(|job| {
-        hasher.update(job.index, job.key, job.part, job.rows());
+        hasher.update(job);
         if taken_up.is_some_and(|run| !run.is_missing(job.index)) {
             return Ok(());
         }
@@ -125,9 +125,9 @@ pub fn publish(
     })
 }
 
-/// What jobs with so many rows add to messages, about: their columns, and their results.
+/// What jobs with so many rows add to messages, about: their columns, and their payloads.
 pub(crate) fn bytes_in_messages(jobs: u64, rows: u64) -> u64 {
-    const COLUMNS: u64 = 14;
+    const COLUMNS: u64 = 18;
     COLUMNS * jobs + rows
 }
 

@@ -11,8 +11,9 @@ use kafka::{
     BatchProducer, GroupOffsets, Topic, end_offsets, publish_run_event, retract_abort, topics,
 };
 use pipeline::resume::{Attempt, Plan, Refusal, plan};
-use pipeline::run::NUMBERING_VERSION;
-use pipeline::{Difference, Manifest, Resume, RunAborted, RunEvent, RunHistory, RunOpened};
+use pipeline::{
+    Difference, JobHeader, Manifest, Resume, RunAborted, RunEvent, RunHistory, RunOpened,
+};
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::metrics::set;
@@ -370,8 +371,7 @@ impl Broker {
         }
         let opened = RunEvent::Opened(RunOpened {
             run_id: config.run_id.clone(),
-            numbering_version: NUMBERING_VERSION,
-            grouping: config.grouping.clone(),
+            options: config.options.clone(),
             opened_at_ms: now_ms(),
             jobs_start_offsets: self.jobs_start_offsets.clone(),
             outcomes_start_offsets: self.outcomes_start_offsets.clone(),
@@ -432,8 +432,7 @@ fn history(config: &Config, shutdown: &Shutdown) -> Result<RunHistory, Error> {
 
 fn attempt(config: &Config, has_opened: bool) -> Attempt<'_> {
     Attempt {
-        numbering_version: NUMBERING_VERSION,
-        grouping: &config.grouping,
+        options: &config.options,
         is_rereadable: config.input.is_rereadable(),
         has_opened,
     }
@@ -636,14 +635,12 @@ fn publish_missing(
         credit,
         metrics: &config.metrics,
     };
-    publish(
-        &config.run_id,
-        &read.jobs,
-        taken_up,
-        target,
-        progress,
-        shutdown,
-    )
+    let header = JobHeader {
+        run_id: config.run_id.clone(),
+        generation: 0,
+        computation: config.options.computation.clone(),
+    };
+    publish(&header, &read.jobs, taken_up, target, progress, shutdown)
 }
 
 /// Writes the manifest, unless one that agrees is there: of two dispatchers of one run the one that

@@ -19,11 +19,12 @@ pub mod sink;
 
 use std::io::{self, Read};
 
-use pipeline::{Grouping, LabelSet};
+use pipeline::LabelSet;
 use service::Shutdown;
 use service::progress::Stage;
 
 use crate::error::Error;
+use crate::grouping::Grouping;
 use crate::input::{Bytes, Input, InputFile};
 use crate::rejects::{RejectSummary, Rejects};
 use crate::spill::Spill;
@@ -42,7 +43,7 @@ pub struct Rows {
     pub label_set: Vec<u32>,
     /// Each row's time in seconds since 1970-01-01T00:00:00Z, not truncated.
     pub seconds: Vec<i64>,
-    /// Each row's result, as [`pipeline::job`] codes it.
+    /// Each row's result, as [`computations::positivity`] codes it.
     pub results: Vec<u8>,
 }
 
@@ -255,8 +256,8 @@ mod tests {
     use std::io::Write;
     use std::path::Path;
 
+    use computations::positivity::{NEGATIVE, POSITIVE};
     use pipeline::Grain;
-    use pipeline::job::{NEGATIVE, POSITIVE};
     use polars::prelude::*;
     use proptest::prelude::*;
     use service::Progress;

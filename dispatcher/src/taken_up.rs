@@ -112,7 +112,7 @@ fn beyond_the_end(committed: &[i64], ends: &[i64]) -> Vec<usize> {
 pub fn compare(run_id: &RunId, jobs: &JobSet, run: &Resume) -> Result<JobSetDigest, Error> {
     let mut hasher = JobSetHasher::new();
     jobs.for_each(|job| {
-        hasher.update(job.index, job.key, job.part, job.rows());
+        hasher.update(job);
         run.check(job)
             .map_err(|difference| Refusal::differs(run_id, difference).into())
     })?;

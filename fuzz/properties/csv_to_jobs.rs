@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use dispatcher::Grouping;
 use dispatcher::input::{CsvFormat, Delimiter, Quote};
 use dispatcher::job_set::JobSet;
 use dispatcher::rejects::Rejects;
@@ -12,7 +13,7 @@ use dispatcher::source::rules::Rules;
 use dispatcher::source::sink::Sink;
 use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
-use pipeline::{Grain, Grouping, JobBatch, JobBatchEncoder};
+use pipeline::{Grain, JobBatch, JobBatchEncoder, JobHeader};
 use service::Shutdown;
 
 use super::choices;
@@ -73,7 +74,11 @@ pub fn holds(input: &[u8]) {
     );
     let jobs = JobSet::new(data_set.rows, no_spill(grain), &grouping).expect("in memory");
     assert_eq!(jobs.counts().rows, accepted);
-    let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
+    let mut encoder = JobBatchEncoder::new(&JobHeader {
+        run_id: "a-run".parse().expect("a run id"),
+        generation: 0,
+        computation: grouping.computation(),
+    });
     let (mut next, mut rows) = (0, 0);
     let each = jobs.for_each(|job| {
         assert_eq!(job.index, next);

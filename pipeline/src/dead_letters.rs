@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::group_key::GroupKey;
-use crate::job::{Job, JobBatch};
+use crate::job::{Job, JobBatch, JobHeader};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, OutcomeBatch, Worker};
 use crate::run_id::RunId;
@@ -85,6 +85,11 @@ impl Letter {
     /// The job.
     pub fn job(&self) -> Job<'_> {
         self.batch.job(self.position)
+    }
+
+    /// What the job has in common with those of its message.
+    pub fn header(&self) -> &JobHeader {
+        self.batch.header()
     }
 
     /// The job alone, as a message of the jobs topic.

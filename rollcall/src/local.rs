@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use aggregator::Report;
-use dispatcher::Input;
+use computations::positivity::{POSITIVE, Series, SeriesRow};
 use dispatcher::rejects::Rejects;
 use dispatcher::source::Rows;
-use pipeline::job::POSITIVE;
-use pipeline::{Grain, Grouping, LabelSet, Series, SeriesRow, TimeBucket};
+use dispatcher::{Grouping, Input};
+use pipeline::{Grain, LabelSet, TimeBucket};
 use polars::prelude::*;
 use service::{Progress, Shutdown};
 
@@ -138,9 +138,11 @@ fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
 
 #[cfg(test)]
 mod tests {
+    use computations::{Compute, Positivity};
     use dispatcher::job_set::JobSet;
     use pipeline::ledger::Ledger;
-    use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
+    use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
+    use pipeline::payload_digest;
 
     use super::*;
     use crate::in_memory::no_spill;
@@ -180,22 +182,23 @@ mod tests {
         rows
     }
 
-    /// The pipeline without Kafka: jobs, tallies, ledger, series.
+    /// The pipeline without Kafka: jobs, results, ledger, series.
     fn by_jobs(rows: Rows, grouping: &Grouping) -> Series {
         let jobs = JobSet::new(rows, no_spill(grouping.grain), grouping).expect("memory has room");
         let run_id = "a-run".parse().expect("a run id");
-        let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
-        let counted = jobs.for_each(|job| {
-            let positive = job.results.iter().map(|&result| u32::from(result)).sum();
-            let tests = job.rows();
-            builder.push(job, Outcome::Counted(Tally { tests, positive }));
+        let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
+        let computed = jobs.for_each(|job| {
+            let mut result = Vec::new();
+            Positivity.compute(job, &mut result).expect("known results");
+            let digest = payload_digest(job.payload);
+            builder.push(job, digest, Outcome::Completed(&result));
             Ok(())
         });
-        counted.expect("memory can be read");
+        computed.expect("memory can be read");
         let mut ledger = Ledger::new(jobs.counts().jobs);
         let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
         ledger.record(&batch, &mut Vec::new());
-        ledger.series()
+        Series::of(&ledger)
     }
 
     #[test]

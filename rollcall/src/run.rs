@@ -14,6 +14,7 @@ use aggregator::outputs::REPORT_JSON;
 use aggregator::report::ProcessReport;
 use aggregator::run::ReportResult;
 use aggregator::{OutputChoice, Report, RunChoice};
+use computations::Registry;
 use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
 use dispatcher::input::InputFile;
 use dispatcher::rejects::Rejects;
@@ -366,9 +367,11 @@ impl Stage {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
         });
+        let grouping = args.grouping.grouping()?;
         Ok(dispatcher::Config {
             input: input.clone(),
-            grouping: args.grouping.grouping()?,
+            options: grouping.options(),
+            grouping,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.
             run_is_named: args.run_id.is_some() && self.broker.is_none(),
@@ -397,6 +400,7 @@ impl Stage {
             out: args.out.clone(),
             outputs,
             rejects: Some(rejects_file(args)),
+            computations: Registry::standard(),
             timeout: args.timeout,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),

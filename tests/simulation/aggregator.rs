@@ -5,7 +5,9 @@
 use std::rc::Rc;
 
 use aggregator::judging::{Look, Next, next};
-use pipeline::{Collection, OutcomeBatch, RunHistory, Verdict};
+use computations::Tabulate;
+use computations::positivity::{Positivity, Series};
+use pipeline::{Collection, Ledger, OutcomeBatch, RunHistory, Verdict};
 
 use crate::broker::{Log, ends};
 use crate::dispatcher::hear;
@@ -179,12 +181,16 @@ impl AggregatorProcess {
             .zip(&reading.end)
             .map(|(next, end)| *next.max(end))
             .collect();
-        let verdict = self.collection.reconcile().verdict;
-        let mut series = self.collection.ledger().map(|ledger| ledger.series());
+        let verdict = reconcile(&self.collection);
+        let mut series = self.collection.ledger().map(Series::of);
         if let (Some(Mutation::DuplicatesCounted), Some(series)) = (shared.mutation, &mut series) {
             for job in self.duplicates.iter().flat_map(OutcomeBatch::outcomes) {
-                if let Some(row) = series.rows.iter_mut().find(|row| row.time == job.key.time) {
-                    row.tests += u64::from(job.rows);
+                if let Some(row) = series
+                    .rows
+                    .iter_mut()
+                    .find(|row| Some(row.time) == job.key.time)
+                {
+                    row.tests += u64::from(job.weight);
                 }
             }
         }
@@ -227,9 +233,9 @@ impl AggregatorProcess {
             again.hear_outcomes((*batch).clone());
         }
         again.hear_manifest(manifest.clone());
-        let series = |collection: &Collection| collection.ledger().map(|ledger| ledger.series());
+        let series = |collection: &Collection| collection.ledger().map(Series::of);
         let same = series(&again) == series(&self.collection)
-            && again.reconcile().verdict == self.collection.reconcile().verdict;
+            && reconcile(&again) == reconcile(&self.collection);
         match same {
             true => Ok(()),
             false => crate::invariants::violated(
@@ -238,4 +244,10 @@ impl AggregatorProcess {
             ),
         }
     }
+}
+
+/// The verdict on what was collected, with the checks of the computation.
+fn reconcile(collection: &Collection) -> Verdict {
+    let checks = |ledger: &Ledger| Positivity.checks(ledger);
+    collection.reconcile(checks).verdict
 }

@@ -2,9 +2,10 @@
 //! hang or kill.
 
 use computations::positivity;
+use dispatcher::Grouping;
 use dispatcher::job_set::JobSet;
 use dispatcher::source::Rows;
-use pipeline::{Grain, Grouping, LabelSet};
+use pipeline::{Grain, LabelSet, payload_digest};
 
 use crate::invariants::{ExpectedJob, Fate};
 use crate::rng::Rng;
@@ -72,8 +73,12 @@ pub fn expected_jobs(jobs: &JobSet, rng: &mut Rng) -> Vec<ExpectedJob> {
             Ok(_) => Fate::Healthy,
         };
         expected.push(ExpectedJob {
-            key: (job.key.labels.values[0].clone(), job.key.time.hours()),
+            key: (
+                job.key.labels.values[0].clone(),
+                job.key.time.expect("it is grouped by time").hours(),
+            ),
             tally: tally.unwrap_or_default(),
+            payload_digest: payload_digest(job.payload),
             fate,
         });
         Ok(())

@@ -8,10 +8,9 @@ use std::time::Duration;
 use dispatcher::job_set::JobSet;
 use dispatcher::packing::{JobsPerMessage, Packing, TurnLimit};
 use pipeline::resume::{Attempt, Plan, Rule, plan};
-use pipeline::run::NUMBERING_VERSION;
 use pipeline::{
-    Difference, Grouping, JobBatch, JobBatchEncoder, JobSetHasher, Manifest, OutcomeBatch, Resume,
-    RunEvent, RunHistory, RunId, RunOpened,
+    Difference, JobBatch, JobBatchEncoder, JobHeader, JobSetHasher, Manifest, OutcomeBatch, Resume,
+    RunEvent, RunHistory, RunId, RunOpened, RunOptions,
 };
 
 use crate::broker::{Log, Payload, RunRecord, ends};
@@ -25,8 +24,8 @@ use crate::seen::Seen;
 pub struct Dispatch {
     /// The run.
     pub run_id: RunId,
-    /// Its grouping options.
-    pub grouping: Grouping,
+    /// Its options.
+    pub options: RunOptions,
     /// The jobs.
     pub jobs: JobSet,
     /// How many jobs go into a message.
@@ -138,8 +137,7 @@ impl DispatcherProcess {
 
     fn plan(&self, shared: &Shared) -> Result<Plan, Violation> {
         let attempt = Attempt {
-            numbering_version: NUMBERING_VERSION,
-            grouping: &shared.dispatch.grouping,
+            options: &shared.dispatch.options,
             is_rereadable: true,
             has_opened: self.has_opened,
         };
@@ -151,8 +149,7 @@ impl DispatcherProcess {
     fn opening(&self, shared: &Shared) -> RunEvent {
         RunEvent::Opened(RunOpened {
             run_id: shared.dispatch.run_id.clone(),
-            numbering_version: NUMBERING_VERSION,
-            grouping: shared.dispatch.grouping.clone(),
+            options: shared.dispatch.options.clone(),
             opened_at_ms: 0,
             jobs_start_offsets: self.starts.0.clone(),
             outcomes_start_offsets: self.starts.1.clone(),
@@ -184,14 +181,18 @@ impl DispatcherProcess {
         let packing = Packing::new(
             dispatch.jobs_per_message,
             Duration::ZERO,
-            14 * missing + counts.rows,
+            18 * missing + counts.rows,
             partitions,
         );
         let turn_limit = TurnLimit::new(missing, partitions);
-        let mut encoder = JobBatchEncoder::new(&dispatch.run_id);
+        let mut encoder = JobBatchEncoder::new(&JobHeader {
+            run_id: dispatch.run_id.clone(),
+            generation: 0,
+            computation: dispatch.options.computation.clone(),
+        });
         let mut turns = Turns::default();
         let all = dispatch.jobs.for_each(|job| {
-            hasher.update(job.index, job.key, job.part, job.rows());
+            hasher.update(job);
             if let Some(run) = run {
                 difference = difference.take().or(run.check(job).err());
                 if !run.is_missing(job.index) {

@@ -202,7 +202,7 @@ impl History {
             oracle: Oracle::new(expected, &plain, partitions),
             dispatch: Rc::new(Dispatch {
                 run_id,
-                grouping,
+                options: grouping.options(),
                 jobs,
                 jobs_per_message,
             }),

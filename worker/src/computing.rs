@@ -14,12 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use computations::{Compute, Positivity};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use kafka::{Record, RecordBatch};
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::{Epoch, Settled};
+use pipeline::outcome::MAX_RESULT_BYTES;
 use pipeline::{
-    DecodeError, Job, JobBatch, JobBatchDecoder, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker,
+    DecodeError, Job, JobBatch, JobBatchDecoder, JobHeader, Outcome, OutcomeBatchBuilder, RunId,
+    Worker, payload_digest,
 };
 use service::metrics::SecondsCounter;
 use service::{FaultPoint, Shutdown};
@@ -161,6 +164,9 @@ struct ComputeThread {
     settles: Vec<Settled>,
     handed_on_at: Instant,
     looks: Looks,
+    computation: Positivity,
+    /// The result of the job that was computed last.
+    result: Vec<u8>,
 }
 
 /// When to look at the clock: after every job if jobs are slow, after many if they are fast.
@@ -217,6 +223,8 @@ pub fn run(
         settles: Vec::new(),
         handed_on_at: Instant::now(),
         looks: Looks::new(Instant::now()),
+        computation: Positivity,
+        result: Vec::new(),
     };
     let mut decoder = JobBatchDecoder::default();
     loop {
@@ -288,7 +296,7 @@ impl ComputeThread {
         };
         if careful.is_to_be_buried() {
             self.bury_job(FailedJob {
-                batch: job.alone(batch.run_id()),
+                batch: job.alone(batch.header()),
                 failed_attempts: careful.deaths,
                 reason: died_too_often(),
                 settles,
@@ -297,8 +305,8 @@ impl ComputeThread {
             return;
         }
         match self.attempt(&job, record.partition) {
-            Ok(tally) => {
-                let outcome = Outcome::Counted(tally);
+            Ok(()) => {
+                let outcome = Outcome::Completed(&self.result);
                 let outcomes = self.outcome_alone(batch, &job, outcome, careful.deaths);
                 self.send(Finished {
                     dead_letter: None,
@@ -307,7 +315,7 @@ impl ComputeThread {
                     retries: careful.deaths,
                 });
             }
-            Err(reason) => self.fail(batch.run_id(), &job, reason, settles, lease),
+            Err(reason) => self.fail(batch.header(), &job, reason, settles, lease),
         }
     }
 
@@ -323,21 +331,26 @@ impl ComputeThread {
             .settles
             .last()
             .is_some_and(|last| (last.partition, last.epoch) != (record.partition, lease.epoch));
-        if !matches!(&self.outcomes, Some((run_id, _)) if run_id == batch.run_id())
+        let header = batch.header();
+        if !matches!(&self.outcomes, Some((run_id, builder))
+            if run_id == batch.run_id() && builder.generation() == header.generation)
             || (self.settings.apart_by_partition && other_partition)
         {
             self.hand_on();
         }
         for job in batch.jobs() {
             match self.attempt(&job, record.partition) {
-                Ok(tally) => {
-                    self.outcomes_of(batch.run_id())
-                        .push(&job, Outcome::Counted(tally));
+                Ok(()) => {
+                    let digest = payload_digest(job.payload);
+                    let result = std::mem::take(&mut self.result);
+                    self.outcomes_of(header)
+                        .push(&job, digest, Outcome::Completed(&result));
+                    self.result = result;
                     settles.jobs += 1;
                 }
                 Err(reason) => {
                     self.settle(&mut settles);
-                    self.fail(batch.run_id(), &job, reason, settles, lease);
+                    self.fail(header, &job, reason, settles, lease);
                 }
             }
             if self.looks.job_done(Instant::now) {
@@ -357,10 +370,11 @@ impl ComputeThread {
         self.settle(&mut settles);
     }
 
-    fn outcomes_of(&mut self, run_id: &RunId) -> &mut OutcomeBatchBuilder {
+    fn outcomes_of(&mut self, header: &JobHeader) -> &mut OutcomeBatchBuilder {
         let worker = &self.settings.worker;
         let (_, builder) = self.outcomes.get_or_insert_with(|| {
-            let builder = OutcomeBatchBuilder::new(run_id, worker);
+            let run_id = &header.run_id;
+            let builder = OutcomeBatchBuilder::new(run_id, header.generation, worker);
             (run_id.clone(), builder)
         });
         builder
@@ -401,7 +415,7 @@ impl ComputeThread {
 
     /// One attempt at one job of this partition. Jobs that failed before are tried again in between,
     /// so the watch is told the partition each time.
-    fn attempt(&self, job: &Job<'_>, partition: i32) -> Result<Tally, String> {
+    fn attempt(&mut self, job: &Job<'_>, partition: i32) -> Result<(), String> {
         self.watch.partition.store(partition, Ordering::Relaxed);
         self.watch.begin();
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute(job)));
@@ -409,26 +423,33 @@ impl ComputeThread {
         computed.unwrap_or_else(|panic| Err(format!("panic: {}", panic_message(&*panic))))
     }
 
-    fn compute(&self, job: &Job<'_>) -> Result<Tally, String> {
+    fn compute(&mut self, job: &Job<'_>) -> Result<(), String> {
         self.settings.simulate_work.take();
         let injected = |error: service::fault::Injected| error.to_string();
         self.before_compute.pass_with(job.index).map_err(injected)?;
-        let tally = computations::positivity::tally(job).map_err(|error| error.to_string())?;
-        self.after_compute.pass_with(job.index).map_err(injected)?;
-        Ok(tally)
+        self.result.clear();
+        let computed = self.computation.compute(job, &mut self.result);
+        computed.map_err(|error| error.to_string())?;
+        if self.result.len() > MAX_RESULT_BYTES {
+            let bytes = self.result.len();
+            return Err(format!(
+                "its result has {bytes} bytes, more than {MAX_RESULT_BYTES}"
+            ));
+        }
+        self.after_compute.pass_with(job.index).map_err(injected)
     }
 
     /// A first attempt at a job has failed.
     fn fail(
         &mut self,
-        run_id: &RunId,
+        header: &JobHeader,
         job: &Job<'_>,
         reason: String,
         settles: Settled,
         lease: &Arc<Lease>,
     ) {
         self.again_or_bury(FailedJob {
-            batch: job.alone(run_id),
+            batch: job.alone(header),
             failed_attempts: 1,
             reason,
             settles: Settled { jobs: 1, ..settles },
@@ -480,8 +501,8 @@ impl ComputeThread {
                 continue;
             };
             match self.attempt(&job, failed.settles.partition) {
-                Ok(tally) => {
-                    let outcome = Outcome::Counted(tally);
+                Ok(()) => {
+                    let outcome = Outcome::Completed(&self.result);
                     let outcomes =
                         self.outcome_alone(&batch, &job, outcome, failed.failed_attempts);
                     self.send(Finished {
@@ -507,8 +528,11 @@ impl ComputeThread {
         outcome: Outcome<'_>,
         retries: u32,
     ) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.settings.worker);
-        builder.push(job, outcome);
+        let JobHeader {
+            run_id, generation, ..
+        } = batch.header();
+        let mut builder = OutcomeBatchBuilder::new(run_id, *generation, &self.settings.worker);
+        builder.push(job, payload_digest(job.payload), outcome);
         builder.add_retries(retries);
         builder.encode()
     }
@@ -586,7 +610,7 @@ impl ComputeThread {
 fn undecodable(error: &DecodeError) -> String {
     match error {
         DecodeError::Protobuf { source, .. } => format!("{error}: {source}"),
-        DecodeError::Invalid { .. } => error.to_string(),
+        DecodeError::Invalid { .. } | DecodeError::Unknown { .. } => error.to_string(),
     }
 }
 
@@ -625,25 +649,30 @@ mod tests {
         assert_eq!(count(Duration::from_millis(100), 10), 10);
     }
 
-    use pipeline::{GroupKey, JobBatchEncoder, LabelSet, OutcomeBatch, TimeBucket};
+    use pipeline::{Computation, GroupKey, JobBatchEncoder, LabelSet, OutcomeBatch, TimeBucket};
 
     use super::*;
 
     const PARTITION: i32 = 3;
     const OFFSET: i64 = 40;
 
-    fn message(results: &[&[u8]]) -> Vec<u8> {
+    fn message(payloads: &[&[u8]]) -> Vec<u8> {
         let labels = LabelSet::new(["Italy"]);
-        let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
-        for (index, results) in results.iter().enumerate() {
+        let mut encoder = JobBatchEncoder::new(&JobHeader {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 0,
+            computation: Computation::named("a-computation"),
+        });
+        for (index, &payload) in payloads.iter().enumerate() {
             encoder.push(&Job {
                 index: index as u64,
                 key: GroupKey {
                     labels: &labels,
-                    time: TimeBucket::from_hours(index as i64).expect("in range"),
+                    time: TimeBucket::from_hours(index as i64),
                 },
                 part: 0,
-                results,
+                weight: payload.len() as u32,
+                payload,
             });
         }
         let mut payload = Vec::new();

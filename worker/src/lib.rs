@@ -1,4 +1,4 @@
-//! The worker: a member of a consumer group that turns jobs into tallies.
+//! The worker: a member of a consumer group that turns jobs into results.
 //!
 //! One thread moves data ([`mod@run`]): it takes messages, hands them to compute threads
 //! ([`computing`]), produces what they finished, and commits offsets behind outcomes that the

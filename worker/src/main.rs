@@ -1,4 +1,4 @@
-//! `worker`: job to tally to topic.
+//! `worker`: job to result to topic.
 
 use std::process::ExitCode;
 

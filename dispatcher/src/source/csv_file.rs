@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use csv::ByteRecord;
-use pipeline::Grouping;
 
 use crate::columns::Columns;
 use crate::error::Error;
+use crate::grouping::Grouping;
 use crate::input::CsvFormat;
 use crate::source::csv_blocks::{Block, Blocks, NoBlock};
 use crate::source::csv_rows::{BlockRows, Reading, reader_builder};

@@ -5,9 +5,9 @@ use std::io::Read;
 
 use csv::{ByteRecord, ReaderBuilder};
 use memchr::{memchr, memchr_iter, memchr2_iter, memchr3_iter};
-use pipeline::Grouping;
 
 use crate::columns::Columns;
+use crate::grouping::Grouping;
 use crate::input::CsvFormat;
 use crate::rejects::Reason;
 use crate::source::Rows;

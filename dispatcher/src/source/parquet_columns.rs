@@ -230,8 +230,8 @@ impl Times {
 mod tests {
     use std::path::Path;
 
-    use pipeline::job::{NEGATIVE, POSITIVE};
-    use pipeline::{Grain, Grouping, LabelSet};
+    use computations::positivity::{NEGATIVE, POSITIVE};
+    use pipeline::{Grain, LabelSet};
     use service::{Progress, Shutdown};
 
     use super::*;

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use csv::ByteRecord;
-use pipeline::Grouping;
 use polars::prelude::*;
 use service::guard;
 use service::progress::Stage;
 
 use crate::columns::Columns;
 use crate::error::Error;
+use crate::grouping::Grouping;
 use crate::shown::shown;
 use crate::source::parquet_columns::{
     Texts, Times, check_type, labels_are, results_are, times_are,

@@ -1,9 +1,10 @@
 //! Which rows can be counted: the needed fields of a row in, an accepted row or the reason out. All
 //! kinds of files are judged here and nowhere else.
 
-use pipeline::job::{NEGATIVE, POSITIVE};
-use pipeline::{Grouping, LabelSet};
+use computations::positivity::{NEGATIVE, POSITIVE};
+use pipeline::LabelSet;
 
+use crate::grouping::Grouping;
 use crate::rejects::Reason;
 use crate::source::labels::Labels;
 use crate::timestamp::TimeFormat;
@@ -24,7 +25,7 @@ pub struct Accepted {
     pub label_set: u32,
     /// Its time in seconds since 1970-01-01T00:00:00Z, not truncated.
     pub seconds: i64,
-    /// Its result, as [`pipeline::job`] codes it.
+    /// Its result, as [`computations::positivity`] codes it.
     pub result: u8,
 }
 

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use computations::positivity;
+use computations::{Compute, Positivity};
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, Tally};
+use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, payload_digest};
 use worker::desk::CarefulJob;
 use worker::outbox::{DeadLetterMessage, Finished};
 use worker::retry::RetryPolicy;
@@ -23,9 +23,17 @@ const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
 
 /// What one attempt at a job came to.
 enum Attempt {
-    Done(Result<Tally, String>),
+    Done(Result<Vec<u8>, String>),
     Kills,
     Hangs,
+}
+
+/// The result of a job that does nothing but compute.
+fn result_of(job: &Job<'_>) -> Result<Vec<u8>, String> {
+    let mut result = Vec::new();
+    let computed = Positivity.compute(job, &mut result);
+    computed.map_err(|error| error.to_string())?;
+    Ok(result)
 }
 
 impl WorkerProcess {
@@ -97,17 +105,18 @@ impl WorkerProcess {
         current.position += 1;
         match self.attempt(number, &job, current.settles.partition, shared)? {
             None => return Ok(()),
-            Some(Ok(tally)) => {
+            Some(Ok(result)) => {
                 let builder = self.threads[number]
                     .outcomes
-                    .get_or_insert_with(|| OutcomeBatchBuilder::new(batch.run_id(), &self.name));
-                builder.push(&job, Outcome::Counted(tally));
+                    .get_or_insert_with(|| OutcomeBatchBuilder::new(batch.run_id(), 0, &self.name));
+                let digest = payload_digest(job.payload);
+                builder.push(&job, digest, Outcome::Completed(&result));
                 current.settles.jobs += 1;
             }
             Some(Err(reason)) => {
                 settle(&mut self.threads[number].settles, &mut current.settles);
                 let failed = FailedJob {
-                    batch: job.alone(batch.run_id()),
+                    batch: job.alone(batch.header()),
                     failed_attempts: 1,
                     reason,
                     settles: Settled {
@@ -153,7 +162,7 @@ impl WorkerProcess {
             )
         });
         let failed = |reason, failed_attempts| FailedJob {
-            batch: job.alone(batch.run_id()),
+            batch: job.alone(batch.header()),
             failed_attempts,
             reason,
             settles,
@@ -171,8 +180,8 @@ impl WorkerProcess {
         }
         match self.attempt(number, &job, record.partition, shared)? {
             None => {}
-            Some(Ok(tally)) => {
-                let outcomes = self.outcome_alone(batch, &job, Outcome::Counted(tally));
+            Some(Ok(result)) => {
+                let outcomes = self.outcome_alone(batch, &job, Outcome::Completed(&result));
                 self.finished.push_back(Finished {
                     dead_letter: None,
                     outcomes: Some(outcomes),
@@ -195,7 +204,7 @@ impl WorkerProcess {
         job: &Job<'_>,
         partition: i32,
         shared: &mut Shared,
-    ) -> Flow<Option<Result<Tally, String>>> {
+    ) -> Flow<Option<Result<Vec<u8>, String>>> {
         match self.attempted(job, shared) {
             Attempt::Done(computed) => Ok(Some(computed)),
             Attempt::Kills => Err(Stop::Dies(Some(job.index))),
@@ -217,7 +226,7 @@ impl WorkerProcess {
             Fate::Hangs => Attempt::Hangs,
             Fate::Fails => injected(),
             Fate::FailsTimes(failures) if *times <= failures => injected(),
-            _ => Attempt::Done(positivity::tally(job).map_err(|error| error.to_string())),
+            _ => Attempt::Done(result_of(job)),
         }
     }
 
@@ -252,8 +261,8 @@ impl WorkerProcess {
         let mut failed = failed;
         match self.attempt(number, &job, failed.settles.partition, shared)? {
             None => {}
-            Some(Ok(tally)) => {
-                let outcomes = self.outcome_alone(&batch, &job, Outcome::Counted(tally));
+            Some(Ok(result)) => {
+                let outcomes = self.outcome_alone(&batch, &job, Outcome::Completed(&result));
                 self.finished.push_back(Finished {
                     dead_letter: None,
                     outcomes: Some(outcomes),
@@ -271,8 +280,8 @@ impl WorkerProcess {
     }
 
     fn outcome_alone(&self, batch: &JobBatch, job: &Job<'_>, outcome: Outcome<'_>) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.name);
-        builder.push(job, outcome);
+        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), 0, &self.name);
+        builder.push(job, payload_digest(job.payload), outcome);
         builder.encode()
     }
 
