@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use computations::{ParameterError, UnknownComputation};
+use computations::Unable;
 use pipeline::{Grain, RunId};
 use service::{Ending, Exit, Signal};
 
@@ -75,16 +75,12 @@ pub enum Error {
     #[error("--grain-out adds coarser series, and a run of {computation} leaves none")]
     GrainOutOfTable {
         /// The run's computation.
-        computation: &'static str,
+        computation: String,
     },
 
-    /// The run's computation is not known.
+    /// Nothing can be made of the run's results.
     #[error(transparent)]
-    UnknownComputation(#[from] UnknownComputation),
-
-    /// The run's computation can do nothing with its parameters.
-    #[error(transparent)]
-    Parameter(#[from] ParameterError),
+    Unable(#[from] Unable),
 
     /// Coarser series in no form.
     #[error("--grain-out adds series files: let --outputs name csv or parquet, too")]
@@ -134,7 +130,7 @@ impl Ending for Error {
             Self::GrainOut { .. } | Self::GrainOutOfTable { .. } | Self::GrainOutWithoutForm => {
                 Exit::Usage
             }
-            Self::UnknownComputation(_) => Exit::UnknownComputation,
+            Self::Unable(_) => Exit::Unable,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(error) if error.is_denied() => Exit::Denied,
@@ -142,7 +138,6 @@ impl Ending for Error {
             Self::Listen(_)
             | Self::Aborted { .. }
             | Self::Numbering { .. }
-            | Self::Parameter(_)
             | Self::Say(_)
             | Self::Read { .. }
             | Self::Write { .. }

@@ -1,8 +1,8 @@
 //! Which table a run leaves: the series of positivity, in all its forms, or the rows of another
 //! computation.
 
+use computations::Tabulate;
 use computations::positivity::{self, Series};
-use computations::{Definition, Tabulate};
 use pipeline::{Grain, Ledger, RunOptions};
 
 use crate::args::Config;
@@ -23,18 +23,17 @@ impl Tabulation {
     /// When the computation is not known, can do nothing with its parameters, or what is to be
     /// written cannot be made of it.
     pub fn new(config: &Config, options: &RunOptions) -> Result<Self, Error> {
-        let definition = config.computations.find(&options.computation.name)?;
-        let series_grain = series_grain(definition, options);
+        let tabulate = config.computations.tabulate(&options.computation)?;
+        let series_grain = series_grain(options);
         match series_grain {
             Some(grain) => config.outputs.check(grain)?,
             None if config.outputs.grains().is_empty() => {}
             None => {
                 return Err(Error::GrainOutOfTable {
-                    computation: definition.name,
+                    computation: options.computation.name.clone(),
                 });
             }
         }
-        let tabulate = (definition.tabulate)(&options.computation)?;
         Ok(Self {
             tabulate,
             series_grain,
@@ -48,9 +47,7 @@ impl Tabulation {
     }
 }
 
-fn series_grain(definition: &Definition, options: &RunOptions) -> Option<Grain> {
-    options
-        .cut
-        .grain()
-        .filter(|_| definition.name == positivity::DEFINITION.name)
+fn series_grain(options: &RunOptions) -> Option<Grain> {
+    let is_positivity = options.computation.name == positivity::DEFINITION.name;
+    options.cut.grain().filter(|_| is_positivity)
 }

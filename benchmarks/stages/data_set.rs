@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use computations::{Positivity, Tabulate};
+use computations::{Positivity, Registry, Tabulate};
 use crossbeam_channel::unbounded;
 use csv::ByteRecord;
 use dispatcher::Grouping;
@@ -31,7 +31,7 @@ use pipeline::{
 use service::Shutdown;
 use service::metrics::SecondsCounter;
 use worker::SimulatedWork;
-use worker::computing::{self, Lease, Leases, Settings, Slice, Watch};
+use worker::executor::{self, Inability, Inline, Lease, Leases, Settings, Watch, WorkUnit};
 use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
 
@@ -168,7 +168,7 @@ pub fn digest(jobs: &JobSet) -> JobSetDigest {
 }
 
 /// The messages of jobs as a worker hands them to a compute thread.
-pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<Slice> {
+pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<WorkUnit> {
     let mut batches = vec![RecordBatch::default()];
     let mut offset = 0;
     encode(jobs, packing, |payload| {
@@ -189,7 +189,7 @@ pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<Slice> {
         offset += 1;
     });
     let leases = Arc::new(Leases::from([(PARTITION, Arc::new(Lease::new(0)))]));
-    let slice = |batch: RecordBatch| Slice {
+    let slice = |batch: RecordBatch| WorkUnit {
         range: 0..batch.len(),
         records: Arc::new(batch),
         leases: Arc::clone(&leases),
@@ -199,7 +199,7 @@ pub fn slices(jobs: &JobSet, packing: Packing) -> Vec<Slice> {
 }
 
 /// From messages of jobs to messages of outcomes, by a compute thread.
-pub fn work(slices: &[Slice]) -> Vec<Finished> {
+pub fn work(slices: &[WorkUnit]) -> Vec<Finished> {
     let settings = Settings {
         worker: Worker {
             host: "localhost".to_owned(),
@@ -209,9 +209,9 @@ pub fn work(slices: &[Slice]) -> Vec<Finished> {
             max_attempts: NonZeroU32::MIN,
             first_pause: Duration::ZERO,
         },
-        simulate_work: SimulatedWork::default(),
         apart_by_partition: false,
         seconds: SecondsCounter::default(),
+        inability: Inability::default(),
     };
     let (hand_out, taken) = unbounded();
     for slice in slices {
@@ -221,7 +221,8 @@ pub fn work(slices: &[Slice]) -> Vec<Finished> {
     drop(hand_out);
     let (finished, done) = unbounded();
     let watch = Arc::<Watch>::default();
-    computing::run(settings, Shutdown::new(), watch, &taken, finished);
+    let executor = Inline::new(Registry::standard(), SimulatedWork::default());
+    executor::run(settings, Shutdown::new(), watch, executor, &taken, finished);
     done.iter().collect()
 }
 

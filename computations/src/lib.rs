@@ -13,7 +13,7 @@ use pipeline::Job;
 
 pub use count::Count;
 pub use positivity::Positivity;
-pub use registry::{Definition, ParameterError, Registry, UnknownComputation};
+pub use registry::{Definition, ParameterError, Registry, Unable, UnknownComputation};
 pub use tabulate::Tabulate;
 
 /// Why a job was not computed.

@@ -37,6 +37,17 @@ pub struct UnknownComputation {
     pub known: String,
 }
 
+/// Why a program can do nothing for a run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unable {
+    /// It does not know the computation.
+    #[error(transparent)]
+    Unknown(#[from] UnknownComputation),
+    /// The computation can do nothing with the parameters.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+}
+
 /// The computations that a program knows.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -61,6 +72,22 @@ impl Registry {
     /// The names, in the order of the definitions.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.definitions.iter().map(|definition| definition.name)
+    }
+
+    /// What computes jobs of a computation.
+    ///
+    /// # Errors
+    /// When this program can do nothing for it.
+    pub fn compute(&self, of: &Computation) -> Result<Box<dyn Compute>, Unable> {
+        Ok((self.find(&of.name)?.compute)(of)?)
+    }
+
+    /// What makes a table of the results of a computation.
+    ///
+    /// # Errors
+    /// When this program can do nothing for it.
+    pub fn tabulate(&self, of: &Computation) -> Result<Box<dyn Tabulate>, Unable> {
+        Ok((self.find(&of.name)?.tabulate)(of)?)
     }
 
     /// The computation of this name.
@@ -93,6 +120,8 @@ mod tests {
             "computation sum is not known here; known: positivity, count"
         );
         let none = Registry::of([count::DEFINITION]);
-        assert!(none.find("positivity").is_err());
+        let positivity = Computation::named("positivity");
+        assert!(none.compute(&positivity).is_err() && none.tabulate(&positivity).is_err());
+        assert!(registry.compute(&positivity).is_ok() && registry.tabulate(&positivity).is_ok());
     }
 }

@@ -58,12 +58,21 @@ impl RecordBatch {
 
     /// The records.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
-        self.entries.iter().map(|entry| Record {
+        self.entries.iter().map(|entry| self.record(entry))
+    }
+
+    /// The record at a position.
+    pub fn get(&self, position: usize) -> Option<Record<'_>> {
+        self.entries.get(position).map(|entry| self.record(entry))
+    }
+
+    fn record(&self, entry: &Entry) -> Record<'_> {
+        Record {
             partition: entry.partition,
             offset: entry.offset,
             key: entry.key.clone().map(|key| &self.bytes[key]),
             payload: &self.bytes[entry.payload.clone()],
-        })
+        }
     }
 
     /// How many records there are.

@@ -121,28 +121,75 @@ impl JobBatch {
     }
 
     /// The jobs, by ascending index.
-    pub fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
-        let wire = &self.wire;
-        let mut labels = label_runs::Positions::new(&wire.label_set_jobs);
-        let mut payload = wire.payload.as_slice();
-        wire.weights
-            .iter()
-            .enumerate()
-            .map(move |(position, &weight)| {
-                let length = wire.payload_lengths.get(position).unwrap_or(&weight);
-                let (own, rest) = payload.split_at(*length as usize);
-                payload = rest;
-                Job {
-                    index: wire.first_index + position as u64,
-                    key: GroupKey {
-                        labels: &wire.label_sets[labels.advance()],
-                        time: checked_time(&wire.times, position),
-                    },
-                    part: wire.parts[position],
-                    weight,
-                    payload: own,
-                }
-            })
+    pub fn jobs(&self) -> Jobs<'_> {
+        self.jobs_from(Cursor::default())
+    }
+
+    /// The jobs from a place on that a walk over this batch has come to.
+    pub fn jobs_from(&self, cursor: Cursor) -> Jobs<'_> {
+        let labels = &self.wire.label_set_jobs;
+        Jobs {
+            wire: &self.wire,
+            position: cursor.position,
+            labels: match cursor.position {
+                0 => label_runs::Positions::new(labels),
+                _ => label_runs::Positions::at(labels, cursor.labels),
+            },
+            payload: &self.wire.payload[cursor.payload..],
+        }
+    }
+}
+
+/// A place between two jobs of a batch. The default is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    position: usize,
+    labels: (usize, u32),
+    payload: usize,
+}
+
+/// The jobs of a batch, by ascending index.
+#[derive(Clone, Debug)]
+pub struct Jobs<'a> {
+    wire: &'a wire::JobBatch,
+    position: usize,
+    labels: label_runs::Positions<'a>,
+    /// That of the jobs that are left.
+    payload: &'a [u8],
+}
+
+impl Jobs<'_> {
+    /// The place before the next job.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            position: self.position,
+            labels: self.labels.place(),
+            payload: self.wire.payload.len() - self.payload.len(),
+        }
+    }
+}
+
+impl<'a> Iterator for Jobs<'a> {
+    type Item = Job<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Job<'a>> {
+        let (wire, position) = (self.wire, self.position);
+        let weight = *wire.weights.get(position)?;
+        self.position += 1;
+        let length = wire.payload_lengths.get(position).unwrap_or(&weight);
+        let (own, rest) = self.payload.split_at(*length as usize);
+        self.payload = rest;
+        Some(Job {
+            index: wire.first_index + position as u64,
+            key: GroupKey {
+                labels: &wire.label_sets[self.labels.advance()],
+                time: checked_time(&wire.times, position),
+            },
+            part: wire.parts[position],
+            weight,
+            payload: own,
+        })
     }
 }
 
@@ -155,6 +202,11 @@ pub struct JobBatchDecoder {
 }
 
 impl JobBatchDecoder {
+    /// The batch that was decoded last; meaningless where that failed.
+    pub fn batch(&self) -> Option<&JobBatch> {
+        self.batch.as_ref()
+    }
+
     /// Reads and checks a batch, in place of the one before.
     ///
     /// # Errors
@@ -472,7 +524,15 @@ pub(crate) mod tests {
                 .enumerate()
                 .map(|(position, job)| job.at(first_index + position as u64))
                 .collect();
-            prop_assert_eq!(decoded, expected);
+            prop_assert_eq!(&decoded, &expected);
+            // A walk that is left and gone on with meets the same jobs.
+            let mut cursor = Cursor::default();
+            for job in expected {
+                let mut rest = batch.jobs_from(cursor);
+                prop_assert_eq!(rest.next(), Some(job));
+                cursor = rest.cursor();
+            }
+            prop_assert_eq!(batch.jobs_from(cursor).next(), None);
         }
 
         #[test]

@@ -56,6 +56,20 @@ impl<'a> Positions<'a> {
         }
     }
 
+    /// A walk that goes on from a [`place`](Self::place) of another one over the same runs.
+    pub(crate) fn at(runs: &'a [u32], (position, left): (usize, u32)) -> Self {
+        Self {
+            runs,
+            position,
+            left,
+        }
+    }
+
+    /// How far the walk has come.
+    pub(crate) fn place(&self) -> (usize, u32) {
+        (self.position, self.left)
+    }
+
     /// The position of the next job's label set in the batch's dictionary.
     pub(crate) fn advance(&mut self) -> usize {
         if self.left == 0 {

@@ -33,7 +33,7 @@ pub use digest::{JobSetDigest, JobSetHasher, payload_digest};
 pub use error::{Conflict, DecodeError};
 pub use grain::{Grain, TimeBucket};
 pub use group_key::{GroupKey, LabelSet};
-pub use job::{Job, JobBatch, JobBatchDecoder, JobBatchEncoder, JobHeader};
+pub use job::{Cursor, Job, JobBatch, JobBatchDecoder, JobBatchEncoder, JobHeader, Jobs};
 pub use ledger::Ledger;
 pub use outcome::{DeadLetter, Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
 pub use reconciliation::{Collection, Reconciliation, Verdict};

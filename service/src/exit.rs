@@ -15,7 +15,7 @@ Exit codes:
   4    incomplete when the time-out struck
   5    broker unreachable
   6    access denied: user, password, certificate, or a right that is missing
-  7    computation not known: the run asks for one that this program does not have
+  7    unable: the run asks for a computation that this program does not have
   130  stopped by SIGINT before it was complete
   143  stopped by SIGTERM before it was complete";
 
@@ -36,8 +36,8 @@ pub enum Exit {
     BrokerUnreachable,
     /// A broker does not let it in, or does not allow what it wants.
     Denied,
-    /// The run asks for a computation that this program does not have.
-    UnknownComputation,
+    /// The run asks for a computation that this program does not have, or cannot do.
+    Unable,
     /// A signal stopped it before it was complete.
     Stopped(Signal),
 }
@@ -53,7 +53,7 @@ impl Exit {
             Self::Incomplete => 4,
             Self::BrokerUnreachable => 5,
             Self::Denied => 6,
-            Self::UnknownComputation => 7,
+            Self::Unable => 7,
             Self::Stopped(signal) => signal.exit_code(),
         }
     }
@@ -69,7 +69,7 @@ impl fmt::Display for Exit {
             Self::Incomplete => f.write_str("incomplete"),
             Self::BrokerUnreachable => f.write_str("broker unreachable"),
             Self::Denied => f.write_str("access denied"),
-            Self::UnknownComputation => f.write_str("computation not known"),
+            Self::Unable => f.write_str("unable to compute what the run asks for"),
             Self::Stopped(signal) => write!(f, "stopped by {signal}"),
         }
     }
@@ -101,7 +101,7 @@ mod tests {
             Exit::Incomplete,
             Exit::BrokerUnreachable,
             Exit::Denied,
-            Exit::UnknownComputation,
+            Exit::Unable,
             Exit::Stopped(Signal::Interrupt),
             Exit::Stopped(Signal::Terminate),
         ];

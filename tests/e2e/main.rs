@@ -13,6 +13,7 @@ mod cluster;
 mod exactly_once;
 mod faults;
 mod knowing_the_cluster;
+mod late_answers;
 mod listeners;
 mod notebook;
 mod on_apache_kafka;

@@ -528,7 +528,13 @@ impl History {
                 group.join()
             }
         };
-        let process = WorkerProcess::start(self.started, self.threads, member, committer);
+        let process = WorkerProcess::start(
+            self.started,
+            self.threads,
+            member,
+            committer,
+            self.shared.now(),
+        );
         let started = self.started;
         self.shared
             .tell(|| format!("worker-{started} starts in slot {slot}"));

@@ -5,16 +5,18 @@
 mod committing;
 mod computing;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
+use kafka::RecordBatch;
 use pipeline::mark::Reading;
-use pipeline::offsets::{Commit, Epoch, Settled, Start};
-use pipeline::{JobBatch, OutcomeBatchBuilder, Worker};
+use pipeline::offsets::{Commit, Start};
+use pipeline::{JobBatch, Worker};
 use worker::desk::{CarefulJob, Desk};
+use worker::executor::{Lease, Leases, WorkUnit};
 use worker::outbox::{Destination, Finished};
-use worker::retry::RetryQueue;
 
 use crate::broker::{Mail, MemberId, Payload};
 use crate::history::Shared;
@@ -23,7 +25,7 @@ use crate::mutants::Mutation;
 use crate::seen::Seen;
 
 pub use committing::Committer;
-use computing::settle;
+use computing::Thread;
 
 /// Why a worker's step did not end as usual.
 #[derive(Debug)]
@@ -49,53 +51,6 @@ struct Record {
     partition: i32,
     offset: i64,
     payload: Payload,
-}
-
-#[derive(Debug)]
-struct Lease {
-    epoch: Epoch,
-    ended: Cell<bool>,
-}
-
-type Leases = BTreeMap<i32, Rc<Lease>>;
-
-#[derive(Clone, Debug)]
-struct Slice {
-    records: Rc<Vec<Record>>,
-    next: usize,
-    end: usize,
-    leases: Rc<Leases>,
-    job: Option<CarefulJob>,
-}
-
-#[derive(Debug)]
-struct FailedJob {
-    batch: Vec<u8>,
-    failed_attempts: u32,
-    reason: String,
-    settles: Settled,
-    lease: Rc<Lease>,
-}
-
-/// The message that a thread is at.
-#[derive(Debug)]
-struct Current {
-    batch: Rc<JobBatch>,
-    position: usize,
-    settles: Settled,
-    lease: Rc<Lease>,
-}
-
-/// A compute thread.
-#[derive(Debug)]
-struct Thread {
-    slice: Option<Slice>,
-    current: Option<Current>,
-    outcomes: Option<OutcomeBatchBuilder>,
-    settles: Vec<Settled>,
-    failed: RetryQueue<FailedJob>,
-    /// The partition and the job that it hangs at.
-    hangs: Option<(i32, u64)>,
 }
 
 /// A message on its way to the broker.
@@ -145,9 +100,9 @@ pub struct WorkerProcess {
     ended: Vec<Weak<Lease>>,
     apart: BTreeSet<i32>,
     threads: Vec<Thread>,
-    slices: VecDeque<Slice>,
+    slices: VecDeque<WorkUnit>,
     finished: VecDeque<Finished>,
-    careful: Option<Rc<Vec<Record>>>,
+    careful: Option<Arc<RecordBatch>>,
     /// The offset to be fetched next, by partition.
     fetch: BTreeMap<i32, i64>,
     /// As what the group knows this process, or once knew it.
@@ -180,21 +135,15 @@ impl WorkerProcess {
         threads: usize,
         member: MemberId,
         committer: Option<Committer>,
+        now: Instant,
     ) -> Self {
-        let thread = |_| Thread {
-            slice: None,
-            current: None,
-            outcomes: None,
-            settles: Vec::new(),
-            failed: RetryQueue::default(),
-            hangs: None,
+        let name = Worker {
+            host: "host".to_owned(),
+            id: format!("worker-{number}"),
         };
+        let thread = |_| Thread::new(&name, committer.is_some(), now);
         Self {
             number,
-            name: Worker {
-                host: "host".to_owned(),
-                id: format!("worker-{number}"),
-            },
             desk: match committer {
                 Some(_) => Desk::with_transactions(),
                 None => Desk::new(),
@@ -203,6 +152,7 @@ impl WorkerProcess {
             ended: Vec::new(),
             apart: BTreeSet::new(),
             threads: (0..threads).map(thread).collect(),
+            name,
             slices: VecDeque::new(),
             finished: VecDeque::new(),
             careful: None,
@@ -226,7 +176,7 @@ impl WorkerProcess {
         self.desk.is_clear()
             && self.finished.is_empty()
             && self.commits.is_empty()
-            && self.threads.iter().all(|thread| thread.failed.is_empty())
+            && self.threads.iter().all(Thread::is_at_rest)
     }
 
     /// How many compute threads there are.
@@ -236,9 +186,7 @@ impl WorkerProcess {
 
     /// Whether a step of a compute thread would do something.
     pub fn can_compute(&self, thread: usize) -> bool {
-        let own = &self.threads[thread];
-        own.hangs.is_none()
-            && (own.slice.is_some() || !own.failed.is_empty() || !self.slices.is_empty())
+        self.threads[thread].can_compute(!self.slices.is_empty())
     }
 
     /// Whether a step of the thread that commits transactions would do something.
@@ -370,11 +318,7 @@ impl WorkerProcess {
         if reading > Reading::Freely {
             self.apart.insert(partition);
         }
-        let lease = Lease {
-            epoch,
-            ended: Cell::new(false),
-        };
-        self.leases.insert(partition, Rc::new(lease));
+        self.leases.insert(partition, Arc::new(Lease::new(epoch)));
         self.fetch.insert(partition, offset);
         self.helped.remove(&partition);
         self.taken_over.insert(partition, (offset, reading));
@@ -429,8 +373,8 @@ impl WorkerProcess {
             self.apart.remove(partition);
             self.fetch.remove(partition);
             if let Some(lease) = self.leases.remove(partition) {
-                lease.ended.set(true);
-                self.ended.push(Rc::downgrade(&lease));
+                lease.end();
+                self.ended.push(Arc::downgrade(&lease));
             }
         }
         self.look_for_stale_work();
@@ -446,7 +390,7 @@ impl WorkerProcess {
             if shared.mutation == Some(Mutation::EpochsIgnored) {
                 for settled in &mut finished.settles {
                     if let Some(lease) = self.leases.get(&settled.partition) {
-                        settled.epoch = lease.epoch;
+                        settled.epoch = lease.epoch();
                     }
                 }
             }
@@ -768,7 +712,7 @@ impl WorkerProcess {
         let jobs = batch.jobs_count();
         self.desk.take(partition, record.offset);
         self.desk.begin_carefully(partition, record.offset, jobs);
-        self.careful = Some(Rc::new(records));
+        self.careful = Some(Arc::new(batch_of(&records)));
         Ok(())
     }
 
@@ -780,15 +724,14 @@ impl WorkerProcess {
         if !self.commit_now(shared)? {
             return Ok(());
         }
-        let Some(lease) = self.leases.get(&partition).map(Rc::clone) else {
+        let Some(lease) = self.leases.get(&partition).map(Arc::clone) else {
             return Ok(());
         };
         self.desk.begun(job.position);
-        self.slices.push_back(Slice {
-            next: 0,
-            end: records.len(),
+        self.slices.push_back(WorkUnit {
+            range: 0..records.len(),
             records,
-            leases: Rc::new(Leases::from([(partition, lease)])),
+            leases: Arc::new(Leases::from([(partition, lease)])),
             job: Some(job),
         });
         Ok(())
@@ -805,7 +748,7 @@ impl WorkerProcess {
             {
                 leases
                     .entry(record.partition)
-                    .or_insert_with(|| Rc::clone(lease));
+                    .or_insert_with(|| Arc::clone(lease));
             }
         }
         shared.tell(|| {
@@ -815,15 +758,14 @@ impl WorkerProcess {
             let places: Vec<_> = places.collect();
             format!("{} takes {places:?}", self.name.id)
         });
-        let leases = Rc::new(leases);
-        let records = Rc::new(records);
+        let leases = Arc::new(leases);
+        let records = Arc::new(batch_of(&records));
         let share = records.len().div_ceil(self.threads.len()).max(1);
         for start in (0..records.len()).step_by(share) {
-            self.slices.push_back(Slice {
-                records: Rc::clone(&records),
-                next: start,
-                end: records.len().min(start + share),
-                leases: Rc::clone(&leases),
+            self.slices.push_back(WorkUnit {
+                records: Arc::clone(&records),
+                range: start..records.len().min(start + share),
+                leases: Arc::clone(&leases),
                 job,
             });
         }
@@ -837,13 +779,8 @@ impl WorkerProcess {
             while self.can_compute(number) && shared.rng.chance(3, 4) {
                 self.compute(number, shared)?;
             }
-            let thread = &mut self.threads[number];
-            if let Some(mut current) = thread.current.take() {
-                settle(&mut thread.settles, &mut current.settles);
-            }
-            if thread.hangs.is_none() {
-                self.hand_on(number);
-            }
+            let finished = self.threads[number].stop(shared.now());
+            self.finished.extend(finished);
         }
         self.take_in_all(shared);
         self.drain(shared)?;
@@ -853,6 +790,19 @@ impl WorkerProcess {
         }
         Ok(())
     }
+}
+
+fn batch_of(records: &[Record]) -> RecordBatch {
+    let mut batch = RecordBatch::default();
+    for record in records {
+        batch.push(kafka::Record {
+            partition: record.partition,
+            offset: record.offset,
+            key: None,
+            payload: &record.payload,
+        });
+    }
+    batch
 }
 
 fn forget_deaths(metadata: &str) -> String {

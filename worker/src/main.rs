@@ -8,6 +8,10 @@ use service::Talk;
 fn main() -> ExitCode {
     let args = worker::Args::parse();
     service::process::run(&args.log, Talk::Steps, |shutdown| {
-        worker::run(&args.config()?, &shutdown)
+        worker::run(
+            &args.config()?,
+            &shutdown,
+            &computations::Registry::standard(),
+        )
     })
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use computations::Registry;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use kafka::{
     Assigned, BatchProducer, Delivery, GroupConsumer, GroupMetadata, RebalanceListener,
@@ -18,9 +19,11 @@ use service::{Exit, FaultPoint, Shutdown, Signal, clock, listen, logging};
 use tracing::{debug, info, warn};
 
 use crate::args::{self, Config};
-use crate::computing::{self, Lease, Leases, Settings, Slice, Watch};
 use crate::desk::{CarefulJob, Desk};
 use crate::error::Error;
+use crate::executor::{
+    self, Executor, Inability, Inline, Lease, Leases, Settings, Watch, WorkUnit,
+};
 use crate::metrics::Metrics;
 use crate::outbox::{Destination, Finished};
 use crate::output::Output;
@@ -66,15 +69,33 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where the parent process is gone, and maybe the broker with it.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Why a worker that leaves jobs to others is not ready.
+const UNABLE: &str = "a run asks for a computation that this worker cannot do; it is leaving";
+
 /// Why a worker without work is not ready.
 const NO_PARTITIONS: &str = "no partitions are assigned";
 
-/// Works until `shutdown` is requested.
+/// Works until `shutdown` is requested, on jobs of these computations.
 ///
 /// # Errors
-/// When no broker answers in time, or when the worker can go on no longer. What it had in hand is
-/// done again by whoever gets its partitions.
-pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
+/// When no broker answers in time, when the worker can go on no longer, or when a job is of another
+/// computation. What it had in hand is done again by whoever gets its partitions.
+pub fn run(config: &Config, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
+    let simulate_work = config.simulate_work;
+    run_with(config, shutdown, || {
+        Inline::new(computations.clone(), simulate_work)
+    })
+}
+
+/// The same with an executor of one's own for each compute thread.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_with<E: Executor + Send + 'static>(
+    config: &Config,
+    shutdown: &Shutdown,
+    executor: impl Fn() -> E,
+) -> Result<Exit, Error> {
     logging::set_worker(&config.worker.id);
     clock::watch();
     let metrics = Metrics::default();
@@ -102,7 +123,13 @@ pub fn run(config: &Config, shutdown: &Shutdown) -> Result<Exit, Error> {
         return Ok(Exit::Complete);
     };
     metrics.health.set_not_ready(NO_PARTITIONS);
-    let mut mover = Mover::start(config, shutdown, outcome_partitions, metrics.clone())?;
+    let mut mover = Mover::start(
+        config,
+        shutdown,
+        outcome_partitions,
+        metrics.clone(),
+        executor,
+    )?;
     info!(group = config.membership.group, "worker is up");
     let worked = mover.work(shutdown);
     mover.wind_down(if config.exit_with_stdin {
@@ -515,6 +542,12 @@ struct ComputeThread {
 impl ComputeThread {
     /// The partition of the job that this thread has been at for longer than `timeout`.
     fn hanging(&mut self, timeout: Duration) -> Option<i32> {
+        let in_flight = self.watch.in_flight();
+        let oldest = in_flight.first();
+        if let Some(oldest) = oldest.filter(|own| own.since.elapsed() >= timeout) {
+            self.hangs = true;
+            return Some(oldest.partition);
+        }
         let Some((attempt, partition)) = self.watch.at_work() else {
             self.attempt = None;
             return None;
@@ -537,16 +570,17 @@ struct Mover {
     member: Option<GroupConsumer<SharedHands>>,
     hands: SharedHands,
     /// `None` once winding down has begun.
-    slices: Option<Sender<Slice>>,
+    slices: Option<Sender<WorkUnit>>,
     finished: Receiver<Finished>,
     threads: Vec<ComputeThread>,
+    inability: Inability,
     job_timeout: Option<Duration>,
     /// Since when nothing has come of a partition that is read alone.
     alone_since: Option<Instant>,
     /// The record of the message that is worked on job by job.
     careful: Option<Arc<RecordBatch>>,
     /// Slices that found no room with the compute threads.
-    waiting: Vec<Slice>,
+    waiting: Vec<WorkUnit>,
     commit_interval: Duration,
     committed_at: Instant,
     metrics: Metrics,
@@ -554,11 +588,12 @@ struct Mover {
 }
 
 impl Mover {
-    fn start(
+    fn start<E: Executor + Send + 'static>(
         config: &Config,
         shutdown: &Shutdown,
         outcome_partitions: usize,
         metrics: Metrics,
+        executor: impl Fn() -> E,
     ) -> Result<Self, Error> {
         let (finished_sender, finished) = crossbeam_channel::bounded(64);
         let (desk, way) = match config.delivery {
@@ -593,10 +628,11 @@ impl Mover {
         let settings = Settings {
             worker: config.worker.clone(),
             retry: config.retry,
-            simulate_work: config.simulate_work,
             apart_by_partition: config.delivery == args::Delivery::ExactlyOnce,
             seconds: metrics.compute_seconds.clone(),
+            inability: Inability::default(),
         };
+        let inability = settings.inability.clone();
         let threads = (0..threads_count)
             .map(|number| {
                 let settings = settings.clone();
@@ -605,9 +641,12 @@ impl Mover {
                 let finished = finished_sender.clone();
                 let watch = Arc::<Watch>::default();
                 let watched = Arc::clone(&watch);
+                let executor = executor();
                 let handle = thread::Builder::new()
                     .name(format!("compute-{number}"))
-                    .spawn(move || computing::run(settings, shutdown, watched, &taken, finished))
+                    .spawn(move || {
+                        executor::run(settings, shutdown, watched, executor, &taken, finished);
+                    })
                     .map_err(|error| Error::Thread(error.to_string()))?;
                 Ok(ComputeThread {
                     handle,
@@ -623,6 +662,7 @@ impl Mover {
             slices: Some(slices),
             finished,
             threads,
+            inability,
             job_timeout: config.job_timeout,
             alone_since: None,
             careful: None,
@@ -648,6 +688,10 @@ impl Mover {
                 return Err(Error::Thread("a compute thread died".to_owned()));
             }
             self.look_for_hanging()?;
+            if let Some(unable) = self.inability.get() {
+                self.metrics.health.set_not_ready(UNABLE);
+                return Err(Error::Unable(unable.clone()));
+            }
             if self.hands.lock().desk.unconfirmed_bytes() >= MAX_UNCONFIRMED_BYTES {
                 // The broker is slow or away: everything waits for it, but for polling.
                 thread::sleep(BUSY_WAIT);
@@ -844,7 +888,7 @@ impl Mover {
         };
         hands.desk.begun(job.position);
         drop(hands);
-        self.waiting.push(Slice {
+        self.waiting.push(WorkUnit {
             range: 0..records.len(),
             records,
             leases: Arc::new(Leases::from([(partition, lease)])),
@@ -906,7 +950,7 @@ impl Mover {
         let leases = Arc::new(leases);
         let share = records.len().div_ceil(self.threads.len()).max(1);
         for start in (0..records.len()).step_by(share) {
-            self.waiting.push(Slice {
+            self.waiting.push(WorkUnit {
                 records: Arc::clone(&records),
                 range: start..records.len().min(start + share),
                 leases: Arc::clone(&leases),

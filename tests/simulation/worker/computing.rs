@@ -1,363 +1,212 @@
-//! The worker's compute threads, a job or what comes between two of them at each step: what is
-//! computed, tried again or buried, and handed to the data mover.
+//! The worker's compute threads, a job or what comes between two of them at each step. What is decided is
+//! decided by the worker's own bookkeeping; the executor that it drives is a model, whose jobs fail, hang
+//! and kill.
 
 use std::num::NonZeroU32;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use computations::{Compute, Positivity};
-use pipeline::mark::MAX_DEATHS;
-use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, payload_digest};
+use computations::{Compute, JobError, Positivity, Registry, Unable};
+use crossbeam_channel::{Receiver, never};
+use pipeline::{Computation, Job, Worker};
 use worker::desk::CarefulJob;
-use worker::outbox::{DeadLetterMessage, Finished};
+use worker::executor::{AttemptId, Bookkeeping, Done, Executor, Watch, WorkUnit};
+use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
 
-use super::{Current, FailedJob, Flow, Lease, Record, Stop, WorkerProcess};
+use super::{Flow, Stop, WorkerProcess};
 use crate::history::Shared;
-use crate::invariants::{Fate, violated};
+use crate::invariants::Fate;
 use crate::seen::Seen;
 
-/// Attempts at a job that fails.
-const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("not zero");
+/// When a job that fails is tried again.
+const RETRY: RetryPolicy = RetryPolicy {
+    max_attempts: NonZeroU32::new(3).expect("not zero"),
+    first_pause: Duration::from_millis(5),
+};
 
-/// What one attempt at a job came to.
-enum Attempt {
-    Done(Result<Vec<u8>, String>),
-    Kills,
-    Hangs,
+/// A compute thread.
+#[derive(Debug)]
+pub struct Thread {
+    bookkeeping: Bookkeeping,
+    watch: Arc<Watch>,
+    /// The single job that its work unit is about.
+    careful: Option<CarefulJob>,
+    /// The partition and the job that it hangs at.
+    pub hangs: Option<(i32, u64)>,
+    /// How often time was long.
+    looks: u32,
 }
 
-/// The result of a job that does nothing but compute.
-fn result_of(job: &Job<'_>) -> Result<Vec<u8>, String> {
-    let mut result = Vec::new();
-    let computed = Positivity.compute(job, &mut result);
-    computed.map_err(|error| error.to_string())?;
-    Ok(result)
+impl Thread {
+    /// A thread of a worker.
+    pub fn new(worker: &Worker, with_transactions: bool, now: Instant) -> Self {
+        let watch = Arc::<Watch>::default();
+        let worker = worker.clone();
+        Self {
+            bookkeeping: Bookkeeping::new(
+                worker,
+                RETRY,
+                with_transactions,
+                Arc::clone(&watch),
+                now,
+            ),
+            watch,
+            careful: None,
+            hangs: None,
+            looks: 0,
+        }
+    }
+
+    /// Whether no failed job waits for its next attempt.
+    pub fn is_at_rest(&self) -> bool {
+        !self.bookkeeping.has_failed_jobs()
+    }
+
+    /// Whether a step would do something.
+    pub fn can_compute(&self, units_wait: bool) -> bool {
+        let own = &self.bookkeeping;
+        self.hangs.is_none() && (!own.wants_unit() || own.has_failed_jobs() || units_wait)
+    }
+
+    fn begin(&mut self, unit: WorkUnit, now: Instant) {
+        self.careful = unit.job;
+        self.bookkeeping.begin(unit, now);
+    }
+
+    /// It is asked to end. What it has finished is handed on, unless it hangs.
+    pub fn stop(&mut self, now: Instant) -> Vec<Finished> {
+        if self.hangs.is_some() {
+            return Vec::new();
+        }
+        self.bookkeeping.stop(now);
+        self.bookkeeping.take_finished().collect()
+    }
+}
+
+/// A model of what runs jobs. Each is answered at once, unless it hangs or kills.
+struct Model<'a> {
+    shared: &'a mut Shared,
+    /// Attempts that have failed.
+    failed: usize,
+    /// The job that has killed the process.
+    killer: Option<u64>,
+    /// The job that hangs.
+    hanging: Option<u64>,
+}
+
+impl Executor for Model<'_> {
+    fn window(&self) -> usize {
+        1
+    }
+
+    fn prepare(&mut self, computation: &Computation) -> Result<(), Unable> {
+        Registry::standard().find(&computation.name)?;
+        Ok(())
+    }
+
+    fn submit(
+        &mut self,
+        _: AttemptId,
+        job: &Job<'_>,
+        result: &mut Vec<u8>,
+    ) -> Poll<Result<(), JobError>> {
+        let fate = self.shared.fate(job.index);
+        let times = self.shared.attempts.entry(job.index).or_default();
+        *times += 1;
+        let injected = || Err(JobError::Transient("fault injected".to_owned()));
+        let answer = match fate {
+            Fate::KillsTimes(deaths) if *times > deaths => Positivity.compute(job, result),
+            Fate::Kills | Fate::KillsTimes(_) => {
+                self.killer = Some(job.index);
+                return Poll::Pending;
+            }
+            Fate::Hangs => {
+                self.hanging = Some(job.index);
+                return Poll::Pending;
+            }
+            Fate::Fails => injected(),
+            Fate::FailsTimes(failures) if *times <= failures => injected(),
+            _ => Positivity.compute(job, result),
+        };
+        self.failed += usize::from(answer.is_err());
+        Poll::Ready(answer)
+    }
+
+    fn poll(&mut self, _: &mut Vec<Done>) {}
+
+    fn cancel(&mut self, _: AttemptId) {}
+
+    fn wake(&self) -> Receiver<()> {
+        never()
+    }
 }
 
 impl WorkerProcess {
     /// One step of a compute thread: a job, or what comes between two of them.
     pub fn compute(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
-        if let Some(failed) = self.threads[number].failed.pop_due(shared.now()) {
-            return self.try_again(number, failed, shared);
-        }
-        if self.threads[number].current.is_some() {
-            return self.next_job(number, shared);
-        }
-        let Some(slice) = &mut self.threads[number].slice else {
-            self.threads[number].slice = self.slices.pop_front();
-            return Ok(());
-        };
-        if slice.next == slice.end {
-            self.threads[number].slice = None;
-            self.hand_on(number);
-            return Ok(());
-        }
-        let record = slice.records[slice.next].clone();
-        let job = slice.job;
-        let lease = slice.leases.get(&record.partition).map(Rc::clone);
-        slice.next += 1;
-        let Some(lease) = lease.filter(|lease| !lease.ended.get()) else {
-            return Ok(());
-        };
-        if job.is_some_and(CarefulJob::message_is_to_be_buried) {
-            shared.saw(Seen::BuriedWhole);
-            self.bury_message(&record, &lease);
-            return Ok(());
-        }
-        match (JobBatch::decode(&record.payload), job) {
-            (Ok(batch), None) => {
-                let is_other = self.threads[number].settles.last().is_some_and(|last| {
-                    (last.partition, last.epoch) != (record.partition, lease.epoch)
-                });
-                if is_other && self.committer.is_some() {
-                    self.hand_on(number);
-                }
-                let settles = settles(&record, &lease, &batch, 0);
-                self.threads[number].current = Some(Current {
-                    batch: Rc::new(batch),
-                    position: 0,
-                    settles,
-                    lease,
-                });
-                Ok(())
-            }
-            (Ok(batch), Some(job)) => self.work_on_job(number, &record, &batch, job, lease, shared),
-            (Err(_), _) => {
-                shared.saw(Seen::UndecodableMessage);
-                self.bury_message(&record, &lease);
-                Ok(())
-            }
-        }
-    }
-
-    fn next_job(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        let now = shared.now();
         let thread = &mut self.threads[number];
-        let Some(mut current) = thread.current.take() else {
-            return Ok(());
+        let mut model = Model {
+            shared,
+            failed: 0,
+            killer: None,
+            hanging: None,
         };
-        let batch = Rc::clone(&current.batch);
-        let Some(job) = batch.jobs().nth(current.position) else {
-            settle(&mut thread.settles, &mut current.settles);
-            return Ok(());
-        };
-        current.position += 1;
-        match self.attempt(number, &job, current.settles.partition, shared)? {
-            None => return Ok(()),
-            Some(Ok(result)) => {
-                let builder = self.threads[number]
-                    .outcomes
-                    .get_or_insert_with(|| OutcomeBatchBuilder::new(batch.run_id(), 0, &self.name));
-                let digest = payload_digest(job.payload);
-                builder.push(&job, digest, Outcome::Completed(&result));
-                current.settles.jobs += 1;
-            }
-            Some(Err(reason)) => {
-                settle(&mut self.threads[number].settles, &mut current.settles);
-                let failed = FailedJob {
-                    batch: job.alone(batch.header()),
-                    failed_attempts: 1,
-                    reason,
-                    settles: Settled {
-                        jobs: 1,
-                        ..current.settles
-                    },
-                    lease: Rc::clone(&current.lease),
-                };
-                self.again_or_bury(number, failed, shared);
-            }
+        let step = thread.bookkeeping.step(&mut model, 1, &mut || now);
+        let Model {
+            failed,
+            killer,
+            hanging,
+            ..
+        } = model;
+        if killer.is_some() {
+            return Err(Stop::Dies(killer));
         }
-        if shared.rng.chance(1, 4) {
-            // A look at the clock.
-            if current.lease.ended.get() {
-                settle(&mut self.threads[number].settles, &mut current.settles);
-                return Ok(());
-            }
-            settle(&mut self.threads[number].settles, &mut current.settles);
-            self.hand_on(number);
-        }
-        self.threads[number].current = Some(current);
-        Ok(())
-    }
-
-    fn work_on_job(
-        &mut self,
-        number: usize,
-        record: &Record,
-        batch: &JobBatch,
-        careful: CarefulJob,
-        lease: Rc<Lease>,
-        shared: &mut Shared,
-    ) -> Flow<()> {
-        let Some(job) = batch.jobs().nth(careful.position as usize) else {
+        if let Some(index) = hanging {
+            let in_flight = thread.watch.in_flight();
+            thread.hangs = in_flight.first().map(|own| (own.partition, index));
             return Ok(());
-        };
-        let settles = settles(record, &lease, batch, 1);
-        shared.tell(|| {
-            let CarefulJob { position, deaths } = careful;
-            format!(
-                "{} tries job {} alone, position {position} with {deaths} deaths",
-                self.name.id, job.index
-            )
-        });
-        let failed = |reason, failed_attempts| FailedJob {
-            batch: job.alone(batch.header()),
-            failed_attempts,
-            reason,
-            settles,
-            lease: Rc::clone(&lease),
-        };
-        if careful.is_to_be_buried() {
-            if shared.fault(1, 2) {
+        }
+        let finished: Vec<_> = thread.bookkeeping.take_finished().collect();
+        let letters = finished.iter().filter(|own| own.dead_letter.is_some());
+        for letter in letters {
+            let buried = match (failed, thread.careful, &letter.outcomes) {
+                (1.., ..) => Seen::BuriedByFailures,
+                (0, _, Some(_)) => Seen::BuriedByDeaths,
+                (0, Some(job), None) if job.message_is_to_be_buried() => Seen::BuriedWhole,
+                (0, _, None) => Seen::UndecodableMessage,
+            };
+            if buried == Seen::BuriedByDeaths && shared.fault(1, 2) {
                 shared.saw(Seen::KilledWhileBurying);
                 return Err(Stop::Dies(None));
             }
-            shared.saw(Seen::BuriedByDeaths);
-            let failed = failed(format!("{MAX_DEATHS} workers died of it"), careful.deaths);
-            self.bury_job(failed);
-            return Ok(());
+            shared.saw(buried);
         }
-        match self.attempt(number, &job, record.partition, shared)? {
-            None => {}
-            Some(Ok(result)) => {
-                let outcomes = self.outcome_alone(batch, &job, Outcome::Completed(&result));
-                self.finished.push_back(Finished {
-                    dead_letter: None,
-                    outcomes: Some(outcomes),
-                    settles: vec![settles],
-                    retries: careful.deaths,
-                });
-            }
-            Some(Err(reason)) => {
-                let failed = failed(reason, 1);
-                self.again_or_bury(number, failed, shared);
-            }
+        if failed > 0 && finished.iter().all(|own| own.dead_letter.is_none()) {
+            shared.saw(Seen::TriedAgain);
         }
-        Ok(())
-    }
-
-    /// One attempt at a job; `None` where the thread hangs.
-    fn attempt(
-        &mut self,
-        number: usize,
-        job: &Job<'_>,
-        partition: i32,
-        shared: &mut Shared,
-    ) -> Flow<Option<Result<Vec<u8>, String>>> {
-        match self.attempted(job, shared) {
-            Attempt::Done(computed) => Ok(Some(computed)),
-            Attempt::Kills => Err(Stop::Dies(Some(job.index))),
-            Attempt::Hangs => {
-                self.threads[number].hangs = Some((partition, job.index));
-                Ok(None)
-            }
+        self.finished.extend(finished);
+        if step.is_idle
+            && thread.bookkeeping.wants_unit()
+            && let Some(unit) = self.slices.pop_front()
+        {
+            thread.begin(unit, now);
         }
-    }
-
-    fn attempted(&mut self, job: &Job<'_>, shared: &mut Shared) -> Attempt {
-        let fate = shared.fate(job.index);
-        let times = shared.attempts.entry(job.index).or_default();
-        *times += 1;
-        let injected = || Attempt::Done(Err("fault injected".to_owned()));
-        match fate {
-            Fate::Kills => Attempt::Kills,
-            Fate::KillsTimes(deaths) if *times <= deaths => Attempt::Kills,
-            Fate::Hangs => Attempt::Hangs,
-            Fate::Fails => injected(),
-            Fate::FailsTimes(failures) if *times <= failures => injected(),
-            _ => Attempt::Done(result_of(job)),
-        }
-    }
-
-    fn again_or_bury(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) {
-        let policy = RetryPolicy {
-            max_attempts: MAX_ATTEMPTS,
-            first_pause: Duration::from_millis(5),
-        };
-        match policy.pause_after(failed.failed_attempts) {
-            Some(pause) => {
-                shared.saw(Seen::TriedAgain);
-                let due: Instant = shared.now() + pause;
-                self.threads[number].failed.push(due, failed);
-            }
-            None => {
-                shared.saw(Seen::BuriedByFailures);
-                self.bury_job(failed);
-            }
-        }
-    }
-
-    fn try_again(&mut self, number: usize, failed: FailedJob, shared: &mut Shared) -> Flow<()> {
-        if failed.lease.ended.get() {
-            return Ok(());
-        }
-        let Ok(batch) = JobBatch::decode(&failed.batch) else {
-            return Ok(violated("a failed job can be read", "it cannot")?);
-        };
-        let Some(job) = batch.jobs().next() else {
-            return Ok(());
-        };
-        let mut failed = failed;
-        match self.attempt(number, &job, failed.settles.partition, shared)? {
-            None => {}
-            Some(Ok(result)) => {
-                let outcomes = self.outcome_alone(&batch, &job, Outcome::Completed(&result));
-                self.finished.push_back(Finished {
-                    dead_letter: None,
-                    outcomes: Some(outcomes),
-                    settles: vec![failed.settles],
-                    retries: failed.failed_attempts,
-                });
-            }
-            Some(Err(reason)) => {
-                failed.failed_attempts += 1;
-                failed.reason = reason;
-                self.again_or_bury(number, failed, shared);
-            }
+        if step.begun > 0 && thread.careful.is_none() && shared.rng.chance(1, 4) {
+            // The job has taken long.
+            thread.looks += 1;
+            let mut model = Model {
+                shared,
+                failed: 0,
+                killer: None,
+                hanging: None,
+            };
+            let later = now + Duration::from_secs(thread.looks.into());
+            thread.bookkeeping.look(&mut model, later);
+            self.finished.extend(thread.bookkeeping.take_finished());
         }
         Ok(())
-    }
-
-    fn outcome_alone(&self, batch: &JobBatch, job: &Job<'_>, outcome: Outcome<'_>) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), 0, &self.name);
-        builder.push(job, payload_digest(job.payload), outcome);
-        builder.encode()
-    }
-
-    fn bury_job(&mut self, failed: FailedJob) {
-        let Ok(batch) = JobBatch::decode(&failed.batch) else {
-            return;
-        };
-        let Some(job) = batch.jobs().next() else {
-            return;
-        };
-        let outcome = Outcome::DeadLettered {
-            reason: &failed.reason,
-            attempts: failed.failed_attempts,
-        };
-        let outcomes = self.outcome_alone(&batch, &job, outcome);
-        self.finished.push_back(Finished {
-            outcomes: Some(outcomes),
-            settles: vec![failed.settles],
-            retries: failed.failed_attempts - 1,
-            dead_letter: Some(DeadLetterMessage {
-                payload: failed.batch,
-                partition: failed.settles.partition,
-                offset: failed.settles.offset,
-                attempts: failed.failed_attempts,
-                reason: failed.reason,
-            }),
-        });
-    }
-
-    fn bury_message(&mut self, record: &Record, lease: &Lease) {
-        self.finished.push_back(Finished {
-            dead_letter: Some(DeadLetterMessage {
-                payload: record.payload.to_vec(),
-                partition: record.partition,
-                offset: record.offset,
-                attempts: 1,
-                reason: "it cannot be read".to_owned(),
-            }),
-            outcomes: None,
-            settles: vec![Settled {
-                partition: record.partition,
-                epoch: lease.epoch,
-                offset: record.offset,
-                jobs: 1,
-                jobs_in_message: 1,
-            }],
-            retries: 0,
-        });
-    }
-
-    pub(super) fn hand_on(&mut self, number: usize) {
-        let thread = &mut self.threads[number];
-        if let Some(builder) = thread.outcomes.take() {
-            self.finished.push_back(Finished {
-                dead_letter: None,
-                outcomes: Some(builder.encode()),
-                settles: std::mem::take(&mut thread.settles),
-                retries: 0,
-            });
-        }
-    }
-}
-
-fn settles(record: &Record, lease: &Lease, batch: &JobBatch, jobs: u32) -> Settled {
-    Settled {
-        partition: record.partition,
-        epoch: lease.epoch,
-        offset: record.offset,
-        jobs,
-        jobs_in_message: batch.jobs_count(),
-    }
-}
-
-pub(super) fn settle(all: &mut Vec<Settled>, own: &mut Settled) {
-    if own.jobs > 0 {
-        all.push(*own);
-        own.jobs = 0;
     }
 }

@@ -1,0 +1,115 @@
+//! The batch of outcomes that is being filled, and what it settles.
+
+use computations::JobError;
+use pipeline::offsets::Settled;
+use pipeline::outcome::MAX_RESULT_BYTES;
+use pipeline::{Job, JobHeader, Outcome, OutcomeBatchBuilder, RunId, Worker};
+
+use crate::outbox::Finished;
+
+/// A batch of outcomes is handed on at this size: messages over 64 KiB gain nothing.
+const FULL_BYTES: usize = 64 * 1024;
+
+/// Outcomes that were not handed on yet, all of one generation of a run, and the pieces of messages that they settle.
+#[derive(Debug)]
+pub struct Outcomes {
+    worker: Worker,
+    /// All are of one partition of the jobs topic, too.
+    apart_by_partition: bool,
+    batch: Option<(RunId, OutcomeBatchBuilder)>,
+    settles: Vec<Settled>,
+}
+
+impl Outcomes {
+    /// No outcomes.
+    pub fn new(worker: Worker, apart_by_partition: bool) -> Self {
+        Self {
+            worker,
+            apart_by_partition,
+            batch: None,
+            settles: Vec::new(),
+        }
+    }
+
+    /// Whether an outcome of a job of this run and message may join those that are there.
+    pub fn takes(&self, header: &JobHeader, message: &Settled) -> bool {
+        let of_one_partition =
+            |last: &Settled| (last.partition, last.epoch) == (message.partition, message.epoch);
+        match &self.batch {
+            Some((own, _)) if *own != header.run_id => false,
+            Some((_, builder)) if builder.generation() != header.generation => false,
+            _ => !self.apart_by_partition || self.settles.last().is_none_or(of_one_partition),
+        }
+    }
+
+    /// Adds the outcome of a job, which is one of the jobs of this message, with the digest of the
+    /// payload that the executor was given.
+    #[inline]
+    pub fn push(
+        &mut self,
+        header: &JobHeader,
+        job: &Job<'_>,
+        payload_digest: u64,
+        outcome: Outcome<'_>,
+        message: &Settled,
+    ) {
+        let worker = &self.worker;
+        let (_, builder) = self.batch.get_or_insert_with(|| {
+            let run_id = &header.run_id;
+            let builder = OutcomeBatchBuilder::new(run_id, header.generation, worker);
+            (run_id.clone(), builder)
+        });
+        builder.push(job, payload_digest, outcome);
+        match self.settles.last_mut() {
+            Some(last)
+                if last.offset == message.offset
+                    && last.partition == message.partition
+                    && last.epoch == message.epoch =>
+            {
+                last.jobs += 1;
+            }
+            _ => self.settles.push(Settled {
+                jobs: 1,
+                ..*message
+            }),
+        }
+    }
+
+    /// Whether they are to be handed on at once.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        let batch = self.batch.as_ref();
+        batch.is_some_and(|(_, builder)| builder.bytes_bound() >= FULL_BYTES)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_none()
+    }
+
+    /// Takes them, together with what they settle.
+    pub fn take(&mut self) -> Option<Finished> {
+        let (_, builder) = self.batch.take()?;
+        Some(Finished {
+            dead_letter: None,
+            outcomes: Some(builder.encode()),
+            settles: std::mem::take(&mut self.settles),
+            retries: 0,
+        })
+    }
+}
+
+/// The outcome that a result is.
+///
+/// # Errors
+/// When it is too long for a message, which another attempt would not mend.
+#[inline]
+pub fn outcome_of(result: &[u8]) -> Result<Outcome<'_>, JobError> {
+    if result.len() > MAX_RESULT_BYTES {
+        return Err(JobError::Permanent(format!(
+            "its result has {} bytes, and an outcome takes {MAX_RESULT_BYTES}",
+            result.len()
+        )));
+    }
+    Ok(Outcome::Completed(result))
+}
