@@ -2,10 +2,14 @@
 //!
 //! A worker is given a [`Compute`] by the binary that it runs in, and does not know which one it is.
 
+pub mod count;
+pub mod encode;
 pub mod positivity;
 
 use pipeline::Job;
 
+pub use count::Count;
+pub use encode::{Coding, Column, Encode};
 pub use positivity::Positivity;
 
 /// Why a job was not computed.

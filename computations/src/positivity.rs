@@ -1,9 +1,13 @@
 //! Positivity: how many tests a job has, and how many of them are positive.
 
+mod encode;
+
 use pipeline::job::{NEGATIVE, POSITIVE};
 use pipeline::{Job, Tally};
 
 use crate::{Compute, JobError};
+
+pub use encode::Encoding;
 
 /// Counts the tests of a job and the positive ones among them.
 ///

@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Parser;
 use clap::builder::TypedValueParser;
+use computations::{Encode, positivity};
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::job::MAX_ROWS_PER_JOB;
 use pipeline::{Grain, Grouping, RunId};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
 
+use crate::columns::PayloadColumns;
 use crate::error::Error;
 use crate::input::{self, CsvFormat, Delimiter, Input, Quote};
 use crate::metrics::Metrics;
@@ -282,6 +284,8 @@ pub struct Config {
     pub input: Input,
     /// How rows become jobs.
     pub grouping: Grouping,
+    /// What travels with each row.
+    pub payload: PayloadColumns,
     /// The run's name.
     pub run_id: RunId,
     /// Whether somebody else may know the run by its name, wait for it, or have begun it.
@@ -333,7 +337,10 @@ impl GroupingArgs {
             }
         }
         if self.positive == self.negative {
-            return Err(Error::SameResults(self.positive.clone()));
+            return Err(Error::SameValue {
+                options: ["--positive", "--negative"],
+                value: self.positive.clone(),
+            });
         }
         Ok(Grouping {
             label_columns,
@@ -345,6 +352,16 @@ impl GroupingArgs {
             max_rows_per_job: self.max_rows_per_job,
         })
     }
+}
+
+/// The columns that positivity wants, by the options of today.
+pub fn payload_columns(grouping: &Grouping) -> PayloadColumns {
+    let encoding = positivity::Encoding::new(
+        &grouping.result_column,
+        &grouping.positive,
+        &grouping.negative,
+    );
+    PayloadColumns::new(encoding.columns().to_vec(), "--result")
 }
 
 impl MessageArgs {
@@ -374,9 +391,11 @@ impl Args {
         let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
         let wait_for_workers =
             (self.wait_for_workers > 0).then(|| (self.wait_for_workers, group.clone()));
+        let grouping = self.grouping.grouping()?;
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
-            grouping: self.grouping.grouping()?,
+            payload: payload_columns(&grouping),
+            grouping,
             run_is_named,
             resume: self.resume.then_some(group),
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,
@@ -404,8 +423,13 @@ fn default_rejects(run_id: &RunId) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The grouping of arguments that name none.
+    pub(crate) fn grouping() -> Grouping {
+        args(&[]).grouping.grouping().expect("valid")
+    }
 
     fn args(of: &[&str]) -> Args {
         let fixed = [

@@ -197,9 +197,14 @@ pub enum Error {
     )]
     LabelColumnTaken(String),
 
-    /// A positive result that is also a negative one.
-    #[error("--positive and --negative are both {0:?}; give each its own value")]
-    SameResults(String),
+    /// Two options with one value, which is to be told from the other's.
+    #[error("{} and {} are both {value:?}; give each its own value", options[0], options[1])]
+    SameValue {
+        /// The options.
+        options: [&'static str; 2],
+        /// The value.
+        value: String,
+    },
 
     /// There is nothing to do.
     #[error(
@@ -389,7 +394,7 @@ impl Error {
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)
-            | Self::SameResults(_)
+            | Self::SameValue { .. }
             | Self::NoAcceptedRow { .. }
             | Self::WriteRejects { .. }
             | Self::RejectsOverDataSet(_)
@@ -435,7 +440,7 @@ impl Ending for Error {
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)
-            | Self::SameResults(_)
+            | Self::SameValue { .. }
             | Self::NoAcceptedRow { .. }
             | Self::RejectsOverDataSet(_)
             | Self::ResumeWithoutRun

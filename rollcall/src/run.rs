@@ -366,9 +366,11 @@ impl Stage {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
         });
+        let grouping = args.grouping.grouping()?;
         Ok(dispatcher::Config {
             input: input.clone(),
-            grouping: args.grouping.grouping()?,
+            payload: dispatcher::payload_columns(&grouping),
+            grouping,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.
             run_is_named: args.run_id.is_some() && self.broker.is_none(),
