@@ -1,12 +1,13 @@
 //! Positivity: how many tests a job has, and how many of them are positive. A payload has one byte a
 //! test; a result has two small integers; the table is a [`Series`].
 
+mod encode;
 mod series;
 mod tabulate;
 
-use pipeline::Job;
+use pipeline::{Computation, Job};
 
-use crate::{Compute, Definition, JobError, varint};
+use crate::{Compute, Definition, JobError, ParameterError, varint};
 
 pub use series::{Series, SeriesRow};
 
@@ -14,6 +15,8 @@ pub use series::{Series, SeriesRow};
 pub const NEGATIVE: u8 = 0;
 /// The code of a positive test in a payload.
 pub const POSITIVE: u8 = 1;
+
+pub use encode::Encoding;
 
 /// Counts the tests of a job and the positive ones among them.
 ///
@@ -24,9 +27,32 @@ pub struct Positivity;
 /// Positivity, as programs know it.
 pub const DEFINITION: Definition = Definition {
     name: "positivity",
+    encode: |of| {
+        let parameter = |name| parameter(of, name);
+        Ok(Box::new(Encoding::new(
+            parameter(RESULT)?,
+            parameter(POSITIVE_VALUE)?,
+            parameter(NEGATIVE_VALUE)?,
+        )))
+    },
     compute: |_| Ok(Box::new(Positivity)),
     tabulate: |_| Ok(Box::new(Positivity)),
 };
+
+/// The parameter with the column that holds the result of a test.
+pub const RESULT: &str = "result";
+/// The parameter with the value of a positive result.
+pub const POSITIVE_VALUE: &str = "positive";
+/// The parameter with the value of a negative result.
+pub const NEGATIVE_VALUE: &str = "negative";
+
+fn parameter<'a>(of: &'a Computation, name: &str) -> Result<&'a str, ParameterError> {
+    of.parameter(name).ok_or_else(|| ParameterError {
+        computation: DEFINITION.name,
+        parameter: name.to_owned(),
+        what: "it is missing".to_owned(),
+    })
+}
 
 /// Tests and positive tests. The rate is not divided here: integers add up without loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

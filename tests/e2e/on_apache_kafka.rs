@@ -351,6 +351,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
+        compute: "positivity".to_owned(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),
