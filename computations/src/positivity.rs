@@ -4,12 +4,14 @@
 mod encode;
 mod series;
 mod tabulate;
+mod tally;
 
 use pipeline::{Computation, Job};
 
 use crate::{Compute, Definition, JobError, ParameterError, varint};
 
 pub use series::{Series, SeriesRow};
+pub use tally::tally;
 
 /// The code of a negative test in a payload.
 pub const NEGATIVE: u8 = 0;
@@ -97,35 +99,6 @@ impl Compute for Positivity {
         tally(job)?.write(result);
         Ok(())
     }
-}
-
-/// The same as numbers.
-///
-/// # Errors
-/// When a test has neither of the two results. A tally of the other tests would be wrong, and nothing
-/// would show it. The error is transient: the job is tried again before it is a dead letter.
-#[inline]
-pub fn tally(job: &Job<'_>) -> Result<Tally, JobError> {
-    let mut positive = 0;
-    for (position, &code) in job.payload.iter().enumerate() {
-        match code {
-            NEGATIVE => {}
-            POSITIVE => positive += 1,
-            _ => return Err(unknown(position, code)),
-        }
-    }
-    Ok(Tally {
-        // A payload is at most half a megabyte.
-        tests: job.payload.len() as u32,
-        positive,
-    })
-}
-
-#[cold]
-fn unknown(position: usize, code: u8) -> JobError {
-    JobError::Transient(format!(
-        "test {position} has the result code {code}, which is neither negative nor positive"
-    ))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::rejects::{MaxRejects, ShownReject};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The computation is not known, or can do nothing with its parameters.
-    #[error("--compute: {0}")]
+    #[error("--compute")]
     Compute(#[from] Unable),
 
     /// Health and metrics cannot be served.

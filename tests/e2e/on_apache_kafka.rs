@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use dispatcher::Grouping;
 use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, topics};
 use pipeline::{
     Grain, GroupKey, Job, JobBatch, JobBatchEncoder, JobHeader, JobSetHasher, LabelSet, Manifest,
