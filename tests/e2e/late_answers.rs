@@ -18,7 +18,13 @@ fn late_worker(test: &TestCluster, id: &str, options: &[&str]) -> Command {
     let folder = Path::new(rollcall.get_program())
         .parent()
         .expect("a folder");
-    let mut command = Command::new(folder.join("examples").join("late_worker"));
+    let program = folder.join("examples").join("late_worker");
+    assert!(
+        program.exists(),
+        "cargo test builds {} unless it is asked for one target; cargo build --example late_worker does",
+        program.display()
+    );
+    let mut command = Command::new(program);
     for (name, value) in rollcall.get_envs() {
         match value {
             Some(value) => command.env(name, value),

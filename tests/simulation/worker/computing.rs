@@ -43,7 +43,7 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// A thread of a worker, with so many attempts in flight at most.
+    /// A thread of a worker. `window`: how many attempts are in flight at most.
     pub fn new(worker: &Worker, window: usize, with_transactions: bool, shared: &Shared) -> Self {
         let watch = Arc::<Watch>::default();
         let apart = with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);

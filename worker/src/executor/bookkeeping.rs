@@ -1,32 +1,29 @@
-//! The bookkeeping of a compute thread, without clock, thread or broker. It is told of work units, leases
-//! that end, the time and the shutdown, submits jobs to an [`Executor`] and takes its answers, and gives
-//! out what is finished.
+//! The bookkeeping of a compute thread, without clock, thread or broker. It is given work units, the time
+//! and the shutdown, looks at leases that may have ended, submits jobs to an [`Executor`] and takes its
+//! answers, and gives out what is finished.
 
-use std::collections::VecDeque;
+mod begun_jobs;
+
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use computations::{JobError, Unable};
+use computations::Unable;
 use pipeline::job::Cursor;
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
-use pipeline::{DecodeError, Job, JobBatch, JobBatchDecoder, Worker, payload_digest};
-use tracing::debug;
+use pipeline::{DecodeError, JobBatchDecoder, Worker, payload_digest};
 
 use super::in_hand::{JobInHand, bury_message};
-use super::outcomes::{Outcomes, outcome_of};
-use super::watch::InFlight;
-use super::{AttemptId, Done, Executor, Lease, Watch, WorkUnit};
+use super::outcomes::outcome_of;
+use super::{Executor, Lease, Watch, WorkUnit};
 use crate::desk::CarefulJob;
 use crate::outbox::Finished;
 use crate::retry::{RetryPolicy, RetryQueue};
+use begun_jobs::BegunJobs;
 
 /// Outcomes wait at most about this long for others before they are handed on, however slow jobs are.
 pub const HAND_ON_AFTER: Duration = Duration::from_millis(100);
-
-/// Failed jobs that wait for their next attempt, at most. With more of them no job is begun.
-pub const MAX_FAILED_JOBS: usize = 1_024;
 
 /// What a step has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +43,7 @@ pub struct Bookkeeping {
     /// The message that is under way; the decoder holds its jobs.
     message: Option<Message>,
     decoder: JobBatchDecoder,
-    jobs: Jobs,
+    jobs: BegunJobs,
     is_stopped: bool,
 }
 
@@ -57,27 +54,6 @@ struct Message {
     /// The message, as its jobs settle it.
     settles: Settled,
     lease: Arc<Lease>,
-}
-
-/// The jobs that were begun: in flight, waiting for their next attempt, or finished.
-#[derive(Debug)]
-struct Jobs {
-    worker: Worker,
-    retry: RetryPolicy,
-    watch: Arc<Watch>,
-    last_attempt: AttemptId,
-    /// How many attempts may be in flight.
-    window: usize,
-    /// The result of the last attempt that was answered at once.
-    result: Vec<u8>,
-    in_flight: Vec<(InFlight, JobInHand)>,
-    done: Vec<Done>,
-    failed: RetryQueue<JobInHand>,
-    outcomes: Outcomes,
-    handed_on_at: Instant,
-    finished: VecDeque<Finished>,
-    /// Why jobs were left to other workers.
-    unable: Option<Unable>,
 }
 
 /// Where the time comes from, which is asked for only now and then.
@@ -98,21 +74,7 @@ impl Bookkeeping {
             next_record: 0,
             message: None,
             decoder: JobBatchDecoder::default(),
-            jobs: Jobs {
-                outcomes: Outcomes::new(worker.clone(), apart_by_partition),
-                worker,
-                retry,
-                watch,
-                last_attempt: 0,
-                window: 1,
-                result: Vec::new(),
-                in_flight: Vec::new(),
-                done: Vec::new(),
-                failed: RetryQueue::default(),
-                handed_on_at: now,
-                finished: VecDeque::new(),
-                unable: None,
-            },
+            jobs: BegunJobs::new(worker, retry, apart_by_partition, watch, now),
             is_stopped: false,
         }
     }
@@ -179,18 +141,13 @@ impl Bookkeeping {
         !self.jobs.in_flight.is_empty()
     }
 
-    /// Whether failed jobs wait for their next attempt.
-    pub fn has_failed_jobs(&self) -> bool {
-        !self.jobs.failed.is_empty()
-    }
-
     /// Takes what is finished, in order.
     pub fn take_finished(&mut self) -> impl Iterator<Item = Finished> {
         self.jobs.finished.drain(..)
     }
 
     /// Does what comes next: takes answers, tries a failed job again that is due, or else begins jobs of
-    /// the work unit, at most so many.
+    /// the work unit, of which `at_most` bounds the number.
     pub fn step(&mut self, executor: &mut impl Executor, at_most: u32, clock: Clock<'_>) -> Step {
         let mut all_begun = 0;
         let answered = self.jobs.take_answers(executor, clock);
@@ -199,6 +156,7 @@ impl Bookkeeping {
         }
         self.jobs.window = executor.window().max(1);
         if !self.jobs.is_window_full() && self.jobs.try_again(executor, clock) {
+            self.jobs.show_in_flight();
             return Step {
                 begun: 0,
                 is_idle: false,
@@ -225,6 +183,7 @@ impl Bookkeeping {
             // Nothing is begun or answered soon that what is finished could wait for.
             self.jobs.hand_on(clock());
         }
+        self.jobs.show_in_flight();
         Step {
             begun: all_begun,
             is_idle,
@@ -360,195 +319,6 @@ impl Bookkeeping {
             lease: Arc::clone(lease),
         });
         0
-    }
-}
-
-impl Jobs {
-    fn is_window_full(&self) -> bool {
-        self.in_flight.len() >= self.window
-    }
-
-    fn too_many_failed(&self) -> bool {
-        self.failed.len() > MAX_FAILED_JOBS
-    }
-
-    /// One attempt at a job of this partition. Where it is answered at once, `result` has the result.
-    #[inline]
-    fn attempt(
-        &mut self,
-        executor: &mut impl Executor,
-        job: &Job<'_>,
-        partition: i32,
-    ) -> Poll<Result<(), JobError>> {
-        self.last_attempt += 1;
-        self.result.clear();
-        self.watch.begin(partition);
-        let answer = executor.submit(self.last_attempt, job, &mut self.result);
-        self.watch.end();
-        answer
-    }
-
-    /// One job of a message of which workers have died.
-    fn work_on_job(
-        &mut self,
-        executor: &mut impl Executor,
-        batch: &JobBatch,
-        careful: CarefulJob,
-        message: &Settled,
-        lease: &Arc<Lease>,
-        clock: Clock<'_>,
-    ) -> u32 {
-        let Some(job) = batch.jobs().nth(careful.position as usize) else {
-            return 0;
-        };
-        let mut job = JobInHand::new(batch.header(), &job, message, lease);
-        job.joins_others = false;
-        job.deaths = careful.deaths;
-        if careful.is_to_be_buried() {
-            job.failed_attempts = careful.deaths;
-            job.reason = died_too_often();
-            self.finished.push_back(job.bury(&self.worker));
-            return 0;
-        }
-        self.try_alone(executor, job, clock);
-        1
-    }
-
-    /// Tries the failed job again that is due first. Returns whether one was.
-    fn try_again(&mut self, executor: &mut impl Executor, clock: Clock<'_>) -> bool {
-        if self.failed.is_empty() {
-            return false;
-        }
-        let Some(job) = self.failed.pop_due(clock()) else {
-            return false;
-        };
-        if !job.lease.has_ended() {
-            self.try_alone(executor, job, clock);
-        }
-        true
-    }
-
-    fn try_alone(&mut self, executor: &mut impl Executor, mut job: JobInHand, clock: Clock<'_>) {
-        let partition = job.settles.partition;
-        let attempt = job.with(|header, job| {
-            executor.prepare(&header.computation)?;
-            let digest = payload_digest(job.payload);
-            Ok((digest, self.attempt(executor, job, partition)))
-        });
-        let answer = match attempt {
-            Ok((digest, answer)) => {
-                job.payload_digest = digest;
-                answer
-            }
-            Err(unable) => {
-                self.unable.get_or_insert(unable);
-                return;
-            }
-        };
-        match answer {
-            Poll::Ready(answer) => {
-                let result = std::mem::take(&mut self.result);
-                self.answer(job, answer.map(|()| result.as_slice()), clock);
-                self.result = result;
-            }
-            Poll::Pending => self.keep_in_flight(job, clock()),
-        }
-    }
-
-    fn keep_in_flight(&mut self, job: JobInHand, now: Instant) {
-        let attempt = InFlight {
-            id: self.last_attempt,
-            partition: job.settles.partition,
-            since: now,
-        };
-        self.in_flight.push((attempt, job));
-        self.show_in_flight();
-    }
-
-    fn show_in_flight(&self) {
-        let in_flight = self.in_flight.iter().map(|(attempt, _)| *attempt);
-        self.watch.set_in_flight(in_flight);
-    }
-
-    /// Takes the answers that have come. Returns whether there were any.
-    fn take_answers(&mut self, executor: &mut impl Executor, clock: Clock<'_>) -> bool {
-        if self.in_flight.is_empty() {
-            return false;
-        }
-        let mut all = std::mem::take(&mut self.done);
-        executor.poll(&mut all);
-        let any = !all.is_empty();
-        for Done { id, answer } in all.drain(..) {
-            let position = self.in_flight.iter().position(|(own, _)| own.id == id);
-            let Some(position) = position else {
-                // It was answered before.
-                continue;
-            };
-            let (_, job) = self.in_flight.remove(position);
-            if job.lease.has_ended() {
-                continue;
-            }
-            match &answer {
-                Ok(result) => self.answer(job, Ok(result), clock),
-                Err(error) => self.answer(job, Err(error.clone()), clock),
-            }
-        }
-        self.done = all;
-        if any {
-            self.show_in_flight();
-        }
-        any
-    }
-
-    /// An attempt at a job in hand was answered.
-    fn answer(&mut self, job: JobInHand, answer: Result<&[u8], JobError>, clock: Clock<'_>) {
-        let outcome = match answer.and_then(outcome_of) {
-            Ok(outcome) => outcome,
-            Err(error) => return self.fail(job, error, clock),
-        };
-        if !job.joins_others {
-            self.finished.push_back(job.finish(&self.worker, outcome));
-            return;
-        }
-        job.with(|header, own| {
-            if !self.outcomes.takes(header, &job.settles) {
-                self.hand_on(clock());
-            }
-            self.outcomes.push(header, own, job.payload_digest, outcome);
-            self.outcomes.settle(&job.settles, 1);
-            if self.outcomes.is_full() {
-                self.hand_on(clock());
-            }
-        });
-    }
-
-    /// An attempt has failed: the job is tried again after a pause, or is a dead letter.
-    #[cold]
-    fn fail(&mut self, mut job: JobInHand, error: JobError, clock: Clock<'_>) {
-        job.failed_attempts += 1;
-        job.joins_others = false;
-        let pause = match error {
-            JobError::Transient(_) => self.retry.pause_after(job.failed_attempts),
-            JobError::Permanent(_) => None,
-        };
-        job.reason = error.into_reason();
-        match pause {
-            Some(pause) => {
-                debug!(
-                    reason = job.reason,
-                    attempts = job.failed_attempts,
-                    "job failed"
-                );
-                self.failed.push(clock() + pause, job);
-            }
-            None => self.finished.push_back(job.bury(&self.worker)),
-        }
-    }
-
-    /// Hands on the outcomes that there are.
-    fn hand_on(&mut self, now: Instant) {
-        self.handed_on_at = now;
-        self.finished.extend(self.outcomes.take());
     }
 }
 

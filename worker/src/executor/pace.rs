@@ -27,9 +27,9 @@ impl Pace {
         self.jobs
     }
 
-    /// A look, after so many attempts since the last one.
-    pub fn look(&mut self, now: Instant, attempts: u32) {
-        let per_job = (now - self.at).as_nanos() / u128::from(attempts.max(1));
+    /// A look, after this number of jobs since the last one.
+    pub fn look(&mut self, now: Instant, jobs: u32) {
+        let per_job = (now - self.at).as_nanos() / u128::from(jobs.max(1));
         let jobs = LOOK_EVERY.as_nanos() / per_job.max(1);
         self.jobs = jobs.clamp(1, MAX_JOBS.into()) as u32;
         self.at = now;

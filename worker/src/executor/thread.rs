@@ -107,3 +107,156 @@ fn wait(
     }
     is_open
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::task::Poll;
+    use std::thread;
+
+    use computations::{JobError, Unable};
+    use crossbeam_channel::{bounded, unbounded};
+    use kafka::{Record, RecordBatch};
+    use pipeline::{Computation, GroupKey, Job, JobHeader, LabelSet};
+
+    use super::*;
+    use crate::executor::{AttemptId, Done, Lease, Leases};
+
+    /// Answers in another thread, the later of two jobs first.
+    struct Elsewhere {
+        ids: Sender<AttemptId>,
+        answers: Receiver<Done>,
+        wake: Receiver<()>,
+    }
+
+    impl Elsewhere {
+        fn start() -> Self {
+            let (ids, submitted) = unbounded();
+            let (answer, answers) = unbounded();
+            let (wakes, wake) = bounded(1);
+            thread::spawn(move || {
+                let mut all = submitted.iter();
+                while let Some(first) = all.next() {
+                    for id in all.next().into_iter().chain([first]) {
+                        let answer_of = Done {
+                            id,
+                            answer: Ok(vec![0; 80]),
+                        };
+                        if answer.send(answer_of).is_err() {
+                            return;
+                        }
+                        let _ = wakes.try_send(());
+                    }
+                }
+            });
+            Self { ids, answers, wake }
+        }
+    }
+
+    impl Executor for Elsewhere {
+        fn window(&self) -> usize {
+            4
+        }
+
+        fn prepare(&mut self, _: &Computation) -> Result<(), Unable> {
+            Ok(())
+        }
+
+        fn submit(
+            &mut self,
+            id: AttemptId,
+            _: &Job<'_>,
+            _: &mut Vec<u8>,
+        ) -> Poll<Result<(), JobError>> {
+            self.ids.send(id).expect("the thread is there");
+            Poll::Pending
+        }
+
+        fn poll(&mut self, done: &mut Vec<Done>) {
+            done.extend(self.answers.try_iter());
+        }
+
+        fn cancel(&mut self, _: AttemptId) {}
+
+        fn wake(&self) -> Receiver<()> {
+            self.wake.clone()
+        }
+    }
+
+    /// A work unit of messages of one job each.
+    fn unit(jobs: u64) -> WorkUnit {
+        let labels = LabelSet::new(["Italy"]);
+        let header = JobHeader {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 0,
+            computation: Computation::named("elsewhere"),
+        };
+        let mut records = RecordBatch::default();
+        for index in 0..jobs {
+            let job = Job {
+                index,
+                key: GroupKey {
+                    labels: &labels,
+                    time: None,
+                },
+                part: 0,
+                weight: 1,
+                payload: &[0],
+            };
+            records.push(Record {
+                partition: 0,
+                offset: index as i64,
+                key: None,
+                payload: &job.alone(&header),
+            });
+        }
+        WorkUnit {
+            range: 0..records.len(),
+            records: Arc::new(records),
+            leases: Arc::new(Leases::from([(0, Arc::new(Lease::new(1)))])),
+            job: None,
+        }
+    }
+
+    #[test]
+    fn a_thread_ends_when_what_is_in_flight_is_answered_and_handed_on() {
+        let settings = Settings {
+            worker: Worker::default(),
+            retry: RetryPolicy {
+                max_attempts: NonZeroU32::MIN,
+                first_pause: Duration::ZERO,
+            },
+            apart_by_partition: false,
+            seconds: SecondsCounter::default(),
+            inability: Inability::default(),
+        };
+        let (hand_out, units) = unbounded();
+        let (finished, done) = unbounded();
+        let watch = Arc::<Watch>::default();
+        let watched = Arc::clone(&watch);
+        let compute = thread::spawn(move || {
+            run(
+                settings,
+                Shutdown::new(),
+                watched,
+                Elsewhere::start(),
+                &units,
+                finished,
+            );
+        });
+        for jobs in [30, 70] {
+            hand_out.send(unit(jobs)).expect("the thread is there");
+        }
+        let mut settled = 0;
+        let mut take = |finished: Finished| {
+            settled += finished.settles.iter().map(|own| own.jobs).sum::<u32>();
+            settled
+        };
+        let within = Duration::from_secs(10);
+        while take(done.recv_timeout(within).expect("more is to come")) < 100 {}
+        drop(hand_out);
+        compute.join().expect("it ends");
+        assert_eq!(done.iter().count(), 0);
+        assert_eq!(watch.at_work(), None);
+    }
+}

@@ -6,13 +6,15 @@ mod at_once;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use computations::JobError;
 use pipeline::{
-    Computation, GroupKey, JobBatchEncoder, JobHeader, LabelSet, Outcome, OutcomeBatch,
-    OutcomeBatchBuilder, TimeBucket,
+    Computation, GroupKey, Job, JobBatch, JobBatchEncoder, JobHeader, LabelSet, Outcome,
+    OutcomeBatch, OutcomeBatchBuilder, TimeBucket,
 };
 
+use super::begun_jobs::MAX_FAILED_JOBS;
 use super::*;
-use crate::executor::Leases;
+use crate::executor::{AttemptId, Done, Leases};
 
 const PARTITION: i32 = 3;
 const OFFSET: i64 = 40;

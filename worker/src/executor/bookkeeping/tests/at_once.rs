@@ -303,7 +303,7 @@ fn work_whose_lease_has_ended_is_dropped() {
     ends.end();
     driven.run_out();
     assert_eq!(driven.outcomes(), [(0, false)]);
-    assert!(driven.own.wants_unit() && !driven.own.has_failed_jobs());
+    assert!(driven.own.wants_unit() && driven.own.jobs.failed.is_empty());
 }
 
 #[test]
