@@ -108,3 +108,36 @@ fn a_job_that_no_message_of_a_worker_could_answer_is_a_dead_letter_and_costs_no_
     let letters = test.records(&test.topics.dlq);
     assert_eq!(letters.len(), 3);
 }
+
+#[test]
+fn a_worker_that_does_not_know_a_computation_settles_nothing_of_it_and_leaves() {
+    let test = TestCluster::new("strangers-computation");
+    let dispatched = test.dispatch(&data_set(&ROWS), &[]);
+    let labels = LabelSet::new(["x"]);
+    let job = Job {
+        index: 0,
+        key: GroupKey {
+            labels: &labels,
+            time: None,
+        },
+        part: 0,
+        weight: 1,
+        payload: &[0],
+    };
+    let message = job.alone(&JobHeader {
+        run_id: "a-stranger".parse().expect("a run id"),
+        generation: 0,
+        computation: Computation::named("of-another-fleet"),
+    });
+    write(&test, &test.topics.jobs, &[(None, &message)]);
+    // Both come to the message, and none settles it for the other.
+    for id in ["first", "second"] {
+        let mut worker = test.worker(id, "0ms");
+        assert_eq!(worker.wait().code(), Some(7), "{}", worker.said());
+        let line = "computation of-another-fleet is not known here; known: positivity, count";
+        assert!(worker.said().contains(line), "{}", worker.said());
+    }
+    assert!(test.records(&test.topics.dlq).is_empty());
+    // What they had in hand beside it may be done, and is not lost.
+    assert!(test.jobs_with_outcome(&dispatched.run_id) <= dispatched.jobs);
+}
