@@ -2,12 +2,15 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
-        "rollcall/v1/jobs.proto",
-        "rollcall/v1/outcomes.proto",
-        "rollcall/v1/runs.proto",
+        "rollcall/v2/jobs.proto",
+        "rollcall/v2/outcomes.proto",
+        "rollcall/v2/runs.proto",
     ];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
-    prost_build::Config::new().compile_fds(descriptors)?;
+    prost_build::Config::new()
+        // Parameters are encoded in the order of their names.
+        .btree_map([".rollcall.v2.Computation.parameters"])
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
+use computations::Registry;
 use kafka::{BrokerArgs, Cluster, TopicNames};
 use pipeline::{Grain, RunId};
 use service::exit::EXIT_CODES_HELP;
@@ -73,7 +74,8 @@ pub struct Args {
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Files beside report.json: series.csv, series.parquet, series.svg (a picture), report.md (for
-    /// the summary of a CI job), report.html (a page to look at)
+    /// the summary of a CI job), report.html (a page to look at); of a run of another computation
+    /// than positivity table.csv and report.md
     #[arg(
         long,
         value_name = "FORMS",
@@ -199,6 +201,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Its topics.
     pub topics: TopicNames,
+    /// The computations whose runs it can collect.
+    pub computations: Registry,
     /// Where it counts what it does.
     pub metrics: Metrics,
 }
@@ -218,6 +222,7 @@ impl Args {
             timeout: self.timeout,
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
+            computations: Registry::standard(),
             metrics: Metrics::default(),
         })
     }

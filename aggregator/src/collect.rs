@@ -11,6 +11,7 @@ use crate::args::Config;
 pub use crate::completion::Collected;
 use crate::completion::{Completion, End, Next};
 use crate::error::Error;
+use crate::table::Tabulation;
 
 /// How long one read waits for more.
 const STEP: Duration = Duration::from_millis(5);
@@ -25,7 +26,7 @@ pub fn collect(
     config: &Config,
     shutdown: &Shutdown,
     progress: &Progress,
-) -> Result<Collected, Error> {
+) -> Result<(Collected, Tabulation), Error> {
     let mut driver = Driver {
         completion: Completion::new(&config.run, config.timeout, Instant::now()),
         config,
@@ -33,6 +34,7 @@ pub fn collect(
         progress,
         runs: None,
         outcomes: None,
+        tabulation: None,
         batch: RecordBatch::default(),
         counted_jobs: 0,
         counted_duplicates: 0,
@@ -49,6 +51,7 @@ struct Driver<'a> {
     progress: &'a Progress,
     runs: Option<RunsReader>,
     outcomes: Option<Reader>,
+    tabulation: Option<Tabulation>,
     batch: RecordBatch,
     counted_jobs: u64,
     counted_duplicates: u64,
@@ -133,7 +136,7 @@ impl Driver<'_> {
                 warn!(%difference, "another dispatcher has tried to open the run");
             }
             if let Some(opened) = run.opened() {
-                config.outputs.check(opened.grouping.grain)?;
+                self.tabulation = Some(Tabulation::new(config, &opened.options)?);
             }
             logging::set_run_id(run.run_id().as_str());
         }
@@ -201,8 +204,8 @@ impl Driver<'_> {
         }
     }
 
-    /// What was collected, where there is something to be judged.
-    fn finish(self, end: End) -> Result<Collected, Error> {
+    /// What was collected, and what is made of it, where there is something to be judged.
+    fn finish(self, end: End) -> Result<(Collected, Tabulation), Error> {
         let no_run = || Error::NoRun {
             run: self.config.run.to_string(),
             topic: self.config.topics.runs.clone(),
@@ -226,6 +229,7 @@ impl Driver<'_> {
             }
         }
         let no_run = no_run();
-        self.completion.into_collected().ok_or(no_run)
+        let collected = self.completion.into_collected();
+        collected.zip(self.tabulation).ok_or(no_run)
     }
 }

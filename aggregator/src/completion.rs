@@ -144,7 +144,7 @@ impl Completion {
                 true
             }
             State::Found(_, opened) => {
-                let version = opened.numbering_version;
+                let version = opened.options.numbering_version;
                 let is_known = version == NUMBERING_VERSION;
                 let run_id = || opened.run_id.clone();
                 return (!is_known).then(|| End::OtherNumbering(run_id(), version));

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use computations::Unable;
 use pipeline::{Grain, RunId};
 use service::{Ending, Exit, Signal};
 
@@ -70,6 +71,17 @@ pub enum Error {
         run: Grain,
     },
 
+    /// Coarser series of a run that leaves no series.
+    #[error("--grain-out adds coarser series, and a run of {computation} leaves none")]
+    GrainOutOfTable {
+        /// The run's computation.
+        computation: String,
+    },
+
+    /// Nothing can be made of the run's results.
+    #[error(transparent)]
+    Unable(#[from] Unable),
+
     /// Coarser series in no form.
     #[error("--grain-out adds series files: let --outputs name csv or parquet, too")]
     GrainOutWithoutForm,
@@ -115,7 +127,10 @@ impl Ending for Error {
         match self {
             Self::NoRun { .. } => Exit::Incomplete,
             Self::OutputFolder { .. } => Exit::Usage,
-            Self::GrainOut { .. } | Self::GrainOutWithoutForm => Exit::Usage,
+            Self::GrainOut { .. } | Self::GrainOutOfTable { .. } | Self::GrainOutWithoutForm => {
+                Exit::Usage
+            }
+            Self::Unable(_) => Exit::Unable,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(error) if error.is_denied() => Exit::Denied,

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use computations::positivity::{Series, SeriesRow};
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
-use pipeline::{Grain, LabelSet, Series, SeriesRow, TimeBucket};
+use pipeline::{Grain, LabelSet, TimeBucket};
 use polars::prelude::*;
 use service::guard::guarded;
 

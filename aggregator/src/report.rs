@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use computations::positivity::Series;
 use pipeline::reconciliation::{Check, Share};
-use pipeline::{Collection, Grouping, Manifest, Reconciliation, RunOpened, Verdict};
+use pipeline::{Collection, Computation, Cut, Grain, Manifest, Reconciliation, RunOpened, Verdict};
 use serde::Serialize;
 use service::{Exit, Usage};
 
@@ -32,7 +33,8 @@ pub struct Report {
     pub reconciliation: Vec<Check>,
     /// Jobs by outcome.
     pub jobs: Jobs,
-    /// Tests in the series; `None` when nothing was counted, for there is no manifest.
+    /// Tests in the series; `None` when nothing was counted, for there is no manifest, and where the
+    /// run has another table.
     pub tests: Option<u64>,
     /// Positive tests in the series, likewise.
     pub positive: Option<u64>,
@@ -40,6 +42,8 @@ pub struct Report {
     pub rate: Option<f64>,
     /// The series.
     pub series: SeriesReport,
+    /// The table of a run whose computation makes no series.
+    pub table: Option<TableReport>,
     /// Jobs that are dead letters, the first thousand.
     pub dead_letters: Vec<DeadLetterReport>,
     /// Indexes of jobs without an outcome, the first thousand.
@@ -75,8 +79,35 @@ pub struct Run {
     pub engine: &'static str,
     /// When it was opened, in ISO 8601.
     pub opened_at: Option<String>,
-    /// Its grouping options.
-    pub grouping: Grouping,
+    /// How its rows became jobs.
+    pub grouping: GroupingReport,
+    /// What was made of a job.
+    pub computation: Computation,
+}
+
+/// How rows became jobs, as the report shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupingReport {
+    /// The columns whose values are the labels, in order.
+    pub label_columns: Vec<String>,
+    /// The column that holds the time of a row; `None` when groups have no time.
+    pub time_column: Option<String>,
+    /// How the time is truncated, likewise.
+    pub grain: Option<Grain>,
+    /// A group with more rows is cut into parts.
+    pub max_rows_per_job: u32,
+}
+
+impl GroupingReport {
+    /// As the report shows a cut.
+    pub fn new(cut: &Cut) -> Self {
+        Self {
+            label_columns: cut.label_columns.clone(),
+            time_column: cut.time.as_ref().map(|time| time.name.clone()),
+            grain: cut.grain(),
+            max_rows_per_job: cut.max_rows_per_job,
+        }
+    }
 }
 
 /// The manifest, as the report shows it.
@@ -102,7 +133,7 @@ pub struct ManifestReport {
 /// for the reference, which has no jobs.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Jobs {
-    /// With a tally.
+    /// With a result.
     pub counted: Option<u64>,
     /// Without one, and with a reason.
     pub dead_lettered: Option<u64>,
@@ -124,6 +155,15 @@ pub struct SeriesReport {
     pub sha256: Option<String>,
 }
 
+/// The table, as the report shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableReport {
+    /// Its lines.
+    pub rows: u64,
+    /// SHA-256 over the lines of `table.csv` without the header.
+    pub sha256: String,
+}
+
 /// A dead letter.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeadLetterReport {
@@ -131,8 +171,8 @@ pub struct DeadLetterReport {
     pub index: u64,
     /// Its labels.
     pub labels: Vec<String>,
-    /// Its time.
-    pub time: String,
+    /// Its time; `None` when groups have no time.
+    pub time: Option<String>,
     /// Its part.
     pub part: u32,
     /// Its rows.
@@ -141,6 +181,17 @@ pub struct DeadLetterReport {
     pub attempts: u32,
     /// Why it failed.
     pub reason: String,
+}
+
+impl DeadLetterReport {
+    /// Labels and time in one text.
+    pub fn key(&self) -> String {
+        let labels = self.labels.join(", ");
+        match &self.time {
+            Some(time) => format!("{labels} {time}"),
+            None => labels,
+        }
+    }
 }
 
 /// How long a stage took.
@@ -219,17 +270,18 @@ impl Report {
     pub fn new(opened: &RunOpened, collection: &Collection, judged: &Reconciliation) -> Self {
         let ledger = collection.ledger();
         let totals = ledger.map(|ledger| ledger.totals());
-        let grain = opened.grouping.grain;
+        let cut = &opened.options.cut;
+        let grain = cut.grain().unwrap_or(Grain::Hour);
         let dead_letters = ledger.into_iter().flat_map(|ledger| {
             let dead = ledger.dead().iter().take(LISTED);
             dead.filter_map(|(&index, dead)| {
-                let (key, part, rows) = ledger.describe(index)?;
+                let (key, part, weight) = ledger.describe(index)?;
                 Some(DeadLetterReport {
                     index,
                     labels: key.labels.values.clone(),
-                    time: key.time.display(grain).to_string(),
+                    time: key.time.map(|time| time.display(grain).to_string()),
                     part,
-                    rows,
+                    rows: weight,
                     attempts: dead.attempts,
                     reason: dead.reason.clone(),
                 })
@@ -246,23 +298,23 @@ impl Report {
                 opened_at: jiff::Timestamp::from_millisecond(opened.opened_at_ms)
                     .ok()
                     .map(|time| time.to_string()),
-                grouping: opened.grouping.clone(),
+                grouping: GroupingReport::new(cut),
+                computation: opened.options.computation.clone(),
             },
             manifest: collection.manifest().map(ManifestReport::new),
             reconciliation: judged.checks.clone(),
             jobs: Jobs {
-                counted: totals.map(|totals| totals.counted),
+                counted: totals.map(|totals| totals.completed),
                 dead_lettered: totals.map(|totals| totals.dead_lettered),
                 missing: ledger.map(|ledger| ledger.missing()),
                 duplicates_dropped: ledger.map(|_| collection.recorded().duplicates),
                 undecodable_dropped: None,
             },
-            tests: totals.map(|totals| totals.tests),
-            positive: totals.map(|totals| totals.positive),
-            rate: totals
-                .filter(|totals| totals.tests > 0)
-                .map(|totals| totals.positive as f64 / totals.tests as f64),
+            tests: None,
+            positive: None,
+            rate: None,
             series: SeriesReport::default(),
+            table: None,
             dead_letters: dead_letters.collect(),
             missing: ledger.map_or(Vec::new(), |ledger| ledger.first_missing(LISTED)),
             conflicts: conflicts.map(ToString::to_string).collect(),
@@ -281,6 +333,14 @@ impl Report {
             files: Vec::new(),
             versions: versions(),
         }
+    }
+
+    /// Adds what a series adds up to.
+    pub fn add_series_totals(&mut self, series: &Series) {
+        let (tests, positive) = series.totals();
+        self.tests = Some(tests);
+        self.positive = Some(positive);
+        self.rate = (tests > 0).then(|| positive as f64 / tests as f64);
     }
 
     /// Adds the seconds of a stage.
@@ -377,6 +437,9 @@ impl fmt::Display for Report {
         if let Some(groups) = self.series.rows {
             line(f, "series", &format!("{} groups", grouped(groups)))?;
         }
+        if let Some(table) = &self.table {
+            line(f, "table", &format!("{} rows", grouped(table.rows)))?;
+        }
         self.fmt_stages(f)?;
         self.fmt_workers(f)?;
         writeln!(f)?;
@@ -452,10 +515,9 @@ impl Report {
         for letter in self.dead_letters.iter().take(SHOWN) {
             writeln!(
                 f,
-                "  dead letter: job {} ({} {}), {} attempts: {}",
+                "  dead letter: job {} ({}), {} attempts: {}",
                 letter.index,
-                letter.labels.join(", "),
-                letter.time,
+                letter.key(),
                 letter.attempts,
                 letter.reason
             )?;

@@ -1,4 +1,4 @@
-//! A whole aggregation, in order: collect, reconcile, write the series, write the report last.
+//! A whole aggregation, in order: collect, reconcile, write the table, write the report last.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use pipeline::{Ledger, Series};
+use computations::positivity::Series;
+use pipeline::Grain;
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
@@ -17,11 +18,12 @@ use crate::collect::{Collected, collect};
 use crate::error::Error;
 use crate::export::report_html::REPORT_HTML;
 use crate::export::{
-    Exporter, Format, ReportHtml, ReportMd, SeriesCsv, SeriesParquet, SeriesSvg, Table,
+    Exporter, Format, ReportHtml, ReportMd, RunTable, SeriesCsv, SeriesParquet, SeriesSvg, Table,
+    TableCsv,
 };
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
-use crate::report::{Jobs, Report};
-use crate::writing::{Step, steps};
+use crate::report::{Jobs, Report, TableReport};
+use crate::writing::{Leaves, Step, steps};
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -124,13 +126,14 @@ pub fn run(
 ) -> Result<Report, Error> {
     // An output folder that cannot be had is better told before the run than after it.
     let outputs = Outputs::new(&config.out)?;
+    let (collected, tabulation) = collect(config, shutdown, progress)?;
     let Collected {
         opened,
         collection,
         undecodable,
         duration,
         ..
-    } = collect(config, shutdown, progress)?;
+    } = collected;
     when_collected();
     let seconds = duration.as_secs_f64();
 
@@ -138,14 +141,17 @@ pub fn run(
     progress.health.rest();
     let started = Instant::now();
     // The digest of the jobs on one core, the series on another.
+    let tabulate = &*tabulation.tabulate;
     let (judged, series) = thread::scope(|scope| {
-        let ledger = collection.ledger();
-        let series = scope.spawn(move || ledger.map_or_else(Series::default, Ledger::series));
-        let judged = collection.reconcile();
+        let series = scope.spawn(|| tabulation.series(collection.ledger()));
+        let judged = collection.reconcile(|ledger| tabulate.checks(ledger));
         (judged, series.join())
     });
     let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let mut report = Report::new(&opened, &collection, &judged);
+    if let (Some(series), Some(_)) = (&series, collection.ledger()) {
+        report.add_series_totals(series);
+    }
     report.jobs.undecodable_dropped = Some(undecodable);
     let reconcile_seconds = started.elapsed().as_secs_f64();
     for (stage, seconds) in collection.manifest().iter().flat_map(|known| &known.stages) {
@@ -157,9 +163,41 @@ pub fn run(
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
     let rejects = config.rejects.as_deref();
-    write_outputs(&outputs, &config.outputs, &series, rejects, &mut report)?;
+    let cut = &opened.options.cut;
+    let left = match (&series, collection.ledger()) {
+        (Some(series), _) => Left::Series(series),
+        (None, Some(ledger)) => Left::Table(RunTable {
+            ledger,
+            tabulate,
+            label_columns: &cut.label_columns,
+            grain: cut.grain(),
+        }),
+        (None, None) => Left::Nothing,
+    };
+    write_outputs(&outputs, &config.outputs, left, rejects, &mut report)?;
     info!(status = report.status.word(), "run judged");
     Ok(report)
+}
+
+/// What a run leaves beside its reports.
+#[derive(Clone, Copy)]
+pub enum Left<'a> {
+    /// The series of positivity.
+    Series(&'a Series),
+    /// The table of another computation.
+    Table(RunTable<'a>),
+    /// Nothing: there is no manifest.
+    Nothing,
+}
+
+impl Left<'_> {
+    fn leaves(self) -> Leaves {
+        match self {
+            Self::Series(_) => Leaves::Series,
+            Self::Table(_) => Leaves::Table,
+            Self::Nothing => Leaves::Nothing,
+        }
+    }
 }
 
 /// Writes what was chosen, and last the report with the digests of what was written before it.
@@ -170,55 +208,60 @@ pub fn run(
 pub fn write_outputs(
     outputs: &Outputs,
     choice: &OutputChoice,
-    series: &Series,
+    left: Left<'_>,
     rejects: Option<&Path>,
     report: &mut Report,
 ) -> Result<(), Error> {
     let started = Instant::now();
-    let grouping = report.run.grouping.clone();
-    let table = Table::of_run(series, &grouping);
-    let mut csv = SeriesCsv::new(table);
     let manifest = report.manifest.as_ref();
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejects.filter(|_| has_rejects);
     report.files.clear();
-    for step in steps(choice, rejects.is_some()) {
+    for step in steps(choice, left.leaves(), rejects.is_some()) {
         let file = match step {
-            Step::Series(Format::Csv) => Some(outputs.export(&mut csv)?),
-            Step::Series(format) => write_table(outputs, table, format)?,
+            Step::Series(format) => write_series(outputs, left, format, report)?,
             Step::DigestOfSeries => {
-                csv.export(&mut io::sink()).map_err(|source| Error::Write {
-                    path: csv.file_name().into(),
-                    source,
-                })?;
+                if let Left::Series(series) = left {
+                    let mut csv = SeriesCsv::new(table_of_run(series, report));
+                    to_nowhere(&mut csv)?;
+                    let sha256 = csv.into_digest();
+                    add_series(sha256, series, report);
+                }
                 None
             }
-            Step::Coarser(grain, format) => {
-                let table = Table {
-                    series: &series.coarsened(grain),
-                    grain,
-                    added: true,
-                    ..table
-                };
-                write_table(outputs, table, format)?
-            }
+            Step::Coarser(grain, format) => match left {
+                Left::Series(series) => {
+                    let table = Table {
+                        series: &series.coarsened(grain),
+                        grain,
+                        added: true,
+                        ..table_of_run(series, report)
+                    };
+                    write_table(outputs, table, format)?
+                }
+                Left::Table(_) | Left::Nothing => None,
+            },
+            Step::Table(_) | Step::DigestOfTable => match left {
+                Left::Table(table) => {
+                    let is_written = step != Step::DigestOfTable;
+                    write_run_table(outputs, table, is_written, report)?
+                }
+                Left::Series(_) | Left::Nothing => None,
+            },
             Step::DigestOfRejects => match rejects {
                 Some(path) => Some(outputs.written_by_others(path)?),
                 None => None,
             },
             Step::Rates => {
-                // Without a manifest the series is empty because nothing is known, not because there
-                // is nothing.
-                if report.tests.is_some() {
-                    report.series.rows = Some(series.rows.len() as u64);
-                    report.series.sha256 = csv.clone().into_digest();
-                }
                 report.add_stage("write", started.elapsed().as_secs_f64());
                 report.work_out_rates();
                 None
             }
             Step::Report(Format::Md) => Some(outputs.export(&mut ReportMd(report))?),
-            Step::Report(_) => Some(outputs.export(&mut page(series, report)?)?),
+            Step::Report(_) => match left {
+                Left::Series(series) => Some(outputs.export(&mut page(series, report)?)?),
+                Left::Table(_) | Left::Nothing => None,
+            },
             Step::ReportJson => {
                 write_report(outputs, report)?;
                 None
@@ -227,6 +270,68 @@ pub fn write_outputs(
         report.files.extend(file);
     }
     Ok(())
+}
+
+/// Writes the run's series in one form; as text, it is what the report's digest is of.
+fn write_series(
+    outputs: &Outputs,
+    left: Left<'_>,
+    format: Format,
+    report: &mut Report,
+) -> Result<Option<OutputFile>, Error> {
+    let Left::Series(series) = left else {
+        return Ok(None);
+    };
+    let table = table_of_run(series, report);
+    if format != Format::Csv {
+        return write_table(outputs, table, format);
+    }
+    let mut csv = SeriesCsv::new(table);
+    let file = outputs.export(&mut csv)?;
+    let sha256 = csv.into_digest();
+    add_series(sha256, series, report);
+    Ok(Some(file))
+}
+
+/// Adds length and digest of the series to the report.
+fn add_series(sha256: Option<String>, series: &Series, report: &mut Report) {
+    // Without a manifest the series is empty because nothing is known, not because there is nothing.
+    if report.tests.is_some() {
+        report.series.rows = Some(series.rows.len() as u64);
+        report.series.sha256 = sha256;
+    }
+}
+
+/// Writes the table of a run, or computes its digest alone, and adds that to the report.
+fn write_run_table(
+    outputs: &Outputs,
+    table: RunTable<'_>,
+    is_written: bool,
+    report: &mut Report,
+) -> Result<Option<OutputFile>, Error> {
+    let mut csv = TableCsv::new(table);
+    let file = match is_written {
+        true => Some(outputs.export(&mut csv)?),
+        false => {
+            to_nowhere(&mut csv)?;
+            None
+        }
+    };
+    report.table = csv.into_written().map(|written| TableReport {
+        rows: written.rows,
+        sha256: written.sha256,
+    });
+    Ok(file)
+}
+
+/// Exports a file that was not chosen: the report has the digest of the table whatever is written.
+fn to_nowhere(exporter: &mut dyn Exporter) -> Result<(), Error> {
+    exporter
+        .export(&mut io::sink())
+        .map_err(|source| Error::Write {
+            path: exporter.file_name().into(),
+            source,
+        })
 }
 
 /// Writes `report.json`, in place of what was there.
@@ -241,9 +346,16 @@ pub fn write_report(outputs: &Outputs, report: &Report) -> Result<(), Error> {
     Ok(())
 }
 
+/// The series with what its columns are called. A run that leaves a series groups by time.
+fn table_of_run<'a>(series: &'a Series, report: &'a Report) -> Table<'a> {
+    let grouping = &report.run.grouping;
+    let grain = grouping.grain.unwrap_or(Grain::Hour);
+    Table::of_run(series, &grouping.label_columns, grain)
+}
+
 /// The page of a series and its report.
 fn page<'a>(series: &'a Series, report: &'a Report) -> Result<ReportHtml<'a>, Error> {
-    let table = Table::of_run(series, &report.run.grouping);
+    let table = table_of_run(series, report);
     let page = serde_json::to_string(report).and_then(|text| ReportHtml::new(table, &text));
     page.map_err(|source| Error::Write {
         path: REPORT_HTML.into(),

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use computations::{Positivity, Registry, Tabulate};
 use crossbeam_channel::unbounded;
 use csv::ByteRecord;
+use dispatcher::Grouping;
 use dispatcher::columns::Columns;
 use dispatcher::input::CsvFormat;
 use dispatcher::job_set::JobSet;
@@ -21,15 +23,16 @@ use dispatcher::source::rules::Rules;
 use dispatcher::source::sink::Sink;
 use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
+use dispatcher::{Selection, payload_columns};
 use kafka::{Record, RecordBatch};
 use pipeline::{
-    Collection, Grain, Grouping, JobBatchEncoder, JobSetDigest, JobSetHasher, Manifest,
-    OutcomeBatch, RunId, Worker,
+    Collection, Computation, Grain, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher, Ledger,
+    Manifest, OutcomeBatch, RunId, Verdict, Worker,
 };
 use service::Shutdown;
 use service::metrics::SecondsCounter;
 use worker::SimulatedWork;
-use worker::executor::{self, Inline, Lease, Leases, Settings, Watch, WorkUnit};
+use worker::executor::{self, Inability, Inline, Lease, Leases, Settings, Watch, WorkUnit};
 use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
 
@@ -66,6 +69,7 @@ impl DataSet {
                 label_columns: vec!["country".to_owned()],
                 time_column: "test_date".to_owned(),
                 grain: Grain::Hour,
+                compute: "positivity".to_owned(),
                 result_column: "result".to_owned(),
                 positive: "positive".to_owned(),
                 negative: "negative".to_owned(),
@@ -84,21 +88,25 @@ impl DataSet {
         let format = CsvFormat::default();
         let time = TimeFormat::default();
         let header = ByteRecord::from(self.header.split(',').collect::<Vec<_>>());
-        let columns = Columns::find("the data set", &header, &self.grouping);
+        let selection = Selection {
+            grouping: &self.grouping,
+            payload: &payload_columns(&self.grouping),
+        };
+        let columns = Columns::find("the data set", &header, selection);
         let columns = columns.expect("it has all columns");
         let reading = Reading {
             format,
             columns: &columns,
-            grouping: &self.grouping,
+            selection,
             time: &time,
         };
         let shutdown = Shutdown::new();
         let rejects = Rejects::new(Path::new(""), None);
-        let rules = Rules::new(&self.grouping, &time);
+        let rules = Rules::new(selection, &time);
         let mut sink = Sink::new(rules, rejects, no_spill(), &shutdown);
         let mut blocks = Blocks::new(self.text.as_slice(), format);
         let mut block = Block::default();
-        let mut rows = BlockRows::default();
+        let mut rows = BlockRows::new(selection.payload.width());
         let mut records = 0;
         while blocks.next(&mut block).expect("the text is whole") {
             rows.read(&block, reading).expect("it is CSV");
@@ -127,7 +135,14 @@ fn run_id() -> RunId {
 
 /// From jobs to the values of messages, each of which is sent by `send`.
 pub fn encode(jobs: &JobSet, packing: Batching, mut send: impl FnMut(&[u8])) {
-    let mut encoder = JobBatchEncoder::new(&run_id());
+    let mut encoder = JobBatchEncoder::new(&JobHeader {
+        run_id: run_id(),
+        generation: 0,
+        computation: Computation::named("positivity")
+            .with("result", "result")
+            .with("positive", "positive")
+            .with("negative", "negative"),
+    });
     let mut buffer = Vec::new();
     let mut finish = |encoder: &mut JobBatchEncoder| {
         buffer.clear();
@@ -151,7 +166,7 @@ pub fn encode(jobs: &JobSet, packing: Batching, mut send: impl FnMut(&[u8])) {
 pub fn digest(jobs: &JobSet) -> JobSetDigest {
     let mut hasher = JobSetHasher::new();
     let hashed = jobs.for_each(|job| {
-        hasher.update(job.index, job.key, job.part, job.rows());
+        hasher.update(job);
         Ok(())
     });
     hashed.expect("the jobs are in memory");
@@ -202,6 +217,7 @@ pub fn work(slices: &[WorkUnit]) -> Vec<Finished> {
         },
         apart_by_partition: false,
         seconds: SecondsCounter::default(),
+        inability: Inability::default(),
     };
     let (hand_out, taken) = unbounded();
     for slice in slices {
@@ -211,7 +227,7 @@ pub fn work(slices: &[WorkUnit]) -> Vec<Finished> {
     drop(hand_out);
     let (finished, done) = unbounded();
     let watch = Arc::<Watch>::default();
-    let executor = Inline::new(computations::standard(), SimulatedWork::default());
+    let executor = Inline::new(Registry::standard(), SimulatedWork::default());
     executor::run(settings, Shutdown::new(), watch, executor, &taken, finished);
     done.iter().collect()
 }
@@ -239,4 +255,10 @@ pub fn record(manifest: &Manifest, finished: &[Finished]) -> Collection {
         collection.hear_outcomes(OutcomeBatch::decode(outcomes).expect("a worker made it"));
     }
     collection
+}
+
+/// The verdict on what was recorded.
+pub fn reconcile(collection: &Collection) -> Verdict {
+    let checks = |ledger: &Ledger| Positivity.checks(ledger);
+    collection.reconcile(checks).verdict
 }

@@ -12,6 +12,8 @@ use std::io;
 use std::time::Duration;
 
 use aggregator::export::{Exporter, SeriesCsv, Table};
+use computations::positivity::Series;
+use computations::{Compute, Positivity};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use dispatcher::publish::Batching;
@@ -66,10 +68,13 @@ fn stages(group: &mut BenchmarkGroup<'_, WallTime>, data_set: &DataSet) {
         bench.iter(|| data_set::digest(&jobs));
     });
     group.bench_function("compute", |bench| {
+        let mut result = Vec::new();
         bench.iter(|| {
             let computed = jobs.for_each(|job| {
-                let tally = computations::positivity::tally(black_box(job));
-                black_box(tally).expect("a generated result is one");
+                result.clear();
+                let computed = Positivity.compute(black_box(job), &mut result);
+                computed.expect("a generated result is one");
+                black_box(&result);
                 Ok(())
             });
             computed.expect("the jobs are in memory");
@@ -92,16 +97,20 @@ fn stages(group: &mut BenchmarkGroup<'_, WallTime>, data_set: &DataSet) {
     });
     let collection = data_set::record(&manifest, &outcomes);
     // Figures of wrong results would mean nothing.
-    assert_eq!(collection.reconcile().verdict, Verdict::Complete);
-    group.bench_function("reconcile", |bench| bench.iter(|| collection.reconcile()));
+    assert_eq!(data_set::reconcile(&collection), Verdict::Complete);
+    group.bench_function("reconcile", |bench| {
+        bench.iter(|| data_set::reconcile(&collection));
+    });
     let ledger = collection.ledger().expect("the manifest is known");
     group.bench_function("series", |bench| {
-        bench.iter_with_large_drop(|| ledger.series());
+        bench.iter_with_large_drop(|| Series::of(ledger));
     });
-    let series = ledger.series();
+    let series = Series::of(ledger);
     group.bench_function("write", |bench| {
         bench.iter(|| {
-            let mut csv = SeriesCsv::new(Table::of_run(&series, data_set.grouping()));
+            let grouping = data_set.grouping();
+            let table = Table::of_run(&series, &grouping.label_columns, grouping.grain);
+            let mut csv = SeriesCsv::new(table);
             csv.export(&mut io::sink()).expect("a sink takes all");
             csv.into_digest()
         });

@@ -1,87 +1,139 @@
-//! Positivity: how many tests a job has, and how many of them are positive.
+//! Positivity: how many tests a job has, and how many of them are positive. A payload has one byte a
+//! test; a result has two small integers; the table is a [`Series`].
 
-use pipeline::job::{NEGATIVE, POSITIVE};
-use pipeline::{Job, Tally};
+mod encode;
+mod series;
+mod tabulate;
+mod tally;
 
-use crate::{Compute, JobError};
+use pipeline::{Computation, Job};
+
+use crate::{Compute, Definition, JobError, ParameterError, varint};
+
+pub use series::{Series, SeriesRow};
+pub use tally::tally;
+
+/// The code of a negative test in a payload.
+pub const NEGATIVE: u8 = 0;
+/// The code of a positive test in a payload.
+pub const POSITIVE: u8 = 1;
+
+pub use encode::Encoding;
 
 /// Counts the tests of a job and the positive ones among them.
 ///
-/// The result has 8 bytes: tests, then positive tests, each as a little-endian `u32`.
+/// The result is two numbers in LEB128: tests, then positive tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Positivity;
+
+/// Positivity, as programs know it.
+pub const DEFINITION: Definition = Definition {
+    name: "positivity",
+    encode: |of| {
+        let parameter = |name| parameter(of, name);
+        Ok(Box::new(Encoding::new(
+            parameter(RESULT)?,
+            parameter(POSITIVE_VALUE)?,
+            parameter(NEGATIVE_VALUE)?,
+        )))
+    },
+    compute: |_| Ok(Box::new(Positivity)),
+    tabulate: |_| Ok(Box::new(Positivity)),
+};
+
+/// The parameter with the column that holds the result of a test.
+pub const RESULT: &str = "result";
+/// The parameter with the value of a positive result.
+pub const POSITIVE_VALUE: &str = "positive";
+/// The parameter with the value of a negative result.
+pub const NEGATIVE_VALUE: &str = "negative";
+
+fn parameter<'a>(of: &'a Computation, name: &str) -> Result<&'a str, ParameterError> {
+    of.parameter(name).ok_or_else(|| ParameterError {
+        computation: DEFINITION.name,
+        parameter: name.to_owned(),
+        what: "it is missing".to_owned(),
+    })
+}
+
+/// Tests and positive tests. The rate is not divided here: integers add up without loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many tests there were.
+    pub tests: u32,
+    /// How many of them were positive.
+    pub positive: u32,
+}
+
+impl Tally {
+    /// Appends the tally as a result.
+    #[inline]
+    pub fn write(self, result: &mut Vec<u8>) {
+        varint::write(u64::from(self.tests), result);
+        varint::write(u64::from(self.positive), result);
+    }
+
+    /// Reads a result; `None` when it is malformed.
+    #[inline]
+    pub fn read(result: &[u8]) -> Option<Self> {
+        // Most jobs are small.
+        if let &[tests @ 0..0x80, positive @ 0..0x80] = result {
+            return Some(Self {
+                tests: tests.into(),
+                positive: positive.into(),
+            });
+        }
+        Self::read_large(result)
+    }
+
+    fn read_large(mut result: &[u8]) -> Option<Self> {
+        let mut next = || varint::read(&mut result).and_then(|number| number.try_into().ok());
+        let (tests, positive) = (next()?, next()?);
+        result.is_empty().then_some(Self { tests, positive })
+    }
+}
 
 impl Compute for Positivity {
     #[inline]
     fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
-        let Tally { tests, positive } = tally(job)?;
-        let both = u64::from(positive) << 32 | u64::from(tests);
-        result.extend_from_slice(&both.to_le_bytes());
+        tally(job)?.write(result);
         Ok(())
     }
 }
 
-/// The same as numbers.
-///
-/// # Errors
-/// When a test has neither of the two results. A tally of the other tests would be wrong, and nothing
-/// would show it. The error is transient: the job is tried again before it is a dead letter.
-#[inline]
-pub fn tally(job: &Job<'_>) -> Result<Tally, JobError> {
-    let mut positive = 0;
-    for (position, &code) in job.results.iter().enumerate() {
-        match code {
-            NEGATIVE => {}
-            POSITIVE => positive += 1,
-            _ => return Err(unknown(position, code)),
-        }
-    }
-    Ok(Tally {
-        tests: job.rows(),
-        positive,
-    })
-}
-
-#[cold]
-fn unknown(position: usize, code: u8) -> JobError {
-    JobError::Transient(format!(
-        "test {position} has the result code {code}, which is neither negative nor positive"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use pipeline::{GroupKey, LabelSet, TimeBucket};
+    use proptest::prelude::*;
 
     use super::*;
-
-    fn compute(results: &[u8]) -> Result<Vec<u8>, JobError> {
-        let labels = LabelSet::new(["Italy"]);
-        let job = Job {
-            index: 0,
-            key: GroupKey {
-                labels: &labels,
-                time: TimeBucket::from_hours(0).expect("in range"),
-            },
-            part: 0,
-            results,
-        };
-        let mut result = vec![9];
-        Positivity.compute(&job, &mut result)?;
-        Ok(result)
-    }
+    use crate::tests::compute;
 
     #[test]
-    fn tests_and_positive_ones_are_appended() {
-        let result = compute(&[0, 1, 1, 0, 0]);
-        assert_eq!(result, Ok(vec![9, 5, 0, 0, 0, 2, 0, 0, 0]));
+    fn tests_and_positive_ones_are_the_result() {
+        let result = compute(&mut Positivity, 5, &[0, 1, 1, 0, 0]);
+        assert_eq!(result, Ok(vec![5, 2]));
+        let result = compute(&mut Positivity, 200, &[1; 200]);
+        assert_eq!(result, Ok(vec![0xc8, 1, 0xc8, 1]));
     }
 
     #[test]
     fn a_test_with_another_result_fails_the_job() {
-        let error = compute(&[0, 1, 7]).expect_err("an unknown result");
+        let error = compute(&mut Positivity, 3, &[0, 1, 7]).expect_err("an unknown result");
         assert!(error.is_transient());
         let reason = "test 2 has the result code 7, which is neither negative nor positive";
         assert_eq!(error.into_reason(), reason);
+    }
+
+    proptest! {
+        #[test]
+        fn a_tally_is_read_as_it_was_written(tests: u32, positive: u32, shift in 0u32..32) {
+            let tally = Tally { tests: tests >> shift, positive: positive >> shift };
+            let mut result = Vec::new();
+            tally.write(&mut result);
+            prop_assert_eq!(Tally::read(&result), Some(tally));
+            prop_assert_eq!(Tally::read(&result[..result.len() - 1]), None);
+            result.push(0);
+            prop_assert_eq!(Tally::read(&result), None);
+        }
     }
 }

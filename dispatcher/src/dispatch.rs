@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use pipeline::resume::{Attempt, Plan, Refusal, Rule, plan};
-use pipeline::run::NUMBERING_VERSION;
 use pipeline::{
-    Difference, Grouping, JobBatch, JobSetDigest, JobSetHasher, Manifest, OutcomeBatch, Resume,
-    RunAborted, RunEvent, RunHistory, RunId, RunOpened,
+    Difference, JobBatch, JobSetDigest, JobSetHasher, Manifest, OutcomeBatch, Resume, RunAborted,
+    RunEvent, RunHistory, RunId, RunOpened, RunOptions,
 };
 
 use crate::error::Error;
@@ -22,8 +21,8 @@ pub struct Options {
     pub run_id: RunId,
     /// Whether others may know the run by its name, wait for it, or have begun it.
     pub run_is_named: bool,
-    /// How rows become jobs.
-    pub grouping: Grouping,
+    /// How rows become jobs, and what is made of them.
+    pub run: RunOptions,
     /// Whether the data set can be read a second time; standard input cannot.
     pub is_rereadable: bool,
     /// Whether jobs without an outcome are published again, not only those that are not on the jobs
@@ -175,8 +174,7 @@ impl Dispatch {
     fn opening(&self) -> RunOpened {
         RunOpened {
             run_id: self.options.run_id.clone(),
-            numbering_version: NUMBERING_VERSION,
-            grouping: self.options.grouping.clone(),
+            options: self.options.run.clone(),
             opened_at_ms: self.opened_at_ms,
             jobs_start_offsets: self.start_offsets.0.clone(),
             outcomes_start_offsets: self.start_offsets.1.clone(),
@@ -185,8 +183,7 @@ impl Dispatch {
 
     fn plan(&self) -> Result<Plan, Refusal> {
         let attempt = Attempt {
-            numbering_version: NUMBERING_VERSION,
-            grouping: &self.options.grouping,
+            options: &self.options.run,
             is_rereadable: self.options.is_rereadable,
             has_opened: self.has_opened,
         };
@@ -352,7 +349,7 @@ impl Dispatch {
         };
         let mut hasher = JobSetHasher::new();
         jobs.for_each(|job| {
-            hasher.update(job.index, job.key, job.part, job.rows());
+            hasher.update(job);
             resume
                 .check(job)
                 .map_err(|difference| Refusal::differs(&self.options.run_id, difference).into())

@@ -9,13 +9,14 @@ use kafka::{
     BatchProducer, GroupOffsets, Record, Topic, end_offsets, publish_run_event, read_to_end,
     retract_abort, topics,
 };
-use pipeline::{Resume, RunEvent, RunHistory};
+use pipeline::{JobHeader, Resume, RunEvent, RunHistory};
 use service::listen::{self, Probing};
 use service::metrics::set;
 use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machine, say};
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
+use crate::columns::Selection;
 use crate::dispatch::{Action, DataSetCounts, Dispatch, Options};
 use crate::dispatched::{Dispatched, DispatchedResult, TakenUp};
 use crate::error::Error;
@@ -85,7 +86,11 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         info!("standard input cannot be read again: this run is not resumable");
     }
     // A data set that cannot be read is told at once, whatever the broker does.
-    let source = match Source::open(&config.input, &config.grouping, &progress.read, shutdown) {
+    let selection = Selection {
+        grouping: &config.grouping,
+        payload: &config.payload,
+    };
+    let source = match Source::open(&config.input, selection, &progress.read, shutdown) {
         Ok(source) => source,
         Err(error) => return Err(abort_by_name(config, error)),
     };
@@ -256,7 +261,7 @@ fn options(config: &Config) -> Options {
     Options {
         run_id: config.run_id.clone(),
         run_is_named: config.run_is_named,
-        grouping: config.grouping.clone(),
+        run: config.options.clone(),
         is_rereadable: config.input.is_rereadable(),
         republishes: config.resume.is_some(),
     }
@@ -507,8 +512,13 @@ fn publish_missing(
         let topic = &config.topics.jobs;
         GroupOffsets::new(&config.cluster, &limit.group, topic, partitions)
     });
+    let header = JobHeader {
+        run_id: config.run_id.clone(),
+        generation: 0,
+        computation: config.options.computation.clone(),
+    };
     let publisher = Publisher::new(
-        &config.run_id,
+        &header,
         missing,
         batching,
         partitions,

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use dispatcher::Grouping;
 use dispatcher::input::{CsvFormat, Delimiter, Quote};
 use dispatcher::job_set::JobSet;
 use dispatcher::rejects::Rejects;
@@ -12,7 +13,8 @@ use dispatcher::source::rules::Rules;
 use dispatcher::source::sink::Sink;
 use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
-use pipeline::{Grain, Grouping, JobBatch, JobBatchEncoder};
+use dispatcher::{Selection, payload_columns};
+use pipeline::{Grain, JobBatch, JobBatchEncoder, JobHeader};
 use service::Shutdown;
 
 use super::choices;
@@ -22,6 +24,7 @@ pub fn grouping(grain: Grain) -> Grouping {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain,
+        compute: "positivity".to_owned(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),
@@ -56,10 +59,14 @@ pub fn holds(input: &[u8]) {
         return;
     }
     let (grouping, time, shutdown) = (grouping(grain), TimeFormat::default(), Shutdown::new());
-    let Ok(file) = CsvFile::open("a.csv".to_owned(), reader, format, &grouping) else {
+    let selection = Selection {
+        grouping: &grouping,
+        payload: &payload_columns(&grouping),
+    };
+    let Ok(file) = CsvFile::open("a.csv".to_owned(), reader, format, selection) else {
         return;
     };
-    let rules = Rules::new(&grouping, &time);
+    let rules = Rules::new(selection, &time);
     let mut sink = Sink::new(rules, forgotten(), no_spill(grain), &shutdown);
     if file.read(&mut sink).is_err() {
         return;
@@ -73,7 +80,11 @@ pub fn holds(input: &[u8]) {
     );
     let jobs = JobSet::new(data_set.rows, no_spill(grain), &grouping).expect("in memory");
     assert_eq!(jobs.counts().rows, accepted);
-    let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
+    let mut encoder = JobBatchEncoder::new(&JobHeader {
+        run_id: "a-run".parse().expect("a run id"),
+        generation: 0,
+        computation: grouping.computation(),
+    });
     let (mut next, mut rows) = (0, 0);
     let each = jobs.for_each(|job| {
         assert_eq!(job.index, next);

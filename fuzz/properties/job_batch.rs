@@ -17,7 +17,7 @@ pub fn holds(input: &[u8]) {
         return;
     };
     assert_eq!(batch.jobs().count(), batch.jobs_count() as usize);
-    let mut encoder = JobBatchEncoder::new(batch.run_id());
+    let mut encoder = JobBatchEncoder::new(batch.header());
     for job in batch.jobs() {
         assert!(encoder.takes(job.index));
         encoder.push(&job);
@@ -27,5 +27,5 @@ pub fn holds(input: &[u8]) {
     assert!(encoder.finish(&mut bytes) <= bound);
     let again = JobBatch::decode(&bytes).expect("what is encoded is decoded");
     assert!(again.jobs().eq(batch.jobs()));
-    assert_eq!(again.run_id(), batch.run_id());
+    assert_eq!(again.header(), batch.header());
 }

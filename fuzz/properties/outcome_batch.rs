@@ -1,6 +1,8 @@
 //! What an aggregator takes from the outcomes topic, what its ledger makes of it, and what
 //! `rollcall dlq` does.
 
+use computations::positivity::Series;
+use computations::{Count, Positivity, Tabulate};
 use pipeline::{DeadLetters, Ledger, Outcome, OutcomeBatch};
 
 /// Jobs of the run that is told of. What is told of others is dropped.
@@ -32,10 +34,16 @@ pub fn holds(input: &[u8]) {
     let again = ledger.record(&batch, &mut conflicts);
     assert_eq!((again.new, again.replaced), (0, 0));
     assert_eq!(ledger.totals(), totals);
-    // The series is what was counted.
-    let series = ledger.series();
-    let tests: u64 = series.rows.iter().map(|row| row.tests).sum();
-    assert_eq!(tests, totals.tests);
+    // The groups have each job that was completed, and its result.
+    let mut parts = 0;
+    ledger.groups().for_each(|group| parts += group.parts.len());
+    assert_eq!(parts as u64, totals.completed);
+    assert_eq!(ledger.completed().count(), parts);
+    // What a computation makes of them, whatever bytes they are, does not panic.
+    for checks in [Positivity.checks(&ledger), Count.checks(&ledger)] {
+        assert!(!checks.is_empty());
+    }
+    assert!(Series::of(&ledger).rows.len() as u64 <= JOBS);
     for (index, dead) in ledger.dead() {
         let told = batch.outcomes().any(|outcome| {
             outcome.index == *index

@@ -13,7 +13,7 @@ use crate::offsets::{GroupOffsets, beginning_offsets, end_offsets};
 use crate::topics::{self, Settings, TopicNames};
 
 /// Ends the name of every runs topic.
-const RUNS_TOPIC: &str = ".runs.v1";
+const RUNS_TOPIC: &str = ".runs.v2";
 
 /// Why the cluster did not answer a question.
 #[derive(Clone, Debug, PartialEq, Eq)]

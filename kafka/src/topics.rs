@@ -47,10 +47,10 @@ impl TopicNames {
     /// The names under a prefix, `rollcall` by default.
     pub fn new(prefix: &str) -> Self {
         Self {
-            jobs: format!("{prefix}.jobs.v1"),
-            outcomes: format!("{prefix}.outcomes.v1"),
-            dlq: format!("{prefix}.jobs.v1.dlq"),
-            runs: format!("{prefix}.runs.v1"),
+            jobs: format!("{prefix}.jobs.v2"),
+            outcomes: format!("{prefix}.outcomes.v2"),
+            dlq: format!("{prefix}.jobs.v2.dlq"),
+            runs: format!("{prefix}.runs.v2"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::group_key::GroupKey;
-use crate::job::{Job, JobBatch};
+use crate::job::{Job, JobBatch, JobHeader};
 use crate::ledger::Ledger;
 use crate::outcome::{Outcome, OutcomeBatch, Worker};
 use crate::run_id::RunId;
@@ -87,9 +87,14 @@ impl Letter {
         self.batch.job(self.position)
     }
 
+    /// What the job has in common with those of its message.
+    pub fn header(&self) -> &JobHeader {
+        self.batch.header()
+    }
+
     /// The job alone, as a message of the jobs topic.
     pub fn payload(&self) -> Vec<u8> {
-        self.job().alone(self.batch.run_id())
+        self.job().alone(self.batch.header())
     }
 }
 
@@ -104,7 +109,7 @@ pub struct Unreadable {
     pub headers: LetterHeaders,
 }
 
-/// A job that is dead and was not counted since.
+/// A job that is dead and was not completed since.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dead<'a> {
     /// The job's index.
@@ -113,8 +118,8 @@ pub struct Dead<'a> {
     pub key: GroupKey<'a>,
     /// Its part.
     pub part: u32,
-    /// Its rows.
-    pub rows: u32,
+    /// Its weight.
+    pub weight: u32,
     /// Why, in the worker's words.
     pub reason: &'a str,
     /// How often it was tried.
@@ -190,12 +195,12 @@ impl DeadLetters {
     /// The jobs that are dead by the run's ledger, by index.
     pub fn still_dead<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = Dead<'a>> {
         ledger.dead().iter().filter_map(|(&index, dead)| {
-            let (key, part, rows) = ledger.describe(index)?;
+            let (key, part, weight) = ledger.describe(index)?;
             Some(Dead {
                 index,
                 key,
                 part,
-                rows,
+                weight,
                 reason: &dead.reason,
                 attempts: dead.attempts,
                 worker: self.workers.get(&index).map(|worker| &**worker),
@@ -219,8 +224,9 @@ impl DeadLetters {
 mod tests {
     use super::*;
     use crate::job::JobBatchEncoder;
-    use crate::outcome::{OutcomeBatchBuilder, Tally};
-    use crate::{LabelSet, TimeBucket};
+    use crate::job::tests::header;
+    use crate::outcome::OutcomeBatchBuilder;
+    use crate::{LabelSet, payload_digest};
 
     fn run_id(name: &str) -> RunId {
         name.parse().expect("a run id")
@@ -232,36 +238,39 @@ mod tests {
             index,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(index as i64).expect("in range"),
+                time: None,
             },
             part: 0,
-            results: &[0, 1],
+            weight: 3,
+            payload: &[0, 1],
         })
     }
 
     fn letter(run: &str, index: u64) -> Vec<u8> {
-        with_job(index, |job| job.alone(&run_id(run)))
+        with_job(index, |job| job.alone(&header(run)))
     }
 
-    fn outcomes(dead: &[u64], counted: &[u64]) -> OutcomeBatch {
+    fn push(builder: &mut OutcomeBatchBuilder, index: u64, outcome: Outcome<'_>) {
+        with_job(index, |job| {
+            builder.push(job, payload_digest(job.payload), outcome);
+        });
+    }
+
+    fn outcomes(dead: &[u64], completed: &[u64]) -> OutcomeBatch {
         let worker = Worker {
             host: "a-host".to_owned(),
             id: "worker-1".to_owned(),
         };
-        let mut builder = OutcomeBatchBuilder::new(&run_id("a-run"), &worker);
+        let mut builder = OutcomeBatchBuilder::new(&run_id("a-run"), 0, &worker);
         for &index in dead {
             let outcome = Outcome::DeadLettered {
                 reason: "it is broken",
                 attempts: 3,
             };
-            with_job(index, |job| builder.push(job, outcome));
+            push(&mut builder, index, outcome);
         }
-        for &index in counted {
-            let tally = Tally {
-                tests: 2,
-                positive: 1,
-            };
-            with_job(index, |job| builder.push(job, Outcome::Counted(tally)));
+        for &index in completed {
+            push(&mut builder, index, Outcome::Completed(&[2, 1]));
         }
         OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
     }
@@ -277,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn those_not_counted_since_are_dead_each_once_as_it_died_last() {
+    fn those_not_completed_since_are_dead_each_once_as_it_died_last() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
         for (offset, index) in [(0, 3), (1, 5), (2, 3), (3, 7)] {
             letters.hear_letter(offset, LetterHeaders::default(), &letter("a-run", index));
@@ -288,9 +297,9 @@ mod tests {
             still_dead(&letters, std::slice::from_ref(&dead)),
             [(3, Some(2)), (5, Some(1)), (7, Some(3))]
         );
-        let counted = outcomes(&[], &[5]);
-        // In whatever order they come: a tally outranks a dead letter.
-        for heard in [[dead.clone(), counted.clone()], [counted, dead]] {
+        let completed = outcomes(&[], &[5]);
+        // In whatever order they come: a result outranks a dead letter.
+        for heard in [[dead.clone(), completed.clone()], [completed, dead]] {
             assert_eq!(still_dead(&letters, &heard), [(3, Some(2)), (7, Some(3))]);
         }
     }
@@ -308,7 +317,7 @@ mod tests {
         let mut letters = DeadLetters::new(&run_id("a-run"));
         letters.hear_letter(0, LetterHeaders::default(), &letter("b-run", 3));
         let headers = LetterHeaders::read([
-            ("__dlq.errors.topic", "rollcall.jobs.v1"),
+            ("__dlq.errors.topic", "rollcall.jobs.v2"),
             ("__dlq.errors.partition", "7"),
             ("__dlq.errors.offset", "many"),
             ("__dlq.errors.message", "not a JobBatch message"),
@@ -328,7 +337,7 @@ mod tests {
     #[test]
     fn the_jobs_of_one_message_share_what_came_with_it() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
-        let mut encoder = JobBatchEncoder::new(&run_id("a-run"));
+        let mut encoder = JobBatchEncoder::new(&header("a-run"));
         (0..1_000).for_each(|index| with_job(index, |job| encoder.push(job)));
         let mut payload = Vec::new();
         encoder.finish(&mut payload);
@@ -347,7 +356,7 @@ mod tests {
     #[test]
     fn what_is_to_be_replayed_is_the_job_alone() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
-        let mut encoder = JobBatchEncoder::new(&run_id("a-run"));
+        let mut encoder = JobBatchEncoder::new(&header("a-run"));
         with_job(2, |job| encoder.push(job));
         with_job(3, |job| encoder.push(job));
         let mut both = Vec::new();

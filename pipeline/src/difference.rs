@@ -3,7 +3,7 @@
 
 use crate::grain::Grain;
 use crate::group_key::GroupKey;
-use crate::run::{Grouping, Manifest, RunOpened};
+use crate::run::{Manifest, RunOptions};
 
 /// One difference, in the words for whoever made the later attempt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,8 +11,8 @@ pub enum Difference {
     /// Other options, on which the jobs' numbers depend.
     #[error("options differ: {option} is {own}, but the run was opened with {known}")]
     Options {
-        /// The option.
-        option: &'static str,
+        /// The option, or the parameter of the computation.
+        option: String,
         /// Its value now.
         own: String,
         /// Its value in the run.
@@ -64,46 +64,30 @@ pub enum Difference {
 
 impl Difference {
     /// How options differ from those that a run was opened with; `None` when its jobs have the same
-    /// numbers under both.
-    pub fn of_options(
-        numbering_version: u32,
-        grouping: &Grouping,
-        known: &RunOpened,
-    ) -> Option<Self> {
-        let columns = |columns: &[String]| match columns {
-            [] => "''".to_owned(),
-            columns => columns.join(", "),
-        };
-        let values = |version: u32, grouping: &Grouping| {
-            [
-                ("the numbering version", version.to_string()),
-                ("--by", columns(&grouping.label_columns)),
-                ("--time", grouping.time_column.clone()),
-                ("--every", grouping.grain.to_string()),
-                ("--result", grouping.result_column.clone()),
-                ("--positive", grouping.positive.clone()),
-                ("--negative", grouping.negative.clone()),
-                ("--max-rows-per-job", grouping.max_rows_per_job.to_string()),
-            ]
-        };
-        let differs = || {
-            let own = values(numbering_version, grouping);
-            let known = values(known.numbering_version, &known.grouping);
-            let mut pairs = own.into_iter().zip(known);
-            let ((option, own), (_, known)) = pairs.find(|(own, known)| own.1 != known.1)?;
-            Some(Self::Options { option, own, known })
-        };
-        // Two columns "a" and "b" are shown as one "a, b" would be; equality is that of the values.
-        if numbering_version == known.numbering_version && *grouping == known.grouping {
+    /// numbers and the same results under both.
+    pub fn of_options(own: &RunOptions, known: &RunOptions) -> Option<Self> {
+        if own == known {
             return None;
         }
-        differs().or_else(|| {
-            Some(Self::Options {
-                option: "--by",
-                own: format!("{:?}", grouping.label_columns),
-                known: format!("{:?}", known.grouping.label_columns),
-            })
-        })
+        let named = |option: &str, own: String, known: String| Self::Options {
+            option: option.to_owned(),
+            own,
+            known,
+        };
+        let mut pairs = shown_options(own).into_iter().zip(shown_options(known));
+        if let Some(((option, own), (_, known))) = pairs.find(|(own, known)| own.1 != known.1) {
+            return Some(named(option, own, known));
+        }
+        let (mine, others) = (&own.computation.parameters, &known.computation.parameters);
+        let mut parameters = mine.keys().chain(others.keys());
+        if let Some(name) = parameters.find(|&name| mine.get(name) != others.get(name)) {
+            let shown = |value: Option<&String>| value.map_or("missing".to_owned(), String::clone);
+            let (own, known) = (shown(mine.get(name)), shown(others.get(name)));
+            return Some(named(&option_of_parameter(name), own, known));
+        }
+        // Two columns "a" and "b" are shown as one "a, b" would be; equality is that of the values.
+        let columns = |options: &RunOptions| format!("{:?}", options.cut.label_columns);
+        Some(named("--by", columns(own), columns(known)))
     }
 
     /// How a manifest differs from one that is known of the same run; `None` when both swear to the
@@ -129,51 +113,112 @@ impl Difference {
     }
 }
 
+/// What each option is, besides the parameters of the computation.
+fn shown_options(options: &RunOptions) -> [(&'static str, String); 7] {
+    let cut = &options.cut;
+    let columns = match cut.label_columns.as_slice() {
+        [] => "''".to_owned(),
+        columns => columns.join(", "),
+    };
+    let (time, grain) = match &cut.time {
+        Some(time) => (time.name.clone(), time.grain.to_string()),
+        None => ("''".to_owned(), "''".to_owned()),
+    };
+    [
+        (
+            "the numbering version",
+            options.numbering_version.to_string(),
+        ),
+        ("--by", columns),
+        ("--time", time),
+        ("--every", grain),
+        ("--compute", options.computation.name.clone()),
+        ("--results", options.results.name().to_owned()),
+        ("--max-rows-per-job", cut.max_rows_per_job.to_string()),
+    ]
+}
+
+/// The option that sets a parameter of a computation, which bears its name.
+fn option_of_parameter(name: &str) -> String {
+    format!("--{name}")
+}
+
 /// A key in an error: `Italy, 2020-03-01T05:00:00`.
 pub(crate) fn shown(key: GroupKey<'_>) -> String {
     let mut text = key.labels.values.join(", ");
-    if !text.is_empty() {
-        text.push_str(", ");
+    if let Some(time) = key.time {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(&time.display(Grain::Hour).to_string());
     }
-    text.push_str(&key.time.display(Grain::Hour).to_string());
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::NUMBERING_VERSION;
-    use crate::run::tests::{manifest, opened};
+    use crate::run::tests::{manifest, options};
+    use crate::run::{ResultsPolicy, TimeColumn};
 
     #[test]
     fn the_first_option_that_differs_is_named_with_both_values() {
-        let known = opened();
-        let of = |change: &dyn Fn(&mut Grouping)| {
-            let mut grouping = known.grouping.clone();
-            change(&mut grouping);
-            let difference = Difference::of_options(NUMBERING_VERSION, &grouping, &known);
+        let known = options();
+        let of = |change: &dyn Fn(&mut RunOptions)| {
+            let mut own = known.clone();
+            change(&mut own);
+            let difference = Difference::of_options(&own, &known);
             difference.map(|difference| difference.to_string())
         };
         assert_eq!(of(&|_| {}), None);
-        assert_eq!(
-            of(&|grouping| grouping.grain = Grain::Day).as_deref(),
-            Some("options differ: --every is day, but the run was opened with week")
-        );
-        assert_eq!(
-            of(&|grouping| grouping.label_columns.clear()).as_deref(),
-            Some("options differ: --by is '', but the run was opened with country")
-        );
-        let newer = Difference::of_options(NUMBERING_VERSION + 1, &known.grouping, &known);
-        assert!(newer.is_some_and(|newer| newer.to_string().contains("numbering version")));
+        let time = |options: &mut RunOptions, change: &dyn Fn(&mut TimeColumn)| {
+            change(options.cut.time.as_mut().expect("it has a time"));
+        };
+        let cases: [(&dyn Fn(&mut RunOptions), &str); 8] = [
+            (
+                &|own| time(own, &|time| time.grain = Grain::Day),
+                "--every is day, but the run was opened with week",
+            ),
+            (
+                &|own| own.cut.label_columns.clear(),
+                "--by is '', but the run was opened with country",
+            ),
+            (
+                &|own| own.cut.time = None,
+                "--time is '', but the run was opened with test_date",
+            ),
+            (
+                &|own| own.computation.name = "count".to_owned(),
+                "--compute is count, but the run was opened with a-computation",
+            ),
+            (
+                &|own| own.computation.parameters.clear(),
+                "--column is missing, but the run was opened with result",
+            ),
+            (
+                &|own| own.computation = own.computation.clone().with("new", "1"),
+                "--new is 1, but the run was opened with missing",
+            ),
+            (
+                &|own| own.results = ResultsPolicy::Any,
+                "--results is any, but the run was opened with reproducible",
+            ),
+            (
+                &|own| own.numbering_version += 1,
+                "the numbering version is 3, but the run was opened with 2",
+            ),
+        ];
+        for (change, expected) in cases {
+            assert_eq!(of(change), Some(format!("options differ: {expected}")));
+        }
     }
 
     #[test]
     fn columns_that_only_look_alike_differ() {
-        let mut known = opened();
-        known.grouping.label_columns = vec!["a, b".to_owned()];
-        let mut grouping = known.grouping.clone();
-        grouping.label_columns = vec!["a".to_owned(), "b".to_owned()];
-        assert!(Difference::of_options(NUMBERING_VERSION, &grouping, &known).is_some());
+        let (mut own, mut known) = (options(), options());
+        known.cut.label_columns = vec!["a, b".to_owned()];
+        own.cut.label_columns = vec!["a".to_owned(), "b".to_owned()];
+        assert!(Difference::of_options(&own, &known).is_some());
     }
 
     #[test]

@@ -1,9 +1,17 @@
-//! The digest of a run's job set: one strong hash over index, key, part and rows of every job in
-//! index order. The dispatcher computes it from what it cut, the aggregator from what came back.
+//! The digests of a run. That of a payload is made where the payload is computed; that of the job
+//! set is one strong hash over index, key, part, weight and payload digest of every job in index
+//! order. The dispatcher computes it from what it cut, the aggregator from what came back.
 
 use std::fmt;
 
 use crate::group_key::GroupKey;
+use crate::job::Job;
+
+/// XXH3-64 of a job's payload. It tells apart what an accident changes; it is no defence against
+/// somebody who chooses payloads.
+pub fn payload_digest(payload: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(payload)
+}
 
 /// BLAKE3 of a job set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,8 +44,9 @@ impl fmt::Debug for JobSetDigest {
 /// Computes a [`JobSetDigest`], job by job.
 ///
 /// Hashed per job, all numbers little-endian: index (u64), number of labels (u32), for each label
-/// its length in bytes (u32) and its bytes, time in hours (i32), part (u32), rows (u32). Lengths
-/// come first, so that no two job sets are written the same way.
+/// its length in bytes (u32) and its bytes, 1 and the time in seconds (i64) or 0 without a time (u8),
+/// part (u32), weight (u32), payload digest (u64). Lengths come first, so that no two job sets are
+/// written the same way.
 #[derive(Clone)]
 pub struct JobSetHasher {
     hasher: blake3::Hasher,
@@ -56,8 +65,21 @@ impl JobSetHasher {
         }
     }
 
-    /// Adds the job that comes next in index order.
-    pub fn update(&mut self, index: u64, key: GroupKey<'_>, part: u32, rows: u32) {
+    /// Adds the job that comes next in index order, from what its payload is.
+    pub fn update(&mut self, job: &Job<'_>) {
+        let digest = payload_digest(job.payload);
+        self.update_with(job.index, job.key, job.part, job.weight, digest);
+    }
+
+    /// Adds the job that comes next in index order, from what its outcome says of it.
+    pub fn update_with(
+        &mut self,
+        index: u64,
+        key: GroupKey<'_>,
+        part: u32,
+        weight: u32,
+        payload_digest: u64,
+    ) {
         let buffer = &mut self.buffer;
         buffer.extend_from_slice(&index.to_le_bytes());
         buffer.extend_from_slice(&(key.labels.values.len() as u32).to_le_bytes());
@@ -65,9 +87,16 @@ impl JobSetHasher {
             buffer.extend_from_slice(&(value.len() as u32).to_le_bytes());
             buffer.extend_from_slice(value.as_bytes());
         }
-        buffer.extend_from_slice(&key.time.hours().to_le_bytes());
+        match key.time {
+            Some(time) => {
+                buffer.push(1);
+                buffer.extend_from_slice(&time.seconds().to_le_bytes());
+            }
+            None => buffer.push(0),
+        }
         buffer.extend_from_slice(&part.to_le_bytes());
-        buffer.extend_from_slice(&rows.to_le_bytes());
+        buffer.extend_from_slice(&weight.to_le_bytes());
+        buffer.extend_from_slice(&payload_digest.to_le_bytes());
         if buffer.len() >= Self::FLUSH_AT {
             self.hasher.update(buffer);
             buffer.clear();
@@ -98,57 +127,74 @@ mod tests {
     use super::*;
     use crate::{LabelSet, TimeBucket};
 
-    fn digest(jobs: &[(u64, &[&str], i64, u32, u32)]) -> JobSetDigest {
+    type Described<'a> = (u64, &'a [&'a str], Option<i64>, u32, u32, &'a [u8]);
+
+    fn digest(jobs: &[Described<'_>]) -> JobSetDigest {
         let mut hasher = JobSetHasher::new();
-        for &(index, labels, hours, part, rows) in jobs {
+        for &(index, labels, seconds, part, weight, payload) in jobs {
             let labels = LabelSet::new(labels.iter().copied());
-            let time = TimeBucket::from_hours(hours).expect("in range");
-            let key = GroupKey {
-                labels: &labels,
-                time,
-            };
-            hasher.update(index, key, part, rows);
+            hasher.update(&Job {
+                index,
+                key: GroupKey {
+                    labels: &labels,
+                    time: seconds.and_then(TimeBucket::from_seconds),
+                },
+                part,
+                weight,
+                payload,
+            });
         }
         hasher.finish()
     }
 
     #[test]
     fn every_part_of_a_job_changes_the_digest() {
-        let base = digest(&[(0, &["a", "b"], 1, 2, 3)]);
+        let base = digest(&[(0, &["a", "b"], Some(1), 2, 3, &[4])]);
         let others = [
             digest(&[]),
-            digest(&[(1, &["a", "b"], 1, 2, 3)]),
-            digest(&[(0, &["ab"], 1, 2, 3)]),
-            digest(&[(0, &["ab", ""], 1, 2, 3)]),
-            digest(&[(0, &["a", "b"], 2, 2, 3)]),
-            digest(&[(0, &["a", "b"], 1, 3, 3)]),
-            digest(&[(0, &["a", "b"], 1, 2, 4)]),
+            digest(&[(1, &["a", "b"], Some(1), 2, 3, &[4])]),
+            digest(&[(0, &["ab"], Some(1), 2, 3, &[4])]),
+            digest(&[(0, &["ab", ""], Some(1), 2, 3, &[4])]),
+            digest(&[(0, &["a", "b"], Some(2), 2, 3, &[4])]),
+            digest(&[(0, &["a", "b"], None, 2, 3, &[4])]),
+            digest(&[(0, &["a", "b"], Some(1), 3, 3, &[4])]),
+            digest(&[(0, &["a", "b"], Some(1), 2, 4, &[4])]),
+            digest(&[(0, &["a", "b"], Some(1), 2, 3, &[5])]),
+            digest(&[(0, &["a", "b"], Some(1), 2, 3, &[])]),
         ];
         for (case, other) in others.into_iter().enumerate() {
             assert_ne!(base, other, "case {case}");
         }
-        assert_eq!(base, digest(&[(0, &["a", "b"], 1, 2, 3)]));
+        assert_eq!(base, digest(&[(0, &["a", "b"], Some(1), 2, 3, &[4])]));
+    }
+
+    #[test]
+    fn the_payload_digest_is_xxh3_64_as_it_is_published() {
+        // From the reference implementation, with seed 0.
+        assert_eq!(payload_digest(b""), 0x2d06_8005_38d3_94c2);
+        assert_eq!(payload_digest(b"a"), 0xe6c6_32b6_1e96_4e1f);
     }
 
     #[test]
     fn the_digest_does_not_depend_on_how_the_buffer_was_flushed() {
         let labels = LabelSet::new(["x".repeat(50_000)]);
-        let time = TimeBucket::from_hours(0).expect("in range");
         let key = GroupKey {
             labels: &labels,
-            time,
+            time: TimeBucket::from_seconds(0),
         };
         let mut hasher = JobSetHasher::new();
         let mut whole = Vec::new();
         for index in 0..5u64 {
-            hasher.update(index, key, 0, 1);
+            hasher.update_with(index, key, 0, 1, 7);
             whole.extend_from_slice(&index.to_le_bytes());
             whole.extend_from_slice(&1u32.to_le_bytes());
             whole.extend_from_slice(&50_000u32.to_le_bytes());
             whole.extend_from_slice(labels.values[0].as_bytes());
-            whole.extend_from_slice(&0i32.to_le_bytes());
+            whole.push(1);
+            whole.extend_from_slice(&0i64.to_le_bytes());
             whole.extend_from_slice(&0u32.to_le_bytes());
             whole.extend_from_slice(&1u32.to_le_bytes());
+            whole.extend_from_slice(&7u64.to_le_bytes());
         }
         assert_eq!(hasher.finish().as_bytes(), blake3::hash(&whole).as_bytes());
     }

@@ -22,6 +22,17 @@ pub enum DecodeError {
         /// The rule that is broken.
         what: &'static str,
     },
+
+    /// A value that this version has no name for.
+    #[error("{message}: unknown {what} {value}")]
+    Unknown {
+        /// The type that was expected.
+        message: &'static str,
+        /// What the value is of.
+        what: &'static str,
+        /// The value.
+        value: i32,
+    },
 }
 
 /// Two outcomes of one job that cannot both be true. A run with one has failed.

@@ -65,7 +65,7 @@ impl Grain {
     /// begins before the year 0, so that its bucket begins with the year.
     pub fn of(self, bucket: TimeBucket) -> TimeBucket {
         self.truncate(bucket.seconds())
-            .unwrap_or(TimeBucket(TimeBucket::MIN_HOURS as i32))
+            .unwrap_or(TimeBucket(TimeBucket::MIN))
     }
 
     /// The bucket that `seconds` since 1970-01-01T00:00:00Z fall into; `None` outside the years
@@ -103,33 +103,38 @@ impl std::str::FromStr for Grain {
     }
 }
 
-/// The start of a bucket of time: whole hours since 1970-01-01T00:00:00Z, between the years 0 and
-/// 9999.
+/// The start of a bucket of time: seconds since 1970-01-01T00:00:00Z, between the years 0 and 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TimeBucket(i32);
+pub struct TimeBucket(i64);
 
 impl TimeBucket {
     /// 0000-01-01T00:00:00Z.
-    const MIN_HOURS: i64 = -17_268_672;
-    /// 9999-12-29T23:00:00Z: the last day that jiff can show whole.
-    const MAX_HOURS: i64 = 70_389_479;
+    const MIN: i64 = -17_268_672 * SECONDS_PER_HOUR;
+    /// The last second of 9999-12-29: the last day that jiff can show whole.
+    const MAX: i64 = 70_389_480 * SECONDS_PER_HOUR - 1;
+
+    /// The bucket that begins so many seconds after 1970-01-01T00:00:00Z, if that is in range.
+    pub const fn from_seconds(seconds: i64) -> Option<Self> {
+        match seconds {
+            Self::MIN..=Self::MAX => Some(Self(seconds)),
+            _ => None,
+        }
+    }
 
     /// The bucket that begins so many hours after 1970-01-01T00:00:00Z, if that is in range.
     pub fn from_hours(hours: i64) -> Option<Self> {
-        (Self::MIN_HOURS..=Self::MAX_HOURS)
-            .contains(&hours)
-            .then_some(hours as i32)
-            .map(Self)
+        Self::from_seconds(hours.checked_mul(SECONDS_PER_HOUR)?)
     }
 
-    /// Hours since 1970-01-01T00:00:00Z.
+    /// Whole hours since 1970-01-01T00:00:00Z.
     pub fn hours(self) -> i32 {
-        self.0
+        // The range in hours is that of an i32.
+        self.0.div_euclid(SECONDS_PER_HOUR) as i32
     }
 
     /// Seconds since 1970-01-01T00:00:00Z.
     pub fn seconds(self) -> i64 {
-        i64::from(self.0) * SECONDS_PER_HOUR
+        self.0
     }
 
     fn date_time(self) -> DateTime {
@@ -191,17 +196,19 @@ mod tests {
 
     #[test]
     fn the_first_and_the_last_bucket_can_be_shown() {
-        let show = |hours| {
-            let bucket = TimeBucket::from_hours(hours).expect("in range");
+        let show = |seconds| {
+            let bucket = TimeBucket::from_seconds(seconds).expect("in range");
             bucket.display(Grain::Hour).to_string()
         };
-        assert_eq!(show(TimeBucket::MIN_HOURS), "0000-01-01T00:00:00");
-        assert_eq!(show(TimeBucket::MAX_HOURS), "9999-12-29T23:00:00");
+        assert_eq!(show(TimeBucket::MIN), "0000-01-01T00:00:00");
+        assert_eq!(show(TimeBucket::MAX), "9999-12-29T23:59:59");
+        assert_eq!(TimeBucket::from_seconds(TimeBucket::MIN - 1), None);
+        assert_eq!(TimeBucket::from_seconds(TimeBucket::MAX + 1), None);
     }
 
     #[test]
     fn the_first_week_begins_with_the_first_year() {
-        let first = TimeBucket::from_hours(TimeBucket::MIN_HOURS).expect("in range");
+        let first = TimeBucket::from_seconds(TimeBucket::MIN).expect("in range");
         assert_eq!(Grain::Week.truncate(first.seconds()), None);
         assert_eq!(Grain::Week.of(first), first);
     }
@@ -214,6 +221,7 @@ mod tests {
             }
         }
         assert_eq!(TimeBucket::from_hours(i64::from(i32::MAX)), None);
+        assert_eq!(TimeBucket::from_hours(i64::MAX), None);
     }
 
     proptest! {

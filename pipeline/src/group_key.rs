@@ -49,8 +49,8 @@ impl Ord for LabelSet {
 pub struct GroupKey<'a> {
     /// The label values.
     pub labels: &'a LabelSet,
-    /// The truncated time.
-    pub time: TimeBucket,
+    /// The truncated time; `None` in a run that does not group by time.
+    pub time: Option<TimeBucket>,
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use prost::Message;
 
+use crate::computation::{Computation, MAX_COMPUTATION_BYTES};
 use crate::error::DecodeError;
 use crate::grain::TimeBucket;
 use crate::group_key::{GroupKey, LabelSet};
@@ -12,15 +13,13 @@ use crate::label_runs;
 use crate::run_id::RunId;
 use crate::wire;
 
-/// The code of a negative test in [`Job::results`].
-pub const NEGATIVE: u8 = 0;
-/// The code of a positive test in [`Job::results`].
-pub const POSITIVE: u8 = 1;
-
-/// A job has at most so many rows: one byte each is half of what a message can have.
+/// A job has at most this many rows.
 pub const MAX_ROWS_PER_JOB: u32 = 500_000;
 
-/// One job: the tests of a group, or of a part of it.
+/// A job's payload has at most this many bytes, which is half of what a message can have.
+pub const MAX_PAYLOAD_BYTES: usize = 500_000;
+
+/// One job: the rows of a group, or of a part of it, as its computation wants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Job<'a> {
     /// Its dense number in the run, from 0.
@@ -29,22 +28,18 @@ pub struct Job<'a> {
     pub key: GroupKey<'a>,
     /// Which part of its group it is, from 0.
     pub part: u32,
-    /// One byte per test, in record order: [`NEGATIVE`] or [`POSITIVE`], at least one. Other
-    /// values can arrive from a faulty sender; whoever computes with them must look.
-    pub results: &'a [u8],
+    /// How many rows of the data set it stands for, at least one.
+    pub weight: u32,
+    /// What its computation is given. A faulty sender may have written anything, so a computation
+    /// checks what it reads.
+    pub payload: &'a [u8],
 }
 
 impl Job<'_> {
-    /// How many rows of the data set the job has.
-    pub fn rows(&self) -> u32 {
-        // The column `tests` from which the slice was cut is made of u32.
-        self.results.len() as u32
-    }
-
-    /// The job as a batch of its own, which is how it is kept for another attempt, laid down as a dead
-    /// letter, and published again.
-    pub fn alone(&self, run_id: &RunId) -> Vec<u8> {
-        let mut encoder = JobBatchEncoder::new(run_id);
+    /// The job as a batch of its own, which is how it is kept for another attempt, written to the
+    /// dead-letter topic, and published again.
+    pub fn alone(&self, header: &JobHeader) -> Vec<u8> {
+        let mut encoder = JobBatchEncoder::new(header);
         encoder.push(self);
         let mut message = Vec::new();
         encoder.finish(&mut message);
@@ -52,29 +47,56 @@ impl Job<'_> {
     }
 }
 
+/// What all jobs of a batch have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobHeader {
+    /// The run that they belong to.
+    pub run_id: RunId,
+    /// The generation of the run that they were published in, from 0.
+    pub generation: u32,
+    /// What is to be made of them.
+    pub computation: Computation,
+}
+
 /// Jobs of one run with consecutive indexes, as a worker receives them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobBatch {
     wire: wire::JobBatch,
-    run_id: RunId,
+    header: JobHeader,
+    /// The bytes that the header's computation was decoded from.
+    encoded_computation: Vec<u8>,
 }
 
 impl JobBatch {
     /// Reads and checks a batch.
     ///
     /// # Errors
-    /// When the bytes are no `JobBatch`, or when its columns do not fit together. Results are not
+    /// When the bytes are no `JobBatch`, or when its columns do not fit together. Payloads are not
     /// looked at: a wrong one is the matter of its job, not of the batch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let wire = wire::JobBatch::decode(bytes).map_err(malformed)?;
-        let run_id = run_id(&wire)?;
         check(&wire)?;
-        Ok(Self { wire, run_id })
+        let header = JobHeader {
+            run_id: run_id(&wire)?,
+            generation: wire.generation,
+            computation: Computation::decode(&wire.computation)?,
+        };
+        let encoded_computation = wire.computation.clone();
+        Ok(Self {
+            wire,
+            header,
+            encoded_computation,
+        })
+    }
+
+    /// What all jobs of the batch have in common.
+    pub fn header(&self) -> &JobHeader {
+        &self.header
     }
 
     /// The run that the jobs belong to.
     pub fn run_id(&self) -> &RunId {
-        &self.run_id
+        &self.header.run_id
     }
 
     /// The index of the first job.
@@ -85,7 +107,7 @@ impl JobBatch {
     /// How many jobs there are, at least one.
     pub fn jobs_count(&self) -> u32 {
         // A message is at most a few MiB, and a job takes a byte of it or more.
-        self.wire.tests.len() as u32
+        self.wire.weights.len() as u32
     }
 
     /// The job at a position, which is less than [`jobs_count`](Self::jobs_count). Finding it takes a
@@ -114,7 +136,7 @@ impl JobBatch {
                 0 => label_runs::Positions::new(labels),
                 _ => label_runs::Positions::at(labels, cursor.labels),
             },
-            results: &self.wire.results[cursor.results..],
+            payload: &self.wire.payload[cursor.payload..],
         }
     }
 }
@@ -124,7 +146,7 @@ impl JobBatch {
 pub struct Cursor {
     position: usize,
     labels: (usize, u32),
-    results: usize,
+    payload: usize,
 }
 
 /// The jobs of a batch, by ascending index.
@@ -133,8 +155,8 @@ pub struct Jobs<'a> {
     wire: &'a wire::JobBatch,
     position: usize,
     labels: label_runs::Positions<'a>,
-    /// Those of the jobs that are left.
-    results: &'a [u8],
+    /// That of the jobs that are left.
+    payload: &'a [u8],
 }
 
 impl Jobs<'_> {
@@ -143,7 +165,7 @@ impl Jobs<'_> {
         Cursor {
             position: self.position,
             labels: self.labels.place(),
-            results: self.wire.results.len() - self.results.len(),
+            payload: self.wire.payload.len() - self.payload.len(),
         }
     }
 }
@@ -154,19 +176,21 @@ impl<'a> Iterator for Jobs<'a> {
     // Every job goes through here, and the call would cost more than what is done.
     #[inline(always)]
     fn next(&mut self) -> Option<Job<'a>> {
-        let position = self.position;
-        let tests = *self.wire.tests.get(position)?;
+        let (wire, position) = (self.wire, self.position);
+        let weight = *wire.weights.get(position)?;
         self.position += 1;
-        let (own, rest) = self.results.split_at(tests as usize);
-        self.results = rest;
+        let length = wire.payload_lengths.get(position).unwrap_or(&weight);
+        let (own, rest) = self.payload.split_at(*length as usize);
+        self.payload = rest;
         Some(Job {
-            index: self.wire.first_index + position as u64,
+            index: wire.first_index + position as u64,
             key: GroupKey {
-                labels: &self.wire.label_sets[self.labels.advance()],
-                time: checked_time(self.wire.times[position]),
+                labels: &wire.label_sets[self.labels.advance()],
+                time: checked_time(&wire.times, position),
             },
-            part: self.wire.parts[position],
-            results: own,
+            part: wire.parts[position],
+            weight,
+            payload: own,
         })
     }
 }
@@ -194,10 +218,16 @@ impl JobBatchDecoder {
             Some(batch) => {
                 batch.wire.clear();
                 batch.wire.merge(bytes).map_err(malformed)?;
-                if batch.wire.run_id != batch.run_id.as_str() {
-                    batch.run_id = run_id(&batch.wire)?;
+                let (wire, header) = (&batch.wire, &mut batch.header);
+                check(wire)?;
+                if wire.run_id != header.run_id.as_str() {
+                    header.run_id = run_id(wire)?;
                 }
-                check(&batch.wire)?;
+                if wire.computation != batch.encoded_computation {
+                    header.computation = Computation::decode(&wire.computation)?;
+                    batch.encoded_computation.clone_from(&wire.computation);
+                }
+                header.generation = wire.generation;
                 Ok(batch)
             }
             none => Ok(none.insert(JobBatch::decode(bytes)?)),
@@ -221,53 +251,67 @@ fn invalid(what: &'static str) -> DecodeError {
 
 fn run_id(wire: &wire::JobBatch) -> Result<RunId, DecodeError> {
     let run_id = wire.run_id.parse();
-    run_id.map_err(|_| invalid("the run id is none"))
+    run_id.map_err(|_| invalid("its run id is invalid"))
 }
 
 /// Whether the columns of a batch fit together.
 fn check(wire: &wire::JobBatch) -> Result<(), DecodeError> {
-    let jobs = wire.tests.len();
+    let jobs = wire.weights.len();
+    let is_optional_column = |length: usize| length == 0 || length == jobs;
     if jobs == 0 {
         return Err(invalid("it has no jobs"));
     }
-    if wire.times.len() != jobs || wire.parts.len() != jobs {
+    if wire.parts.len() != jobs
+        || !is_optional_column(wire.times.len())
+        || !is_optional_column(wire.payload_lengths.len())
+    {
         return Err(invalid("its columns differ in length"));
     }
     if !label_runs::cover(&wire.label_sets, &wire.label_set_jobs, jobs) {
-        return Err(invalid("its runs of labels do not cover its jobs"));
+        return Err(invalid("its spans of labels do not cover its jobs"));
     }
     if wire.first_index.checked_add(jobs as u64).is_none() {
         return Err(invalid("its job indexes overflow"));
     }
-    if wire.tests.contains(&0) {
-        return Err(invalid("it has a job without tests"));
+    if wire.weights.contains(&0) {
+        return Err(invalid("it has a job without weight"));
     }
-    // Else the outcome of a job, or its letter, may be larger than any message, and each worker that came
-    // to it would end with that.
-    if wire.tests.iter().any(|&tests| tests > MAX_ROWS_PER_JOB) {
-        return Err(invalid("it has a job with too many tests"));
+    let lengths = match wire.payload_lengths.as_slice() {
+        [] => wire.weights.as_slice(),
+        lengths => lengths,
+    };
+    // Else the outcome of a job, or its letter, may be larger than any message, and each worker that
+    // came to it would end with that.
+    if lengths
+        .iter()
+        .any(|&length| length as usize > MAX_PAYLOAD_BYTES)
+    {
+        return Err(invalid("it has a job whose payload is too long"));
     }
     if !wire.label_sets.iter().all(LabelSet::fits_a_message) {
         return Err(invalid("it has labels that are too long"));
     }
-    let tests = wire.tests.iter().map(|&tests| u64::from(tests));
-    if tests.sum::<u64>() != wire.results.len() as u64 {
-        return Err(invalid("it has not as many results as tests"));
+    let lengths = lengths.iter().map(|&length| u64::from(length));
+    if lengths.sum::<u64>() != wire.payload.len() as u64 {
+        return Err(invalid("its payloads are not as long as they should be"));
     }
-    if !wire.times.iter().all(|&hours| in_range(hours)) {
+    if !wire.times.iter().all(|&seconds| in_range(seconds)) {
         return Err(invalid("it has a time out of range"));
     }
     Ok(())
 }
 
 /// Whether a time from the wire is one that a bucket can have.
-pub(crate) fn in_range(hours: i32) -> bool {
-    TimeBucket::from_hours(i64::from(hours)).is_some()
+pub(crate) fn in_range(seconds: i64) -> bool {
+    TimeBucket::from_seconds(seconds).is_some()
 }
 
-/// A time from the wire that passed [`in_range`].
-pub(crate) fn checked_time(hours: i32) -> TimeBucket {
-    TimeBucket::from_hours(i64::from(hours)).expect("times are checked when a batch is decoded")
+/// The time at a position of a column whose entries are [`in_range`]; `None` when the column is
+/// absent.
+pub(crate) fn checked_time(times: &[i64], position: usize) -> Option<TimeBucket> {
+    times
+        .get(position)
+        .and_then(|&seconds| TimeBucket::from_seconds(seconds))
 }
 
 /// Fills batches with jobs, one after the other, in buffers that are used again.
@@ -278,57 +322,84 @@ pub struct JobBatchEncoder {
     bytes: usize,
 }
 
-/// What a job takes of a message beside its labels and results, at most: time, part and tests.
-const COLUMN_BYTES: usize = 4 + 5 + 5;
+/// What a job takes of a message beside its labels and payload, at most: time, part, weight and
+/// length.
+const COLUMN_BYTES: usize = 8 + 5 + 5 + 5;
 
-/// What a batch takes beside its jobs and its run id, at most.
-const FRAME_BYTES: usize = 64;
+/// What a batch takes beside its jobs, its run id and its computation, at most.
+const FRAME_BYTES: usize = 96;
 
 impl JobBatchEncoder {
     /// An encoder for jobs of one run, with an empty batch.
-    pub fn new(run_id: &RunId) -> Self {
-        Self {
+    ///
+    /// # Panics
+    /// When the computation is longer than [`MAX_COMPUTATION_BYTES`].
+    pub fn new(header: &JobHeader) -> Self {
+        let computation = header.computation.encode();
+        assert!(
+            computation.len() <= MAX_COMPUTATION_BYTES,
+            "a computation's length is checked where it is chosen"
+        );
+        let mut encoder = Self {
             wire: wire::JobBatch {
-                run_id: run_id.to_string(),
+                run_id: header.run_id.to_string(),
+                generation: header.generation,
+                computation,
                 ..Default::default()
             },
-            bytes: FRAME_BYTES + run_id.as_str().len(),
-        }
+            bytes: 0,
+        };
+        encoder.bytes = encoder.frame_bytes();
+        encoder
+    }
+
+    fn frame_bytes(&self) -> usize {
+        FRAME_BYTES + self.wire.run_id.len() + self.wire.computation.len()
     }
 
     /// Whether the batch can take a job of this index next: its jobs are consecutive, so that a gap
     /// begins another batch.
     pub fn takes(&self, index: u64) -> bool {
-        let jobs = self.wire.tests.len() as u64;
+        let jobs = self.wire.weights.len() as u64;
         jobs == 0 || self.wire.first_index + jobs == index
     }
 
-    /// Adds a job to the batch, which [`takes`](Self::takes) its index.
+    /// Adds a job to the batch, which [`takes`](Self::takes) its index. Jobs of one run have all a
+    /// time or none.
     pub fn push(&mut self, job: &Job<'_>) {
         let wire = &mut self.wire;
-        if wire.tests.is_empty() {
+        if wire.weights.is_empty() {
             wire.first_index = job.index;
         }
         debug_assert_eq!(
-            wire.first_index + wire.tests.len() as u64,
+            wire.first_index + wire.weights.len() as u64,
             job.index,
             "a gap"
         );
-        self.bytes += COLUMN_BYTES + job.results.len();
+        self.bytes += COLUMN_BYTES + job.payload.len();
         self.bytes += label_runs::push(
             &mut wire.label_sets,
             &mut wire.label_set_jobs,
             job.key.labels,
         );
-        wire.times.push(job.key.time.hours());
+        // A payload is at most MAX_PAYLOAD_BYTES long.
+        let length = job.payload.len() as u32;
+        if !wire.payload_lengths.is_empty() {
+            wire.payload_lengths.push(length);
+        } else if length != job.weight {
+            // Up to here each payload was as long as its weight.
+            wire.payload_lengths.extend_from_slice(&wire.weights);
+            wire.payload_lengths.push(length);
+        }
+        wire.times.extend(job.key.time.map(TimeBucket::seconds));
         wire.parts.push(job.part);
-        wire.tests.push(job.rows());
-        wire.results.extend_from_slice(job.results);
+        wire.weights.push(job.weight);
+        wire.payload.extend_from_slice(job.payload);
     }
 
     /// How many jobs the batch has.
     pub fn jobs_count(&self) -> usize {
-        self.wire.tests.len()
+        self.wire.weights.len()
     }
 
     /// How many bytes the batch takes as a message, at most.
@@ -345,9 +416,10 @@ impl JobBatchEncoder {
         wire.label_set_jobs.clear();
         wire.times.clear();
         wire.parts.clear();
-        wire.tests.clear();
-        wire.results.clear();
-        self.bytes = FRAME_BYTES + wire.run_id.len();
+        wire.weights.clear();
+        wire.payload_lengths.clear();
+        wire.payload.clear();
+        self.bytes = self.frame_bytes();
         buffer.len() - before
     }
 }
@@ -363,9 +435,10 @@ pub(crate) mod tests {
     #[derive(Clone, Debug)]
     pub(crate) struct OwnedJob {
         pub(crate) labels: LabelSet,
-        pub(crate) time: TimeBucket,
+        pub(crate) time: Option<TimeBucket>,
         pub(crate) part: u32,
-        pub(crate) results: Vec<u8>,
+        pub(crate) weight: u32,
+        pub(crate) payload: Vec<u8>,
     }
 
     impl OwnedJob {
@@ -377,28 +450,51 @@ pub(crate) mod tests {
                     time: self.time,
                 },
                 part: self.part,
-                results: &self.results,
+                weight: self.weight,
+                payload: &self.payload,
             }
         }
     }
 
-    pub(crate) fn any_job() -> impl Strategy<Value = OwnedJob> {
-        (
+    /// Jobs of one run: with a time or without, as long as their weight or of any length.
+    pub(crate) fn any_jobs(number: std::ops::Range<usize>) -> impl Strategy<Value = Vec<OwnedJob>> {
+        let job = (
             prop::collection::vec("[a-c]{0,2}", 0..3),
-            -1_000_000i64..1_000_000,
+            -1_000_000_000i64..1_000_000_000,
             0u32..4,
-            prop::collection::vec(0u8..=1, 1..20),
-        )
-            .prop_map(|(labels, hours, part, results)| OwnedJob {
-                labels: LabelSet::new(labels),
-                time: TimeBucket::from_hours(hours).expect("in range"),
-                part,
-                results,
+            1u32..20,
+            prop::collection::vec(any::<u8>(), 0..20),
+        );
+        let jobs = prop::collection::vec(job, number);
+        (jobs, any::<bool>(), any::<bool>()).prop_map(|(jobs, has_time, is_row_wise)| {
+            let jobs = jobs.into_iter();
+            jobs.map(|(labels, seconds, part, weight, mut payload)| {
+                if is_row_wise {
+                    payload.resize(weight as usize, 1);
+                }
+                OwnedJob {
+                    labels: LabelSet::new(labels),
+                    time: TimeBucket::from_seconds(seconds).filter(|_| has_time),
+                    part,
+                    weight,
+                    payload,
+                }
             })
+            .collect()
+        })
+    }
+
+    /// What the jobs of a run have in common.
+    pub(crate) fn header(run_id: &str) -> JobHeader {
+        JobHeader {
+            run_id: run_id.parse().expect("a run id"),
+            generation: 0,
+            computation: Computation::named("a-computation").with("a", "b"),
+        }
     }
 
     fn encode(first_index: u64, jobs: &[OwnedJob]) -> Vec<u8> {
-        let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
+        let mut encoder = JobBatchEncoder::new(&header("a-run"));
         for (position, job) in jobs.iter().enumerate() {
             encoder.push(&job.at(first_index + position as u64));
         }
@@ -413,7 +509,7 @@ pub(crate) mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             first_index in 0u64..u64::MAX / 2,
-            jobs in prop::collection::vec(any_job(), 1..50),
+            jobs in any_jobs(1..50),
         ) {
             let bytes = encode(first_index, &jobs);
             let batch = JobBatch::decode(&bytes).expect("a valid batch");
@@ -443,7 +539,7 @@ pub(crate) mod tests {
 
         #[test]
         fn cut_or_changed_bytes_never_panic(
-            jobs in prop::collection::vec(any_job(), 1..8),
+            jobs in any_jobs(1..8),
             cut in 0usize..400,
             at in 0usize..400,
             byte in any::<u8>(),
@@ -462,11 +558,12 @@ pub(crate) mod tests {
     fn an_encoder_begins_each_batch_anew() {
         let job = OwnedJob {
             labels: LabelSet::new(["Italy"]),
-            time: TimeBucket::from_hours(440_000).expect("in range"),
+            time: None,
             part: 0,
-            results: vec![1, 0],
+            weight: 2,
+            payload: vec![1, 0],
         };
-        let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
+        let mut encoder = JobBatchEncoder::new(&header("a-run"));
         let mut buffer = Vec::new();
         encoder.push(&job.at(3));
         assert!(encoder.takes(4) && !encoder.takes(9));
@@ -488,25 +585,40 @@ pub(crate) mod tests {
             label_set_jobs: vec![2],
             times: vec![0, 1],
             parts: vec![0, 0],
-            tests: vec![1, 2],
-            results: vec![0, 1, 1],
+            weights: vec![1, 2],
+            payload_lengths: vec![3, 0],
+            payload: vec![0, 1, 1],
+            computation: header("a-run").computation.encode(),
+            generation: 0,
         };
         assert!(JobBatch::decode(&whole.encode_to_vec()).is_ok());
-        let broken: [fn(&mut wire::JobBatch); 12] = [
+        let fitting: [fn(&mut wire::JobBatch); 2] = [
+            |batch| batch.times.clear(),
+            |batch| batch.payload_lengths.clear(),
+        ];
+        for fit in fitting {
+            let mut batch = whole.clone();
+            fit(&mut batch);
+            assert!(JobBatch::decode(&batch.encode_to_vec()).is_ok());
+        }
+        let broken: [fn(&mut wire::JobBatch); 15] = [
             |batch| batch.run_id.clear(),
             |batch| batch.times.truncate(1),
             |batch| batch.parts.push(0),
             |batch| batch.label_set_jobs[0] = 3,
             |batch| batch.label_set_jobs.clear(),
             |batch| batch.first_index = u64::MAX,
-            |batch| batch.tests = vec![0, 3],
-            |batch| batch.results.truncate(2),
-            |batch| batch.times[0] = i32::MAX,
+            |batch| batch.weights = vec![0, 3],
+            |batch| batch.payload.truncate(2),
+            |batch| batch.payload_lengths.truncate(1),
+            |batch| batch.payload_lengths = vec![u32::MAX, 4],
+            |batch| batch.times[0] = i64::MAX,
+            |batch| batch.computation.clear(),
             |batch| batch.label_sets = vec![LabelSet::new(["x".repeat(3 * MAX_LABEL_BYTES)])],
             |batch| batch.label_sets = vec![LabelSet::new(vec![""; MAX_LABEL_BYTES])],
             |batch| {
-                batch.tests[1] = MAX_ROWS_PER_JOB + 1;
-                batch.results = vec![0; MAX_ROWS_PER_JOB as usize + 2];
+                batch.payload = vec![0; MAX_PAYLOAD_BYTES + 1];
+                batch.payload_lengths = vec![MAX_PAYLOAD_BYTES as u32 + 1, 0];
             },
         ];
         for (case, break_it) in broken.into_iter().enumerate() {
@@ -516,6 +628,38 @@ pub(crate) mod tests {
                 JobBatch::decode(&batch.encode_to_vec()).is_err(),
                 "case {case}"
             );
+        }
+    }
+
+    #[test]
+    fn a_decoder_takes_up_what_the_next_batch_has_in_common() {
+        let headers = [
+            header("a-run"),
+            JobHeader {
+                generation: 3,
+                ..header("b-run")
+            },
+            JobHeader {
+                computation: Computation::named("another"),
+                ..header("b-run")
+            },
+        ];
+        let mut decoder = JobBatchDecoder::default();
+        for header in headers.iter().chain(&headers) {
+            let labels = LabelSet::default();
+            let job = Job {
+                index: 0,
+                key: GroupKey {
+                    labels: &labels,
+                    time: None,
+                },
+                part: 0,
+                weight: 9,
+                payload: &[],
+            };
+            let message = job.alone(header);
+            let batch = decoder.decode(&message).expect("a valid batch");
+            assert_eq!((batch.header(), batch.job(0)), (header, job));
         }
     }
 }

@@ -1,11 +1,13 @@
-//! The protocol of rollcall, pure: what a job, a tally and an outcome are, how they cross the wire,
-//! which offsets may be committed, and when a run is complete. No I/O, no clock, no Kafka client.
+//! The protocol of rollcall, pure: what a job and an outcome are, how they cross the wire, which
+//! offsets may be committed, and when a run is complete. No I/O, no clock, no Kafka client, and no
+//! knowledge of what is computed: a payload and a result are bytes.
 //!
 //! In the order in which data goes through it: a [`GroupKey`] names a group of rows, a [`Job`] is a
 //! part of it on its way in a [`JobBatch`], its [`Outcome`] comes back in an [`OutcomeBatch`], the
 //! [`Ledger`] keeps one outcome per job index, and [`Collection`] holds the ledger
 //! against the [`Manifest`].
 
+pub mod computation;
 pub mod dead_letters;
 pub mod difference;
 pub mod digest;
@@ -23,26 +25,27 @@ pub mod resume;
 pub mod run;
 pub mod run_history;
 pub mod run_id;
-pub mod series;
 
+pub use computation::Computation;
 pub use dead_letters::DeadLetters;
 pub use difference::Difference;
-pub use digest::{JobSetDigest, JobSetHasher};
+pub use digest::{JobSetDigest, JobSetHasher, payload_digest};
 pub use error::{Conflict, DecodeError};
 pub use grain::{Grain, TimeBucket};
 pub use group_key::{GroupKey, LabelSet};
-pub use job::{Cursor, Job, JobBatch, JobBatchDecoder, JobBatchEncoder, Jobs};
+pub use job::{Cursor, Job, JobBatch, JobBatchDecoder, JobBatchEncoder, JobHeader, Jobs};
 pub use ledger::Ledger;
-pub use outcome::{DeadLetter, Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
+pub use outcome::{DeadLetter, Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
 pub use reconciliation::{Collection, Reconciliation, Verdict};
 pub use resume::Resume;
-pub use run::{Grouping, Manifest, RunAborted, RunEvent, RunOpened};
+pub use run::{
+    Cut, Manifest, ResultsPolicy, RunAborted, RunEvent, RunOpened, RunOptions, TimeColumn,
+};
 pub use run_history::RunHistory;
 pub use run_id::RunId;
-pub use series::{Series, SeriesRow};
 
 /// The generated protobuf messages, for those who need a field that the types of this crate hide.
 #[allow(missing_docs, clippy::pedantic, unused_qualifications)]
 pub mod wire {
-    include!(concat!(env!("OUT_DIR"), "/rollcall.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/rollcall.v2.rs"));
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use prost::Message;
-use serde::Serialize;
 
 use crate::error::DecodeError;
+use crate::grain::TimeBucket;
 use crate::group_key::GroupKey;
 use crate::job::{Job, checked_time, in_range};
 use crate::label_runs;
@@ -14,16 +14,10 @@ use crate::wire;
 
 pub use crate::wire::{DeadLetter, Worker};
 
-/// What a worker makes of a job. The rate is not divided here: integers add up without loss.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// How many tests there were.
-    pub tests: u32,
-    /// How many of them were positive.
-    pub positive: u32,
-}
+/// A result has at most this many bytes, which is half of what a message can have.
+pub const MAX_RESULT_BYTES: usize = 500_000;
 
-/// The outcome of a job. A dead letter is outranked by a tally: see [`crate::ledger`].
+/// The outcome of a job. A completed one outranks a dead letter: see [`crate::ledger`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
     /// The job failed as often as it was allowed to.
@@ -33,20 +27,29 @@ pub enum Outcome<'a> {
         /// How often it was tried.
         attempts: u32,
     },
-    /// The job was done.
-    Counted(Tally),
+    /// The job was done, and these bytes are its result.
+    Completed(&'a [u8]),
 }
 
 impl fmt::Display for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// A result is shown up to this many bytes.
+        const SHOWN_BYTES: usize = 16;
         match self {
             Self::DeadLettered { reason, .. } => write!(f, "dead-lettered ({reason})"),
-            Self::Counted(tally) => {
-                write!(
-                    f,
-                    "counted ({} positive of {})",
-                    tally.positive, tally.tests
-                )
+            Self::Completed(result) => {
+                write!(f, "completed ({} bytes", result.len())?;
+                let shown = &result[..result.len().min(SHOWN_BYTES)];
+                for (number, byte) in shown.iter().enumerate() {
+                    let before = if number == 0 { ": " } else { " " };
+                    write!(f, "{before}{byte:02x}")?;
+                }
+                let more = if result.len() > SHOWN_BYTES {
+                    " …"
+                } else {
+                    ""
+                };
+                write!(f, "{more})")
             }
         }
     }
@@ -63,8 +66,10 @@ pub struct JobOutcome<'a> {
     pub key: GroupKey<'a>,
     /// The job's part.
     pub part: u32,
-    /// The job's rows.
-    pub rows: u32,
+    /// The job's weight.
+    pub weight: u32,
+    /// The digest of the payload that the computation was given.
+    pub payload_digest: u64,
     /// What became of it.
     pub outcome: Outcome<'a>,
 }
@@ -88,47 +93,10 @@ impl OutcomeBatch {
                 message: "OutcomeBatch",
                 source,
             })?;
-        let invalid = |what| DecodeError::Invalid {
-            message: "OutcomeBatch",
-            what,
-        };
-        let run_id = wire
-            .run_id
-            .parse()
-            .map_err(|_| invalid("the run id is none"))?;
+        let run_id = wire.run_id.parse();
+        let run_id = run_id.map_err(|_| invalid("its run id is invalid"))?;
         let worker = wire.worker.take().ok_or(invalid("it names no worker"))?;
-        let jobs = wire.rows.len();
-        let lengths = [&wire.parts, &wire.tests, &wire.positive].map(Vec::len);
-        if lengths != [jobs; 3] || wire.times.len() != jobs {
-            return Err(invalid("its columns differ in length"));
-        }
-        if !label_runs::cover(&wire.label_sets, &wire.label_set_jobs, jobs) {
-            return Err(invalid("its runs of labels do not cover its jobs"));
-        }
-        let run_lengths = wire.run_lengths.iter().map(|&length| u64::from(length));
-        if wire.run_starts.len() != wire.run_lengths.len()
-            || wire.run_lengths.contains(&0)
-            || run_lengths.clone().sum::<u64>() != jobs as u64
-        {
-            return Err(invalid("its runs of indexes do not cover its jobs"));
-        }
-        if wire
-            .run_starts
-            .iter()
-            .zip(run_lengths)
-            .any(|(start, length)| start.checked_add(length).is_none())
-        {
-            return Err(invalid("its job indexes overflow"));
-        }
-        if !wire.times.iter().all(|&hours| in_range(hours)) {
-            return Err(invalid("it has a time out of range"));
-        }
-        let positions = || wire.dead_letters.iter().map(|dead| dead.position);
-        if !positions().is_sorted_by(|a, b| a < b)
-            || positions().any(|position| position as usize >= jobs)
-        {
-            return Err(invalid("its dead letters are out of order"));
-        }
+        check(&wire)?;
         Ok(Self {
             wire,
             run_id,
@@ -139,6 +107,11 @@ impl OutcomeBatch {
     /// The run that the jobs belong to.
     pub fn run_id(&self) -> &RunId {
         &self.run_id
+    }
+
+    /// The generation of the run that the jobs were published in.
+    pub fn generation(&self) -> u32 {
+        self.wire.generation
     }
 
     /// Who did the work.
@@ -158,24 +131,27 @@ impl OutcomeBatch {
 
     /// How many outcomes there are.
     pub fn len(&self) -> usize {
-        self.wire.rows.len()
+        self.wire.weights.len()
     }
 
     /// Whether there are no outcomes.
     pub fn is_empty(&self) -> bool {
-        self.wire.rows.is_empty()
+        self.wire.weights.is_empty()
     }
 
-    /// The outcomes, run of indexes by run of indexes.
+    /// The outcomes, span of indexes by span of indexes.
     pub fn outcomes(&self) -> impl Iterator<Item = JobOutcome<'_>> {
         let wire = &self.wire;
         let mut labels = label_runs::Positions::new(&wire.label_set_jobs);
         let mut dead_letters = wire.dead_letters.iter().peekable();
-        let indexes = wire
-            .run_starts
-            .iter()
-            .zip(&wire.run_lengths)
-            .flat_map(|(&start, &length)| start..start + u64::from(length));
+        let mut results = wire.results.as_slice();
+        let common_length = match wire.result_lengths.as_slice() {
+            [] => Some(0),
+            [length] => Some(*length),
+            _ => None,
+        };
+        let spans = wire.span_starts.iter().zip(&wire.span_lengths);
+        let indexes = spans.flat_map(|(&start, &length)| start..start + u64::from(length));
         indexes.enumerate().map(move |(position, index)| {
             let dead = dead_letters.next_if(|dead| dead.position as usize == position);
             let label_position = labels.advance();
@@ -184,23 +160,90 @@ impl OutcomeBatch {
                 label_position,
                 key: GroupKey {
                     labels: &wire.label_sets[label_position],
-                    time: checked_time(wire.times[position]),
+                    time: checked_time(&wire.times, position),
                 },
                 part: wire.parts[position],
-                rows: wire.rows[position],
+                weight: wire.weights[position],
+                payload_digest: wire.payload_digests[position],
                 outcome: match dead {
                     Some(dead) => Outcome::DeadLettered {
                         reason: &dead.reason,
                         attempts: dead.attempts,
                     },
-                    None => Outcome::Counted(Tally {
-                        tests: wire.tests[position],
-                        positive: wire.positive[position],
-                    }),
+                    None => {
+                        let length = common_length.unwrap_or_else(|| wire.result_lengths[position]);
+                        let (own, rest) = results.split_at(length as usize);
+                        results = rest;
+                        Outcome::Completed(own)
+                    }
                 },
             }
         })
     }
+}
+
+fn invalid(what: &'static str) -> DecodeError {
+    DecodeError::Invalid {
+        message: "OutcomeBatch",
+        what,
+    }
+}
+
+/// Whether the columns of a batch fit together.
+fn check(wire: &wire::OutcomeBatch) -> Result<(), DecodeError> {
+    let jobs = wire.weights.len();
+    if wire.parts.len() != jobs
+        || wire.payload_digests.len() != jobs
+        || !(wire.times.is_empty() || wire.times.len() == jobs)
+    {
+        return Err(invalid("its columns differ in length"));
+    }
+    if !label_runs::cover(&wire.label_sets, &wire.label_set_jobs, jobs) {
+        return Err(invalid("its spans of labels do not cover its jobs"));
+    }
+    let span_lengths = wire.span_lengths.iter().map(|&length| u64::from(length));
+    if wire.span_starts.len() != wire.span_lengths.len()
+        || wire.span_lengths.contains(&0)
+        || span_lengths.clone().sum::<u64>() != jobs as u64
+    {
+        return Err(invalid("its spans of indexes do not cover its jobs"));
+    }
+    let mut spans = wire.span_starts.iter().zip(span_lengths);
+    if spans.any(|(start, length)| start.checked_add(length).is_none()) {
+        return Err(invalid("its job indexes overflow"));
+    }
+    if !wire.times.iter().all(|&seconds| in_range(seconds)) {
+        return Err(invalid("it has a time out of range"));
+    }
+    let positions = || wire.dead_letters.iter().map(|dead| dead.position);
+    if !positions().is_sorted_by(|a, b| a < b)
+        || positions().any(|position| position as usize >= jobs)
+    {
+        return Err(invalid("its dead letters are out of order"));
+    }
+    check_results(wire)
+}
+
+/// Whether the results are as long as the lengths say. Dead letters are within the jobs.
+fn check_results(wire: &wire::OutcomeBatch) -> Result<(), DecodeError> {
+    let jobs = wire.weights.len();
+    let bytes = match wire.result_lengths.as_slice() {
+        [] => 0,
+        // Both are at most the length of a message, so their product is in range.
+        [length] => u64::from(*length) * (jobs - wire.dead_letters.len()) as u64,
+        lengths if lengths.len() == jobs => {
+            let mut of_dead = wire.dead_letters.iter();
+            if of_dead.any(|dead| lengths[dead.position as usize] != 0) {
+                return Err(invalid("it has a dead letter with a result"));
+            }
+            lengths.iter().map(|&length| u64::from(length)).sum()
+        }
+        _ => return Err(invalid("its columns differ in length")),
+    };
+    if bytes != wire.results.len() as u64 {
+        return Err(invalid("its results are not as long as they should be"));
+    }
+    Ok(())
 }
 
 /// Fills a batch with outcomes.
@@ -211,22 +254,23 @@ pub struct OutcomeBatchBuilder {
     bytes: usize,
 }
 
-/// What an outcome takes of a message beside its labels and reason, at most: its columns, and a run
-/// of indexes of its own.
-const COLUMN_BYTES: usize = 4 + 4 * 5 + 15;
+/// What an outcome takes of a message beside its labels, result and reason, at most: its columns,
+/// and a span of indexes of its own.
+const COLUMN_BYTES: usize = 8 + 5 + 5 + 8 + 5 + 15;
 
 /// What a dead letter takes beside its reason, at most.
 const DEAD_LETTER_BYTES: usize = 24;
 
 /// What a batch takes beside its outcomes and names, at most.
-const FRAME_BYTES: usize = 96;
+const FRAME_BYTES: usize = 128;
 
 impl OutcomeBatchBuilder {
-    /// An empty batch for jobs of one run, from one worker.
-    pub fn new(run_id: &RunId, worker: &Worker) -> Self {
+    /// An empty batch for jobs of one run that were published in this generation, from one worker.
+    pub fn new(run_id: &RunId, generation: u32, worker: &Worker) -> Self {
         Self {
             wire: wire::OutcomeBatch {
                 run_id: run_id.to_string(),
+                generation,
                 worker: Some(worker.clone()),
                 ..Default::default()
             },
@@ -234,14 +278,20 @@ impl OutcomeBatchBuilder {
         }
     }
 
-    /// Adds the outcome of a job.
-    pub fn push(&mut self, job: &Job<'_>, outcome: Outcome<'_>) {
+    /// The generation that the jobs were published in.
+    pub fn generation(&self) -> u32 {
+        self.wire.generation
+    }
+
+    /// Adds the outcome of a job, with the [digest](crate::payload_digest) of the payload that the
+    /// computation was given. Jobs of one run have all a time or none.
+    pub fn push(&mut self, job: &Job<'_>, payload_digest: u64, outcome: Outcome<'_>) {
         let wire = &mut self.wire;
-        match (wire.run_starts.last(), wire.run_lengths.last_mut()) {
+        match (wire.span_starts.last(), wire.span_lengths.last_mut()) {
             (Some(start), Some(length)) if start + u64::from(*length) == job.index => *length += 1,
             _ => {
-                wire.run_starts.push(job.index);
-                wire.run_lengths.push(1);
+                wire.span_starts.push(job.index);
+                wire.span_lengths.push(1);
             }
         }
         self.bytes += COLUMN_BYTES;
@@ -250,23 +300,27 @@ impl OutcomeBatchBuilder {
             &mut wire.label_set_jobs,
             job.key.labels,
         );
-        wire.times.push(job.key.time.hours());
-        wire.parts.push(job.part);
-        let tally = match outcome {
-            Outcome::Counted(tally) => tally,
+        match outcome {
+            Outcome::Completed(result) => {
+                self.bytes += result.len();
+                push_result(wire, result);
+            }
             Outcome::DeadLettered { reason, attempts } => {
                 self.bytes += DEAD_LETTER_BYTES + reason.len();
+                if wire.result_lengths.len() > 1 {
+                    wire.result_lengths.push(0);
+                }
                 wire.dead_letters.push(DeadLetter {
-                    position: wire.rows.len() as u32,
+                    position: wire.weights.len() as u32,
                     reason: reason.to_owned(),
                     attempts,
                 });
-                Tally::default()
             }
-        };
-        wire.rows.push(job.rows());
-        wire.tests.push(tally.tests);
-        wire.positive.push(tally.positive);
+        }
+        wire.times.extend(job.key.time.map(TimeBucket::seconds));
+        wire.parts.push(job.part);
+        wire.weights.push(job.weight);
+        wire.payload_digests.push(payload_digest);
     }
 
     /// Notes attempts beyond the first.
@@ -276,12 +330,12 @@ impl OutcomeBatchBuilder {
 
     /// How many outcomes the batch has.
     pub fn len(&self) -> usize {
-        self.wire.rows.len()
+        self.wire.weights.len()
     }
 
     /// Whether the batch has no outcomes.
     pub fn is_empty(&self) -> bool {
-        self.wire.rows.is_empty()
+        self.wire.weights.is_empty()
     }
 
     /// How many bytes the batch takes as a message, at most.
@@ -295,12 +349,36 @@ impl OutcomeBatchBuilder {
     }
 }
 
+/// Adds a result, before the other columns of its outcome. As long as all have the same length, it
+/// stands there once.
+fn push_result(wire: &mut wire::OutcomeBatch, result: &[u8]) {
+    // A result is at most MAX_RESULT_BYTES long.
+    let length = result.len() as u32;
+    let outcomes = wire.weights.len();
+    match wire.result_lengths.as_slice() {
+        [common] if *common == length => {}
+        // Only dead letters came before.
+        [] => wire.result_lengths.push(length),
+        &[common] => {
+            wire.result_lengths.clear();
+            wire.result_lengths.resize(outcomes, common);
+            for dead in &wire.dead_letters {
+                wire.result_lengths[dead.position as usize] = 0;
+            }
+            wire.result_lengths.push(length);
+        }
+        _ => wire.result_lengths.push(length),
+    }
+    wire.results.extend_from_slice(result);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::tests::{OwnedJob, any_job};
+    use crate::job::tests::{OwnedJob, any_jobs};
+    use crate::payload_digest;
 
     fn worker() -> Worker {
         Worker {
@@ -309,24 +387,44 @@ mod tests {
         }
     }
 
-    fn outcome_of(job: &OwnedJob, dead: bool) -> Outcome<'static> {
-        if dead {
-            Outcome::DeadLettered {
+    /// A job, and its result unless it is dead.
+    type Given = (OwnedJob, u64, Option<Vec<u8>>);
+
+    /// Results that are all of one length, or of any.
+    fn any_outcomes(number: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Given>> {
+        let result = prop::option::of(prop::collection::vec(any::<u8>(), 0..12));
+        let results = prop::collection::vec((0u64..60, result), number.end);
+        (any_jobs(number), results, prop::option::of(0usize..4)).prop_map(
+            |(jobs, results, common_length)| {
+                let given = jobs.into_iter().zip(results);
+                given
+                    .map(|(job, (index, mut result))| {
+                        if let (Some(result), Some(length)) = (&mut result, common_length) {
+                            result.resize(length, 7);
+                        }
+                        (job, index, result)
+                    })
+                    .collect()
+            },
+        )
+    }
+
+    fn outcome_of(result: Option<&Vec<u8>>) -> Outcome<'_> {
+        match result {
+            Some(result) => Outcome::Completed(result),
+            None => Outcome::DeadLettered {
                 reason: "it is broken",
                 attempts: 3,
-            }
-        } else {
-            Outcome::Counted(Tally {
-                tests: job.results.len() as u32,
-                positive: job.results.iter().map(|&result| u32::from(result)).sum(),
-            })
+            },
         }
     }
 
-    fn encode(jobs: &[(u64, OwnedJob, bool)]) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(&"a-run".parse().expect("a run id"), &worker());
-        for (index, job, dead) in jobs {
-            builder.push(&job.at(*index), outcome_of(job, *dead));
+    fn encode(given: &[Given]) -> Vec<u8> {
+        let run_id = "a-run".parse().expect("a run id");
+        let mut builder = OutcomeBatchBuilder::new(&run_id, 5, &worker());
+        for (job, index, result) in given {
+            let digest = payload_digest(&job.payload);
+            builder.push(&job.at(*index), digest, outcome_of(result.as_ref()));
         }
         builder.add_retries(2);
         let (bytes, bound) = (builder.encode(), builder.bytes_bound());
@@ -336,33 +434,32 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_built_is_decoded(
-            jobs in prop::collection::vec((0u64..60, any_job(), any::<bool>()), 0..60),
-        ) {
-            let batch = OutcomeBatch::decode(&encode(&jobs)).expect("a valid batch");
+        fn what_is_built_is_decoded(given in any_outcomes(0..60)) {
+            let batch = OutcomeBatch::decode(&encode(&given)).expect("a valid batch");
             prop_assert_eq!(batch.worker(), &worker());
-            prop_assert_eq!(batch.retries(), 2);
-            prop_assert_eq!(batch.len(), jobs.len());
+            prop_assert_eq!((batch.retries(), batch.generation()), (2, 5));
+            prop_assert_eq!(batch.len(), given.len());
             let mut outcomes = batch.outcomes();
-            for (index, job, dead) in &jobs {
+            for (job, index, result) in &given {
                 let outcome = outcomes.next().expect("as many as were pushed");
                 prop_assert_eq!(outcome.index, *index);
                 prop_assert_eq!(outcome.key, job.at(*index).key);
                 prop_assert_eq!(&batch.label_sets()[outcome.label_position], &job.labels);
                 prop_assert_eq!(outcome.part, job.part);
-                prop_assert_eq!(outcome.rows as usize, job.results.len());
-                prop_assert_eq!(outcome.outcome, outcome_of(job, *dead));
+                prop_assert_eq!(outcome.weight, job.weight);
+                prop_assert_eq!(outcome.payload_digest, payload_digest(&job.payload));
+                prop_assert_eq!(outcome.outcome, outcome_of(result.as_ref()));
             }
             prop_assert!(outcomes.next().is_none());
         }
 
         #[test]
         fn changed_bytes_never_panic(
-            jobs in prop::collection::vec((0u64..60, any_job(), any::<bool>()), 1..8),
+            given in any_outcomes(1..8),
             at in 0usize..600,
             byte in any::<u8>(),
         ) {
-            let mut bytes = encode(&jobs);
+            let mut bytes = encode(&given);
             let at = at % bytes.len();
             bytes[at] = byte;
             if let Ok(batch) = OutcomeBatch::decode(&bytes) {
@@ -372,37 +469,81 @@ mod tests {
     }
 
     #[test]
+    fn results_of_one_length_take_no_column_beside_the_dead() {
+        let job = OwnedJob {
+            labels: crate::LabelSet::default(),
+            time: None,
+            part: 0,
+            weight: 1,
+            payload: vec![1],
+        };
+        let lengths = |results: &[Option<&[u8]>]| {
+            let given: Vec<Given> = (0..)
+                .zip(results)
+                .map(|(index, result)| (job.clone(), index, result.map(<[u8]>::to_vec)))
+                .collect();
+            let batch = OutcomeBatch::decode(&encode(&given)).expect("a valid batch");
+            batch.wire.result_lengths
+        };
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&[None, None]), [0; 0]);
+        assert_eq!(lengths(&[Some(b"")]), [0]);
+        assert_eq!(lengths(&[None, Some(b"ab"), None, Some(b"cd")]), [2]);
+        assert_eq!(
+            lengths(&[Some(b"a"), None, Some(b"bc"), None]),
+            [1, 0, 2, 0]
+        );
+    }
+
+    #[test]
+    fn an_outcome_is_shown_in_little_room() {
+        let shown = |result: &[u8]| Outcome::Completed(result).to_string();
+        assert_eq!(shown(&[]), "completed (0 bytes)");
+        assert_eq!(shown(&[1, 255]), "completed (2 bytes: 01 ff)");
+        assert!(shown(&[0; 99]).ends_with(" 00 …)"));
+    }
+
+    #[test]
     fn columns_that_do_not_fit_together_are_refused() {
         let whole = wire::OutcomeBatch {
             run_id: "a-run".to_owned(),
             worker: Some(worker()),
-            run_starts: vec![4, 9],
-            run_lengths: vec![1, 1],
+            span_starts: vec![4, 9],
+            span_lengths: vec![1, 1],
             label_sets: vec![crate::LabelSet::new(["x"])],
             label_set_jobs: vec![2],
             times: vec![0, 1],
             parts: vec![0, 0],
-            rows: vec![1, 2],
-            tests: vec![1, 2],
-            positive: vec![0, 2],
+            weights: vec![1, 2],
+            payload_digests: vec![7, 8],
+            result_lengths: vec![1, 2],
+            results: vec![0, 1, 2],
             dead_letters: Vec::new(),
             retries: 0,
+            generation: 0,
         };
         assert!(OutcomeBatch::decode(&whole.encode_to_vec()).is_ok());
         let dead = |position| DeadLetter {
             position,
             ..Default::default()
         };
-        let broken: [&dyn Fn(&mut wire::OutcomeBatch); 9] = [
+        let broken: [&dyn Fn(&mut wire::OutcomeBatch); 15] = [
             &|batch| batch.worker = None,
             &|batch| batch.run_id = "a/b".to_owned(),
-            &|batch| batch.tests.truncate(1),
-            &|batch| batch.run_lengths = vec![1, 2],
-            &|batch| batch.run_lengths = vec![2, 0],
-            &|batch| batch.run_starts[1] = u64::MAX,
-            &|batch| batch.times[1] = i32::MIN,
+            &|batch| batch.parts.truncate(1),
+            &|batch| batch.times.truncate(1),
+            &|batch| batch.payload_digests.truncate(1),
+            &|batch| batch.span_lengths = vec![1, 2],
+            &|batch| batch.span_lengths = vec![2, 0],
+            &|batch| batch.span_starts[1] = u64::MAX,
+            &|batch| batch.times[1] = i64::MIN,
             &|batch| batch.dead_letters = vec![dead(2)],
             &|batch| batch.dead_letters = vec![dead(1), dead(0)],
+            // The dead letter would have a result.
+            &|batch| batch.dead_letters = vec![dead(1)],
+            &|batch| batch.result_lengths = vec![1],
+            &|batch| batch.result_lengths.clear(),
+            &|batch| batch.result_lengths = vec![u32::MAX, 4],
         ];
         for (case, break_it) in broken.into_iter().enumerate() {
             let mut batch = whole.clone();

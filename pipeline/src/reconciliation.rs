@@ -143,8 +143,12 @@ impl Collection {
         contradicted || self.ledger().is_some_and(|ledger| ledger.missing() == 0)
     }
 
-    /// Holds the ledger against the manifest.
-    pub fn reconcile(&self) -> Reconciliation {
+    /// Compares the ledger with the manifest. `checks_of_results` has what the run's computation
+    /// checks of its results.
+    pub fn reconcile(
+        &self,
+        checks_of_results: impl FnOnce(&Ledger) -> Vec<Check>,
+    ) -> Reconciliation {
         let Some(Dispatched { manifest, ledger }) = &self.dispatched else {
             return Reconciliation {
                 verdict: Verdict::Incomplete,
@@ -183,18 +187,14 @@ impl Collection {
         checks.push(Check::numbers(
             "jobs with an outcome = jobs",
             manifest.jobs,
-            totals.counted + totals.dead_lettered,
+            totals.completed + totals.dead_lettered,
         ));
         checks.push(Check::numbers(
-            "rows in counted and dead-lettered jobs = rows accepted",
+            "rows in completed and dead-lettered jobs = rows accepted",
             manifest.rows_accepted,
-            totals.rows_counted + totals.rows_dead_lettered,
+            totals.weight_completed + totals.weight_dead_lettered,
         ));
-        checks.push(Check::numbers(
-            "tests in tallies = rows in counted jobs",
-            totals.rows_counted,
-            totals.tests,
-        ));
+        checks.extend(checks_of_results(ledger));
         let digest = ledger.job_set_digest();
         checks.push(Check::new(
             "digest of the job set",
@@ -229,7 +229,7 @@ fn describe(manifest: &Manifest) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Every check holds and every job was counted.
+    /// Every check holds and every job was completed.
     Complete,
     /// Every check holds, and some jobs are dead letters.
     CompleteWithDeadLetters,
@@ -299,9 +299,9 @@ impl Check {
 mod tests {
     use super::*;
     use crate::digest::JobSetHasher;
-    use crate::outcome::{Outcome, OutcomeBatchBuilder, Tally};
+    use crate::outcome::{Outcome, OutcomeBatchBuilder};
     use crate::run::tests::manifest;
-    use crate::{GroupKey, Job, LabelSet, TimeBucket};
+    use crate::{GroupKey, Job, LabelSet, TimeBucket, payload_digest};
 
     /// A run of jobs with one row each, whose outcomes and manifest can be told at will.
     struct Run {
@@ -320,18 +320,18 @@ mod tests {
                 index,
                 key: GroupKey {
                     labels: &self.labels,
-                    time: TimeBucket::from_hours(index as i64).expect("in range"),
+                    time: TimeBucket::from_hours(index as i64),
                 },
                 part: 0,
-                results: &[1],
+                weight: 1,
+                payload: &[1],
             }
         }
 
         fn manifest(&self, jobs: u64) -> Manifest {
             let mut hasher = JobSetHasher::new();
             for index in 0..jobs {
-                let job = self.job(index);
-                hasher.update(index, job.key, job.part, job.rows());
+                hasher.update(&self.job(index));
             }
             Manifest {
                 job_set_digest: hasher.finish(),
@@ -341,22 +341,24 @@ mod tests {
 
         fn batch(&self, indexes: &[u64], outcome: Outcome<'_>) -> OutcomeBatch {
             let run_id = "a-run".parse().expect("a run id");
-            let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
+            let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
             for &index in indexes {
-                builder.push(&self.job(index), outcome);
+                let job = self.job(index);
+                builder.push(&job, payload_digest(job.payload), outcome);
             }
             OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
         }
     }
 
-    const COUNTED: Outcome<'static> = Outcome::Counted(Tally {
-        tests: 1,
-        positive: 1,
-    });
+    const COMPLETED: Outcome<'static> = Outcome::Completed(&[1, 1]);
     const DEAD: Outcome<'static> = Outcome::DeadLettered {
         reason: "it is broken",
         attempts: 3,
     };
+
+    fn no_checks(_: &Ledger) -> Vec<Check> {
+        Vec::new()
+    }
 
     fn failing(reconciliation: &Reconciliation) -> Vec<&str> {
         let checks = reconciliation.checks.iter();
@@ -367,19 +369,19 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_complete_when_every_job_was_counted_and_the_digest_fits() {
+    fn a_run_is_complete_when_every_job_was_completed_and_the_digest_fits() {
         let run = Run::new();
         let mut collection = Collection::new();
         // Outcomes before the manifest wait for it.
-        assert!(collection.hear_outcomes(run.batch(&[1], COUNTED)));
+        assert!(collection.hear_outcomes(run.batch(&[1], COMPLETED)));
         assert!(!collection.is_settled());
         collection.hear_manifest(run.manifest(3));
-        assert!(collection.hear_outcomes(run.batch(&[0, 1], COUNTED)));
-        assert_eq!(collection.reconcile().verdict, Verdict::Incomplete);
-        assert!(collection.hear_outcomes(run.batch(&[2], COUNTED)));
-        assert!(!collection.hear_outcomes(run.batch(&[2], COUNTED)));
+        assert!(collection.hear_outcomes(run.batch(&[0, 1], COMPLETED)));
+        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Incomplete);
+        assert!(collection.hear_outcomes(run.batch(&[2], COMPLETED)));
+        assert!(!collection.hear_outcomes(run.batch(&[2], COMPLETED)));
         assert!(collection.is_settled());
-        let reconciliation = collection.reconcile();
+        let reconciliation = collection.reconcile(no_checks);
         assert_eq!(failing(&reconciliation), [""; 0]);
         assert_eq!(reconciliation.verdict, Verdict::Complete);
         assert_eq!(collection.recorded().duplicates, 2);
@@ -388,107 +390,104 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters_are_told_until_they_are_counted() {
+    fn dead_letters_are_listed_until_they_are_completed() {
         let run = Run::new();
         let mut collection = Collection::new();
         collection.hear_manifest(run.manifest(2));
-        collection.hear_outcomes(run.batch(&[0], COUNTED));
+        collection.hear_outcomes(run.batch(&[0], COMPLETED));
         collection.hear_outcomes(run.batch(&[1], DEAD));
         assert_eq!(
-            collection.reconcile().verdict,
+            collection.reconcile(no_checks).verdict,
             Verdict::CompleteWithDeadLetters
         );
-        collection.hear_outcomes(run.batch(&[1], COUNTED));
-        assert_eq!(collection.reconcile().verdict, Verdict::Complete);
+        collection.hear_outcomes(run.batch(&[1], COMPLETED));
+        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Complete);
     }
 
     #[test]
     fn no_manifest_no_completion() {
         let run = Run::new();
         let mut collection = Collection::new();
-        collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
+        collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
         assert!(!collection.is_settled());
-        assert_eq!(collection.reconcile().verdict, Verdict::Incomplete);
+        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Incomplete);
     }
 
     #[test]
     fn a_run_of_more_jobs_than_there_can_be_is_incomplete_and_takes_no_memory_for_them() {
         let run = Run::new();
         let mut collection = Collection::new();
-        collection.hear_outcomes(run.batch(&[0, 1], COUNTED));
+        collection.hear_outcomes(run.batch(&[0, 1], COMPLETED));
         collection.hear_manifest(Manifest {
             jobs: u64::MAX,
             ..run.manifest(2)
         });
-        assert!(collection.hear_outcomes(run.batch(&[10_000], COUNTED)));
+        assert!(collection.hear_outcomes(run.batch(&[10_000], COMPLETED)));
         assert_eq!(collection.jobs_with_outcome(), 3);
         assert!(!collection.is_settled());
-        assert_eq!(collection.reconcile().verdict, Verdict::Incomplete);
+        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Incomplete);
     }
 
     #[test]
     fn every_contradiction_fails_the_run() {
         let run = Run::new();
-        let wrong = Outcome::Counted(Tally {
-            tests: 1,
-            positive: 0,
-        });
+        let wrong = Outcome::Completed(&[1, 0]);
         type Case<'a> = (&'a str, &'a dyn Fn(&mut Collection));
         let cases: [Case<'_>; 5] = [
             ("manifests agree", &|collection| {
                 collection.hear_manifest(run.manifest(3));
                 collection.hear_manifest(run.manifest(4));
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
+                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
             }),
             ("accepted + rejected = rows read", &|collection| {
                 let mut manifest = run.manifest(3);
                 manifest.rows_read = 9;
                 collection.hear_manifest(manifest);
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
+                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
             }),
             ("conflicting outcomes", &|collection| {
                 collection.hear_manifest(run.manifest(3));
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
+                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
                 collection.hear_outcomes(run.batch(&[1], wrong));
             }),
             (
                 "outcomes of jobs that the run does not have",
                 &|collection| {
                     collection.hear_manifest(run.manifest(3));
-                    collection.hear_outcomes(run.batch(&[0, 1, 2, 3], COUNTED));
+                    collection.hear_outcomes(run.batch(&[0, 1, 2, 3], COMPLETED));
                 },
             ),
             ("digest of the job set", &|collection| {
                 let mut manifest = run.manifest(3);
                 manifest.job_set_digest = run.manifest(2).job_set_digest;
                 collection.hear_manifest(manifest);
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COUNTED));
+                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
             }),
         ];
         for (name, tell) in cases {
             let mut collection = Collection::new();
             tell(&mut collection);
-            let reconciliation = collection.reconcile();
+            let reconciliation = collection.reconcile(no_checks);
             assert_eq!(reconciliation.verdict, Verdict::Failed, "{name}");
             assert_eq!(failing(&reconciliation), [name]);
         }
     }
 
     #[test]
-    fn tests_that_are_not_the_rows_fail_the_run() {
+    fn a_check_of_the_computation_that_does_not_hold_fails_the_run() {
         let run = Run::new();
         let mut collection = Collection::new();
         collection.hear_manifest(run.manifest(1));
-        let twice = Outcome::Counted(Tally {
-            tests: 2,
-            positive: 1,
+        let unread = |_: &Ledger| -> Vec<Check> { panic!("there is an outcome to come") };
+        let early = collection.reconcile(no_checks);
+        assert_eq!(early.verdict, Verdict::Incomplete);
+        assert!(Collection::new().reconcile(unread).checks.len() == 1);
+        collection.hear_outcomes(run.batch(&[0], COMPLETED));
+        let reconciliation = collection.reconcile(|ledger| {
+            assert_eq!(ledger.result(0), Some(&[1, 1][..]));
+            vec![Check::numbers("ones", 3, 2)]
         });
-        collection.hear_outcomes(run.batch(&[0], twice));
-        let reconciliation = collection.reconcile();
         assert_eq!(reconciliation.verdict, Verdict::Failed);
-        assert_eq!(
-            failing(&reconciliation),
-            ["tests in tallies = rows in counted jobs"]
-        );
+        assert_eq!(failing(&reconciliation), ["ones"]);
     }
 }

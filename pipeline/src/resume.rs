@@ -2,19 +2,18 @@
 //! tells, and which jobs are missing, given what the other topics hold. Pure: topics are told to it.
 
 use crate::difference::{Difference, shown};
+use crate::grain::TimeBucket;
 use crate::job::{Job, JobBatch};
 use crate::outcome::OutcomeBatch;
-use crate::run::Grouping;
+use crate::run::RunOptions;
 use crate::run_history::RunHistory;
 use crate::run_id::RunId;
 
 /// One dispatcher's attempt at a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// The rule by which it numbers jobs.
-    pub numbering_version: u32,
-    /// Its grouping options.
-    pub grouping: &'a Grouping,
+    /// Its options.
+    pub options: &'a RunOptions,
     /// Whether its data set can be read a second time; standard input cannot.
     pub is_rereadable: bool,
     /// Whether one of the openings that were heard is its own.
@@ -75,8 +74,7 @@ pub fn plan(history: &RunHistory, attempt: &Attempt<'_>) -> Result<Plan, Refusal
     let Some(opened) = history.opened() else {
         return Ok(Plan::Open);
     };
-    let (version, grouping) = (attempt.numbering_version, attempt.grouping);
-    if let Some(difference) = Difference::of_options(version, grouping, opened) {
+    if let Some(difference) = Difference::of_options(attempt.options, &opened.options) {
         return Err(Refusal::differs(history.run_id(), difference));
     }
     // One that has opened the run itself holds its rows already.
@@ -278,7 +276,7 @@ impl Resume {
 }
 
 /// What a job is, in 64 bits of BLAKE3: the upper [`KEY_BITS`] of its key and part, the others of
-/// its results and all that.
+/// its weight, its payload and all that.
 fn fingerprint(job: &Job<'_>) -> u64 {
     let mut hasher = blake3::Hasher::new();
     // Lengths come first, so that no two jobs are written the same way.
@@ -287,11 +285,14 @@ fn fingerprint(job: &Job<'_>) -> u64 {
         hasher.update(&(value.len() as u64).to_le_bytes());
         hasher.update(value.as_bytes());
     }
-    hasher.update(&job.key.time.hours().to_le_bytes());
+    // No time is not the time of any bucket.
+    let time = job.key.time.map_or(i64::MIN, TimeBucket::seconds);
+    hasher.update(&time.to_le_bytes());
     hasher.update(&job.part.to_le_bytes());
     let of_key = first_bits(&hasher);
-    hasher.update(&(job.results.len() as u64).to_le_bytes());
-    hasher.update(job.results);
+    hasher.update(&job.weight.to_le_bytes());
+    hasher.update(&(job.payload.len() as u64).to_le_bytes());
+    hasher.update(job.payload);
     let of_all = first_bits(&hasher);
     let key_mask = !(u64::MAX >> KEY_BITS);
     (of_key & key_mask) | (of_all & !key_mask)
@@ -310,39 +311,40 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::job::tests::{OwnedJob, any_job};
-    use crate::outcome::{Outcome, OutcomeBatchBuilder, Tally, Worker};
-    use crate::run::tests::{manifest, opened};
-    use crate::run::{NUMBERING_VERSION, RunAborted, RunEvent};
-    use crate::{LabelSet, RunOpened, TimeBucket};
+    use crate::job::tests::{OwnedJob, any_jobs, header};
+    use crate::outcome::{Outcome, OutcomeBatchBuilder, Worker};
+    use crate::run::tests::{manifest, opened, options};
+    use crate::run::{RunAborted, RunEvent};
+    use crate::{LabelSet, RunOpened, payload_digest};
 
     fn run_id(name: &str) -> RunId {
         name.parse().expect("a run id")
     }
 
     fn published(run: &str, job: &Job<'_>) -> JobBatch {
-        JobBatch::decode(&job.alone(&run_id(run))).expect("a valid batch")
+        JobBatch::decode(&job.alone(&header(run))).expect("a valid batch")
     }
 
     fn outcome(run: &str, job: &Job<'_>, is_dead: bool) -> OutcomeBatch {
-        let mut builder = OutcomeBatchBuilder::new(&run_id(run), &Worker::default());
+        let mut builder = OutcomeBatchBuilder::new(&run_id(run), 0, &Worker::default());
         let outcome = match is_dead {
             true => Outcome::DeadLettered {
                 reason: "it is broken",
                 attempts: 3,
             },
-            false => Outcome::Counted(Tally::default()),
+            false => Outcome::Completed(&[]),
         };
-        builder.push(job, outcome);
+        builder.push(job, payload_digest(job.payload), outcome);
         OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
     }
 
-    fn job(hours: i64, results: &[u8]) -> OwnedJob {
+    fn job(hours: i64, payload: &[u8]) -> OwnedJob {
         OwnedJob {
             labels: LabelSet::new(["Italy"]),
-            time: TimeBucket::from_hours(hours).expect("in range"),
+            time: TimeBucket::from_hours(hours),
             part: 0,
-            results: results.to_vec(),
+            weight: payload.len() as u32,
+            payload: payload.to_vec(),
         }
     }
 
@@ -359,10 +361,9 @@ mod tests {
         for event in events {
             history.hear(event.clone());
         }
-        let grouping = opened().grouping;
+        let options = options();
         let mut attempt = Attempt {
-            numbering_version: NUMBERING_VERSION,
-            grouping: &grouping,
+            options: &options,
             is_rereadable: true,
             has_opened: false,
         };
@@ -412,7 +413,7 @@ mod tests {
     #[test]
     fn other_options_are_refused_by_name_whoever_came_first() {
         let mut other = opened();
-        other.grouping.max_rows_per_job = 7;
+        other.options.cut.max_rows_per_job = 7;
         let events = [other, opened()].map(RunEvent::Opened);
         let refused = planned(&events, |attempt| attempt.has_opened = true).expect_err("7 rows");
         assert!(
@@ -516,7 +517,7 @@ mod tests {
             heard in prop::collection::vec(any_heard(), 0..60),
             // The last partition has no committed offset.
             committed in prop::collection::vec(0i64..20, 2),
-            jobs in prop::collection::vec(any_job(), JOBS as usize),
+            jobs in any_jobs(JOBS as usize..JOBS as usize + 1),
         ) {
             let mut by_rule = [
                 resume(JOBS, Rule::NeverPublished),
@@ -570,16 +571,24 @@ mod tests {
 
         #[test]
         fn any_change_of_a_job_is_a_difference(
-            of in any_job(),
+            of in any_jobs(1..2),
             at in any::<prop::sample::Index>(),
-            kind in 0usize..5,
+            kind in 0usize..6,
         ) {
+            let [of] = of.as_slice() else {
+                unreachable!("one job was asked for");
+            };
             let mut other = of.clone();
             match kind {
-                0 => other.results[at.index(of.results.len())] ^= 1,
-                1 => other.results.push(1),
+                0 if of.payload.is_empty() => other.payload.push(0),
+                0 => other.payload[at.index(of.payload.len())] ^= 1,
+                1 => other.payload.push(1),
                 2 => other.part += 1,
-                3 => other.time = TimeBucket::from_hours(i64::from(of.time.hours()) + 1).expect("in range"),
+                3 => {
+                    let seconds = of.time.map_or(0, |time| time.seconds() + 1);
+                    other.time = TimeBucket::from_seconds(seconds);
+                }
+                4 => other.weight += 1,
                 _ => other.labels.values.push(String::new()),
             }
             let mut resume = resume(1, Rule::NeverPublished);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use serde::Serialize;
 
+use crate::computation::Computation;
 use crate::difference::Difference;
 use crate::digest::JobSetDigest;
 use crate::error::DecodeError;
@@ -14,25 +15,68 @@ use crate::run_id::RunId;
 use crate::wire;
 
 /// The rule by which jobs are numbered: index order is (labels as bytes, time, part).
-pub const NUMBERING_VERSION: u32 = 1;
+pub const NUMBERING_VERSION: u32 = 2;
 
-/// The options on which job indexes depend, besides the data set itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Grouping {
+/// How rows become jobs: by group, and a group in parts. Job indexes depend on it, besides the
+/// data set itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
     /// The columns whose values are the labels, in order. Empty: grouped by time alone.
     pub label_columns: Vec<String>,
-    /// The column that holds the time of a test.
-    pub time_column: String,
-    /// How the time is truncated.
-    pub grain: Grain,
-    /// The column that holds the result of a test.
-    pub result_column: String,
-    /// The value of a positive result.
-    pub positive: String,
-    /// The value of a negative result.
-    pub negative: String,
+    /// The column that holds the time of a row; `None` when groups have no time.
+    pub time: Option<TimeColumn>,
     /// A group with more rows is cut into parts.
     pub max_rows_per_job: u32,
+}
+
+/// A column of times, and how they are truncated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeColumn {
+    /// The column.
+    pub name: String,
+    /// The length of a bucket.
+    pub grain: Grain,
+}
+
+impl Cut {
+    /// How times are truncated; `None` when groups have no time.
+    pub fn grain(&self) -> Option<Grain> {
+        self.time.as_ref().map(|time| time.grain)
+    }
+}
+
+/// What becomes of a job whose attempts made different results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultsPolicy {
+    /// They contradict each other: the run fails.
+    #[default]
+    Reproducible,
+    /// The lowest result bytes count.
+    Any,
+}
+
+impl ResultsPolicy {
+    /// The name, as options spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reproducible => "reproducible",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// The options on which a run's jobs and their results depend, besides the data set itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The rule by which jobs are numbered.
+    pub numbering_version: u32,
+    /// How rows become jobs.
+    pub cut: Cut,
+    /// What is made of a job.
+    pub computation: Computation,
+    /// What becomes of a job whose attempts made different results.
+    pub results: ResultsPolicy,
 }
 
 /// What a run is, written before its first job. Where several dispatchers open one run, a
@@ -41,10 +85,8 @@ pub struct Grouping {
 pub struct RunOpened {
     /// The run.
     pub run_id: RunId,
-    /// The rule by which its jobs are numbered.
-    pub numbering_version: u32,
-    /// Its grouping options.
-    pub grouping: Grouping,
+    /// Its options.
+    pub options: RunOptions,
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub opened_at_ms: i64,
     /// By partition of the jobs topic: the offset at which the run may begin.
@@ -196,31 +238,44 @@ fn decode<M: Message + Default>(message: &'static str, value: &[u8]) -> Result<M
 fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
     run_id.parse().map_err(|_| DecodeError::Invalid {
         message,
-        what: "the run id is none",
+        what: "its run id is invalid",
     })
 }
 
 impl RunOpened {
     fn to_wire(&self) -> wire::RunOpened {
-        let grouping = &self.grouping;
+        let RunOptions {
+            numbering_version,
+            cut,
+            computation,
+            results,
+        } = &self.options;
+        let time = cut.time.as_ref().map(|time| wire::TimeColumn {
+            name: time.name.clone(),
+            grain: match time.grain {
+                Grain::Hour => wire::Grain::Hour,
+                Grain::Day => wire::Grain::Day,
+                Grain::Week => wire::Grain::Week,
+                Grain::Month => wire::Grain::Month,
+            }
+            .into(),
+        });
         wire::RunOpened {
             run_id: self.run_id.to_string(),
-            numbering_version: self.numbering_version,
-            grouping: Some(wire::Grouping {
-                label_columns: grouping.label_columns.clone(),
-                time_column: grouping.time_column.clone(),
-                grain: match grouping.grain {
-                    Grain::Hour => wire::Grain::Hour,
-                    Grain::Day => wire::Grain::Day,
-                    Grain::Week => wire::Grain::Week,
-                    Grain::Month => wire::Grain::Month,
-                }
-                .into(),
-                result_column: grouping.result_column.clone(),
-                positive: grouping.positive.clone(),
-                negative: grouping.negative.clone(),
-                max_rows_per_job: grouping.max_rows_per_job,
+            numbering_version: *numbering_version,
+            cut: Some(wire::Cut {
+                kind: Some(wire::cut::Kind::ByGroup(wire::GroupCut {
+                    label_columns: cut.label_columns.clone(),
+                    time,
+                    max_rows_per_job: cut.max_rows_per_job,
+                })),
             }),
+            computation: Some(computation.to_wire()),
+            results: match results {
+                ResultsPolicy::Reproducible => wire::ResultsPolicy::Reproducible,
+                ResultsPolicy::Any => wire::ResultsPolicy::Any,
+            }
+            .into(),
             opened_at_ms: self.opened_at_ms,
             jobs_start_offsets: self.jobs_start_offsets.clone(),
             outcomes_start_offsets: self.outcomes_start_offsets.clone(),
@@ -232,31 +287,63 @@ impl RunOpened {
             message: "RunOpened",
             what,
         };
-        let run_id = valid_run_id("RunOpened", &wire.run_id)?;
-        let grouping = wire.grouping.ok_or(invalid("it has no grouping"))?;
-        let grain = match grouping.grain() {
-            wire::Grain::Hour => Grain::Hour,
-            wire::Grain::Day => Grain::Day,
-            wire::Grain::Week => Grain::Week,
-            wire::Grain::Month => Grain::Month,
-            wire::Grain::Unspecified => return Err(invalid("its grain is not known")),
+        let kind = wire.cut.and_then(|cut| cut.kind);
+        let Some(wire::cut::Kind::ByGroup(cut)) = kind else {
+            return Err(invalid("it has no cut that this version knows"));
         };
+        let computation = wire.computation.ok_or(invalid("it has no computation"))?;
         Ok(Self {
-            run_id,
-            numbering_version: wire.numbering_version,
-            grouping: Grouping {
-                label_columns: grouping.label_columns,
-                time_column: grouping.time_column,
-                grain,
-                result_column: grouping.result_column,
-                positive: grouping.positive,
-                negative: grouping.negative,
-                max_rows_per_job: grouping.max_rows_per_job,
+            run_id: valid_run_id("RunOpened", &wire.run_id)?,
+            options: RunOptions {
+                numbering_version: wire.numbering_version,
+                cut: Cut {
+                    label_columns: cut.label_columns,
+                    time: cut.time.map(TimeColumn::from_wire).transpose()?,
+                    max_rows_per_job: cut.max_rows_per_job,
+                },
+                computation: Computation::from_wire(computation)?,
+                results: ResultsPolicy::from_wire(wire.results)?,
             },
             opened_at_ms: wire.opened_at_ms,
             jobs_start_offsets: wire.jobs_start_offsets,
             outcomes_start_offsets: wire.outcomes_start_offsets,
         })
+    }
+}
+
+impl TimeColumn {
+    fn from_wire(wire: wire::TimeColumn) -> Result<Self, DecodeError> {
+        let grain = match wire::Grain::try_from(wire.grain) {
+            Ok(wire::Grain::Hour) => Grain::Hour,
+            Ok(wire::Grain::Day) => Grain::Day,
+            Ok(wire::Grain::Week) => Grain::Week,
+            Ok(wire::Grain::Month) => Grain::Month,
+            Ok(wire::Grain::Unspecified) | Err(_) => {
+                return Err(DecodeError::Unknown {
+                    message: "RunOpened",
+                    what: "grain",
+                    value: wire.grain,
+                });
+            }
+        };
+        Ok(Self {
+            name: wire.name,
+            grain,
+        })
+    }
+}
+
+impl ResultsPolicy {
+    fn from_wire(value: i32) -> Result<Self, DecodeError> {
+        match wire::ResultsPolicy::try_from(value) {
+            Ok(wire::ResultsPolicy::Reproducible) => Ok(Self::Reproducible),
+            Ok(wire::ResultsPolicy::Any) => Ok(Self::Any),
+            Ok(wire::ResultsPolicy::Unspecified) | Err(_) => Err(DecodeError::Unknown {
+                message: "RunOpened",
+                what: "results policy",
+                value,
+            }),
+        }
     }
 }
 
@@ -325,23 +412,76 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn options() -> RunOptions {
+        RunOptions {
+            numbering_version: NUMBERING_VERSION,
+            cut: Cut {
+                label_columns: vec!["country".to_owned()],
+                time: Some(TimeColumn {
+                    name: "test_date".to_owned(),
+                    grain: Grain::Week,
+                }),
+                max_rows_per_job: 10_000,
+            },
+            computation: Computation::named("a-computation").with("column", "result"),
+            results: ResultsPolicy::Reproducible,
+        }
+    }
+
     pub(crate) fn opened() -> RunOpened {
         RunOpened {
             run_id: "a-run".parse().expect("a run id"),
-            numbering_version: NUMBERING_VERSION,
-            grouping: Grouping {
-                label_columns: vec!["country".to_owned()],
-                time_column: "test_date".to_owned(),
-                grain: Grain::Week,
-                result_column: "result".to_owned(),
-                positive: "positive".to_owned(),
-                negative: "negative".to_owned(),
-                max_rows_per_job: 10_000,
-            },
+            options: options(),
             opened_at_ms: 1_594_718_631_000,
             jobs_start_offsets: vec![3, 0],
             outcomes_start_offsets: vec![7],
         }
+    }
+
+    #[test]
+    fn every_option_comes_back_from_the_wire() {
+        let change = |change: &dyn Fn(&mut RunOptions)| {
+            let mut opened = opened();
+            change(&mut opened.options);
+            opened
+        };
+        let all = [
+            change(&|options| options.cut.time = None),
+            change(&|options| options.cut.label_columns.clear()),
+            change(&|options| options.results = ResultsPolicy::Any),
+            change(&|options| options.numbering_version = 9),
+        ];
+        for opened in all {
+            let event = RunEvent::Opened(opened);
+            let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
+            assert_eq!(decoded.expect("a valid event"), Some(event));
+        }
+    }
+
+    #[test]
+    fn what_this_version_does_not_know_of_a_run_is_refused_by_name() {
+        let refused = |change: &dyn Fn(&mut wire::RunOpened)| {
+            let mut wire = opened().to_wire();
+            change(&mut wire);
+            let decoded = RunEvent::decode(b"a-run/opened", &wire.encode_to_vec());
+            decoded.expect_err("it is not known").to_string()
+        };
+        let grain = refused(&|wire| {
+            let Some(wire::Cut {
+                kind: Some(wire::cut::Kind::ByGroup(cut)),
+            }) = &mut wire.cut
+            else {
+                panic!("a run is cut by group");
+            };
+            cut.time.as_mut().expect("it has a time").grain = 99;
+        });
+        assert_eq!(grain, "RunOpened: unknown grain 99");
+        let policy = refused(&|wire| wire.results = 3);
+        assert_eq!(policy, "RunOpened: unknown results policy 3");
+        let cut = refused(&|wire| wire.cut = Some(wire::Cut { kind: None }));
+        assert_eq!(cut, "RunOpened: it has no cut that this version knows");
+        let computation = refused(&|wire| wire.computation = None);
+        assert_eq!(computation, "RunOpened: it has no computation");
     }
 
     #[test]

@@ -60,15 +60,12 @@ impl RunHistory {
         self.openings += 1;
         match &mut self.opened {
             None => self.opened = Some(opened.clone()),
-            Some(known) => {
-                let version = opened.numbering_version;
-                match Difference::of_options(version, &opened.grouping, known) {
-                    None => known.merge(&opened),
-                    Some(difference) => {
-                        self.contradiction.get_or_insert(difference);
-                    }
+            Some(known) => match Difference::of_options(&opened.options, &known.options) {
+                None => known.merge(&opened),
+                Some(difference) => {
+                    self.contradiction.get_or_insert(difference);
                 }
-            }
+            },
         }
         self.last_opened = Some(opened);
     }
@@ -209,7 +206,13 @@ mod tests {
     fn an_opening_that_contradicts_the_first_is_named_and_does_not_stand() {
         let first = opened();
         let mut other = opened();
-        other.grouping.grain = Grain::Hour;
+        other
+            .options
+            .cut
+            .time
+            .as_mut()
+            .expect("it has a time")
+            .grain = Grain::Hour;
         other.jobs_start_offsets = vec![0, 0];
         let both = history([first.clone(), other].map(RunEvent::Opened));
         assert_eq!(both.opened(), Some(&first));

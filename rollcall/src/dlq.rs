@@ -5,13 +5,13 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use computations::positivity::{self, NEGATIVE, POSITIVE};
 use dispatcher::shown::shown;
 use kafka::{
     BatchProducer, BrokerArgs, Cluster, Outgoing, TopicNames, read_dlq, read_to_end, run_history,
     topics,
 };
 use pipeline::dead_letters::{Dead, Letter, LetterHeaders, Unreadable};
-use pipeline::job::{NEGATIVE, POSITIVE};
 use pipeline::{Collection, DeadLetters, Grain, Ledger, OutcomeBatch, RunId};
 use serde::Serialize;
 use service::{Exit, LogArgs, Shutdown, say};
@@ -327,7 +327,7 @@ fn said_of_replay(place: &Place, names: &TopicNames, chosen: &[&Dead<'_>], dead:
 struct Facts<'a> {
     index: u64,
     labels: &'a [String],
-    time: String,
+    time: Option<String>,
     part: u32,
     rows: u32,
     reason: &'a str,
@@ -340,9 +340,9 @@ impl<'a> Facts<'a> {
         Self {
             index: dead.index,
             labels: &dead.key.labels.values,
-            time: dead.key.time.display(Grain::Hour).to_string(),
+            time: shown_time(dead),
             part: dead.part,
-            rows: dead.rows,
+            rows: dead.weight,
             reason: dead.reason,
             attempts: dead.attempts,
             worker: worker_of(dead),
@@ -452,9 +452,9 @@ fn cells(dead: &Dead<'_>) -> Vec<String> {
     vec![
         dead.index.to_string(),
         dead.key.labels.values.join(", "),
-        dead.key.time.display(Grain::Hour).to_string(),
+        shown_time(dead).unwrap_or_else(|| NOTHING.to_owned()),
         dead.part.to_string(),
-        dead.rows.to_string(),
+        dead.weight.to_string(),
         dead.attempts.to_string(),
         place_of(dead.letter.map(|letter| &*letter.headers)),
         worker_of(dead).unwrap_or_else(|| NOTHING.to_owned()),
@@ -492,18 +492,28 @@ fn unreadable_cells(unreadable: &Unreadable) -> Vec<String> {
     ]
 }
 
+/// The time of a job, if it has one.
+fn shown_time(dead: &Dead<'_>) -> Option<String> {
+    let time = dead.key.time?;
+    Some(time.display(Grain::Hour).to_string())
+}
+
 /// A dead job with all that it holds.
 #[derive(Serialize)]
 struct WholeJob<'a> {
     #[serde(flatten)]
     facts: Facts<'a>,
-    /// Null when the job is no longer on the dead-letter topic.
+    /// What is to be made of it, and how long its payload is; null when the job is no longer on the
+    /// dead-letter topic.
+    computation: Option<&'a str>,
+    payload_bytes: Option<usize>,
+    /// Of positivity alone; null likewise.
     results: Option<Results>,
     headers: Option<&'a LetterHeaders>,
     dlq_offset: Option<i64>,
 }
 
-/// How many of each there are; others are what no worker can count.
+/// How many of each result a job of positivity has; others are what no worker can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Results {
     positive: u64,
@@ -525,10 +535,18 @@ impl Results {
 
 impl<'a> WholeJob<'a> {
     fn new(dead: &'a Dead<'a>) -> Self {
-        let results = dead.letter.map(|letter| Results::of(letter.job().results));
+        let computation = dead
+            .letter
+            .map(|letter| letter.header().computation.name.as_str());
+        let is_positivity = computation == Some(positivity::DEFINITION.name);
+        let job = dead.letter.map(Letter::job);
         Self {
             facts: Facts::of(dead),
-            results,
+            computation,
+            payload_bytes: job.map(|job| job.payload.len()),
+            results: job
+                .filter(|_| is_positivity)
+                .map(|job| Results::of(job.payload)),
             headers: dead.letter.map(|letter| &*letter.headers),
             dlq_offset: dead.letter.map(|letter| letter.offset),
         }
@@ -543,9 +561,14 @@ impl<'a> WholeJob<'a> {
         };
         line("job", &facts.index);
         line("labels", &facts.labels.join(", "));
-        line("time", &facts.time);
+        if let Some(time) = &facts.time {
+            line("time", time);
+        }
         line("part", &facts.part);
         line("rows", &facts.rows);
+        if let (Some(computation), Some(bytes)) = (self.computation, self.payload_bytes) {
+            line("payload", &format_args!("{bytes} bytes for {computation}"));
+        }
         if let Some(results) = self.results {
             let Results {
                 positive,
@@ -577,7 +600,7 @@ impl<'a> WholeJob<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use pipeline::{GroupKey, Job, JobBatch, LabelSet, TimeBucket};
+    use pipeline::{Computation, GroupKey, Job, JobBatch, JobHeader, LabelSet, TimeBucket};
 
     use super::*;
 
@@ -589,21 +612,27 @@ mod tests {
             index: 3,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(0).expect("in range"),
+                time: TimeBucket::from_hours(0),
             },
             part: 0,
-            results: &[POSITIVE],
+            weight: 1,
+            payload: &[POSITIVE],
         };
-        let batch = JobBatch::decode(&job.alone(&run_id)).expect("a valid batch");
+        let header = JobHeader {
+            run_id: run_id.clone(),
+            generation: 0,
+            computation: Computation::named("positivity"),
+        };
+        let batch = JobBatch::decode(&job.alone(&header)).expect("a valid batch");
         let letter = Letter::new(0, Arc::default(), Arc::new(batch), 0);
         let dead = |index, letter| Dead {
             index,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(0).expect("in range"),
+                time: TimeBucket::from_hours(0),
             },
             part: 0,
-            rows: 1,
+            weight: 1,
             reason: "it is broken",
             attempts: 3,
             worker: None,

@@ -251,7 +251,7 @@ async fn end(id: &str, mut worker: Worker) -> Option<Usage> {
 /// What a worker says that would say the same when it is started again.
 fn useless(status: ExitStatus) -> Option<Exit> {
     let told = u8::try_from(status.code()?).ok()?;
-    [Exit::Usage, Exit::Denied]
+    [Exit::Usage, Exit::Denied, Exit::Unable]
         .into_iter()
         .find(|exit| exit.code() == told)
 }

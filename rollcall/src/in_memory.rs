@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use aggregator::Report;
 use aggregator::report::{
-    Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
+    GroupingReport, Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
 };
-use dispatcher::Input;
+use computations::positivity::Series;
 use dispatcher::rejects::Rejects;
 use dispatcher::source::{DataSet, Rows, Source};
 use dispatcher::spill::Spill;
+use dispatcher::{Grouping, Input, Selection, payload_columns};
 use pipeline::reconciliation::Check;
-use pipeline::{Grain, Grouping, Series, Verdict};
+use pipeline::{Grain, Verdict};
 use service::{Progress, Shutdown};
 
 use crate::error::Error;
@@ -39,7 +40,9 @@ impl InMemory {
         progress: &Progress,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let source = Source::open(input, grouping, &progress.read, shutdown)?;
+        let payload = &payload_columns(grouping);
+        let selection = Selection { grouping, payload };
+        let source = Source::open(input, selection, &progress.read, shutdown)?;
         let DataSet {
             rows,
             rows_read,
@@ -76,8 +79,7 @@ pub(crate) fn report(
     manifest: ManifestReport,
     series: &Series,
 ) -> Report {
-    let tests = series.rows.iter().map(|row| row.tests).sum();
-    let positive = series.rows.iter().map(|row| row.positive).sum();
+    let (tests, positive) = series.totals();
     let checks = vec![
         Check::numbers(
             "accepted + rejected = rows read",
@@ -101,7 +103,8 @@ pub(crate) fn report(
             run_id: engine.to_owned(),
             engine,
             opened_at: None,
-            grouping: grouping.clone(),
+            grouping: GroupingReport::new(&grouping.cut()),
+            computation: grouping.computation(),
         },
         jobs: Jobs {
             counted: manifest.jobs,
@@ -113,6 +116,7 @@ pub(crate) fn report(
         positive: Some(positive),
         rate: (tests > 0).then(|| positive as f64 / tests as f64),
         series: SeriesReport::default(),
+        table: None,
         dead_letters: Vec::new(),
         missing: Vec::new(),
         conflicts: Vec::new(),

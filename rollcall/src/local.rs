@@ -6,11 +6,11 @@
 use std::time::Instant;
 
 use aggregator::Report;
-use dispatcher::Input;
+use computations::positivity::{POSITIVE, Series, SeriesRow};
 use dispatcher::rejects::Rejects;
 use dispatcher::source::Rows;
-use pipeline::job::POSITIVE;
-use pipeline::{Grain, Grouping, LabelSet, Series, SeriesRow, TimeBucket};
+use dispatcher::{Grouping, Input};
+use pipeline::{Grain, LabelSet, TimeBucket};
 use polars::prelude::*;
 use service::{Progress, Shutdown};
 
@@ -84,7 +84,8 @@ fn frame(rows: Rows, labels: &[String]) -> PolarsResult<DataFrame> {
     let milliseconds = rows.seconds.iter().map(|seconds| seconds * 1_000);
     let time = Int64Chunked::from_iter_values(TIME.into(), milliseconds)
         .into_datetime(TimeUnit::Milliseconds, None);
-    let positive = rows.results.iter().map(|&result| result == POSITIVE);
+    let results = rows.records.bytes().iter();
+    let positive = results.map(|&result| result == POSITIVE);
     let mut columns = vec![
         time.into_column(),
         BooleanChunked::from_iter_values(IS_POSITIVE.into(), positive).into_column(),
@@ -138,9 +139,12 @@ fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
 
 #[cfg(test)]
 mod tests {
+    use computations::{Compute, Positivity};
     use dispatcher::job_set::JobSet;
+    use dispatcher::records::Width;
     use pipeline::ledger::Ledger;
-    use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Tally, Worker};
+    use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
+    use pipeline::payload_digest;
 
     use super::*;
     use crate::in_memory::no_spill;
@@ -150,6 +154,7 @@ mod tests {
             label_columns: columns.iter().map(|&column| column.to_owned()).collect(),
             time_column: "test_date".to_owned(),
             grain,
+            compute: "positivity".to_owned(),
             result_column: "result".to_owned(),
             positive: "positive".to_owned(),
             negative: "negative".to_owned(),
@@ -159,7 +164,7 @@ mod tests {
 
     fn rows(columns: usize) -> Rows {
         let names = ["Italy", "", "Ålesund", "italy", "a,b", "Zaire"];
-        let mut rows = Rows::default();
+        let mut rows = Rows::new(Width::Fixed(1));
         for (first, name) in names.iter().enumerate() {
             let values = [*name, names[(first + 2) % names.len()]];
             rows.label_sets
@@ -175,27 +180,28 @@ mod tests {
             // Before and after 1970, over some months.
             rows.seconds
                 .push((mixed >> 20) as i64 % 10_000_000 - 5_000_000);
-            rows.results.push((mixed >> 60) as u8 & 1);
+            rows.records.push(&[(mixed >> 60) as u8 & 1]);
         }
         rows
     }
 
-    /// The pipeline without Kafka: jobs, tallies, ledger, series.
+    /// The pipeline without Kafka: jobs, results, ledger, series.
     fn by_jobs(rows: Rows, grouping: &Grouping) -> Series {
         let jobs = JobSet::new(rows, no_spill(grouping.grain), grouping).expect("memory has room");
         let run_id = "a-run".parse().expect("a run id");
-        let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
-        let counted = jobs.for_each(|job| {
-            let positive = job.results.iter().map(|&result| u32::from(result)).sum();
-            let tests = job.rows();
-            builder.push(job, Outcome::Counted(Tally { tests, positive }));
+        let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
+        let computed = jobs.for_each(|job| {
+            let mut result = Vec::new();
+            Positivity.compute(job, &mut result).expect("known results");
+            let digest = payload_digest(job.payload);
+            builder.push(job, digest, Outcome::Completed(&result));
             Ok(())
         });
-        counted.expect("memory can be read");
+        computed.expect("memory can be read");
         let mut ledger = Ledger::new(jobs.counts().jobs);
         let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
         ledger.record(&batch, &mut Vec::new());
-        ledger.series()
+        Series::of(&ledger)
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `rollcall`: all of it on one machine in one command, and each service by its name.
 
+use computations::Registry;
 use std::process::ExitCode;
 
 use rollcall::{Command, config_file};
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
             dispatcher::serve(&args, &shutdown)
         }),
         Command::Worker(args) => process::run(&args.log, Talk::Steps, |shutdown| {
-            let exit = worker::run(&args.config()?, &shutdown, computations::standard);
+            let exit = worker::run(&args.config()?, &shutdown, &Registry::standard());
             // Whoever holds the other end of its standard input reads its output, too.
             if args.exit_with_stdin && exit.is_ok() {
                 Usage::of_this_process().say();

@@ -5,11 +5,12 @@
 use std::time::Instant;
 
 use aggregator::Report;
+use computations::positivity::{Series, SeriesRow};
 use computations::{JobError, positivity};
-use dispatcher::Input;
 use dispatcher::job_set::JobSet;
 use dispatcher::rejects::Rejects;
-use pipeline::{Grouping, LabelSet, Series, SeriesRow, TimeBucket};
+use dispatcher::{Grouping, Input};
+use pipeline::{LabelSet, TimeBucket};
 use service::{Progress, Shutdown};
 use worker::SimulatedWork;
 
@@ -71,16 +72,20 @@ fn add_up(
                 return Ok(());
             }
         };
+        // Its grouping has a time, and so have its jobs.
+        let Some(time) = job.key.time else {
+            return Ok(());
+        };
         let labels: &LabelSet = job.key.labels;
         if series.label_sets.last() != Some(labels) {
             series.label_sets.push(labels.clone());
         }
         let label_set = series.label_sets.len() as u32 - 1;
-        let key = (label_set, job.key.time);
+        let key = (label_set, time);
         if last.replace(key) != Some(key) {
             series.rows.push(SeriesRow {
                 label_set,
-                time: job.key.time,
+                time,
                 tests: 0,
                 positive: 0,
             });

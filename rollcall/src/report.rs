@@ -10,8 +10,10 @@ use aggregator::outputs::{self, Outputs, REPORT_JSON};
 use aggregator::read_back::{self, ReadBackError};
 use aggregator::report::SCHEMA_VERSION;
 use clap::Args;
-use pipeline::{Grain, Series};
+use computations::positivity::Series;
+use pipeline::Grain;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use service::{Ending, Exit, LogArgs, say};
 
 /// The options of `rollcall report`.
@@ -63,6 +65,13 @@ pub enum ReportError {
         found: u32,
     },
 
+    /// The run left a table.
+    #[error("{} is of a run that leaves a table, and a page shows a series", path.display())]
+    NoSeriesRun {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The series is not there or cannot be read.
     #[error(transparent)]
     Series(#[from] ReadBackError),
@@ -97,6 +106,7 @@ impl Ending for ReportError {
             Self::NoReport { .. }
             | Self::NotAReport { .. }
             | Self::Schema { .. }
+            | Self::NoSeriesRun { .. }
             | Self::Series(_) => Exit::Usage,
             Self::Digest { .. } | Self::Say(_) => Exit::Failure,
             Self::Write(error) => error.exit(),
@@ -110,6 +120,7 @@ struct Known {
     schema_version: u32,
     run: KnownRun,
     series: KnownSeries,
+    table: Option<IgnoredAny>,
     files: Vec<KnownFile>,
 }
 
@@ -121,7 +132,8 @@ struct KnownRun {
 #[derive(Deserialize)]
 struct KnownGrouping {
     label_columns: Vec<String>,
-    grain: Grain,
+    /// `None` when groups have no time.
+    grain: Option<Grain>,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +172,9 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
         label_columns,
         grain,
     } = known.run.grouping;
+    let Some(grain) = grain.filter(|_| known.table.is_none()) else {
+        return Err(ReportError::NoSeriesRun { path });
+    };
     let series = match &known.series.sha256 {
         None => Series::default(),
         Some(_) => {

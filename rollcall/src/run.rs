@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use aggregator::outputs::Outputs;
 use aggregator::outputs::REPORT_JSON;
 use aggregator::report::ProcessReport;
-use aggregator::run::ReportResult;
+use aggregator::run::{Left, ReportResult};
 use aggregator::{OutputChoice, Report, RunChoice};
+use computations::{Registry, positivity};
 use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
 use dispatcher::input::InputFile;
 use dispatcher::rejects::Rejects;
@@ -290,6 +291,9 @@ fn run_without_kafka(
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
     let grouping = args.grouping.grouping()?;
+    if grouping.compute != positivity::DEFINITION.name {
+        return Err(Error::EngineOfPositivity);
+    }
     let path = rejects_file(args);
     let rejects = Rejects::new(&path, args.input.max_rejects);
     let (series, mut report) = match args.engine {
@@ -299,7 +303,8 @@ fn run_without_kafka(
         }
         _ => local::compute(input, &grouping, rejects, shutdown, progress)?,
     };
-    aggregator::run::write_outputs(outputs, choice, &series, Some(&path), &mut report)?;
+    let left = Left::Series(&series);
+    aggregator::run::write_outputs(outputs, choice, left, Some(&path), &mut report)?;
     Ok((report, "in one process, without Kafka".to_owned()))
 }
 
@@ -366,9 +371,12 @@ impl Stage {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
         });
+        let grouping = args.grouping.grouping()?;
         Ok(dispatcher::Config {
             input: input.clone(),
-            grouping: args.grouping.grouping()?,
+            options: grouping.options(),
+            payload: dispatcher::payload_columns(&grouping),
+            grouping,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.
             run_is_named: args.run_id.is_some() && self.broker.is_none(),
@@ -397,6 +405,7 @@ impl Stage {
             out: args.out.clone(),
             outputs,
             rejects: Some(rejects_file(args)),
+            computations: Registry::standard(),
             timeout: args.timeout,
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use aggregator::report::GroupingReport;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, topics};
-use pipeline::{Grouping, Manifest, RunEvent, RunHistory, RunId};
+use pipeline::{Computation, Manifest, RunEvent, RunHistory, RunId, RunOptions};
 use serde::Serialize;
 use service::progress::grouped;
 use service::{Exit, LogArgs, Shutdown, say};
@@ -107,8 +108,8 @@ pub struct Run {
     pub run_id: RunId,
     /// When it was opened, in milliseconds since 1970-01-01T00:00:00Z; `None` when it could not be.
     pub opened_at_ms: Option<i64>,
-    /// How its rows became jobs.
-    pub grouping: Option<Grouping>,
+    /// How its rows became jobs, and what was made of these.
+    pub options: Option<RunOptions>,
     /// What its dispatcher swore to.
     pub manifest: Option<Manifest>,
     /// Why its dispatcher gave it up.
@@ -121,7 +122,7 @@ impl From<RunHistory> for Run {
         Self {
             run_id: history.run_id().clone(),
             opened_at_ms: opened.map(|opened| opened.opened_at_ms),
-            grouping: opened.map(|opened| opened.grouping.clone()),
+            options: opened.map(|opened| opened.options.clone()),
             manifest: history.manifest().cloned(),
             aborted: history.aborted().map(str::to_owned),
         }
@@ -146,8 +147,8 @@ impl Run {
     fn cells(&self) -> Vec<String> {
         let manifest = self.manifest.as_ref();
         let number = |count: Option<u64>| count.map_or_else(|| NOTHING.to_owned(), grouped);
-        let grouping = self.grouping.as_ref();
-        let labels = grouping.map(|grouping| match grouping.label_columns.as_slice() {
+        let options = self.options.as_ref();
+        let labels = options.map(|options| match options.cut.label_columns.as_slice() {
             [] => "(time alone)".to_owned(),
             columns => columns.join(","),
         });
@@ -160,7 +161,12 @@ impl Run {
             number(manifest.map(|manifest| manifest.rows_read)),
             number(manifest.map(Manifest::rows_rejected)),
             text(labels),
-            text(grouping.map(|grouping| grouping.grain.to_string())),
+            text(
+                options
+                    .and_then(|options| options.cut.grain())
+                    .map(|grain| grain.to_string()),
+            ),
+            text(options.map(|options| options.computation.name.clone())),
         ]
     }
 
@@ -173,7 +179,11 @@ impl Run {
             jobs: manifest.map(|manifest| manifest.jobs),
             rows: manifest.map(|manifest| manifest.rows_read),
             rejected: manifest.map(Manifest::rows_rejected),
-            grouping: self.grouping.as_ref(),
+            grouping: self
+                .options
+                .as_ref()
+                .map(|options| GroupingReport::new(&options.cut)),
+            computation: self.options.as_ref().map(|options| &options.computation),
             reason: self.aborted.as_deref(),
         }
     }
@@ -188,7 +198,8 @@ struct RunLine<'a> {
     jobs: Option<u64>,
     rows: Option<u64>,
     rejected: Option<u64>,
-    grouping: Option<&'a Grouping>,
+    grouping: Option<GroupingReport>,
+    computation: Option<&'a Computation>,
     reason: Option<&'a str>,
 }
 
@@ -221,6 +232,7 @@ fn as_table(runs: &[Run]) -> String {
         ("REJECTED", Align::Right),
         ("BY", Align::Left),
         ("EVERY", Align::Left),
+        ("COMPUTE", Align::Left),
     ];
     table(&head, runs.iter().map(Run::cells))
 }
@@ -323,7 +335,8 @@ fn rm(
 mod tests {
     use std::collections::BTreeMap;
 
-    use pipeline::{Grain, JobSetHasher, RunAborted, RunOpened};
+    use pipeline::run::NUMBERING_VERSION;
+    use pipeline::{Cut, Grain, JobSetHasher, ResultsPolicy, RunAborted, RunOpened, TimeColumn};
 
     use super::*;
 
@@ -334,15 +347,18 @@ mod tests {
     fn opened(name: &str, at_ms: i64) -> RunEvent {
         RunEvent::Opened(RunOpened {
             run_id: id(name),
-            numbering_version: 1,
-            grouping: Grouping {
-                label_columns: vec!["country".to_owned(), "city".to_owned()],
-                time_column: "test_date".to_owned(),
-                grain: Grain::Day,
-                result_column: "result".to_owned(),
-                positive: "positive".to_owned(),
-                negative: "negative".to_owned(),
-                max_rows_per_job: 10,
+            options: RunOptions {
+                numbering_version: NUMBERING_VERSION,
+                cut: Cut {
+                    label_columns: vec!["country".to_owned(), "city".to_owned()],
+                    time: Some(TimeColumn {
+                        name: "test_date".to_owned(),
+                        grain: Grain::Day,
+                    }),
+                    max_rows_per_job: 10,
+                },
+                computation: Computation::named("count"),
+                results: ResultsPolicy::Reproducible,
             },
             opened_at_ms: at_ms,
             jobs_start_offsets: vec![0],
@@ -408,9 +424,9 @@ mod tests {
             aborted("b"),
         ]);
         let expected = "\
-RUN  STATE       OPENED                 JOBS       ROWS  REJECTED  BY            EVERY
-a    dispatched  2020-07-14T09:23:51Z  1,200  2,000,000         7  country,city  day
-b    aborted     -                         -          -         -  -             -
+RUN  STATE       OPENED                 JOBS       ROWS  REJECTED  BY            EVERY  COMPUTE
+a    dispatched  2020-07-14T09:23:51Z  1,200  2,000,000         7  country,city  day    count
+b    aborted     -                         -          -         -  -             -      -
 ";
         assert_eq!(as_table(&runs), expected);
     }
@@ -423,5 +439,6 @@ b    aborted     -                         -          -         -  -            
         assert_eq!(line["opened_at"], "1970-01-01T00:00:00Z");
         assert!(line["jobs"].is_null(), "{line}");
         assert_eq!(line["grouping"]["grain"], "day");
+        assert_eq!(line["computation"]["name"], "count");
     }
 }

@@ -15,6 +15,7 @@ Exit codes:
   4    incomplete when the time-out struck
   5    broker unreachable
   6    access denied: user, password, certificate, or a right that is missing
+  7    unable: the run asks for a computation that this program does not have
   130  stopped by SIGINT before it was complete
   143  stopped by SIGTERM before it was complete";
 
@@ -35,6 +36,8 @@ pub enum Exit {
     BrokerUnreachable,
     /// A broker does not let it in, or does not allow what it wants.
     Denied,
+    /// The run asks for a computation that this program does not have, or cannot do.
+    Unable,
     /// A signal stopped it before it was complete.
     Stopped(Signal),
 }
@@ -50,6 +53,7 @@ impl Exit {
             Self::Incomplete => 4,
             Self::BrokerUnreachable => 5,
             Self::Denied => 6,
+            Self::Unable => 7,
             Self::Stopped(signal) => signal.exit_code(),
         }
     }
@@ -65,6 +69,7 @@ impl fmt::Display for Exit {
             Self::Incomplete => f.write_str("incomplete"),
             Self::BrokerUnreachable => f.write_str("broker unreachable"),
             Self::Denied => f.write_str("access denied"),
+            Self::Unable => f.write_str("unable to compute what the run asks for"),
             Self::Stopped(signal) => write!(f, "stopped by {signal}"),
         }
     }
@@ -96,6 +101,7 @@ mod tests {
             Exit::Incomplete,
             Exit::BrokerUnreachable,
             Exit::Denied,
+            Exit::Unable,
             Exit::Stopped(Signal::Interrupt),
             Exit::Stopped(Signal::Terminate),
         ];

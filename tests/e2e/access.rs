@@ -411,8 +411,8 @@ fn a_certificate_is_as_good_as_a_password() {
 fn a_worker_that_loses_a_right_ends_with_a_sentence_and_does_not_try_for_ever() {
     let kafka = SecuredKafka::shared();
     let lost = [
-        ("write", Resource::Topic, "outcomes.v1", Operation::Write),
-        ("read", Resource::Topic, "jobs.v1", Operation::Read),
+        ("write", Resource::Topic, "outcomes.v2", Operation::Write),
+        ("read", Resource::Topic, "jobs.v2", Operation::Read),
         ("group", Resource::Group, "worker", Operation::Read),
     ];
     for delivery in ["at-least-once", "exactly-once"] {

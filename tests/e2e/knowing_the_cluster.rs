@@ -127,7 +127,7 @@ fn runs_are_listed_newest_first_and_a_removed_one_is_as_if_it_had_never_been() {
 
     // One mistake, and nothing is removed.
     let finished = finish(remove(&test, &[second.run_id.as_str(), "no-such-run"])).expect_code(2);
-    let line = "no run no-such-run on topic runs.runs.v1";
+    let line = "no run no-such-run on topic runs.runs.v2";
     assert!(finished.stderr.contains(line), "{}", finished.stderr);
     assert_eq!(list().len(), 2);
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
+use dispatcher::Grouping;
 use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, topics};
-use pipeline::run::NUMBERING_VERSION;
 use pipeline::{
-    Grain, GroupKey, Grouping, Job, JobBatch, JobBatchEncoder, JobSetHasher, LabelSet, Manifest,
+    Grain, GroupKey, Job, JobBatch, JobBatchEncoder, JobHeader, JobSetHasher, LabelSet, Manifest,
     RunEvent, RunId, RunOpened, TimeBucket,
 };
 
@@ -352,6 +352,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
+        compute: "positivity".to_owned(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),
@@ -362,27 +363,31 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
     };
     publish(RunEvent::Opened(RunOpened {
         run_id: run_id.clone(),
-        numbering_version: NUMBERING_VERSION,
-        grouping,
+        options: grouping.options(),
         opened_at_ms: 0,
         jobs_start_offsets: vec![0; 2],
         outcomes_start_offsets: vec![0; 2],
     }));
     let labels = LabelSet::new(["Italy"]);
-    let mut encoder = JobBatchEncoder::new(&run_id);
+    let mut encoder = JobBatchEncoder::new(&JobHeader {
+        run_id: run_id.clone(),
+        generation: 0,
+        computation: grouping.computation(),
+    });
     let mut hasher = JobSetHasher::new();
-    let results: [&[u8]; 3] = [&[0, 1], &[1, 9, 0], &[1]];
-    for (index, results) in (0..).zip(results) {
+    let payloads: [&[u8]; 3] = [&[0, 1], &[1, 9, 0], &[1]];
+    for (index, payload) in (0..).zip(payloads) {
         let job = Job {
             index,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(442_000 + index as i64).expect("in range"),
+                time: TimeBucket::from_hours(442_000 + index as i64),
             },
             part: 0,
-            results,
+            weight: payload.len() as u32,
+            payload,
         };
-        hasher.update(job.index, job.key, job.part, job.rows());
+        hasher.update(&job);
         encoder.push(&job);
     }
     let mut payload = Vec::new();

@@ -520,3 +520,28 @@ fn rejects_go_where_they_are_wanted_and_too_many_of_them_end_the_run() {
         assert_eq!(said.matches(" record ").count(), 5, "{said}");
     }
 }
+
+#[test]
+fn a_run_of_count_leaves_a_table_whose_rows_are_those_of_the_data_set() {
+    let data_set = data_set(&["--rows", "20000"]);
+    let folder = folder();
+    let options = ["--compute", "count", "--every", "day"];
+    finish(run(folder.path(), &data_set, &options)).expect_code(0);
+    let report = report(folder.path());
+    assert_eq!(report["status"], "complete");
+    assert_reconciled(&report);
+    assert_eq!(report["run"]["computation"]["name"], "count");
+    let table = fs::read_to_string(folder.path().join("table.csv")).expect("a table");
+    let (header, lines) = table.split_once('\n').expect("a header");
+    assert_eq!(header, "country,date_day,rows");
+    assert_eq!(report["table"]["rows"], lines.lines().count());
+    let counted = lines.lines().map(|line| {
+        let rows = line.rsplit_once(',').expect("a row of cells").1;
+        rows.parse::<u64>().expect("a number")
+    });
+    assert_eq!(counted.sum::<u64>(), 20_000);
+    assert!(!folder.path().join("series.csv").exists());
+    // The groups are those of positivity, which are the reference's.
+    let reference = local(&data_set, &["--every", "day"]);
+    assert_eq!(report["table"]["rows"], reference["series"]["rows"]);
+}

@@ -262,7 +262,7 @@ impl SecuredKafka {
 }
 
 /// The rights that the tables of docs/security.md give to a program: rows like
-/// ``| `worker` | topic `PREFIX.jobs.v1` | Read | why |``, where a name that ends with `*` is a
+/// ``| `worker` | topic `PREFIX.jobs.v2` | Read | why |``, where a name that ends with `*` is a
 /// prefix.
 fn documented(program: &str, user: &str, prefix: &str) -> Vec<Right> {
     let mut rights = Vec::new();

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use kafka::{BatchProducer, Outgoing, all_run_events};
-use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{GroupKey, Job, LabelSet, RunId, TimeBucket};
+use pipeline::job::MAX_PAYLOAD_BYTES;
+use pipeline::{Computation, GroupKey, Job, JobHeader, LabelSet, TimeBucket};
 
 use crate::cluster::TestCluster;
 use crate::processes::{data_set, finish};
@@ -75,24 +75,29 @@ fn what_is_no_event_of_a_run_stands_against_its_own_run_alone() {
 fn a_job_that_no_message_of_a_worker_could_answer_is_a_dead_letter_and_costs_no_worker() {
     let test = TestCluster::new("strangers-jobs");
     let dispatched = test.dispatch(&data_set(&ROWS), &[]);
-    let job = |labels: &LabelSet, results: &[u8]| {
-        let run_id: RunId = "a-stranger".parse().expect("a run id");
+    let job = |labels: &LabelSet, payload: &[u8]| {
+        let header = JobHeader {
+            run_id: "a-stranger".parse().expect("a run id"),
+            generation: 0,
+            computation: Computation::named("positivity"),
+        };
         let key = GroupKey {
             labels,
-            time: TimeBucket::from_hours(0).expect("in range"),
+            time: TimeBucket::from_hours(0),
         };
         let job = Job {
             index: 0,
             key,
             part: 0,
-            results,
+            weight: payload.len() as u32,
+            payload,
         };
-        job.alone(&run_id)
+        job.alone(&header)
     };
     // Their outcomes and letters would be larger than a producer's messages.
     let long_labels = job(&LabelSet::new(["x".repeat(980_000)]), &[0]);
     let many_labels = job(&LabelSet::new(vec![""; 490_000]), &[0]);
-    let failing = vec![7; MAX_ROWS_PER_JOB as usize + 400_000];
+    let failing = vec![7; MAX_PAYLOAD_BYTES + 400_000];
     let many_results = job(&LabelSet::new(["x"]), &failing);
     let messages = [&long_labels, &many_labels, &many_results].map(|message| (None, &**message));
     write(&test, &test.topics.jobs, &messages);
@@ -102,4 +107,37 @@ fn a_job_that_no_message_of_a_worker_could_answer_is_a_dead_letter_and_costs_no_
     assert!(worker.is_running(), "{}", worker.said());
     let letters = test.records(&test.topics.dlq);
     assert_eq!(letters.len(), 3);
+}
+
+#[test]
+fn a_worker_that_does_not_know_a_computation_settles_nothing_of_it_and_leaves() {
+    let test = TestCluster::new("strangers-computation");
+    let dispatched = test.dispatch(&data_set(&ROWS), &[]);
+    let labels = LabelSet::new(["x"]);
+    let job = Job {
+        index: 0,
+        key: GroupKey {
+            labels: &labels,
+            time: None,
+        },
+        part: 0,
+        weight: 1,
+        payload: &[0],
+    };
+    let message = job.alone(&JobHeader {
+        run_id: "a-stranger".parse().expect("a run id"),
+        generation: 0,
+        computation: Computation::named("of-another-fleet"),
+    });
+    write(&test, &test.topics.jobs, &[(None, &message)]);
+    // Both come to the message, and none settles it for the other.
+    for id in ["first", "second"] {
+        let mut worker = test.worker(id, "0ms");
+        assert_eq!(worker.wait().code(), Some(7), "{}", worker.said());
+        let line = "computation of-another-fleet is not known here; known: positivity, count";
+        assert!(worker.said().contains(line), "{}", worker.said());
+    }
+    assert!(test.records(&test.topics.dlq).is_empty());
+    // What they had in hand beside it may be done, and is not lost.
+    assert!(test.jobs_with_outcome(&dispatched.run_id) <= dispatched.jobs);
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::run::NUMBERING_VERSION;
 use pipeline::{
-    Grain, GroupKey, Grouping, Job, JobBatchEncoder, JobSetHasher, LabelSet, Manifest, Outcome,
-    OutcomeBatchBuilder, RunAborted, RunEvent, RunId, RunOpened, Tally, TimeBucket,
-    outcome::Worker,
+    Computation, Cut, Grain, GroupKey, Job, JobBatchEncoder, JobHeader, JobSetHasher, LabelSet,
+    Manifest, Outcome, OutcomeBatchBuilder, ResultsPolicy, RunAborted, RunEvent, RunId, RunOpened,
+    RunOptions, TimeBucket, TimeColumn, outcome::Worker, payload_digest, run::NUMBERING_VERSION,
 };
 use polars::prelude::*;
 
@@ -33,10 +32,10 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
                 b"a=b\n\nno message".to_vec(),
             ]
         }
-        "job_batch" => vec![jobs(1), jobs(5)],
+        "job_batch" => vec![jobs(1), jobs(5), timeless_jobs()],
         "labels" => texts(&["Italy,Rome,2020-07-14\nItaly,Rome,2020-07-15\n,,2020-07-14T09:00:00Z\nIt,alyRome,2020\n"]),
         "mark" => texts(&["rollcall/1 held take-overs=3 position=7 deaths=2", "rollcall/1 held", ""]),
-        "outcome_batch" => vec![outcomes()],
+        "outcome_batch" => vec![outcomes([2; 5]), outcomes([0, 2, 1, 8, 40])],
         "parquet" => [parquet(true), parquet(false)].map(|bytes| bytes[4..].to_vec()).to_vec(),
         "run_event" => events(),
         "series" => vec![
@@ -84,40 +83,72 @@ fn with_jobs(count: u64, mut each: impl FnMut(&Job<'_>)) {
             index: 7 + index,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(440_000 + index as i64).unwrap(),
+                time: TimeBucket::from_hours(440_000 + index as i64),
             },
             part: 0,
-            results: &[0, 1, 1],
+            weight: 3,
+            payload: &[0, 1, 1],
         });
     }
 }
 
+fn computation() -> Computation {
+    Computation::named("positivity").with("result", "result")
+}
+
+fn encoder() -> JobBatchEncoder {
+    JobBatchEncoder::new(&JobHeader {
+        run_id: run_id(),
+        generation: 2,
+        computation: computation(),
+    })
+}
+
+/// Without times, and with payloads that are not as long as their weights.
+fn timeless_jobs() -> Vec<u8> {
+    let mut encoder = encoder();
+    with_jobs(3, |job| {
+        let key = GroupKey {
+            time: None,
+            ..job.key
+        };
+        let payload = &job.payload[..(job.index % 3) as usize];
+        encoder.push(&Job {
+            key,
+            payload,
+            ..*job
+        });
+    });
+    let mut bytes = Vec::new();
+    encoder.finish(&mut bytes);
+    bytes
+}
+
 fn jobs(count: u64) -> Vec<u8> {
-    let mut encoder = JobBatchEncoder::new(&run_id());
+    let mut encoder = encoder();
     with_jobs(count, |job| encoder.push(job));
     let mut bytes = Vec::new();
     encoder.finish(&mut bytes);
     bytes
 }
 
-fn outcomes() -> Vec<u8> {
+/// Results of these lengths.
+fn outcomes(lengths: [usize; 5]) -> Vec<u8> {
     let worker = Worker {
         host: "a-host".to_owned(),
         id: "worker-1".to_owned(),
     };
-    let mut builder = OutcomeBatchBuilder::new(&run_id(), &worker);
+    let mut builder = OutcomeBatchBuilder::new(&run_id(), 2, &worker);
     with_jobs(5, |job| {
+        let result = vec![2; lengths[job.index as usize - 7]];
         let outcome = match job.index {
             9 => Outcome::DeadLettered {
                 reason: "it is broken",
                 attempts: 3,
             },
-            _ => Outcome::Counted(Tally {
-                tests: 3,
-                positive: 2,
-            }),
+            _ => Outcome::Completed(&result),
         };
-        builder.push(job, outcome);
+        builder.push(job, payload_digest(job.payload), outcome);
     });
     builder.encode()
 }
@@ -126,15 +157,18 @@ fn events() -> Vec<Vec<u8>> {
     let events = [
         RunEvent::Opened(RunOpened {
             run_id: run_id(),
-            numbering_version: NUMBERING_VERSION,
-            grouping: Grouping {
-                label_columns: vec!["country".to_owned()],
-                time_column: "test_date".to_owned(),
-                grain: Grain::Week,
-                result_column: "result".to_owned(),
-                positive: "positive".to_owned(),
-                negative: "negative".to_owned(),
-                max_rows_per_job: 10_000,
+            options: RunOptions {
+                numbering_version: NUMBERING_VERSION,
+                cut: Cut {
+                    label_columns: vec!["country".to_owned()],
+                    time: Some(TimeColumn {
+                        name: "test_date".to_owned(),
+                        grain: Grain::Week,
+                    }),
+                    max_rows_per_job: 10_000,
+                },
+                computation: computation(),
+                results: ResultsPolicy::Any,
             },
             opened_at_ms: 1_594_718_631_000,
             jobs_start_offsets: vec![3, 0],

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
-use computations::{Compute, JobError};
+use computations::{JobError, Registry, Unable};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use pipeline::{Job, JobBatch};
+use pipeline::{Computation, Job, JobBatch, JobHeader};
 use service::Talk;
 use worker::executor::{AttemptId, Done, Executor};
 
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 /// The executor's end of the channels to the thread that computes.
 struct Late {
     jobs: Sender<(AttemptId, Vec<u8>)>,
+    computation: Computation,
     answers: Receiver<Done>,
     wake: Receiver<()>,
 }
@@ -41,6 +42,7 @@ impl Late {
         });
         Self {
             jobs,
+            computation: Computation::default(),
             answers,
             wake,
         }
@@ -52,6 +54,12 @@ impl Executor for Late {
         WINDOW
     }
 
+    fn prepare(&mut self, computation: &Computation) -> Result<(), Unable> {
+        Registry::standard().find(&computation.name)?;
+        self.computation.clone_from(computation);
+        Ok(())
+    }
+
     fn submit(
         &mut self,
         id: AttemptId,
@@ -59,8 +67,12 @@ impl Executor for Late {
         _: &mut Vec<u8>,
     ) -> Poll<Result<(), JobError>> {
         // The run does not matter here: a batch of one is a job that owns what it is made of.
-        let run_id = "a-run".parse().expect("a run id");
-        match self.jobs.send((id, job.alone(&run_id))) {
+        let header = JobHeader {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 0,
+            computation: self.computation.clone(),
+        };
+        match self.jobs.send((id, job.alone(&header))) {
             Ok(()) => Poll::Pending,
             Err(_) => Poll::Ready(Err(JobError::Transient("the thread is gone".to_owned()))),
         }
@@ -105,8 +117,9 @@ fn compute_late(
                 continue;
             }
             let mut result = Vec::new();
-            let answer = computations::standard().compute(&job, &mut result);
-            let answer = answer.map(|()| result);
+            let computation = &batch.header().computation;
+            let mut computation = Registry::standard().compute(computation).expect("prepared");
+            let answer = computation.compute(&job, &mut result).map(|()| result);
             if answers.send(Done { id, answer }).is_err() {
                 return;
             }

@@ -9,7 +9,9 @@ use aggregator::completion::{Completion, End, Next};
 use aggregator::export::Format;
 use aggregator::writing::{Step, steps};
 use aggregator::{OutputArgs, OutputChoice, RunChoice};
-use pipeline::{Collection, Grain, OutcomeBatch, Verdict};
+use computations::Tabulate;
+use computations::positivity::{Positivity, Series};
+use pipeline::{Collection, Grain, Ledger, OutcomeBatch, Verdict};
 
 use crate::broker::{Log, ends};
 use crate::dispatcher::events;
@@ -277,12 +279,16 @@ impl AggregatorProcess {
         else {
             return Ok(Some(Ended::Failed));
         };
-        let verdict = collection.reconcile().verdict;
-        let mut series = collection.ledger().map(|ledger| ledger.series());
+        let verdict = reconcile(collection);
+        let mut series = collection.ledger().map(Series::of);
         if let (Some(Mutation::DuplicatesCounted), Some(series)) = (shared.mutation, &mut series) {
             for job in self.duplicates.iter().flat_map(OutcomeBatch::outcomes) {
-                if let Some(row) = series.rows.iter_mut().find(|row| row.time == job.key.time) {
-                    row.tests += u64::from(job.rows);
+                if let Some(row) = series
+                    .rows
+                    .iter_mut()
+                    .find(|row| Some(row.time) == job.key.time)
+                {
+                    row.tests += u64::from(job.weight);
                 }
             }
         }
@@ -360,9 +366,9 @@ impl AggregatorProcess {
             again.hear_outcomes((*batch).clone());
         }
         again.hear_manifest(manifest.clone());
-        let series = |collection: &Collection| collection.ledger().map(|ledger| ledger.series());
-        let same = series(&again) == series(collection)
-            && again.reconcile().verdict == collection.reconcile().verdict;
+        let series = |collection: &Collection| collection.ledger().map(Series::of);
+        let same =
+            series(&again) == series(collection) && reconcile(&again) == reconcile(collection);
         match same {
             true => Ok(()),
             false => violated(
@@ -380,4 +386,10 @@ fn output_choice() -> OutputChoice {
         grain_out: vec![Grain::Day],
     };
     args.choice().expect("these go together")
+}
+
+/// The verdict on what was collected, with the checks of the computation.
+fn reconcile(collection: &Collection) -> Verdict {
+    let checks = |ledger: &Ledger| Positivity.checks(ledger);
+    collection.reconcile(checks).verdict
 }

@@ -11,7 +11,9 @@ use dispatcher::job_set::JobSet;
 use dispatcher::publish::{
     Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
 };
-use pipeline::{Grouping, JobBatch, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId};
+use pipeline::{
+    JobBatch, JobHeader, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId, RunOptions,
+};
 use service::Signal;
 
 use crate::broker::{Log, Payload, RunRecord, ends};
@@ -25,12 +27,23 @@ use crate::seen::Seen;
 pub struct DataSet {
     /// The run.
     pub run_id: RunId,
-    /// Its grouping options.
-    pub grouping: Grouping,
+    /// Its options.
+    pub options: RunOptions,
     /// The jobs.
     pub jobs: JobSet,
     /// How many jobs go into a message.
     pub jobs_per_message: JobsPerMessage,
+}
+
+impl DataSet {
+    /// What all jobs have in common.
+    pub fn header(&self) -> JobHeader {
+        JobHeader {
+            run_id: self.run_id.clone(),
+            generation: 0,
+            computation: self.options.computation.clone(),
+        }
+    }
 }
 
 /// What a partition may hold that is not worked off, where flow control is on.
@@ -79,7 +92,7 @@ impl DispatcherProcess {
             dispatch: Dispatch::new(Options {
                 run_id: data_set.run_id.clone(),
                 run_is_named: true,
-                grouping: data_set.grouping.clone(),
+                run: data_set.options.clone(),
                 is_rereadable: true,
                 republishes: resumes,
             }),
@@ -269,7 +282,7 @@ impl DispatcherProcess {
         );
         let limited = shared.flow_control.then(|| ends(&shared.broker.jobs));
         Publisher::new(
-            &data_set.run_id,
+            &data_set.header(),
             missing,
             batching,
             partitions,

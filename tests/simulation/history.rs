@@ -222,7 +222,7 @@ impl History {
             oracle: Oracle::new(expected, &plain, partitions),
             dispatch: Rc::new(DataSet {
                 run_id,
-                grouping,
+                options: grouping.options(),
                 jobs,
                 jobs_per_message,
             }),

@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use computations::positivity::{Series, Tally};
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Mark, Reading};
 use pipeline::offsets::{Commit, NARROW_MESSAGES};
-use pipeline::{JobBatch, Manifest, Outcome, OutcomeBatch, Series, Tally, Verdict};
+use pipeline::{JobBatch, Manifest, Outcome, OutcomeBatch, Verdict};
 
 use crate::broker::MemberId;
 
@@ -67,6 +68,8 @@ pub struct ExpectedJob {
     pub key: (String, i32),
     /// What it counts.
     pub tally: Tally,
+    /// The digest of its payload.
+    pub payload_digest: u64,
     /// What becomes of it.
     pub fate: Fate,
 }
@@ -225,10 +228,14 @@ impl Oracle {
                     ),
                 );
             }
+            if job.payload_digest != self.jobs[index].payload_digest {
+                return violated("payload digests are right", format!("job {index}"));
+            }
             let is_dead = match job.outcome {
-                Outcome::Counted(tally) => {
+                Outcome::Completed(result) => {
                     self.counted[index] = true;
-                    if tally != self.jobs[index].tally {
+                    let tally = Tally::read(result);
+                    if tally != Some(self.jobs[index].tally) {
                         return violated("tallies are right", format!("job {index}: {tally:?}"));
                     }
                     false

@@ -403,6 +403,7 @@ impl WorkerProcess {
         let is_reported = shared.mutation != Some(Mutation::HangNotReported);
         let threads = threads.map(|(thread, &is_finished)| ThreadStatus {
             is_finished,
+            is_unable: false,
             at_work: thread
                 .hangs
                 .filter(|_| is_reported)

@@ -18,7 +18,7 @@ use crate::client::{Client, Producing};
 use crate::delivery::{AtLeastOnce, Delivery, ExactlyOnce};
 use crate::error::Error;
 use crate::event_loop::{self, Action, Attempt, Consume, EventLoop, Failure, Limits, ThreadStatus};
-use crate::executor::{self, Executor, Settings, Watch, WorkUnit};
+use crate::executor::{self, Executor, Inability, Settings, Watch, WorkUnit};
 use crate::metrics::Metrics;
 use crate::state::outbox::{Destination, Finished};
 use crate::transactions::Transactions;
@@ -35,6 +35,9 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a worker without work is not ready.
 pub(crate) const NO_PARTITIONS: &str = "no partitions are assigned";
+
+/// Why a worker that leaves jobs to others is not ready.
+const UNABLE: &str = "a run asks for a computation that this worker cannot do; it is leaving";
 
 /// A compute thread.
 struct ComputeThread {
@@ -56,6 +59,7 @@ pub(crate) struct Driver {
     work_units: Option<Sender<WorkUnit>>,
     finished: Receiver<Finished>,
     threads: Vec<ComputeThread>,
+    inability: Inability,
     outcomes_topic: String,
     dlq_topic: String,
     is_winding_down: bool,
@@ -119,7 +123,9 @@ impl Driver {
             retry: config.retry,
             apart_by_partition: config.delivery == DeliveryKind::ExactlyOnce,
             seconds: metrics.compute_seconds.clone(),
+            inability: Inability::default(),
         };
+        let inability = settings.inability.clone();
         let threads = (0..threads)
             .map(|number| {
                 let (settings, shutdown) = (settings.clone(), shutdown.clone());
@@ -142,6 +148,7 @@ impl Driver {
             work_units: Some(work_units),
             finished,
             threads,
+            inability,
             outcomes_topic: config.topics.outcomes.clone(),
             dlq_topic: config.topics.dlq.clone(),
             is_winding_down: false,
@@ -251,6 +258,7 @@ impl Driver {
         self.observe();
         let status = |thread: &ComputeThread| ThreadStatus {
             is_finished: thread.handle.is_finished(),
+            is_unable: self.inability.get().is_some(),
             at_work: oldest_attempt(&thread.watch),
         };
         let threads = self.threads.iter().map(status);
@@ -307,6 +315,13 @@ impl Driver {
     fn error(&self, failure: Failure) -> Error {
         match failure {
             Failure::ThreadDied => Error::Thread("a compute thread died".to_owned()),
+            Failure::Unable => match self.inability.get() {
+                Some(unable) => {
+                    self.metrics.health.set_not_ready(UNABLE);
+                    Error::Unable(unable.clone())
+                }
+                None => Error::Thread("a compute thread said no reason".to_owned()),
+            },
             Failure::Hang { partition, timeout } => Error::JobTimeout { partition, timeout },
             Failure::NotAcknowledged { waited } => kafka::Error::NotAcknowledged {
                 topic: self.outcomes_topic.clone(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use computations::Unable;
 use service::{Ending, Exit};
 
 /// An error that ends a worker.
@@ -36,6 +37,10 @@ pub enum Error {
     #[error(transparent)]
     Fault(#[from] service::fault::Injected),
 
+    /// A run asks for a computation that this worker cannot do. Its jobs are left to workers that can.
+    #[error("leaving jobs to workers that can compute them")]
+    Unable(#[source] Unable),
+
     /// A thread could not be started, or died.
     #[error("thread: {0}; start the worker again, with fewer --threads if that was the cause")]
     Thread(String),
@@ -48,6 +53,7 @@ impl Ending for Error {
             Self::Kafka(error) if error.is_unreachable() => Exit::BrokerUnreachable,
             Self::Kafka(error) if error.is_denied() => Exit::Denied,
             Self::Transaction(kafka::TransactionError::Denied(_)) => Exit::Denied,
+            Self::Unable(_) => Exit::Unable,
             Self::Kafka(_)
             | Self::Transaction(_)
             | Self::Listen(_)

@@ -87,6 +87,8 @@ pub enum Consume {
 pub enum Failure {
     /// A compute thread has ended.
     ThreadDied,
+    /// A compute thread left jobs of a computation that it cannot do to other workers.
+    Unable,
     /// A job takes longer than it may.
     Hang {
         /// Its partition.
@@ -117,6 +119,8 @@ pub enum Failure {
 pub struct ThreadStatus {
     /// The thread has ended.
     pub is_finished: bool,
+    /// It was given jobs of a computation that it cannot do, and settles none of them.
+    pub is_unable: bool,
     /// The oldest attempt at a job that is under way.
     pub at_work: Option<Attempt>,
 }
@@ -321,11 +325,12 @@ impl EventLoop {
     /// What the compute threads are at, one after the other. A job that takes longer than it may is
     /// taken for one that never ends.
     pub fn apply_threads(&mut self, threads: impl IntoIterator<Item = ThreadStatus>, now: Instant) {
-        let mut has_ended = false;
+        let (mut has_ended, mut is_unable) = (false, false);
         let mut hanging = None;
         self.is_computing = false;
         for (watch, thread) in self.watches.iter_mut().zip(threads) {
             has_ended |= thread.is_finished;
+            is_unable |= thread.is_unable;
             if let Some(timeout) = self.config.job_timeout
                 && self.wind_down.is_none()
                 && let Some(partition) = watch.apply(thread.at_work, timeout, now)
@@ -342,6 +347,8 @@ impl EventLoop {
         } else if let Some((partition, timeout)) = hanging {
             self.state.in_flight.hangs(partition);
             self.state.fail(Failure::Hang { partition, timeout });
+        } else if is_unable {
+            self.state.fail(Failure::Unable);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The execution of jobs: what runs them, and the bookkeeping around it.
 //!
-//! An [`Executor`] runs jobs. It may answer at once, as [`Inline`] does for a [`Compute`], or have a
+//! An [`Executor`] runs jobs. It may answer at once, as [`Inline`] does for each [`Compute`], or have a
 //! window of jobs in flight and answer late, in any order, or never. [`Bookkeeping`] decides all the
 //! rest, without clock, thread or broker: which job goes next, when one is tried again or is a dead
 //! letter, and when a batch of outcomes is handed on. A compute thread ([`run`]) drives one of each.
@@ -9,6 +9,7 @@
 
 mod bookkeeping;
 mod in_hand;
+mod inability;
 mod inline;
 mod outcomes;
 mod pace;
@@ -18,11 +19,12 @@ mod work_unit;
 
 use std::task::Poll;
 
-use computations::JobError;
+use computations::{JobError, Unable};
 use crossbeam_channel::Receiver;
-use pipeline::Job;
+use pipeline::{Computation, Job};
 
 pub use bookkeeping::{Bookkeeping, Step};
+pub use inability::Inability;
 pub use inline::Inline;
 pub use thread::{Settings, run};
 pub use watch::Watch;
@@ -48,6 +50,12 @@ pub struct Done {
 pub trait Executor {
     /// How many attempts may be in flight, at least one.
     fn window(&self) -> usize;
+
+    /// Makes ready for jobs of a computation: those that are submitted next, until the next call.
+    ///
+    /// # Errors
+    /// When it can do nothing for such jobs. It is ready for those of the computation before, then.
+    fn prepare(&mut self, computation: &Computation) -> Result<(), Unable>;
 
     /// Begins an attempt at a job. Where the answer is there at once, a result is appended to `result`,
     /// which is empty. The job must be copied where it is not.

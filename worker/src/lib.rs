@@ -1,4 +1,4 @@
-//! The worker: a member of a consumer group that turns jobs into tallies.
+//! The worker: a member of a consumer group that turns jobs into results.
 //!
 //! One thread moves data. What it does next (poll, take, deliver, commit, wind down) is decided by
 //! the [`event_loop`], with what is known in [`state`], the [`rebalance`]s that it serves and the

@@ -1,4 +1,4 @@
-//! `worker`: job to tally to topic.
+//! `worker`: job to result to topic.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,10 @@ use service::Talk;
 fn main() -> ExitCode {
     let args = worker::Args::parse();
     service::process::run(&args.log, Talk::Steps, |shutdown| {
-        worker::run(&args.config()?, &shutdown, computations::standard)
+        worker::run(
+            &args.config()?,
+            &shutdown,
+            &computations::Registry::standard(),
+        )
     })
 }

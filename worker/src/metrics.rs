@@ -16,7 +16,7 @@ pub struct Metrics {
     /// Whether it is alive and ready.
     pub health: Arc<Health>,
     jobs: Labelled<Counter>,
-    /// Jobs whose tally is acknowledged.
+    /// Jobs whose result is acknowledged.
     pub counted: Counter,
     /// Jobs whose dead letter and outcome are acknowledged.
     pub dead_lettered: Counter,

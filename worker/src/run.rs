@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use computations::Compute;
+use computations::Registry;
 use kafka::topics;
 use service::{Exit, Shutdown, Signal, clock, listen, logging};
 use tracing::{info, warn};
@@ -21,19 +21,15 @@ use crate::metrics::Metrics;
 /// the parent process is gone, and maybe the broker with it.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Works until `shutdown` is requested. `computation` makes what each compute thread computes with.
+/// Works until `shutdown` is requested, on jobs of these computations.
 ///
 /// # Errors
-/// When no broker answers in time, or when the worker can go on no longer. What it had in hand is
-/// done again by the next owners of its partitions.
-pub fn run<C: Compute + 'static>(
-    config: &Config,
-    shutdown: &Shutdown,
-    computation: impl Fn() -> C,
-) -> Result<Exit, Error> {
+/// When no broker answers in time, when the worker can go on no longer, or when a job is of another
+/// computation. What it had in hand is done again by the next owners of its partitions.
+pub fn run(config: &Config, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
     let simulate_work = config.simulate_work;
     run_with(config, shutdown, || {
-        Inline::new(computation(), simulate_work)
+        Inline::new(computations.clone(), simulate_work)
     })
 }
 

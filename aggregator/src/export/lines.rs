@@ -2,7 +2,8 @@
 //! time, smoothed where days are. Integers are added up first and divided once, so that a day with
 //! few tests weighs little.
 
-use pipeline::{Grain, LabelSet, Series, SeriesRow};
+use computations::positivity::{Series, SeriesRow};
+use pipeline::{Grain, LabelSet};
 
 /// More lines than this cannot be told apart.
 const MOST_LINES: usize = 6;

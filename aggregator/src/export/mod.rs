@@ -1,4 +1,4 @@
-//! What a run leaves behind, one file for each form: an [`Exporter`] turns series or report into
+//! What a run leaves behind, one file for each form: an [`Exporter`] turns table or report into
 //! the bytes of one file, and [`crate::outputs`] puts the file in place.
 
 mod axes;
@@ -9,22 +9,25 @@ pub mod report_md;
 pub mod series_csv;
 pub mod series_parquet;
 pub mod series_svg;
+pub mod table_csv;
 
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use pipeline::{Grain, Grouping, Series};
+use computations::positivity::Series;
+use pipeline::Grain;
 
 pub use report_html::ReportHtml;
 pub use report_md::ReportMd;
 pub use series_csv::SeriesCsv;
 pub use series_parquet::SeriesParquet;
 pub use series_svg::SeriesSvg;
+pub use table_csv::{RunTable, TableCsv};
 
 /// A form of output, chosen by `--outputs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Format {
-    /// The series as text.
+    /// The series, or another computation's table, as text.
     Csv,
     /// The series as columns.
     Parquet,
@@ -63,11 +66,11 @@ pub struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// The series at the grain of its run.
-    pub fn of_run(series: &'a Series, grouping: &'a Grouping) -> Self {
+    pub fn of_run(series: &'a Series, label_columns: &'a [String], grain: Grain) -> Self {
         Self {
             series,
-            label_columns: &grouping.label_columns,
-            grain: grouping.grain,
+            label_columns,
+            grain,
             added: false,
         }
     }
@@ -84,7 +87,8 @@ impl<'a> Table<'a> {
 pub(crate) mod test_series {
     //! Series for the tests of the exporters.
 
-    use pipeline::{LabelSet, Series, SeriesRow, TimeBucket};
+    use computations::positivity::{Series, SeriesRow};
+    use pipeline::{LabelSet, TimeBucket};
 
     /// A row, its time in hours since 1970.
     pub(crate) fn row(label_set: u32, hours: i64, tests: u64, positive: u64) -> SeriesRow {

@@ -1,7 +1,8 @@
 //! What of a series is on the page `report.html`: days instead of hours, as columns of integers, and
 //! never more than a browser takes at once. What is left out is said, and is in the files beside.
 
-use pipeline::{Grain, Series, SeriesRow};
+use computations::positivity::{Series, SeriesRow};
+use pipeline::Grain;
 use serde::Serialize;
 
 /// With more groups than this the page gets a coarser grain: 200 label sets by the day for three

@@ -137,7 +137,8 @@ fn json_in_html(value: &impl serde::Serialize) -> serde_json::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::{Grain, Series};
+    use computations::positivity::Series;
+    use pipeline::Grain;
 
     use super::super::series_csv::hexadecimal;
     use super::super::test_series::{columns, row, series};

@@ -42,10 +42,12 @@ fn markdown(report: &Report, text: &mut String) -> fmt::Result {
     }
     let grouping = &report.run.grouping;
     let by = grouping.label_columns.iter().map(|column| cell(column));
-    let by: Vec<_> = by.chain([grouping.grain.to_string()]).collect();
+    let grain = grouping.grain.map(|grain| grain.to_string());
+    let by: Vec<_> = by.chain(grain).collect();
     writeln!(
         text,
-        ", by {}, {} engine.\n",
+        ", {} by {}, {} engine.\n",
+        cell(&report.run.computation.name),
         by.join(", "),
         report.run.engine
     )?;
@@ -93,6 +95,11 @@ fn totals(report: &Report, text: &mut String) -> fmt::Result {
                 ),
             ],
         )?;
+    }
+    if let Some(table) = &report.table {
+        let rows = grouped(table.rows);
+        line(text, &["table".to_owned(), rows, "rows".to_owned()])?;
+        return writeln!(text);
     }
     let rate = report
         .rate
@@ -169,7 +176,7 @@ fn dead_letters(report: &Report, text: &mut String) -> fmt::Result {
             &[
                 letter.index.to_string(),
                 cell(&letter.labels.join(", ")),
-                letter.time.clone(),
+                letter.time.clone().unwrap_or_default(),
                 grouped(letter.rows.into()),
                 letter.attempts.to_string(),
                 cell(&letter.reason),
@@ -301,23 +308,20 @@ mod tests {
     use std::collections::BTreeMap;
 
     use pipeline::reconciliation::{Check, Share};
-    use pipeline::{Grain, Grouping};
+    use pipeline::{Computation, Grain};
 
     use super::*;
     use crate::outputs::OutputFile;
     use crate::report::{
-        DeadLetterReport, Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport,
-        WorkerReport,
+        DeadLetterReport, GroupingReport, Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION,
+        SeriesReport, TableReport, WorkerReport,
     };
 
     fn report() -> Report {
-        let grouping = Grouping {
+        let grouping = GroupingReport {
             label_columns: vec!["country".to_owned(), "test_type".to_owned()],
-            time_column: "test_date".to_owned(),
-            grain: Grain::Hour,
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
+            time_column: Some("test_date".to_owned()),
+            grain: Some(Grain::Hour),
             max_rows_per_job: 10_000,
         };
         let mut report = Report {
@@ -328,6 +332,7 @@ mod tests {
                 engine: "kafka",
                 opened_at: Some("2020-07-14T09:00:00Z".to_owned()),
                 grouping,
+                computation: Computation::named("positivity"),
             },
             manifest: Some(ManifestReport {
                 jobs: Some(1_200),
@@ -356,10 +361,11 @@ mod tests {
                 rows: Some(1_100),
                 sha256: None,
             },
+            table: None,
             dead_letters: vec![DeadLetterReport {
                 index: 17,
                 labels: vec!["a|b".to_owned(), "<PCR>".to_owned()],
-                time: "2020-07-14T09:00:00".to_owned(),
+                time: Some("2020-07-14T09:00:00".to_owned()),
                 part: 0,
                 rows: 1,
                 attempts: 3,
@@ -426,6 +432,24 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(!text.contains("Rejected rows"));
+    }
+
+    #[test]
+    fn a_run_that_leaves_a_table_has_its_rows_in_place_of_tests() {
+        let mut report = report();
+        report.run.computation = Computation::named("count");
+        report.run.grouping.grain = None;
+        report.table = Some(TableReport {
+            rows: 1_234,
+            sha256: String::new(),
+        });
+        let text = written(&report);
+        assert!(
+            text.contains(", count by country, test\\_type, kafka"),
+            "{text}"
+        );
+        assert!(text.contains("| table | 1,234 | rows |"), "{text}");
+        assert!(!text.contains("| tests |") && !text.contains("| series |"));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use pipeline::{Grain, LabelSet, Series, TimeBucket};
+use computations::positivity::Series;
+use pipeline::{Grain, LabelSet, TimeBucket};
 use sha2::{Digest, Sha256};
 
 use super::{Exporter, Table};
@@ -198,7 +199,7 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::SeriesRow;
+    use computations::positivity::SeriesRow;
 
     use super::*;
 

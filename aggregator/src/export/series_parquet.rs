@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 
-use pipeline::{Grain, SeriesRow};
+use computations::positivity::SeriesRow;
+use pipeline::Grain;
 use polars::prelude::*;
 
 use super::{Exporter, Table};
@@ -97,7 +98,7 @@ fn column_names(table: &Table<'_>) -> Vec<String> {
 mod tests {
     use std::io::Cursor;
 
-    use pipeline::Series;
+    use computations::positivity::Series;
 
     use super::super::SeriesCsv;
     use super::super::test_series::{columns, row, series};

@@ -361,7 +361,8 @@ fn with_root(picture: &str, title: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pipeline::{Grain, LabelSet, Series, SeriesRow};
+    use computations::positivity::{Series, SeriesRow};
+    use pipeline::{Grain, LabelSet};
 
     use super::super::test_series::{columns, row, series};
     use super::*;

@@ -9,7 +9,7 @@ fn options(run_is_named: bool, republishes: bool) -> Options {
     Options {
         run_id: "a-run".parse().expect("a run id"),
         run_is_named,
-        grouping: columns::tests::grouping(&["country"]),
+        run: columns::tests::grouping(&["country"]).options(),
         is_rereadable: true,
         republishes,
     }
@@ -64,7 +64,7 @@ impl Play {
             }
             Action::Compare => {
                 let rows = crate::source::Rows::default();
-                let grouping = &self.dispatch.options.grouping;
+                let grouping = &columns::tests::grouping(&["country"]);
                 let folder = std::env::temp_dir();
                 let spill = crate::spill::Spill::new(&folder, grouping.grain, u64::MAX);
                 let jobs = JobSet::new(rows, spill, grouping).expect("memory has room");
@@ -201,7 +201,7 @@ fn a_run_is_aborted_by_whom_it_belongs_to_and_its_abort_is_retracted() {
 #[test]
 fn an_opening_that_another_one_overwrote_is_published_again_before_the_refusal() {
     let mut other = options(true, false);
-    other.grouping.max_rows_per_job += 1;
+    other.run.cut.max_rows_per_job += 1;
     let mut first = Play::new(options(true, false), &[]);
     first.until(|action| matches!(action, Action::Open(_)));
     let mut second = Play::new(other, &[]);

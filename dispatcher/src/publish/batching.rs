@@ -93,7 +93,7 @@ impl Batching {
         missing: u64,
         partitions: usize,
     ) -> Self {
-        let bytes = u128::from(bytes_in_messages(counts.jobs, counts.rows));
+        let bytes = u128::from(bytes_in_messages(counts.jobs, counts.payload_bytes));
         let bytes = bytes * u128::from(missing) / u128::from(counts.jobs.max(1));
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         Self::new(jobs_per_message, expected_job_time, bytes, partitions)
@@ -105,17 +105,17 @@ impl Batching {
     }
 }
 
-/// What this many jobs with this many rows add to messages, about: their columns, and their results.
-fn bytes_in_messages(jobs: u64, rows: u64) -> u64 {
-    const COLUMNS: u64 = 14;
-    COLUMNS * jobs + rows
+/// What jobs with payloads of this many bytes add to messages, about: their columns, and the payloads.
+fn bytes_in_messages(jobs: u64, payload_bytes: u64) -> u64 {
+    const COLUMNS: u64 = 18;
+    COLUMNS * jobs + payload_bytes
 }
 
 #[cfg(test)]
 mod tests {
     use pipeline::group_key::MAX_LABEL_BYTES;
-    use pipeline::job::MAX_ROWS_PER_JOB;
-    use pipeline::{GroupKey, Job, JobBatchEncoder, LabelSet, TimeBucket};
+    use pipeline::job::MAX_PAYLOAD_BYTES;
+    use pipeline::{Computation, GroupKey, Job, JobBatchEncoder, JobHeader, LabelSet, TimeBucket};
 
     use super::*;
 
@@ -136,15 +136,20 @@ mod tests {
         let many: JobsPerMessage = "100000".parse().expect("a number");
         let batching = Batching::new(many, Duration::ZERO, 1 << 30, 24);
         let labels = LabelSet::new(["x".repeat(MAX_LABEL_BYTES)]);
-        let mut encoder = JobBatchEncoder::new(&"r".repeat(64).parse().expect("a run id"));
+        let mut encoder = JobBatchEncoder::new(&JobHeader {
+            run_id: "r".repeat(64).parse().expect("a run id"),
+            generation: u32::MAX,
+            computation: Computation::named("x").with("y", "z".repeat(16_000)),
+        });
         encoder.push(&Job {
             index: 0,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(440_000).expect("in range"),
+                time: TimeBucket::from_hours(440_000),
             },
             part: 0,
-            results: &vec![0; MAX_ROWS_PER_JOB as usize],
+            weight: 1,
+            payload: &vec![0; MAX_PAYLOAD_BYTES],
         });
         assert!(batching.max_bytes + (encoder.bytes_bound() as u64) < MESSAGE_MAX_BYTES);
     }

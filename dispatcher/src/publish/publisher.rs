@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use pipeline::{Job, JobBatchEncoder, JobSetDigest, JobSetHasher, Resume, RunId};
+use pipeline::{Job, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher, Resume};
 
 use super::acknowledgements::Acknowledgements;
 use super::batching::Batching;
@@ -145,7 +145,7 @@ impl Publisher {
     /// Nothing was published yet. `missing`: how many jobs are to be. Where `flow_control` is
     /// `None`, the broker keeps all that it is sent.
     pub fn new(
-        run_id: &RunId,
+        header: &JobHeader,
         missing: u64,
         batching: Batching,
         partitions: usize,
@@ -153,7 +153,7 @@ impl Publisher {
         now: Instant,
     ) -> Self {
         Self {
-            encoder: JobBatchEncoder::new(run_id),
+            encoder: JobBatchEncoder::new(header),
             hasher: JobSetHasher::new(),
             batching,
             batch_limit: BatchLimit::new(missing, partitions),
@@ -174,7 +174,7 @@ impl Publisher {
     /// counts for the digest alone. Returns whether there is something to do before the next one,
     /// which [`next`](Self::next) says.
     pub fn push(&mut self, job: &Job<'_>, resumed: Option<&Resume>) -> bool {
-        self.hasher.update(job.index, job.key, job.part, job.rows());
+        self.hasher.update(job);
         if resumed.is_some_and(|run| !run.is_missing(job.index)) {
             return false;
         }
@@ -344,7 +344,7 @@ mod tests {
     use std::time::Duration;
 
     use pipeline::resume::Rule;
-    use pipeline::{GroupKey, JobBatch, LabelSet, TimeBucket};
+    use pipeline::{Computation, GroupKey, JobBatch, LabelSet, TimeBucket};
     use proptest::prelude::*;
 
     use super::*;
@@ -360,8 +360,12 @@ mod tests {
         queue: usize,
     }
 
-    fn run_id() -> RunId {
-        "a-run".parse().expect("a run id")
+    fn header() -> JobHeader {
+        JobHeader {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 0,
+            computation: Computation::named("count"),
+        }
     }
 
     impl Play {
@@ -377,7 +381,7 @@ mod tests {
             let flow_control = limit.map(|limit| FlowControl::new(&start_offsets, limit));
             let now = Instant::now();
             Self {
-                publisher: Publisher::new(&run_id(), jobs, batching, partitions, flow_control, now),
+                publisher: Publisher::new(&header(), jobs, batching, partitions, flow_control, now),
                 now,
                 sent: Vec::new(),
                 unacknowledged: 0,
@@ -427,10 +431,11 @@ mod tests {
                 index,
                 key: GroupKey {
                     labels: &labels,
-                    time: TimeBucket::from_hours(index as i64).expect("in range"),
+                    time: TimeBucket::from_hours(index as i64),
                 },
                 part: 0,
-                results: &[1],
+                weight: 1,
+                payload: &[1],
             };
             self.publisher.push(&job, resumed)
         }
@@ -461,10 +466,10 @@ mod tests {
             let worker = pipeline::Worker::default();
             let mut builder = pipeline::OutcomeBatchBuilder::new(&run_id(), &worker);
             let labels = LabelSet::new(["Italy"]);
-            let time = TimeBucket::from_hours(0).expect("in range");
+            let time = TimeBucket::from_hours(0);
             for &index in outcomes.range(..jobs) {
                 let key = GroupKey { labels: &labels, time };
-                let job = Job { index, key, part: 0, results: &[1] };
+                let job = Job { index, key, part: 0, weight: 1, payload: &[1] };
                 builder.push(&job, pipeline::Outcome::Counted(Default::default()));
             }
             let batch = pipeline::OutcomeBatch::decode(&builder.encode()).expect("valid");

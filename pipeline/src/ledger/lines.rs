@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::outcome::Tally;
+use super::results::Stored;
 
 /// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
 /// over a run that somebody made up take no more than some hundred bytes a byte, and enough that
@@ -16,19 +16,35 @@ pub enum State {
     #[default]
     Missing,
     DeadLettered,
-    Counted,
+    Completed,
 }
+
+/// The time of a line whose job has none; it is no bucket's.
+pub const NO_TIME: i64 = i64::MIN;
 
 /// One job's line in the ledger. All zero while its outcome is missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Line {
     pub state: State,
     pub label_set: u32,
-    /// Hours, as [`crate::TimeBucket::hours`].
-    pub time: i32,
+    /// Seconds, as [`crate::TimeBucket::seconds`], or [`NO_TIME`].
+    pub time: i64,
     pub part: u32,
-    pub rows: u32,
-    pub tally: Tally,
+    pub weight: u32,
+    pub payload_digest: u64,
+    /// Of a completed job.
+    pub result: Stored,
+}
+
+impl Line {
+    /// Whether both lines describe the same job, whatever became of it.
+    pub fn is_of_same_job(&self, other: &Self) -> bool {
+        self.payload_digest == other.payload_digest
+            && self.label_set == other.label_set
+            && self.time == other.time
+            && self.part == other.part
+            && self.weight == other.weight
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,7 +129,7 @@ mod tests {
         for index in written {
             let line = lines.get_mut(index).expect("within");
             *line = Line {
-                state: State::Counted,
+                state: State::Completed,
                 part: index as u32,
                 ..Line::default()
             };
@@ -138,5 +154,10 @@ mod tests {
         assert!(lines.get_mut(u64::MAX).is_none());
         assert_eq!(known(&lines), [0, u64::MAX / 2, u64::MAX - 1]);
         assert_eq!(lines.blocks.len(), 3);
+    }
+
+    #[test]
+    fn a_line_takes_forty_bytes() {
+        assert_eq!(size_of::<Line>(), 40);
     }
 }

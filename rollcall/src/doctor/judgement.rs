@@ -343,7 +343,7 @@ mod tests {
         Run {
             run_id: "a-run".parse().expect("a run id"),
             opened_at_ms: Some(NOW_MS - i64::try_from(age.as_millis()).expect("not that long")),
-            grouping: None,
+            options: None,
             manifest: None,
             aborted: None,
         }
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn more_copies_in_step_than_there_are_fails_every_write() {
         let mut facts = healthy();
-        edit(&mut facts, "jobs.v1", |topic| {
+        edit(&mut facts, "jobs.v2", |topic| {
             settings_of(topic).min_insync_replicas = Some(4);
         });
         let line = complaint(&facts, Verdict::Fail, "replication");
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn one_copy_on_three_brokers_is_a_warning_and_on_one_broker_is_not() {
         let mut facts = healthy();
-        for name in ["jobs.v1", "outcomes.v1", "jobs.v1.dlq", "runs.v1"] {
+        for name in ["jobs.v2", "outcomes.v2", "jobs.v2.dlq", "runs.v2"] {
             edit(&mut facts, name, |topic| {
                 topic.replication_factor = 1;
                 settings_of(topic).min_insync_replicas = Some(1);
@@ -432,12 +432,12 @@ mod tests {
     #[test]
     fn a_runs_topic_that_forgets_and_a_jobs_topic_that_is_compacted_fail() {
         let mut facts = healthy();
-        edit(&mut facts, "runs.v1", |topic| {
+        edit(&mut facts, "runs.v2", |topic| {
             settings_of(topic).cleanup_policy = Some("delete".to_owned());
         });
         complaint(&facts, Verdict::Fail, "cleanup");
         let mut facts = healthy();
-        edit(&mut facts, "outcomes.v1", |topic| {
+        edit(&mut facts, "outcomes.v2", |topic| {
             settings_of(topic).cleanup_policy = Some("compact,delete".to_owned());
         });
         complaint(&facts, Verdict::Fail, "cleanup");
@@ -454,7 +454,7 @@ mod tests {
         let line = complaint(&facts, Verdict::Fail, "retention");
         let advice = line.advice.expect("there is one");
         assert!(advice.contains("rollcall runs rm a-run"), "{advice}");
-        for name in ["jobs.v1", "outcomes.v1"] {
+        for name in ["jobs.v2", "outcomes.v2"] {
             edit(&mut facts, name, |topic| {
                 settings_of(topic).retention = Some(None);
             });
@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn a_topic_that_takes_less_than_a_batch_fails() {
         let mut facts = healthy();
-        edit(&mut facts, "outcomes.v1", |topic| {
+        edit(&mut facts, "outcomes.v2", |topic| {
             settings_of(topic).max_message_bytes = Some(65_536);
         });
         let line = complaint(&facts, Verdict::Fail, "message size");
@@ -477,9 +477,9 @@ mod tests {
     #[test]
     fn a_partition_without_a_leader_fails_and_one_out_of_step_warns() {
         let mut facts = healthy();
-        edit(&mut facts, "outcomes.v1", |topic| topic.out_of_step = 1);
+        edit(&mut facts, "outcomes.v2", |topic| topic.out_of_step = 1);
         complaint(&facts, Verdict::Warn, "leaders");
-        edit(&mut facts, "outcomes.v1", |topic| topic.without_leader = 1);
+        edit(&mut facts, "outcomes.v2", |topic| topic.without_leader = 1);
         complaint(&facts, Verdict::Fail, "leaders");
     }
 
@@ -513,19 +513,19 @@ mod tests {
         let mut facts = healthy();
         facts.survey.topics[1].1 = Err(denied.clone());
         let line = complaint(&facts, Verdict::Fail, "access");
-        assert!(line.found.contains("rollcall.outcomes.v1"), "{line:?}");
+        assert!(line.found.contains("rollcall.outcomes.v2"), "{line:?}");
         let mut facts = healthy();
         facts.survey.group = Err(denied.clone());
         complaint(&facts, Verdict::Fail, "access");
         let mut facts = healthy();
-        edit(&mut facts, "jobs.v1.dlq", |topic| {
+        edit(&mut facts, "jobs.v2.dlq", |topic| {
             topic.settings = Err(denied.clone());
         });
         let line = complaint(&facts, Verdict::Warn, "access");
         let advice = line.advice.expect("there is one");
         assert_eq!(
             advice,
-            "grant DescribeConfigs on topic rollcall.jobs.v1.dlq"
+            "grant DescribeConfigs on topic rollcall.jobs.v2.dlq"
         );
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use computations::positivity::Tally;
 use kafka::{Cluster, Reader, RecordBatch, topics};
 use pipeline::{Grain, JobBatch, Outcome, OutcomeBatch, RunId};
 
@@ -196,11 +197,13 @@ impl Testimony {
                 let index = outcome.index;
                 *own.copies.entry(index).or_default() += 1;
                 let labels = outcome.key.labels.values.join(",");
-                let line = format!("{labels},{}", outcome.key.time.display(grain));
-                let Outcome::Counted(tally) = outcome.outcome else {
+                let time = outcome.key.time.expect("the run is by time");
+                let line = format!("{labels},{}", time.display(grain));
+                let Outcome::Completed(result) = outcome.outcome else {
                     own.dead.insert(index, line);
                     continue;
                 };
+                let tally = Tally::read(result).expect("a result of positivity");
                 let tally = (tally.tests, tally.positive);
                 match tallies.insert(index, tally) {
                     Some(before) if before != tally => {

@@ -47,6 +47,7 @@ fn records(offsets: std::ops::Range<i64>) -> RecordBatch {
 fn threads(is_finished: bool) -> [ThreadStatus; 2] {
     [ThreadStatus {
         is_finished,
+        is_unable: false,
         at_work: None,
     }; 2]
 }
@@ -196,6 +197,7 @@ fn a_thread_that_has_ended_or_hangs_ends_the_worker() {
     });
     let status = ThreadStatus {
         is_finished: false,
+        is_unable: false,
         at_work,
     };
     own.apply_threads([status], now + Duration::from_secs(5));

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use computations::Unable;
 use pipeline::job::Cursor;
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
-use pipeline::{DecodeError, JobBatchDecoder, Worker};
+use pipeline::{DecodeError, JobBatchDecoder, Worker, payload_digest};
 
 use super::in_hand::{JobInHand, bury_message};
 use super::outcomes::outcome_of;
@@ -77,6 +78,12 @@ impl Bookkeeping {
             jobs: BegunJobs::new(worker, retry, apart_by_partition, watch, now),
             is_stopped: false,
         }
+    }
+
+    /// Why jobs were left to other workers, if they were: nothing of them is settled, and the worker is
+    /// to leave, for it would only outrun those that can compute them.
+    pub fn unable(&self) -> Option<&Unable> {
+        self.jobs.unable.as_ref()
     }
 
     /// Whether it can take a work unit.
@@ -187,7 +194,7 @@ impl Bookkeeping {
     /// Whether outcomes of the message that is under way may join those that are there.
     fn takes_message(&self) -> bool {
         let message = self.message.as_ref().zip(self.decoder.batch());
-        message.is_none_or(|(own, batch)| self.jobs.outcomes.takes(batch.run_id(), &own.settles))
+        message.is_none_or(|(own, batch)| self.jobs.outcomes.takes(batch.header(), &own.settles))
     }
 
     /// Begins jobs of the message that is under way. Returns how many.
@@ -202,7 +209,13 @@ impl Bookkeeping {
             return 0;
         };
         let own = &mut self.jobs;
-        let run_id = batch.run_id();
+        let header = batch.header();
+        if let Err(unable) = executor.prepare(&header.computation) {
+            // The message is settled by a worker that can compute its jobs.
+            self.message = None;
+            own.unable.get_or_insert(unable);
+            return 0;
+        }
         let mut jobs = batch.jobs_from(message.cursor);
         let (mut begun, mut pushed, mut is_over) = (0, 0, false);
         while begun < at_most {
@@ -212,10 +225,10 @@ impl Bookkeeping {
             };
             begun += 1;
             let answer = match own.attempt(executor, &job, message.settles.partition) {
-                Poll::Ready(Ok(())) => outcome_of(&own.result),
+                Poll::Ready(Ok(())) => Ok(()),
                 Poll::Ready(Err(error)) => Err(error),
                 Poll::Pending => {
-                    let job = JobInHand::new(run_id, &job, &message.settles, &message.lease);
+                    let job = JobInHand::new(header, &job, &message.settles, &message.lease);
                     own.keep_in_flight(job, clock());
                     if own.is_window_full() {
                         break;
@@ -223,9 +236,10 @@ impl Bookkeeping {
                     continue;
                 }
             };
-            match answer {
+            match answer.and_then(|()| outcome_of(&own.result)) {
                 Ok(outcome) => {
-                    own.outcomes.push(run_id, &job, outcome);
+                    let digest = payload_digest(job.payload);
+                    own.outcomes.push(header, &job, digest, outcome);
                     pushed += 1;
                     if own.outcomes.is_full() {
                         own.outcomes.settle(&message.settles, pushed);
@@ -234,7 +248,7 @@ impl Bookkeeping {
                     }
                 }
                 Err(error) => {
-                    let job = JobInHand::new(run_id, &job, &message.settles, &message.lease);
+                    let job = JobInHand::new(header, &job, &message.settles, &message.lease);
                     own.fail(job, error, clock);
                     if own.too_many_failed() {
                         break;
@@ -297,7 +311,7 @@ impl Bookkeeping {
                 .jobs
                 .work_on_job(executor, batch, job, &message, lease, clock);
         }
-        if !self.jobs.outcomes.takes(batch.run_id(), &message) {
+        if !self.jobs.outcomes.takes(batch.header(), &message) {
             self.jobs.hand_on(clock());
         }
         self.message = Some(Message {
@@ -312,7 +326,7 @@ impl Bookkeeping {
 fn undecodable(error: &DecodeError) -> String {
     match error {
         DecodeError::Protobuf { source, .. } => format!("{error}: {source}"),
-        DecodeError::Invalid { .. } => error.to_string(),
+        DecodeError::Invalid { .. } | DecodeError::Unknown { .. } => error.to_string(),
     }
 }
 

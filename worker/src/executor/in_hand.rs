@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, Outcome, OutcomeBatchBuilder, RunId, Worker};
+use pipeline::{Job, JobBatch, JobHeader, Outcome, OutcomeBatchBuilder, Worker, payload_digest};
 use tracing::warn;
 
 use super::Lease;
@@ -20,6 +20,9 @@ pub const MAX_LETTER_BYTES: usize = 960 * 1024;
 pub struct JobInHand {
     /// The job as a batch of one.
     pub batch: Vec<u8>,
+    /// The digest of the payload that the executor was given last; of a job that was never tried, of
+    /// that in its message.
+    pub payload_digest: u64,
     /// Attempts that have failed.
     pub failed_attempts: u32,
     /// Workers that have died of it.
@@ -38,9 +41,10 @@ pub struct JobInHand {
 
 impl JobInHand {
     /// A job of a message, before its first attempt.
-    pub fn new(run_id: &RunId, job: &Job<'_>, message: &Settled, lease: &Arc<Lease>) -> Self {
+    pub fn new(header: &JobHeader, job: &Job<'_>, message: &Settled, lease: &Arc<Lease>) -> Self {
         Self {
-            batch: job.alone(run_id),
+            batch: job.alone(header),
+            payload_digest: payload_digest(job.payload),
             failed_attempts: 0,
             deaths: 0,
             reason: String::new(),
@@ -54,10 +58,10 @@ impl JobInHand {
         }
     }
 
-    /// Calls `f` with the job and its run.
-    pub fn with<T>(&self, f: impl FnOnce(&RunId, &Job<'_>) -> T) -> T {
+    /// Calls `f` with the job and what it had in common with its message's.
+    pub fn with<T>(&self, f: impl FnOnce(&JobHeader, &Job<'_>) -> T) -> T {
         let batch = JobBatch::decode(&self.batch).expect("this process has encoded the job");
-        f(batch.run_id(), &batch.job(0))
+        f(batch.header(), &batch.job(0))
     }
 
     /// The job's outcome, which goes out alone.
@@ -76,9 +80,9 @@ impl JobInHand {
 
     /// The job's dead letter, with the outcome that goes out behind it.
     pub fn bury(self, worker: &Worker) -> Finished {
-        self.with(|run_id, job| {
+        self.with(|header, job| {
             warn!(
-                %run_id,
+                run_id = %header.run_id,
                 job = job.index,
                 attempts = self.failed_attempts,
                 reason = self.reason,
@@ -105,9 +109,12 @@ impl JobInHand {
     }
 
     fn outcome_alone(&self, worker: &Worker, outcome: Outcome<'_>, retries: u32) -> Vec<u8> {
-        self.with(|run_id, job| {
-            let mut builder = OutcomeBatchBuilder::new(run_id, worker);
-            builder.push(job, outcome);
+        self.with(|header, job| {
+            let JobHeader {
+                run_id, generation, ..
+            } = header;
+            let mut builder = OutcomeBatchBuilder::new(run_id, *generation, worker);
+            builder.push(job, self.payload_digest, outcome);
             builder.add_retries(retries);
             builder.encode()
         })

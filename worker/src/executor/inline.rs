@@ -4,29 +4,31 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Poll;
 
-use computations::{Compute, JobError};
+use computations::{Compute, JobError, Registry, Unable};
 use crossbeam_channel::{Receiver, never};
-use pipeline::Job;
+use pipeline::{Computation, Job};
 use service::FaultPoint;
 use service::fault::Injected;
 
 use super::{AttemptId, Done, Executor};
 use crate::simulated_work::SimulatedWork;
 
-/// A computation as an executor. A panic of it fails the attempt, as an error does.
-#[derive(Debug)]
-pub struct Inline<C> {
-    compute: C,
+/// The computations of a registry as an executor. A panic of one fails the attempt, as an error does.
+pub struct Inline {
+    registry: Registry,
+    /// The one that jobs are of now.
+    prepared: Option<(Computation, Box<dyn Compute>)>,
     simulate_work: SimulatedWork,
     before_compute: FaultPoint,
     after_compute: FaultPoint,
 }
 
-impl<C: Compute> Inline<C> {
-    /// An executor for a computation, to whose time for each job some is added.
-    pub fn new(compute: C, simulate_work: SimulatedWork) -> Self {
+impl Inline {
+    /// An executor for these computations, to whose time for each job some is added.
+    pub fn new(registry: Registry, simulate_work: SimulatedWork) -> Self {
         Self {
-            compute,
+            registry,
+            prepared: None,
             simulate_work,
             before_compute: FaultPoint::new("worker.before-compute"),
             after_compute: FaultPoint::new("worker.after-compute"),
@@ -37,18 +39,34 @@ impl<C: Compute> Inline<C> {
     fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
         self.simulate_work.take();
         self.before_compute.pass_with(job.index).map_err(injected)?;
-        self.compute.compute(job, result)?;
+        let Some((_, compute)) = &mut self.prepared else {
+            return Err(unprepared());
+        };
+        compute.compute(job, result)?;
         self.after_compute.pass_with(job.index).map_err(injected)
     }
+}
+
+#[cold]
+fn unprepared() -> JobError {
+    JobError::Permanent("no computation was prepared for it".to_owned())
 }
 
 fn injected(error: Injected) -> JobError {
     JobError::Transient(error.to_string())
 }
 
-impl<C: Compute> Executor for Inline<C> {
+impl Executor for Inline {
     fn window(&self) -> usize {
         1
+    }
+
+    fn prepare(&mut self, computation: &Computation) -> Result<(), Unable> {
+        if !matches!(&self.prepared, Some((own, _)) if own == computation) {
+            let compute = self.registry.compute(computation)?;
+            self.prepared = Some((computation.clone(), compute));
+        }
+        Ok(())
     }
 
     #[inline]

@@ -2,14 +2,16 @@
 
 use computations::JobError;
 use pipeline::offsets::Settled;
-use pipeline::{Job, Outcome, OutcomeBatchBuilder, RunId, Tally, Worker};
+use pipeline::outcome::MAX_RESULT_BYTES;
+use pipeline::{Job, JobHeader, Outcome, OutcomeBatchBuilder, RunId, Worker};
 
 use crate::outbox::Finished;
 
 /// A batch of outcomes is handed on at this size: messages over 64 KiB gain nothing.
 const FULL_BYTES: usize = 64 * 1024;
 
-/// Outcomes that were not handed on yet, all of one run, and the pieces of messages that they settle.
+/// Outcomes that were not handed on yet, all of one generation of a run, and the pieces of messages that
+/// they settle.
 #[derive(Debug)]
 pub struct Outcomes {
     worker: Worker,
@@ -32,25 +34,34 @@ impl Outcomes {
 
     /// Whether an outcome of a job of this run and message may join those that are there.
     #[inline]
-    pub fn takes(&self, run_id: &RunId, message: &Settled) -> bool {
+    pub fn takes(&self, header: &JobHeader, message: &Settled) -> bool {
         let of_one_partition =
             |last: &Settled| (last.partition, last.epoch) == (message.partition, message.epoch);
         match &self.batch {
-            Some((own, _)) if own != run_id => false,
+            Some((own, _)) if *own != header.run_id => false,
+            Some((_, builder)) if builder.generation() != header.generation => false,
             _ => !self.apart_by_partition || self.settles.last().is_none_or(of_one_partition),
         }
     }
 
-    /// Adds the outcome of a job. What it settles is to be noted by [`settle`](Self::settle) before
+    /// Adds the outcome of a job, with the digest of the payload that the executor was given. What it
+    /// settles is to be noted by [`settle`](Self::settle) before
     /// anything is taken.
     #[inline]
-    pub fn push(&mut self, run_id: &RunId, job: &Job<'_>, outcome: Outcome<'_>) {
+    pub fn push(
+        &mut self,
+        header: &JobHeader,
+        job: &Job<'_>,
+        payload_digest: u64,
+        outcome: Outcome<'_>,
+    ) {
         let worker = &self.worker;
         let (_, builder) = self.batch.get_or_insert_with(|| {
-            let builder = OutcomeBatchBuilder::new(run_id, worker);
+            let run_id = &header.run_id;
+            let builder = OutcomeBatchBuilder::new(run_id, header.generation, worker);
             (run_id.clone(), builder)
         });
-        builder.push(job, outcome);
+        builder.push(job, payload_digest, outcome);
     }
 
     /// Notes that this many jobs of a message are among the outcomes that were added last.
@@ -95,22 +106,21 @@ impl Outcomes {
     }
 }
 
-/// The outcome that a result is on today's wire, whose columns are two numbers: tests and positive
-/// ones.
+/// The outcome that a result is.
 ///
 /// # Errors
-/// When it has not the bytes of two numbers, which another attempt would not mend.
+/// When it is too long for a message, which another attempt would not mend.
 #[inline]
-pub fn outcome_of(result: &[u8]) -> Result<Outcome<'static>, JobError> {
-    let Ok(numbers) = <[u8; 8]>::try_from(result) else {
-        return Err(JobError::Permanent(format!(
-            "its result has {} bytes, and an outcome takes 8",
-            result.len()
-        )));
-    };
-    let numbers = u64::from_le_bytes(numbers);
-    Ok(Outcome::Counted(Tally {
-        tests: numbers as u32,
-        positive: (numbers >> 32) as u32,
-    }))
+pub fn outcome_of(result: &[u8]) -> Result<Outcome<'_>, JobError> {
+    if result.len() > MAX_RESULT_BYTES {
+        return Err(too_long(result.len()));
+    }
+    Ok(Outcome::Completed(result))
+}
+
+#[cold]
+fn too_long(bytes: usize) -> JobError {
+    JobError::Permanent(format!(
+        "its result has {bytes} bytes, and an outcome takes {MAX_RESULT_BYTES}"
+    ))
 }

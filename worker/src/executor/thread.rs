@@ -10,7 +10,7 @@ use service::Shutdown;
 use service::metrics::SecondsCounter;
 
 use super::pace::Pace;
-use super::{Bookkeeping, Executor, Watch, WorkUnit};
+use super::{Bookkeeping, Executor, Inability, Watch, WorkUnit};
 use crate::outbox::Finished;
 use crate::retry::RetryPolicy;
 
@@ -28,6 +28,8 @@ pub struct Settings {
     pub apart_by_partition: bool,
     /// Where the time at work is counted.
     pub seconds: SecondsCounter,
+    /// Where it is told that jobs were left to other workers.
+    pub inability: Inability,
 }
 
 /// Runs a compute thread until the channel of work units closes.
@@ -60,6 +62,9 @@ pub fn run(
             for own in bookkeeping.take_finished() {
                 // The receiver is gone only when the process gives up; then nobody commits either.
                 let _ = finished.send(own);
+            }
+            if let Some(unable) = bookkeeping.unable() {
+                settings.inability.report(unable);
             }
             if step.is_idle {
                 break;
@@ -109,10 +114,10 @@ mod tests {
     use std::task::Poll;
     use std::thread;
 
-    use computations::JobError;
+    use computations::{JobError, Unable};
     use crossbeam_channel::{bounded, unbounded};
     use kafka::{Record, RecordBatch};
-    use pipeline::{GroupKey, Job, LabelSet, TimeBucket};
+    use pipeline::{Computation, GroupKey, Job, JobHeader, LabelSet};
 
     use super::*;
     use crate::executor::{AttemptId, Done, Lease, Leases};
@@ -135,7 +140,7 @@ mod tests {
                     for id in all.next().into_iter().chain([first]) {
                         let answer_of = Done {
                             id,
-                            answer: Ok(vec![0; 8]),
+                            answer: Ok(vec![0; 80]),
                         };
                         if answer.send(answer_of).is_err() {
                             return;
@@ -151,6 +156,10 @@ mod tests {
     impl Executor for Elsewhere {
         fn window(&self) -> usize {
             4
+        }
+
+        fn prepare(&mut self, _: &Computation) -> Result<(), Unable> {
+            Ok(())
         }
 
         fn submit(
@@ -177,22 +186,28 @@ mod tests {
     /// A work unit of messages of one job each.
     fn unit(jobs: u64) -> WorkUnit {
         let labels = LabelSet::new(["Italy"]);
+        let header = JobHeader {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 0,
+            computation: Computation::named("elsewhere"),
+        };
         let mut records = RecordBatch::default();
         for index in 0..jobs {
             let job = Job {
                 index,
                 key: GroupKey {
                     labels: &labels,
-                    time: TimeBucket::from_hours(0).expect("in range"),
+                    time: None,
                 },
                 part: 0,
-                results: &[0],
+                weight: 1,
+                payload: &[0],
             };
             records.push(Record {
                 partition: 0,
                 offset: index as i64,
                 key: None,
-                payload: &job.alone(&"a-run".parse().expect("a run id")),
+                payload: &job.alone(&header),
             });
         }
         WorkUnit {
@@ -213,6 +228,7 @@ mod tests {
             },
             apart_by_partition: false,
             seconds: SecondsCounter::default(),
+            inability: Inability::default(),
         };
         let (hand_out, units) = unbounded();
         let (finished, done) = unbounded();

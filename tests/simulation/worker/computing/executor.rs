@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::task::Poll;
 
-use computations::{Compute, JobError};
+use computations::{Compute, JobError, Positivity, Registry, Unable};
 use crossbeam_channel::{Receiver, never};
-use pipeline::{Job, JobBatch};
+use pipeline::{Computation, Job, JobBatch};
 use worker::executor::{AttemptId, Done, Executor};
 
 use crate::history::Shared;
@@ -142,7 +142,7 @@ fn run(
         Fate::Fails => Ok(Err(transient(injected))),
         Fate::FailsTimes(failures) if times <= failures => Ok(Err(transient(injected))),
         _ => {
-            let computed = computations::standard().compute(job, result);
+            let computed = Positivity.compute(job, result);
             Ok(computed.map_err(|error| permanent(error.into_reason())))
         }
     }
@@ -175,6 +175,11 @@ impl Executor for Model<'_> {
         self.flight.window
     }
 
+    fn prepare(&mut self, computation: &Computation) -> Result<(), Unable> {
+        Registry::standard().find(&computation.name)?;
+        Ok(())
+    }
+
     fn submit(
         &mut self,
         id: AttemptId,
@@ -182,7 +187,7 @@ impl Executor for Model<'_> {
         result: &mut Vec<u8>,
     ) -> Poll<Result<(), JobError>> {
         if self.flight.is_window() {
-            let batch = job.alone(&self.shared.dispatch.run_id);
+            let batch = job.alone(&self.shared.dispatch.header());
             self.flight.submitted.push(Submitted {
                 id,
                 batch,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use computations::JobError;
+use computations::{JobError, Unable};
 use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, Worker};
+use pipeline::{Job, JobBatch, Worker, payload_digest};
 use tracing::debug;
 
 use super::{Clock, died_too_often};
@@ -42,6 +42,8 @@ pub(super) struct BegunJobs {
     pub(super) outcomes: Outcomes,
     pub(super) handed_on_at: Instant,
     pub(super) finished: VecDeque<Finished>,
+    /// Why jobs were left to other workers.
+    pub(super) unable: Option<Unable>,
 }
 
 impl BegunJobs {
@@ -66,6 +68,7 @@ impl BegunJobs {
             failed: RetryQueue::default(),
             handed_on_at: now,
             finished: VecDeque::new(),
+            unable: None,
         }
     }
 
@@ -106,7 +109,7 @@ impl BegunJobs {
         let Some(job) = batch.jobs().nth(careful.position as usize) else {
             return 0;
         };
-        let mut job = JobInHand::new(batch.run_id(), &job, message, lease);
+        let mut job = JobInHand::new(batch.header(), &job, message, lease);
         job.joins_others = false;
         job.deaths = careful.deaths;
         if careful.is_to_be_buried() {
@@ -133,9 +136,24 @@ impl BegunJobs {
         true
     }
 
-    fn try_alone(&mut self, executor: &mut impl Executor, job: JobInHand, clock: Clock<'_>) {
+    fn try_alone(&mut self, executor: &mut impl Executor, mut job: JobInHand, clock: Clock<'_>) {
         let partition = job.settles.partition;
-        match job.with(|_, job| self.attempt(executor, job, partition)) {
+        let attempt = job.with(|header, job| {
+            executor.prepare(&header.computation)?;
+            let digest = payload_digest(job.payload);
+            Ok((digest, self.attempt(executor, job, partition)))
+        });
+        let answer = match attempt {
+            Ok((digest, answer)) => {
+                job.payload_digest = digest;
+                answer
+            }
+            Err(unable) => {
+                self.unable.get_or_insert(unable);
+                return;
+            }
+        };
+        match answer {
             Poll::Ready(answer) => {
                 let result = std::mem::take(&mut self.result);
                 self.answer(job, answer.map(|()| result.as_slice()), clock);
@@ -201,11 +219,11 @@ impl BegunJobs {
             self.finished.push_back(job.finish(&self.worker, outcome));
             return;
         }
-        job.with(|run_id, own| {
-            if !self.outcomes.takes(run_id, &job.settles) {
+        job.with(|header, own| {
+            if !self.outcomes.takes(header, &job.settles) {
                 self.hand_on(clock());
             }
-            self.outcomes.push(run_id, own, outcome);
+            self.outcomes.push(header, own, job.payload_digest, outcome);
             self.outcomes.settle(&job.settles, 1);
             if self.outcomes.is_full() {
                 self.hand_on(clock());

@@ -8,8 +8,8 @@ use std::num::NonZeroU32;
 
 use computations::JobError;
 use pipeline::{
-    GroupKey, Job, JobBatch, JobBatchEncoder, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder,
-    TimeBucket,
+    Computation, GroupKey, Job, JobBatch, JobBatchEncoder, JobHeader, LabelSet, Outcome,
+    OutcomeBatch, OutcomeBatchBuilder, TimeBucket,
 };
 
 use super::begun_jobs::MAX_FAILED_JOBS;
@@ -19,19 +19,34 @@ use crate::executor::{AttemptId, Done, Leases};
 const PARTITION: i32 = 3;
 const OFFSET: i64 = 40;
 
-/// A message of jobs with these results, numbered from an index.
-fn message_from(first_index: u64, results: &[&[u8]]) -> Vec<u8> {
+/// What the jobs of a run have in common.
+fn header(computation: &str) -> JobHeader {
+    JobHeader {
+        run_id: "a-run".parse().expect("a run id"),
+        generation: 0,
+        computation: Computation::named(computation),
+    }
+}
+
+/// A message of jobs with these payloads, numbered from an index.
+fn message_from(first_index: u64, payloads: &[&[u8]]) -> Vec<u8> {
+    message_for("bytes", first_index, payloads)
+}
+
+/// The same for a computation.
+fn message_for(computation: &str, first_index: u64, payloads: &[&[u8]]) -> Vec<u8> {
     let labels = LabelSet::new(["Italy"]);
-    let mut encoder = JobBatchEncoder::new(&"a-run".parse().expect("a run id"));
-    for (index, results) in (first_index..).zip(results) {
+    let mut encoder = JobBatchEncoder::new(&header(computation));
+    for (index, &payload) in (first_index..).zip(payloads) {
         encoder.push(&Job {
             index,
             key: GroupKey {
                 labels: &labels,
-                time: TimeBucket::from_hours(index as i64).expect("in range"),
+                time: TimeBucket::from_hours(index as i64),
             },
             part: 0,
-            results,
+            weight: 1 + payload.len() as u32,
+            payload,
         });
     }
     let mut payload = Vec::new();
@@ -39,8 +54,8 @@ fn message_from(first_index: u64, results: &[&[u8]]) -> Vec<u8> {
     payload
 }
 
-fn message(results: &[&[u8]]) -> Vec<u8> {
-    message_from(0, results)
+fn message(payloads: &[&[u8]]) -> Vec<u8> {
+    message_from(0, payloads)
 }
 
 /// A work unit of these messages, as (partition, offset, payload), under one lease.
@@ -171,9 +186,9 @@ fn outcomes(finished: &Finished) -> OutcomeBatch {
 
 #[test]
 fn a_full_batch_of_outcomes_is_handed_on_with_all_that_it_settles() {
-    let results: Vec<&[u8]> = vec![&[1]; 5_000];
+    let payloads: Vec<&[u8]> = vec![&[1]; 5_000];
     let mut driven = at_once::driven(false);
-    driven.begin(unit(&[message(&results)], None, &lease()));
+    driven.begin(unit(&[message(&payloads)], None, &lease()));
     driven.run_out();
     assert!(driven.finished.len() > 1, "one batch");
     assert_eq!(driven.settled(), BTreeMap::from([(OFFSET, 5_000)]));
@@ -181,8 +196,7 @@ fn a_full_batch_of_outcomes_is_handed_on_with_all_that_it_settles() {
         let settled: u32 = own.settles.iter().map(|own| own.jobs).sum();
         assert_eq!(outcomes(own).len() as u32, settled);
         // No more than a full batch and one outcome.
-        let bound =
-            OutcomeBatchBuilder::new(&"a-run".parse().expect("a run id"), &Worker::default());
+        let bound = OutcomeBatchBuilder::new(&header("bytes").run_id, 0, &Worker::default());
         let most = 64 * 1024 + 1_024 + bound.bytes_bound();
         assert!(own.bytes() <= most, "{} bytes", own.bytes());
     }

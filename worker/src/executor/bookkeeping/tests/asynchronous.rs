@@ -24,6 +24,10 @@ impl Executor for Window {
         WINDOW
     }
 
+    fn prepare(&mut self, _: &Computation) -> Result<(), Unable> {
+        Ok(())
+    }
+
     fn submit(
         &mut self,
         id: AttemptId,

@@ -1,20 +1,42 @@
 //! Jobs that are computed in the thread that submits them.
 
-use computations::Compute;
+use computations::{Compute, Definition, ParameterError, Registry, count};
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE};
+use pipeline::outcome::MAX_RESULT_BYTES;
 
 use super::*;
 use crate::executor::Inline;
 use crate::executor::in_hand::MAX_LETTER_BYTES;
 use crate::simulated_work::SimulatedWork;
 
-fn driven_by<C: Compute>(compute: C, apart_by_partition: bool) -> Driven<Inline<C>> {
-    let executor = Inline::new(compute, SimulatedWork::default());
+type MakeCompute = fn(&Computation) -> Result<Box<dyn Compute>, ParameterError>;
+
+/// A worker that knows one computation, which is called `bytes`.
+fn driven_by(compute: MakeCompute, apart_by_partition: bool) -> Driven<Inline> {
+    let definition = Definition {
+        name: "bytes",
+        compute,
+        ..count::DEFINITION
+    };
+    let executor = Inline::new(Registry::of([definition]), SimulatedWork::default());
     Driven::new(executor, apart_by_partition)
 }
 
 pub(super) fn driven(apart_by_partition: bool) -> Driven<impl Executor> {
-    driven_by(computations::standard(), apart_by_partition)
+    driven_by(|_| Ok(Box::new(Bytes)), apart_by_partition)
+}
+
+/// The result of a job is its payload. A nine fails it.
+struct Bytes;
+
+impl Compute for Bytes {
+    fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
+        if job.payload.contains(&9) {
+            return Err(JobError::Transient("there is a nine in it".to_owned()));
+        }
+        result.extend_from_slice(job.payload);
+        Ok(())
+    }
 }
 
 /// What is finished of a work unit.
@@ -87,10 +109,58 @@ fn a_job_that_fails_is_tried_again_and_buried_and_the_others_are_not_held_up() {
     );
     assert_eq!(buried.retries(), 2);
     let letter = finished[1].dead_letter.as_ref().expect("a dead letter");
-    assert!(letter.reason.contains("result code 9"), "{}", letter.reason);
+    assert!(letter.reason.contains("a nine"), "{}", letter.reason);
     let alone = JobBatch::decode(&letter.payload).expect("the dead job alone");
     assert_eq!((alone.first_index(), alone.jobs_count()), (1, 1));
     assert_eq!((letter.partition, letter.offset), (PARTITION, OFFSET));
+}
+
+#[test]
+fn an_outcome_has_the_result_and_the_digest_of_what_was_computed() {
+    let payloads: [&[u8]; 3] = [&[0, 1], &[], &[7; 300]];
+    // The ones in the middle of a message, and the one that is tried again alone.
+    let finished = finished_of(unit(&[message(&payloads)], None, &lease()));
+    let batch = outcomes(&finished[0]);
+    let found: Vec<_> = batch.outcomes().collect();
+    assert_eq!(found.len(), payloads.len());
+    for (own, payload) in found.iter().zip(payloads) {
+        assert_eq!(own.outcome, Outcome::Completed(payload));
+        assert_eq!(own.payload_digest, payload_digest(payload));
+        assert_eq!(own.weight as usize, 1 + payload.len());
+    }
+    let buried = finished_of(unit(&[message(&[&[9]])], None, &lease()));
+    let batch = outcomes(&buried[0]);
+    let digests: Vec<_> = batch.outcomes().map(|own| own.payload_digest).collect();
+    assert_eq!(digests, [payload_digest(&[9])]);
+}
+
+#[test]
+fn of_a_computation_that_is_not_known_nothing_is_settled_and_other_work_is_finished() {
+    let known = [message(&[&[1], &[2]]), message_from(7, &[&[3]])];
+    let unknown = message_for("other", 2, &[&[0], &[1]]);
+    let messages = [known[0].clone(), unknown.clone(), known[1].clone()];
+    let mut driven = driven(false);
+    assert_eq!(driven.own.unable(), None);
+    driven.begin(unit(&messages, None, &lease()));
+    driven.run_out();
+    let settled = BTreeMap::from([(OFFSET, 2), (OFFSET + 2, 1)]);
+    assert_eq!(driven.settled(), settled);
+    assert_eq!(driven.outcomes(), [(0, false), (1, false), (7, false)]);
+    let unable = driven
+        .own
+        .unable()
+        .expect("one message was left")
+        .to_string();
+    assert_eq!(unable, "computation other is not known here; known: bytes");
+    // Nor is one job of such a message that others have died of.
+    let careful = CarefulJob {
+        position: 1,
+        deaths: 1,
+    };
+    let mut driven = self::driven(false);
+    driven.begin(unit(&[unknown], Some(careful), &lease()));
+    driven.run_out();
+    assert!(driven.finished.is_empty() && driven.own.unable().is_some());
 }
 
 /// What a job of one row comes to, by that row.
@@ -98,12 +168,12 @@ struct ByRow;
 
 impl Compute for ByRow {
     fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
-        match job.results[0] {
+        match job.payload[0] {
             0 => result.extend([0; 8]),
             1 => return Err(JobError::Permanent("it can never be computed".to_owned())),
             2 => panic!("it cannot go on"),
-            // A result that no outcome has.
-            _ => result.push(7),
+            // A result that no message has room for.
+            _ => result.resize(MAX_RESULT_BYTES + 1, 0),
         }
         Ok(())
     }
@@ -111,7 +181,7 @@ impl Compute for ByRow {
 
 #[test]
 fn a_permanent_error_is_a_dead_letter_at_once_and_a_panic_is_tried_again() {
-    let mut driven = driven_by(ByRow, false);
+    let mut driven = driven_by(|_| Ok(Box::new(ByRow)), false);
     let jobs = message(&[&[0], &[1], &[2], &[3]]);
     driven.begin(unit(&[jobs], None, &lease()));
     driven.run_out();
@@ -122,7 +192,10 @@ fn a_permanent_error_is_a_dead_letter_at_once_and_a_panic_is_tried_again() {
         .collect();
     let expected = [
         (1, "it can never be computed"),
-        (1, "its result has 1 bytes, and an outcome takes 8"),
+        (
+            1,
+            "its result has 500001 bytes, and an outcome takes 500000",
+        ),
         (3, "panic: it cannot go on"),
     ];
     assert_eq!(letters, expected);
@@ -134,15 +207,15 @@ fn a_permanent_error_is_a_dead_letter_at_once_and_a_panic_is_tried_again() {
 
 #[test]
 fn with_too_many_failed_jobs_none_is_begun() {
-    let results: Vec<&[u8]> = vec![&[9]; MAX_FAILED_JOBS + 100];
+    let payloads: Vec<&[u8]> = vec![&[9]; MAX_FAILED_JOBS + 100];
     let mut driven = driven(false);
-    driven.begin(unit(&[message(&results)], None, &lease()));
+    driven.begin(unit(&[message(&payloads)], None, &lease()));
     driven.settle_down();
     assert!(!driven.own.wants_unit());
     assert_eq!(driven.own.jobs.failed.len(), MAX_FAILED_JOBS + 1);
     driven.run_out();
     assert!(driven.own.wants_unit());
-    assert_eq!(driven.outcomes().len(), results.len());
+    assert_eq!(driven.outcomes().len(), payloads.len());
 }
 
 #[test]
