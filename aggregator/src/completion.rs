@@ -367,7 +367,8 @@ impl Collecting {
 #[cfg(test)]
 mod tests {
     use pipeline::{
-        Grain, Grouping, JobSetHasher, Manifest, OutcomeBatchBuilder, RunAborted, Worker,
+        Computation, Cut, JobSetHasher, Manifest, OutcomeBatchBuilder, ResultsPolicy, RunAborted,
+        RunOptions, Worker,
     };
 
     use super::*;
@@ -381,15 +382,15 @@ mod tests {
     fn opened(name: &str) -> RunEvent {
         RunEvent::Opened(RunOpened {
             run_id: run_id(name),
-            numbering_version: NUMBERING_VERSION,
-            grouping: Grouping {
-                label_columns: vec!["country".to_owned()],
-                time_column: "test_date".to_owned(),
-                grain: Grain::Hour,
-                result_column: "result".to_owned(),
-                positive: "positive".to_owned(),
-                negative: "negative".to_owned(),
-                max_rows_per_job: 1_000,
+            options: RunOptions {
+                numbering_version: NUMBERING_VERSION,
+                cut: Cut {
+                    label_columns: vec!["country".to_owned()],
+                    time: None,
+                    max_rows_per_job: 1_000,
+                },
+                computation: Computation::named("count"),
+                results: ResultsPolicy::Reproducible,
             },
             opened_at_ms: 0,
             jobs_start_offsets: vec![0, 0],
@@ -527,7 +528,7 @@ mod tests {
         let RunEvent::Opened(mut opened) = opened("a-run") else {
             unreachable!("it is one")
         };
-        opened.numbering_version += 1;
+        opened.options.numbering_version += 1;
         let end = End::OtherNumbering(run_id("a-run"), NUMBERING_VERSION + 1);
         assert_eq!(play.runs(&[RunEvent::Opened(opened)], true), Next::End(end));
     }
@@ -552,7 +553,7 @@ mod tests {
     #[test]
     fn outcomes_of_the_run_restart_the_idle_timer_and_others_do_not() {
         let batch = |name: &str| {
-            let builder = OutcomeBatchBuilder::new(&run_id(name), &Worker::default());
+            let builder = OutcomeBatchBuilder::new(&run_id(name), 0, &Worker::default());
             builder.encode()
         };
         for (name, ends) in [("a-run", false), ("other", true)] {

@@ -4,17 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders and files of the workspace that carry payloads and results without knowing them.
-const PLACES: [&str; 10] = [
+const PLACES: [&str; 12] = [
     "pipeline",
     "kafka",
     "service",
     "worker",
-    "dispatcher/src/credit.rs",
-    "dispatcher/src/packing.rs",
+    "dispatcher/src/dispatch.rs",
+    "dispatcher/src/dispatch",
     "dispatcher/src/publish.rs",
+    "dispatcher/src/publish",
     "dispatcher/src/taken_up.rs",
     "aggregator/src/collect.rs",
-    "aggregator/src/judging.rs",
+    "aggregator/src/completion.rs",
+    "aggregator/src/completion",
 ];
 
 /// In pieces, for this file is in one of the places.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aggregator::completion::{Completion, End, Next};
 use aggregator::export::Format;
-use aggregator::writing::{Step, steps};
+use aggregator::writing::{Leaves, Step, steps};
 use aggregator::{OutputArgs, OutputChoice, RunChoice};
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
@@ -308,7 +308,7 @@ impl AggregatorProcess {
         if verdict != Verdict::Incomplete {
             self.replay(shared)?;
         }
-        let mut steps = VecDeque::from(steps(&output_choice(), true));
+        let mut steps = VecDeque::from(steps(&output_choice(), Leaves::Series, true));
         if shared.mutation == Some(Mutation::ReportBeforeTables) {
             steps.rotate_right(1);
         }
@@ -331,7 +331,7 @@ impl AggregatorProcess {
         let Some(&(_, number)) = report else {
             return Ok(None);
         };
-        let expected = steps(&output_choice(), true);
+        let expected = steps(&output_choice(), Leaves::Series, true);
         match expected
             .into_iter()
             .find(|&step| !folder.contains(&(step, number)))

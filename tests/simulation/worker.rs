@@ -330,7 +330,7 @@ impl WorkerProcess {
             }
             Failure::Client => shared.saw(Seen::TransactionsGivenUp),
             Failure::NotAcknowledged { .. } => shared.saw(Seen::NotAcknowledged),
-            Failure::ThreadDied | Failure::Undelivered { .. } => {}
+            Failure::ThreadDied | Failure::Unable | Failure::Undelivered { .. } => {}
         }
     }
 
