@@ -240,10 +240,11 @@ mod tests {
     }
 
     fn written(ledger: &Ledger, grain: Option<Grain>) -> (String, WrittenTable) {
+        let label_columns = ["name".to_owned()];
         let mut exporter = TableCsv::new(RunTable {
             ledger,
             tabulate: &Letters,
-            label_columns: &["name".to_owned()],
+            label_columns: &label_columns,
             grain,
         });
         let mut out = Vec::new();

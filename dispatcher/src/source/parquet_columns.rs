@@ -230,6 +230,7 @@ impl Times {
 mod tests {
     use std::path::Path;
 
+    use crate::grouping::Grouping;
     use computations::positivity::{NEGATIVE, POSITIVE};
     use pipeline::{Grain, LabelSet};
     use service::{Progress, Shutdown};

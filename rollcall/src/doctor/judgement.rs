@@ -343,7 +343,7 @@ mod tests {
         Run {
             run_id: "a-run".parse().expect("a run id"),
             opened_at_ms: Some(NOW_MS - i64::try_from(age.as_millis()).expect("not that long")),
-            grouping: None,
+            options: None,
             manifest: None,
             aborted: None,
         }
