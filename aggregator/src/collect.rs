@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::args::{Config, RunChoice};
 use crate::error::Error;
 use crate::judging::{self, Look, Next};
+use crate::memory::{self, MemoryWatch};
 use crate::table::Tabulation;
 
 /// How long one look at the outcomes waits for more.
@@ -78,7 +79,8 @@ pub fn collect(
     }
     let mut reader = Reader::start(&config.cluster, topic, &start)?;
 
-    let mut collection = Collection::new();
+    let mut collection = memory::collection(config);
+    let mut memory = MemoryWatch::new(config);
     hear_manifests(&mut collection, &run, progress);
     let mut undecodable = 0;
     let mut counted = 0;
@@ -98,7 +100,8 @@ pub fn collect(
                 Ok(outcomes) => {
                     last_outcome = Instant::now();
                     first_outcome.get_or_insert(last_outcome);
-                    if collection.hear_outcomes(outcomes) {
+                    let is_new = collection.hear_outcomes(&outcomes);
+                    if is_new.map_err(Error::of_spill(&config.spill_folder))? {
                         quiet.end();
                     }
                 }
@@ -132,6 +135,7 @@ pub fn collect(
         duplicates = dropped;
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         set(&metrics.conflicts, number(collection.recorded().conflicts));
+        memory.look(collection.memory_use());
         if let Some(ledger) = collection.ledger() {
             set(&metrics.jobs, number(ledger.jobs()));
             set(&metrics.missing_jobs, number(ledger.missing()));

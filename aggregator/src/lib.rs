@@ -12,11 +12,13 @@ pub mod collect;
 pub mod error;
 pub mod export;
 pub mod judging;
+pub mod memory;
 pub mod metrics;
 pub mod outputs;
 pub mod read_back;
 pub mod report;
 pub mod run;
+pub mod spill;
 pub mod table;
 
 pub use args::{Args, Config, OutputArgs, OutputChoice, RunChoice};

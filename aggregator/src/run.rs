@@ -21,6 +21,7 @@ use crate::export::{
     Exporter, Format, ReportHtml, ReportMd, RunTable, SeriesCsv, SeriesParquet, SeriesSvg, Table,
     TableCsv,
 };
+use crate::memory;
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report, TableReport};
 
@@ -128,7 +129,7 @@ pub fn run(
     let Collected {
         opened,
         tabulation,
-        collection,
+        mut collection,
         undecodable,
         seconds,
     } = collect(config, shutdown, progress)?;
@@ -137,6 +138,10 @@ pub fn run(
     // What follows has no rounds that it could beat in, and waits for nobody.
     progress.health.rest();
     let started = Instant::now();
+    let of_spill = Error::of_spill(&config.spill_folder);
+    let is_series = tabulation.series_grain.is_some();
+    let room = memory::table_bytes(&collection, is_series);
+    collection.make_room(room).map_err(&of_spill)?;
     // The digest of the jobs on one core, the series on another.
     let tabulate = &*tabulation.tabulate;
     let (judged, series) = thread::scope(|scope| {
@@ -145,6 +150,8 @@ pub fn run(
         (judged, series.join())
     });
     let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let series = series.map_err(&of_spill)?;
+    let judged = judged.map_err(&of_spill)?;
     let mut report = Report::new(&opened, &collection, &judged);
     if let (Some(series), Some(_)) = (&series, collection.ledger()) {
         report.add_series_totals(series);
@@ -170,7 +177,8 @@ pub fn run(
                 label_columns: &cut.label_columns,
                 grain: cut.grain(),
             };
-            write_table_outputs(&outputs, choice, Some(table), rejects, &mut report)?;
+            write_table_outputs(&outputs, choice, Some(table), rejects, &mut report)
+                .map_err(|error| error.or_of_spill(&config.spill_folder))?;
         }
         (None, None) => write_table_outputs(&outputs, choice, None, rejects, &mut report)?,
     }

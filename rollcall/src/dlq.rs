@@ -198,7 +198,8 @@ fn look(
         };
         if batch.run_id() == run_id {
             letters.hear_outcomes(&batch);
-            collection.hear_outcomes(batch);
+            let recorded = collection.hear_outcomes(&batch);
+            recorded.expect("nothing is spilled without a memory budget");
         }
     })
     .map_err(of_cluster)?;

@@ -142,7 +142,8 @@ impl AggregatorProcess {
                 continue;
             }
             self.heard.push(batch.clone());
-            if !self.collection.hear_outcomes(batch.clone()) {
+            let is_new = self.collection.hear_outcomes(&batch);
+            if !is_new.expect("all is in memory") {
                 self.duplicates.push(batch);
             }
         }
@@ -182,7 +183,7 @@ impl AggregatorProcess {
             .map(|(next, end)| *next.max(end))
             .collect();
         let verdict = reconcile(&self.collection);
-        let mut series = self.collection.ledger().map(Series::of);
+        let mut series = series(&self.collection);
         if let (Some(Mutation::DuplicatesCounted), Some(series)) = (shared.mutation, &mut series) {
             for job in self.duplicates.iter().flat_map(OutcomeBatch::outcomes) {
                 if let Some(row) = series
@@ -230,10 +231,10 @@ impl AggregatorProcess {
             if position == manifest_at {
                 again.hear_manifest(manifest.clone());
             }
-            again.hear_outcomes((*batch).clone());
+            let recorded = again.hear_outcomes(batch);
+            recorded.expect("all is in memory");
         }
         again.hear_manifest(manifest.clone());
-        let series = |collection: &Collection| collection.ledger().map(Series::of);
         let same = series(&again) == series(&self.collection)
             && reconcile(&again) == reconcile(&self.collection);
         match same {
@@ -246,8 +247,14 @@ impl AggregatorProcess {
     }
 }
 
+/// The series of what was collected, once the manifest is there.
+fn series(collection: &Collection) -> Option<Series> {
+    let series = collection.ledger().map(Series::of);
+    series.map(|series| series.expect("all is in memory"))
+}
+
 /// The verdict on what was collected, with the checks of the computation.
 fn reconcile(collection: &Collection) -> Verdict {
-    let checks = |ledger: &Ledger| Positivity.checks(ledger);
-    collection.reconcile(checks).verdict
+    let judged = collection.reconcile(|ledger| Positivity.checks(ledger));
+    judged.expect("all is in memory").verdict
 }

@@ -25,6 +25,19 @@ pub trait SpillStore: Send + Sync + fmt::Debug {
 #[error("cannot spill results")]
 pub struct SpillError(#[from] io::Error);
 
+impl SpillError {
+    /// What the store says.
+    pub fn into_cause(self) -> io::Error {
+        self.0
+    }
+}
+
+impl From<SpillError> for io::Error {
+    fn from(error: SpillError) -> Self {
+        Self::other(error)
+    }
+}
+
 /// How much memory a ledger may hold, and where results go that it has no room for.
 #[derive(Debug)]
 pub struct Memory {
