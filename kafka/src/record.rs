@@ -62,10 +62,12 @@ impl RecordBatch {
     }
 
     /// The record at a position.
+    #[inline]
     pub fn get(&self, position: usize) -> Option<Record<'_>> {
         self.entries.get(position).map(|entry| self.record(entry))
     }
 
+    #[inline]
     fn record(&self, entry: &Entry) -> Record<'_> {
         Record {
             partition: entry.partition,

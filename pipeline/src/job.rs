@@ -126,6 +126,7 @@ impl JobBatch {
     }
 
     /// The jobs from a place on that a walk over this batch has come to.
+    #[inline]
     pub fn jobs_from(&self, cursor: Cursor) -> Jobs<'_> {
         let labels = &self.wire.label_set_jobs;
         Jobs {
@@ -172,7 +173,8 @@ impl Jobs<'_> {
 impl<'a> Iterator for Jobs<'a> {
     type Item = Job<'a>;
 
-    #[inline]
+    // Every job goes through here, and the call would cost more than what is done.
+    #[inline(always)]
     fn next(&mut self) -> Option<Job<'a>> {
         let (wire, position) = (self.wire, self.position);
         let weight = *wire.weights.get(position)?;

@@ -48,6 +48,7 @@ pub(crate) struct Positions<'a> {
 
 impl<'a> Positions<'a> {
     /// A walk over runs that [`cover`] the jobs.
+    #[inline]
     pub(crate) fn new(runs: &'a [u32]) -> Self {
         Self {
             runs,
@@ -57,6 +58,7 @@ impl<'a> Positions<'a> {
     }
 
     /// A walk that goes on from a [`place`](Self::place) of another one over the same runs.
+    #[inline]
     pub(crate) fn at(runs: &'a [u32], (position, left): (usize, u32)) -> Self {
         Self {
             runs,
@@ -66,11 +68,13 @@ impl<'a> Positions<'a> {
     }
 
     /// How far the walk has come.
+    #[inline]
     pub(crate) fn place(&self) -> (usize, u32) {
         (self.position, self.left)
     }
 
     /// The position of the next job's label set in the batch's dictionary.
+    #[inline]
     pub(crate) fn advance(&mut self) -> usize {
         if self.left == 0 {
             self.position += 1;

@@ -32,6 +32,17 @@ pub struct Dispatch {
     pub jobs_per_message: JobsPerMessage,
 }
 
+impl Dispatch {
+    /// What all jobs have in common.
+    pub fn header(&self) -> JobHeader {
+        JobHeader {
+            run_id: self.run_id.clone(),
+            generation: 0,
+            computation: self.options.computation.clone(),
+        }
+    }
+}
+
 /// What a dispatcher does next.
 #[derive(Debug)]
 enum State {
@@ -185,11 +196,7 @@ impl DispatcherProcess {
             partitions,
         );
         let turn_limit = TurnLimit::new(missing, partitions);
-        let mut encoder = JobBatchEncoder::new(&JobHeader {
-            run_id: dispatch.run_id.clone(),
-            generation: 0,
-            computation: dispatch.options.computation.clone(),
-        });
+        let mut encoder = JobBatchEncoder::new(&dispatch.header());
         let mut turns = Turns::default();
         let all = dispatch.jobs.for_each(|job| {
             hasher.update(job);

@@ -147,6 +147,8 @@ struct History {
     shared: Shared,
     slots: Vec<Slot>,
     threads: usize,
+    /// How many jobs a compute thread has in flight.
+    window: usize,
     started: u64,
     static_members: bool,
     /// Workers commit in transactions.
@@ -220,6 +222,7 @@ impl History {
         let mut history = Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             threads: 0,
+            window: 1,
             started: 0,
             static_members: false,
             exactly_once: false,
@@ -235,6 +238,9 @@ impl History {
         history.static_members = history.shared.rng.chance(1, 2);
         history.exactly_once = history.shared.rng.chance(1, 2);
         history.shared.oracle.exactly_once = history.exactly_once;
+        if history.shared.rng.chance(1, 2) {
+            history.window = 2 + history.shared.rng.below(7);
+        }
         history
             .dispatchers
             .push(DispatcherProcess::start(&history.shared, false));
@@ -533,7 +539,8 @@ impl History {
             self.threads,
             member,
             committer,
-            self.shared.now(),
+            self.window,
+            &self.shared,
         );
         let started = self.started;
         self.shared

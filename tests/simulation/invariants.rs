@@ -240,8 +240,8 @@ impl Oracle {
                     }
                     false
                 }
-                Outcome::DeadLettered { reason, .. } => {
-                    self.buried(job.index, reason)?;
+                Outcome::DeadLettered { reason, attempts } => {
+                    self.buried(job.index, reason, attempts)?;
                     true
                 }
             };
@@ -254,7 +254,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn buried(&mut self, index: u64, reason: &str) -> Result<(), Violation> {
+    fn buried(&mut self, index: u64, reason: &str, attempts: u32) -> Result<(), Violation> {
         if !self.in_dlq.contains(&index) {
             return violated(
                 "a dead letter is in the queue before its outcome is told",
@@ -263,7 +263,8 @@ impl Oracle {
         }
         self.dead[index as usize] = true;
         let fate = self.jobs[index as usize].fate;
-        let rightly = if reason.contains("workers died of it") {
+        let has_killed = reason.contains("workers died of it");
+        let rightly = if has_killed {
             // Nobody can tell a job that kills from three unlucky kills at the very same job.
             self.blamed(index) >= MAX_DEATHS
         } else {
@@ -273,6 +274,13 @@ impl Oracle {
             return violated(
                 "no innocent job is buried",
                 format!("job {index}, whose fate is {fate:?}: {reason}"),
+            );
+        }
+        let asked_for = if fate == Fate::Broken { 1 } else { 3 };
+        if !has_killed && attempts != asked_for {
+            return violated(
+                "a job is tried as often as its error asks for",
+                format!("job {index}, whose fate is {fate:?}: {attempts} times"),
             );
         }
         Ok(())

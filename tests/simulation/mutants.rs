@@ -54,6 +54,26 @@ pub enum Mutation {
     UndecidedOffsetsRead,
     /// Aborted and undecided outcomes are read.
     AbortedRead,
+    /// The result of a work unit counts whose partition was revoked.
+    ResultOfRevokedUnitAccepted,
+    /// A failed job is never due again.
+    RetryForgotten,
+    /// A job that can never be computed is tried again.
+    PermanentTriedAgain,
+    /// A job that may be computed later is a dead letter at once.
+    TransientBuriedAtOnce,
+    /// A batch of a transaction has outcomes of jobs of two partitions.
+    BatchesOfTwoPartitions,
+    /// The answer to a single job settles its whole message.
+    SingleJobSettlesMessage,
+    /// A batch of outcomes is handed on without a message that it settles.
+    HandedOnWithoutSettling,
+    /// Two jobs in flight get each other's answer.
+    AnswersMixedUp,
+    /// An answer counts twice.
+    AnswerCountedTwice,
+    /// A job in flight that is never answered is not noticed.
+    HangNotSeen,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -130,7 +150,8 @@ mutants! {
         by "no job has two committed outcomes";
     dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
         by "committed offsets are behind acknowledged outcomes"
-        | "every job has its committed outcome";
+        | "every job has its committed outcome"
+        | "a partition on which work goes on is never read carefully";
     taking_an_unknown_outcome_for_an_abort_is_caught: UnknownTakenForAborted within 500
         by "no job has two committed outcomes";
     asking_partitions_that_have_gone_is_caught: GoneHeardAsWell within 20_000
@@ -146,5 +167,29 @@ mutants! {
         by "no job has two committed outcomes"
         | "a committed offset never moves back";
     reading_aborted_outcomes_is_caught: AbortedRead within 2_000
-        by "the verdict is true";
+        by "the verdict is true" | "the series is the oracle's";
+    accepting_the_result_of_a_revoked_work_unit_is_caught: ResultOfRevokedUnitAccepted within 20_000
+        by "committed offsets are behind acknowledged outcomes"
+        | "no job has two committed outcomes";
+    forgetting_a_retry_is_caught: RetryForgotten within 500
+        by "every history ends";
+    trying_a_permanent_failure_again_is_caught: PermanentTriedAgain within 500
+        by "a job is tried as often as its error asks for";
+    burying_a_transient_failure_at_once_is_caught: TransientBuriedAtOnce within 500
+        by "no innocent job is buried"
+        | "a job is tried as often as its error asks for";
+    mixing_partitions_in_a_transactions_batch_is_caught: BatchesOfTwoPartitions within 500
+        by "a batch of a transaction is of one partition";
+    settling_a_message_by_a_single_job_is_caught: SingleJobSettlesMessage within 2_000
+        by "committed offsets are behind acknowledged outcomes";
+    handing_on_without_settling_is_caught: HandedOnWithoutSettling within 500
+        by "every history ends";
+    mixing_up_answers_is_caught: AnswersMixedUp within 500
+        by "tallies are right"
+        | "no innocent job is buried";
+    counting_an_answer_twice_is_caught: AnswerCountedTwice within 500
+        by "committed offsets are behind acknowledged outcomes"
+        | "no job has two committed outcomes";
+    overlooking_a_hang_is_caught: HangNotSeen within 500
+        by "every history ends";
 }

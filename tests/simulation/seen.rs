@@ -25,6 +25,14 @@ seen! {
     KilledWhileBurying,
     /// A job has killed its worker.
     KilledByJob,
+    /// Several jobs of a compute thread were in flight.
+    SeveralInFlight,
+    /// A job in flight was answered before an older one.
+    AnsweredOutOfOrder,
+    /// A job was answered that had been cancelled.
+    AnsweredAfterCancel,
+    /// A job in flight is never answered.
+    NeverAnswered,
     /// A worker gave up because a job hung.
     HangGivenUp,
     /// A worker was asked to end, and wound down.

@@ -8,7 +8,6 @@ mod computing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use kafka::RecordBatch;
 use pipeline::mark::Reading;
@@ -129,19 +128,20 @@ pub struct WorkerProcess {
 
 impl WorkerProcess {
     /// A process that has joined the group as this member. `committer`: where it commits in
-    /// transactions.
+    /// transactions. `window`: how many jobs a compute thread has in flight.
     pub fn start(
         number: u64,
         threads: usize,
         member: MemberId,
         committer: Option<Committer>,
-        now: Instant,
+        window: usize,
+        shared: &Shared,
     ) -> Self {
         let name = Worker {
             host: "host".to_owned(),
             id: format!("worker-{number}"),
         };
-        let thread = |_| Thread::new(&name, committer.is_some(), now);
+        let thread = |_| Thread::new(&name, window, committer.is_some(), shared);
         Self {
             number,
             desk: match committer {
@@ -387,7 +387,11 @@ impl WorkerProcess {
 
     fn take_in_all(&mut self, shared: &Shared) {
         while let Some(mut finished) = self.finished.pop_front() {
-            if shared.mutation == Some(Mutation::EpochsIgnored) {
+            let ignored = [
+                Some(Mutation::EpochsIgnored),
+                Some(Mutation::ResultOfRevokedUnitAccepted),
+            ];
+            if ignored.contains(&shared.mutation) {
                 for settled in &mut finished.settles {
                     if let Some(lease) = self.leases.get(&settled.partition) {
                         settled.epoch = lease.epoch();

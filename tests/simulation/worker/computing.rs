@@ -1,24 +1,25 @@
 //! The worker's compute threads, a job or what comes between two of them at each step. What is decided is
-//! decided by the worker's own bookkeeping; the executor that it drives is a model, whose jobs fail, hang
-//! and kill.
+//! decided by the worker's own bookkeeping; the executor that it drives is a [model](executor).
 
+mod executor;
+
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use computations::{Compute, JobError, Positivity, Registry, Unable};
-use crossbeam_channel::{Receiver, never};
-use pipeline::{Computation, Job, Worker};
+use pipeline::Worker;
 use worker::desk::CarefulJob;
-use worker::executor::{AttemptId, Bookkeeping, Done, Executor, Watch, WorkUnit};
+use worker::executor::{Bookkeeping, Lease, Watch, WorkUnit};
 use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
 
 use super::{Flow, Stop, WorkerProcess};
 use crate::history::Shared;
-use crate::invariants::Fate;
+use crate::invariants::{Violation, violated};
+use crate::mutants::Mutation;
 use crate::seen::Seen;
+use executor::{Flight, Model, Ran};
 
 /// When a job that fails is tried again.
 const RETRY: RetryPolicy = RetryPolicy {
@@ -31,182 +32,217 @@ const RETRY: RetryPolicy = RetryPolicy {
 pub struct Thread {
     bookkeeping: Bookkeeping,
     watch: Arc<Watch>,
+    flight: Flight,
     /// The single job that its work unit is about.
     careful: Option<CarefulJob>,
-    /// The partition and the job that it hangs at.
+    /// The partition and the job that it hangs at, or that hangs among those in flight.
     pub hangs: Option<(i32, u64)>,
+    started_at: Instant,
     /// How often time was long.
     looks: u32,
 }
 
 impl Thread {
-    /// A thread of a worker.
-    pub fn new(worker: &Worker, with_transactions: bool, now: Instant) -> Self {
+    /// A thread of a worker, with so many attempts in flight at most.
+    pub fn new(worker: &Worker, window: usize, with_transactions: bool, shared: &Shared) -> Self {
         let watch = Arc::<Watch>::default();
-        let worker = worker.clone();
+        let apart = with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);
+        let now = shared.now();
+        let bookkeeping = Bookkeeping::new(worker.clone(), RETRY, apart, Arc::clone(&watch), now);
         Self {
-            bookkeeping: Bookkeeping::new(
-                worker,
-                RETRY,
-                with_transactions,
-                Arc::clone(&watch),
-                now,
-            ),
+            bookkeeping,
             watch,
+            flight: Flight::new(window),
             careful: None,
             hangs: None,
+            started_at: now,
             looks: 0,
         }
     }
 
-    /// Whether no failed job waits for its next attempt.
+    /// Whether no job is in flight or waits for its next attempt, and no outcome for others.
     pub fn is_at_rest(&self) -> bool {
-        !self.bookkeeping.has_failed_jobs()
+        self.bookkeeping.next_call().is_none() && !self.bookkeeping.is_in_flight()
+    }
+
+    /// Whether it waits for each job, and stands still where one hangs.
+    fn is_stuck(&self) -> bool {
+        self.hangs.is_some() && !self.flight.is_window()
     }
 
     /// Whether a step would do something.
     pub fn can_compute(&self, units_wait: bool) -> bool {
         let own = &self.bookkeeping;
-        self.hangs.is_none() && (!own.wants_unit() || own.has_failed_jobs() || units_wait)
+        let has_work = !own.wants_unit() || own.next_call().is_some() || units_wait;
+        !self.is_stuck() && (has_work || self.flight.goes_on())
     }
 
-    fn begin(&mut self, unit: WorkUnit, now: Instant) {
-        self.careful = unit.job;
-        self.bookkeeping.begin(unit, now);
-    }
-
-    /// It is asked to end. What it has finished is handed on, unless it hangs.
+    /// It is asked to end. What it has finished is handed on, unless it is stuck.
     pub fn stop(&mut self, now: Instant) -> Vec<Finished> {
-        if self.hangs.is_some() {
+        if self.is_stuck() {
             return Vec::new();
         }
         self.bookkeeping.stop(now);
         self.bookkeeping.take_finished().collect()
     }
-}
 
-/// A model of what runs jobs. Each is answered at once, unless it hangs or kills.
-struct Model<'a> {
-    shared: &'a mut Shared,
-    /// Attempts that have failed.
-    failed: usize,
-    /// The job that has killed the process.
-    killer: Option<u64>,
-    /// The job that hangs.
-    hanging: Option<u64>,
-}
-
-impl Executor for Model<'_> {
-    fn window(&self) -> usize {
-        1
+    fn begin(&mut self, mut unit: WorkUnit, shared: &Shared) {
+        if shared.mutation == Some(Mutation::ResultOfRevokedUnitAccepted) {
+            // Leases of which nobody knows that they end.
+            let leases = unit.leases.iter();
+            let leases = leases.map(|(&partition, own)| {
+                let lease = Arc::new(Lease::new(own.epoch()));
+                (partition, lease)
+            });
+            unit.leases = Arc::new(leases.collect());
+        }
+        self.careful = unit.job;
+        self.bookkeeping.begin(unit, shared.now());
     }
 
-    fn prepare(&mut self, computation: &Computation) -> Result<(), Unable> {
-        Registry::standard().find(&computation.name)?;
-        Ok(())
-    }
-
-    fn submit(
-        &mut self,
-        _: AttemptId,
-        job: &Job<'_>,
-        result: &mut Vec<u8>,
-    ) -> Poll<Result<(), JobError>> {
-        let fate = self.shared.fate(job.index);
-        let times = self.shared.attempts.entry(job.index).or_default();
-        *times += 1;
-        let injected = || Err(JobError::Transient("fault injected".to_owned()));
-        let answer = match fate {
-            Fate::KillsTimes(deaths) if *times > deaths => Positivity.compute(job, result),
-            Fate::Kills | Fate::KillsTimes(_) => {
-                self.killer = Some(job.index);
-                return Poll::Pending;
-            }
-            Fate::Hangs => {
-                self.hanging = Some(job.index);
-                return Poll::Pending;
-            }
-            Fate::Fails => injected(),
-            Fate::FailsTimes(failures) if *times <= failures => injected(),
-            _ => Positivity.compute(job, result),
-        };
-        self.failed += usize::from(answer.is_err());
-        Poll::Ready(answer)
-    }
-
-    fn poll(&mut self, _: &mut Vec<Done>) {}
-
-    fn cancel(&mut self, _: AttemptId) {}
-
-    fn wake(&self) -> Receiver<()> {
-        never()
+    fn notice_hang(&mut self, id: Option<u64>, index: u64) {
+        let in_flight = self.watch.in_flight();
+        let hanging = in_flight
+            .iter()
+            .find(|own| id.is_none_or(|id| own.id == id));
+        self.hangs = hanging.map(|own| (own.partition, index));
     }
 }
 
 impl WorkerProcess {
     /// One step of a compute thread: a job, or what comes between two of them.
     pub fn compute(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
-        let now = shared.now();
         let thread = &mut self.threads[number];
-        let mut model = Model {
-            shared,
-            failed: 0,
-            killer: None,
-            hanging: None,
-        };
-        let step = thread.bookkeeping.step(&mut model, 1, &mut || now);
-        let Model {
-            failed,
-            killer,
-            hanging,
-            ..
-        } = model;
-        if killer.is_some() {
-            return Err(Stop::Dies(killer));
+        if thread.flight.can_run() && shared.rng.chance(1, 2) {
+            return self.run_in_flight(number, shared);
         }
-        if let Some(index) = hanging {
-            let in_flight = thread.watch.in_flight();
-            thread.hangs = in_flight.first().map(|own| (own.partition, index));
-            return Ok(());
+        let now = match shared.mutation {
+            Some(Mutation::RetryForgotten) => thread.started_at,
+            _ => shared.now(),
+        };
+        let mut model = Model::new(&mut thread.flight, shared);
+        let step = thread.bookkeeping.step(&mut model, 1, &mut || now);
+        let (failed, ran) = (model.failed, model.ran);
+        match ran {
+            Ran::Killed(index) => return Err(Stop::Dies(Some(index))),
+            Ran::Hangs(index) => {
+                thread.notice_hang(None, index);
+                return Ok(());
+            }
+            Ran::Answered => {}
         }
         let finished: Vec<_> = thread.bookkeeping.take_finished().collect();
-        let letters = finished.iter().filter(|own| own.dead_letter.is_some());
-        for letter in letters {
-            let buried = match (failed, thread.careful, &letter.outcomes) {
-                (1.., ..) => Seen::BuriedByFailures,
-                (0, _, Some(_)) => Seen::BuriedByDeaths,
-                (0, Some(job), None) if job.message_is_to_be_buried() => Seen::BuriedWhole,
-                (0, _, None) => Seen::UndecodableMessage,
-            };
-            if buried == Seen::BuriedByDeaths && shared.fault(1, 2) {
-                shared.saw(Seen::KilledWhileBurying);
-                return Err(Stop::Dies(None));
-            }
-            shared.saw(buried);
-        }
-        if failed > 0 && finished.iter().all(|own| own.dead_letter.is_none()) {
-            shared.saw(Seen::TriedAgain);
+        see_buried(&finished, failed, thread.careful, shared)?;
+        let finished = mutated(finished, thread.careful, shared);
+        if self.committer.is_some() {
+            finished.iter().try_for_each(of_one_partition)?;
         }
         self.finished.extend(finished);
         if step.is_idle
             && thread.bookkeeping.wants_unit()
             && let Some(unit) = self.slices.pop_front()
         {
-            thread.begin(unit, now);
+            thread.begin(unit, shared);
         }
-        if step.begun > 0 && thread.careful.is_none() && shared.rng.chance(1, 4) {
-            // The job has taken long.
-            thread.looks += 1;
-            let mut model = Model {
-                shared,
-                failed: 0,
-                killer: None,
-                hanging: None,
-            };
-            let later = now + Duration::from_secs(thread.looks.into());
-            thread.bookkeeping.look(&mut model, later);
-            self.finished.extend(thread.bookkeeping.take_finished());
+        let is_inline_job = step.begun > 0 && thread.careful.is_none();
+        if (is_inline_job || thread.flight.is_window()) && shared.rng.chance(1, 4) {
+            self.take_long(number, shared)?;
         }
         Ok(())
     }
+
+    /// What runs jobs comes to one of those that are in flight.
+    fn run_in_flight(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        let thread = &mut self.threads[number];
+        let (id, ran) = thread.flight.run_one(shared);
+        match ran {
+            Ran::Killed(index) => return Err(Stop::Dies(Some(index))),
+            Ran::Hangs(_) if shared.mutation == Some(Mutation::HangNotSeen) => {}
+            Ran::Hangs(index) => {
+                shared.saw(Seen::NeverAnswered);
+                thread.notice_hang(Some(id), index);
+            }
+            Ran::Answered => {}
+        }
+        Ok(())
+    }
+
+    /// Time passes: long enough for outcomes to be handed on, and for ended leases to be noticed.
+    fn take_long(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
+        let thread = &mut self.threads[number];
+        thread.looks += 1;
+        let later = shared.now() + Duration::from_secs(thread.looks.into());
+        let mut model = Model::new(&mut thread.flight, shared);
+        thread.bookkeeping.look(&mut model, later);
+        let finished = thread.bookkeeping.take_finished().collect();
+        let finished = mutated(finished, thread.careful, shared);
+        if self.committer.is_some() {
+            finished.iter().try_for_each(of_one_partition)?;
+        }
+        self.finished.extend(finished);
+        Ok(())
+    }
+}
+
+/// Outcomes that are committed together with offsets cannot be parted when a partition goes.
+fn of_one_partition(finished: &Finished) -> Result<(), Violation> {
+    let partitions = finished.settles.iter().map(|own| own.partition);
+    let partitions: BTreeSet<_> = partitions.collect();
+    match partitions.len() {
+        0 | 1 => Ok(()),
+        _ => violated(
+            "a batch of a transaction is of one partition",
+            format!("{partitions:?}"),
+        ),
+    }
+}
+
+/// Notes what was buried, and why. To bury a job that has killed may kill.
+fn see_buried(
+    finished: &[Finished],
+    failed: usize,
+    careful: Option<CarefulJob>,
+    shared: &mut Shared,
+) -> Flow<()> {
+    let mut letters = finished.iter().filter(|own| own.dead_letter.is_some());
+    if failed > 0 && letters.clone().next().is_none() {
+        shared.saw(Seen::TriedAgain);
+    }
+    letters.try_for_each(|letter| {
+        let buried = match (failed, careful, &letter.outcomes) {
+            (1.., ..) => Seen::BuriedByFailures,
+            (0, _, Some(_)) => Seen::BuriedByDeaths,
+            (0, Some(job), None) if job.message_is_to_be_buried() => Seen::BuriedWhole,
+            (0, _, None) => Seen::UndecodableMessage,
+        };
+        if buried == Seen::BuriedByDeaths && shared.fault(1, 2) {
+            shared.saw(Seen::KilledWhileBurying);
+            return Err(Stop::Dies(None));
+        }
+        shared.saw(buried);
+        Ok(())
+    })
+}
+
+/// What is finished, as a defect would have it.
+fn mutated(
+    mut finished: Vec<Finished>,
+    careful: Option<CarefulJob>,
+    shared: &Shared,
+) -> Vec<Finished> {
+    match shared.mutation {
+        Some(Mutation::SingleJobSettlesMessage) if careful.is_some() => {
+            for settled in finished.iter_mut().flat_map(|own| &mut own.settles) {
+                settled.jobs = settled.jobs_in_message;
+            }
+        }
+        Some(Mutation::HandedOnWithoutSettling) => {
+            for own in finished.iter_mut().filter(|own| own.settles.len() > 1) {
+                own.settles.pop();
+            }
+        }
+        Some(Mutation::AnswerCountedTwice) => finished.extend(finished.clone()),
+        _ => {}
+    }
+    finished
 }

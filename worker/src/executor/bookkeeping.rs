@@ -194,6 +194,9 @@ impl Bookkeeping {
     pub fn step(&mut self, executor: &mut impl Executor, at_most: u32, clock: Clock<'_>) -> Step {
         let mut all_begun = 0;
         let answered = self.jobs.take_answers(executor, clock);
+        if answered && !self.takes_message() {
+            self.jobs.hand_on(clock());
+        }
         self.jobs.window = executor.window().max(1);
         if !self.jobs.is_window_full() && self.jobs.try_again(executor, clock) {
             return Step {
@@ -228,6 +231,12 @@ impl Bookkeeping {
         }
     }
 
+    /// Whether outcomes of the message that is under way may join those that are there.
+    fn takes_message(&self) -> bool {
+        let message = self.message.as_ref().zip(self.decoder.batch());
+        message.is_none_or(|(own, batch)| self.jobs.outcomes.takes(batch.header(), &own.settles))
+    }
+
     /// Begins jobs of the message that is under way. Returns how many.
     #[inline]
     fn jobs_of_message(
@@ -247,16 +256,12 @@ impl Bookkeeping {
             own.unable.get_or_insert(unable);
             return 0;
         }
-        if !own.outcomes.takes(header, &message.settles) {
-            // Answers to jobs in flight have come in between.
-            own.hand_on(clock());
-        }
         let mut jobs = batch.jobs_from(message.cursor);
-        let mut begun = 0;
+        let (mut begun, mut pushed, mut is_over) = (0, 0, false);
         while begun < at_most {
             let Some(job) = jobs.next() else {
-                self.message = None;
-                return begun;
+                is_over = true;
+                break;
             };
             begun += 1;
             let answer = match own.attempt(executor, &job, message.settles.partition) {
@@ -271,13 +276,14 @@ impl Bookkeeping {
                     continue;
                 }
             };
-            let outcome = answer.and_then(|()| outcome_of(&own.result));
-            match outcome {
+            match answer.and_then(|()| outcome_of(&own.result)) {
                 Ok(outcome) => {
                     let digest = payload_digest(job.payload);
-                    let settles = &message.settles;
-                    own.outcomes.push(header, &job, digest, outcome, settles);
+                    own.outcomes.push(header, &job, digest, outcome);
+                    pushed += 1;
                     if own.outcomes.is_full() {
+                        own.outcomes.settle(&message.settles, pushed);
+                        pushed = 0;
                         own.hand_on(clock());
                     }
                 }
@@ -290,7 +296,11 @@ impl Bookkeeping {
                 }
             }
         }
+        own.outcomes.settle(&message.settles, pushed);
         message.cursor = jobs.cursor();
+        if is_over {
+            self.message = None;
+        }
         begun
     }
 
@@ -504,8 +514,8 @@ impl Jobs {
             if !self.outcomes.takes(header, &job.settles) {
                 self.hand_on(clock());
             }
-            let (digest, settles) = (job.payload_digest, &job.settles);
-            self.outcomes.push(header, own, digest, outcome, settles);
+            self.outcomes.push(header, own, job.payload_digest, outcome);
+            self.outcomes.settle(&job.settles, 1);
             if self.outcomes.is_full() {
                 self.hand_on(clock());
             }

@@ -10,7 +10,8 @@ use crate::outbox::Finished;
 /// A batch of outcomes is handed on at this size: messages over 64 KiB gain nothing.
 const FULL_BYTES: usize = 64 * 1024;
 
-/// Outcomes that were not handed on yet, all of one generation of a run, and the pieces of messages that they settle.
+/// Outcomes that were not handed on yet, all of one generation of a run, and the pieces of messages that
+/// they settle.
 #[derive(Debug)]
 pub struct Outcomes {
     worker: Worker,
@@ -32,6 +33,7 @@ impl Outcomes {
     }
 
     /// Whether an outcome of a job of this run and message may join those that are there.
+    #[inline]
     pub fn takes(&self, header: &JobHeader, message: &Settled) -> bool {
         let of_one_partition =
             |last: &Settled| (last.partition, last.epoch) == (message.partition, message.epoch);
@@ -42,8 +44,9 @@ impl Outcomes {
         }
     }
 
-    /// Adds the outcome of a job, which is one of the jobs of this message, with the digest of the
-    /// payload that the executor was given.
+    /// Adds the outcome of a job, with the digest of the payload that the executor was given. What it
+    /// settles is to be noted by [`settle`](Self::settle) before
+    /// anything is taken.
     #[inline]
     pub fn push(
         &mut self,
@@ -51,7 +54,6 @@ impl Outcomes {
         job: &Job<'_>,
         payload_digest: u64,
         outcome: Outcome<'_>,
-        message: &Settled,
     ) {
         let worker = &self.worker;
         let (_, builder) = self.batch.get_or_insert_with(|| {
@@ -60,18 +62,23 @@ impl Outcomes {
             (run_id.clone(), builder)
         });
         builder.push(job, payload_digest, outcome);
+    }
+
+    /// Notes that this many jobs of a message are among the outcomes that were added last.
+    #[inline]
+    pub fn settle(&mut self, message: &Settled, jobs: u32) {
+        if jobs == 0 {
+            return;
+        }
         match self.settles.last_mut() {
             Some(last)
                 if last.offset == message.offset
                     && last.partition == message.partition
                     && last.epoch == message.epoch =>
             {
-                last.jobs += 1;
+                last.jobs += jobs;
             }
-            _ => self.settles.push(Settled {
-                jobs: 1,
-                ..*message
-            }),
+            _ => self.settles.push(Settled { jobs, ..*message }),
         }
     }
 
@@ -106,10 +113,14 @@ impl Outcomes {
 #[inline]
 pub fn outcome_of(result: &[u8]) -> Result<Outcome<'_>, JobError> {
     if result.len() > MAX_RESULT_BYTES {
-        return Err(JobError::Permanent(format!(
-            "its result has {} bytes, and an outcome takes {MAX_RESULT_BYTES}",
-            result.len()
-        )));
+        return Err(too_long(result.len()));
     }
     Ok(Outcome::Completed(result))
+}
+
+#[cold]
+fn too_long(bytes: usize) -> JobError {
+    JobError::Permanent(format!(
+        "its result has {bytes} bytes, and an outcome takes {MAX_RESULT_BYTES}"
+    ))
 }

@@ -42,6 +42,7 @@ impl Watch {
     }
 
     /// Only the compute thread itself counts, so nothing is lost between the two.
+    #[inline]
     fn count(&self) {
         let attempts = self.attempts.load(Ordering::Relaxed);
         self.attempts.store(attempts + 1, Ordering::Relaxed);

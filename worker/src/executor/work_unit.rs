@@ -37,6 +37,7 @@ impl Lease {
     }
 
     /// Whether work on the partition is in vain.
+    #[inline]
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }

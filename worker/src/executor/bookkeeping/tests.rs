@@ -43,7 +43,7 @@ fn message_for(computation: &str, first_index: u64, payloads: &[&[u8]]) -> Vec<u
                 time: TimeBucket::from_hours(index as i64),
             },
             part: 0,
-            weight: payload.len() as u32,
+            weight: 1 + payload.len() as u32,
             payload,
         });
     }

@@ -126,7 +126,7 @@ fn an_outcome_has_the_result_and_the_digest_of_what_was_computed() {
     for (own, payload) in found.iter().zip(payloads) {
         assert_eq!(own.outcome, Outcome::Completed(payload));
         assert_eq!(own.payload_digest, payload_digest(payload));
-        assert_eq!(own.weight as usize, payload.len());
+        assert_eq!(own.weight as usize, 1 + payload.len());
     }
     let buried = finished_of(unit(&[message(&[&[9]])], None, &lease()));
     let batch = outcomes(&buried[0]);
