@@ -136,10 +136,11 @@ fn a_million_results_of_one_kibibyte_are_a_table_within_256_mebibytes() {
     assert_eq!(judged.verdict, Verdict::Complete, "{judged:?}");
 
     let outputs = Outputs::new(folder.path()).expect("a folder to write to");
+    let label_columns = ["key".to_owned()];
     let mut table = TableCsv::new(RunTable {
         ledger: collection.ledger().expect("the manifest is there"),
         tabulate: &Repeated,
-        label_columns: &["key".to_owned()],
+        label_columns: &label_columns,
         grain: None,
     });
     let file = outputs.export(&mut table).expect("the disk has room");
