@@ -7,7 +7,7 @@ use std::rc::Rc;
 use aggregator::judging::{Look, Next, next};
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
-use pipeline::{Collection, Ledger, OutcomeBatch, RunHistory, Verdict};
+use pipeline::{Collection, OutcomeBatch, RunHistory, Verdict};
 
 use crate::broker::{Log, ends};
 use crate::dispatcher::hear;
