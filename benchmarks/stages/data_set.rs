@@ -23,6 +23,7 @@ use dispatcher::source::rules::Rules;
 use dispatcher::source::sink::Sink;
 use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
+use dispatcher::{Selection, payload_columns};
 use kafka::{Record, RecordBatch};
 use pipeline::{
     Collection, Computation, Grain, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher, Ledger,
@@ -68,6 +69,7 @@ impl DataSet {
                 label_columns: vec!["country".to_owned()],
                 time_column: "test_date".to_owned(),
                 grain: Grain::Hour,
+                compute: "positivity".to_owned(),
                 result_column: "result".to_owned(),
                 positive: "positive".to_owned(),
                 negative: "negative".to_owned(),
@@ -86,21 +88,25 @@ impl DataSet {
         let format = CsvFormat::default();
         let time = TimeFormat::default();
         let header = ByteRecord::from(self.header.split(',').collect::<Vec<_>>());
-        let columns = Columns::find("the data set", &header, &self.grouping);
+        let selection = Selection {
+            grouping: &self.grouping,
+            payload: &payload_columns(&self.grouping),
+        };
+        let columns = Columns::find("the data set", &header, selection);
         let columns = columns.expect("it has all columns");
         let reading = Reading {
             format,
             columns: &columns,
-            grouping: &self.grouping,
+            selection,
             time: &time,
         };
         let shutdown = Shutdown::new();
         let rejects = Rejects::new(Path::new(""), None);
-        let rules = Rules::new(&self.grouping, &time);
+        let rules = Rules::new(selection, &time);
         let mut sink = Sink::new(rules, rejects, no_spill(), &shutdown);
         let mut blocks = Blocks::new(self.text.as_slice(), format);
         let mut block = Block::default();
-        let mut rows = BlockRows::default();
+        let mut rows = BlockRows::new(selection.payload.width());
         let mut records = 0;
         while blocks.next(&mut block).expect("the text is whole") {
             rows.read(&block, reading).expect("it is CSV");

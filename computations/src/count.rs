@@ -6,7 +6,7 @@ use pipeline::reconciliation::Check;
 use pipeline::{Job, Ledger};
 
 use crate::tabulate::{Cell, Kind, MalformedResult, ResultColumn, ResultRows, readable};
-use crate::{Compute, Definition, JobError, Tabulate, varint};
+use crate::{Column, Compute, Definition, Encode, JobError, Tabulate, varint};
 
 /// Counts the rows of a job; the result is their number, in LEB128.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,9 +15,16 @@ pub struct Count;
 /// Count, as programs know it.
 pub const DEFINITION: Definition = Definition {
     name: "count",
+    encode: |_| Ok(Box::new(Count)),
     compute: |_| Ok(Box::new(Count)),
     tabulate: |_| Ok(Box::new(Count)),
 };
+
+impl Encode for Count {
+    fn columns(&self) -> &[Column] {
+        &[]
+    }
+}
 
 impl Compute for Count {
     #[inline]

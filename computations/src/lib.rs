@@ -4,6 +4,7 @@
 //! those of its [`Registry`], where a computation is one line.
 
 pub mod count;
+pub mod encode;
 pub mod positivity;
 pub mod registry;
 pub mod tabulate;
@@ -12,6 +13,7 @@ pub mod varint;
 use pipeline::Job;
 
 pub use count::Count;
+pub use encode::{Coding, Column, Encode};
 pub use positivity::Positivity;
 pub use registry::{Definition, ParameterError, Registry, Unable, UnknownComputation};
 pub use tabulate::Tabulate;

@@ -1,19 +1,24 @@
 //! Positivity: how many tests a job has, and how many of them are positive. A payload has one byte a
 //! test; a result has two small integers; the table is a [`Series`].
 
+mod encode;
 mod series;
 mod tabulate;
+mod tally;
 
-use pipeline::Job;
+use pipeline::{Computation, Job};
 
-use crate::{Compute, Definition, JobError, varint};
+use crate::{Compute, Definition, JobError, ParameterError, varint};
 
 pub use series::{Series, SeriesRow};
+pub use tally::tally;
 
 /// The code of a negative test in a payload.
 pub const NEGATIVE: u8 = 0;
 /// The code of a positive test in a payload.
 pub const POSITIVE: u8 = 1;
+
+pub use encode::Encoding;
 
 /// Counts the tests of a job and the positive ones among them.
 ///
@@ -24,9 +29,32 @@ pub struct Positivity;
 /// Positivity, as programs know it.
 pub const DEFINITION: Definition = Definition {
     name: "positivity",
+    encode: |of| {
+        let parameter = |name| parameter(of, name);
+        Ok(Box::new(Encoding::new(
+            parameter(RESULT)?,
+            parameter(POSITIVE_VALUE)?,
+            parameter(NEGATIVE_VALUE)?,
+        )))
+    },
     compute: |_| Ok(Box::new(Positivity)),
     tabulate: |_| Ok(Box::new(Positivity)),
 };
+
+/// The parameter with the column that holds the result of a test.
+pub const RESULT: &str = "result";
+/// The parameter with the value of a positive result.
+pub const POSITIVE_VALUE: &str = "positive";
+/// The parameter with the value of a negative result.
+pub const NEGATIVE_VALUE: &str = "negative";
+
+fn parameter<'a>(of: &'a Computation, name: &str) -> Result<&'a str, ParameterError> {
+    of.parameter(name).ok_or_else(|| ParameterError {
+        computation: DEFINITION.name,
+        parameter: name.to_owned(),
+        what: "it is missing".to_owned(),
+    })
+}
 
 /// Tests and positive tests. The rate is not divided here: integers add up without loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,35 +99,6 @@ impl Compute for Positivity {
         tally(job)?.write(result);
         Ok(())
     }
-}
-
-/// The same as numbers.
-///
-/// # Errors
-/// When a test has neither of the two results. A tally of the other tests would be wrong, and nothing
-/// would show it. The error is transient: the job is tried again before it is a dead letter.
-#[inline]
-pub fn tally(job: &Job<'_>) -> Result<Tally, JobError> {
-    let mut positive = 0;
-    for (position, &code) in job.payload.iter().enumerate() {
-        match code {
-            NEGATIVE => {}
-            POSITIVE => positive += 1,
-            _ => return Err(unknown(position, code)),
-        }
-    }
-    Ok(Tally {
-        // A payload is at most half a megabyte.
-        tests: job.payload.len() as u32,
-        positive,
-    })
-}
-
-#[cold]
-fn unknown(position: usize, code: u8) -> JobError {
-    JobError::Transient(format!(
-        "test {position} has the result code {code}, which is neither negative nor positive"
-    ))
 }
 
 #[cfg(test)]

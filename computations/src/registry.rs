@@ -2,13 +2,15 @@
 
 use pipeline::Computation;
 
-use crate::{Compute, Tabulate, count, positivity};
+use crate::{Compute, Encode, Tabulate, count, positivity};
 
 /// A computation that a program knows. Each function is given the run's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Definition {
     /// The name by which runs ask for it.
     pub name: &'static str,
+    /// What a dispatcher does.
+    pub encode: fn(&Computation) -> Result<Box<dyn Encode>, ParameterError>,
     /// What a worker does.
     pub compute: fn(&Computation) -> Result<Box<dyn Compute>, ParameterError>,
     /// What an aggregator does.
@@ -72,6 +74,14 @@ impl Registry {
     /// The names, in the order of the definitions.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.definitions.iter().map(|definition| definition.name)
+    }
+
+    /// What names the columns that a computation wants.
+    ///
+    /// # Errors
+    /// When this program can do nothing for it.
+    pub fn encode(&self, of: &Computation) -> Result<Box<dyn Encode>, Unable> {
+        Ok((self.find(&of.name)?.encode)(of)?)
     }
 
     /// What computes jobs of a computation.

@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Parser;
 use clap::builder::TypedValueParser;
+use computations::{Registry, positivity};
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{Grain, RunId, RunOptions};
+use pipeline::{Computation, Grain, RunId, RunOptions};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
 
+use crate::columns::PayloadColumns;
 use crate::error::Error;
 use crate::grouping::Grouping;
 use crate::input::{self, CsvFormat, Delimiter, Input, Quote};
@@ -172,6 +174,10 @@ pub struct GroupingArgs {
     )]
     pub every: Grain,
 
+    /// What is made of each job: positivity (tests and positive ones) or count (rows)
+    #[arg(long, value_name = "NAME", default_value = positivity::DEFINITION.name)]
+    pub compute: String,
+
     /// Column with the result of a test
     #[arg(long, value_name = "COLUMN", default_value = "result")]
     pub result: String,
@@ -286,6 +292,8 @@ pub struct Config {
     pub grouping: Grouping,
     /// What the run is opened with, which follows from the grouping.
     pub options: RunOptions,
+    /// What travels with each row.
+    pub payload: PayloadColumns,
     /// The run's name.
     pub run_id: RunId,
     /// Whether somebody else may know the run by its name, wait for it, or have begun it.
@@ -323,32 +331,48 @@ impl GroupingArgs {
     /// The grouping that these arguments ask for.
     ///
     /// # Errors
-    /// When an empty label column stands among others, or both results are the same.
+    /// When an empty label column stands among others, both results are the same, or the computation is
+    /// not known.
     pub fn grouping(&self) -> Result<Grouping, Error> {
         let label_columns = match self.by.as_slice() {
             [only] if only.is_empty() => Vec::new(),
             columns if columns.iter().any(String::is_empty) => return Err(Error::EmptyLabelColumn),
             columns => columns.to_vec(),
         };
-        let columns = [self.every.column(), "tests", "positive", "rate"];
+        let computation = Computation::named(&self.compute);
+        let tabulate = Registry::standard().tabulate(&computation)?;
+        let results = tabulate.columns().iter().map(|column| column.name);
+        let columns: Vec<&str> = results.chain([self.every.column()]).collect();
         for (position, name) in label_columns.iter().enumerate() {
             if columns.contains(&name.as_str()) || label_columns[..position].contains(name) {
                 return Err(Error::LabelColumnTaken(name.clone()));
             }
         }
         if self.positive == self.negative {
-            return Err(Error::SameResults(self.positive.clone()));
+            return Err(Error::SameValue {
+                options: ["--positive", "--negative"],
+                value: self.positive.clone(),
+            });
         }
         Ok(Grouping {
             label_columns,
             time_column: self.time.clone(),
             grain: self.every,
+            compute: self.compute.clone(),
             result_column: self.result.clone(),
             positive: self.positive.clone(),
             negative: self.negative.clone(),
             max_rows_per_job: self.max_rows_per_job,
         })
     }
+}
+
+/// The columns that travel with each row of a grouping, whose computation was checked when it was made.
+pub fn payload_columns(grouping: &Grouping) -> PayloadColumns {
+    let computations = Registry::standard();
+    let encode = computations.encode(&grouping.computation());
+    let encode = encode.expect("the computation is one of the product's");
+    PayloadColumns::new(encode.columns().to_vec(), "--result")
 }
 
 impl MessageArgs {
@@ -382,6 +406,7 @@ impl Args {
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
             options: grouping.options(),
+            payload: payload_columns(&grouping),
             grouping,
             run_is_named,
             resume: self.resume.then_some(group),
@@ -410,8 +435,13 @@ fn default_rejects(run_id: &RunId) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The grouping of arguments that name none.
+    pub(crate) fn grouping() -> Grouping {
+        args(&[]).grouping.grouping().expect("valid")
+    }
 
     fn args(of: &[&str]) -> Args {
         let fixed = [

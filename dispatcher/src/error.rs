@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use computations::Unable;
 use pipeline::RunId;
 use pipeline::resume::Refusal;
 use service::fault::Injected;
@@ -14,6 +15,10 @@ use crate::rejects::{MaxRejects, ShownReject};
 /// An error that ends a dispatcher.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The computation is not known, or can do nothing with its parameters.
+    #[error("--compute")]
+    Compute(#[from] Unable),
+
     /// Health and metrics cannot be served.
     #[error(transparent)]
     Listen(#[from] service::listen::Error),
@@ -197,9 +202,14 @@ pub enum Error {
     )]
     LabelColumnTaken(String),
 
-    /// A positive result that is also a negative one.
-    #[error("--positive and --negative are both {0:?}; give each its own value")]
-    SameResults(String),
+    /// Two options with one value, which is to be told from the other's.
+    #[error("{} and {} are both {value:?}; give each its own value", options[0], options[1])]
+    SameValue {
+        /// The options.
+        options: [&'static str; 2],
+        /// The value.
+        value: String,
+    },
 
     /// There is nothing to do.
     #[error(
@@ -389,12 +399,13 @@ impl Error {
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)
-            | Self::SameResults(_)
+            | Self::SameValue { .. }
             | Self::NoAcceptedRow { .. }
             | Self::WriteRejects { .. }
             | Self::RejectsOverDataSet(_)
             | Self::Spill { .. }
             | Self::ResumeWithoutRun
+            | Self::Compute(_)
             | Self::Refused(_)
             | Self::Removed(_)
             | Self::TooManyJobs { .. }
@@ -435,10 +446,11 @@ impl Ending for Error {
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)
-            | Self::SameResults(_)
+            | Self::SameValue { .. }
             | Self::NoAcceptedRow { .. }
             | Self::RejectsOverDataSet(_)
             | Self::ResumeWithoutRun
+            | Self::Compute(_)
             | Self::Refused(_) => Exit::Usage,
             Self::Listen(_) => Exit::Failure,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,

@@ -1,5 +1,6 @@
 //! How a data set is grouped and what is made of its jobs, as the dispatcher's options have it.
 
+use computations::positivity;
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Computation, Cut, Grain, ResultsPolicy, RunOptions, TimeColumn};
 
@@ -12,7 +13,9 @@ pub struct Grouping {
     pub time_column: String,
     /// How the time is truncated.
     pub grain: Grain,
-    /// The column that holds the result of a test.
+    /// The name of the computation.
+    pub compute: String,
+    /// The column that holds the result of a test; of positivity, as the next two.
     pub result_column: String,
     /// The value of a positive result.
     pub positive: String,
@@ -37,10 +40,14 @@ impl Grouping {
 
     /// What is made of a job. A parameter bears the name of the option that sets it.
     pub fn computation(&self) -> Computation {
-        Computation::named("positivity")
-            .with("result", &self.result_column)
-            .with("positive", &self.positive)
-            .with("negative", &self.negative)
+        let computation = Computation::named(&self.compute);
+        match self.compute == positivity::DEFINITION.name {
+            true => computation
+                .with(positivity::RESULT, &self.result_column)
+                .with(positivity::POSITIVE_VALUE, &self.positive)
+                .with(positivity::NEGATIVE_VALUE, &self.negative),
+            false => computation,
+        }
     }
 
     /// What the run is opened with.

@@ -1,13 +1,17 @@
 //! The jobs of a run, numbered: index order is (labels as bytes, time, part), parts in record
 //! order. The groups they are cut from are in memory, or merged from disk; the numbers are the same.
+//!
+//! A part of a group ends where it has as many rows as a job may have, or where the next row's record
+//! would make its payload larger than a message has room for.
 
-use pipeline::{GroupKey, Job, LabelSet, TimeBucket};
+use pipeline::{GroupKey, Job, LabelSet};
 
 use crate::error::Error;
 use crate::group::{Groups, rank_by_bytes};
 use crate::grouping::Grouping;
+use crate::records::{Limit, MAX_PAYLOAD_BYTES, RecordSlice, Records};
 use crate::source::Rows;
-use crate::spill::{Runs, Spill};
+use crate::spill::{MergedKey, Runs, Spill};
 
 /// The jobs of a run, in index order.
 #[derive(Debug)]
@@ -15,7 +19,8 @@ pub struct JobSet {
     /// In the order of their bytes.
     label_sets: Vec<LabelSet>,
     groups: Source,
-    max_rows_per_job: usize,
+    /// How much a job may have.
+    limit: Limit,
     counts: Counts,
 }
 
@@ -34,15 +39,27 @@ pub struct Counts {
     pub groups: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
     /// Runs on disk that they are merged from; 0 when memory had room for all.
     pub spilled_runs: u64,
 }
 
 impl Counts {
-    fn add_group(&mut self, rows: u64, cap: usize) {
-        self.groups += 1;
-        self.rows += rows;
-        self.jobs += rows.div_ceil(cap as u64);
+    /// Counts first: how many jobs there are is known before the first is published.
+    fn of(groups: &Source, limit: Limit) -> Result<Self, Error> {
+        let mut counts = Self::default();
+        if let Source::Disk(runs) = groups {
+            counts.spilled_runs = runs.len() as u64;
+        }
+        groups.for_each_part(limit, |part| {
+            counts.jobs += 1;
+            counts.groups += u64::from(part.number == 0);
+            counts.rows += part.records.len() as u64;
+            counts.payload_bytes += part.records.bytes().len() as u64;
+            Ok(())
+        })?;
+        Ok(counts)
     }
 }
 
@@ -51,28 +68,32 @@ impl JobSet {
     ///
     /// # Errors
     /// When rows on disk cannot be written or read.
-    pub fn new(mut rows: Rows, spill: Spill, grouping: &Grouping) -> Result<Self, Error> {
-        let max_rows_per_job = grouping.max_rows_per_job.max(1) as usize;
-        let mut counts = Counts::default();
-        if let Some(runs) = spill.finish(&mut rows)? {
-            count(&runs, max_rows_per_job, &mut counts)?;
-            return Ok(Self {
-                label_sets: runs.label_sets(),
-                groups: Source::Disk(runs),
-                max_rows_per_job,
-                counts,
-            });
-        }
-        let (label_sets, rank) = rank_by_bytes(std::mem::take(&mut rows.label_sets));
-        let groups = Groups::new(&rows, &rank, grouping.grain);
-        for (group, _) in groups.iter() {
-            counts.add_group(group.rows, max_rows_per_job);
-        }
+    pub fn new(rows: Rows, spill: Spill, grouping: &Grouping) -> Result<Self, Error> {
+        Self::within(rows, spill, grouping, MAX_PAYLOAD_BYTES)
+    }
+
+    /// The same, with payloads of at most `max_payload_bytes`.
+    fn within(
+        mut rows: Rows,
+        spill: Spill,
+        grouping: &Grouping,
+        max_payload_bytes: usize,
+    ) -> Result<Self, Error> {
+        let max_rows = grouping.max_rows_per_job as usize;
+        let limit = Limit::new(max_rows, max_payload_bytes, rows.records.width());
+        let (label_sets, groups) = match spill.finish(&mut rows)? {
+            Some(runs) => (runs.label_sets(), Source::Disk(runs)),
+            None => {
+                let (label_sets, rank) = rank_by_bytes(std::mem::take(&mut rows.label_sets));
+                let groups = Groups::new(&rows, &rank, grouping.grain);
+                (label_sets, Source::Memory(groups))
+            }
+        };
         Ok(Self {
             label_sets,
-            groups: Source::Memory(groups),
-            max_rows_per_job,
-            counts,
+            counts: Counts::of(&groups, limit)?,
+            groups,
+            limit,
         })
     }
 
@@ -89,126 +110,139 @@ impl JobSet {
         &self,
         mut visit: impl FnMut(&Job<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut numbering = Numbering {
-            label_sets: &self.label_sets,
-            index: 0,
-            part: 0,
-        };
-        match &self.groups {
-            Source::Memory(groups) => {
-                for (group, results) in groups.iter() {
-                    numbering.part = 0;
-                    for results in results.chunks(self.max_rows_per_job) {
-                        let job = numbering.next(group.label_set, group.time, results);
-                        visit(&job)?;
+        let mut index = 0;
+        self.groups.for_each_part(self.limit, |part| {
+            let job = part.job(index, &self.label_sets);
+            index += 1;
+            visit(&job)
+        })
+    }
+}
+
+/// What becomes a job: records of one group, in record order.
+struct Part<'a> {
+    key: MergedKey,
+    /// Its number in the group, from 0.
+    number: u32,
+    records: RecordSlice<'a>,
+}
+
+impl Part<'_> {
+    /// The job of an index.
+    fn job<'j>(&'j self, index: u64, label_sets: &'j [LabelSet]) -> Job<'j> {
+        Job {
+            index,
+            key: GroupKey {
+                labels: &label_sets[self.key.label_set as usize],
+                time: Some(self.key.time),
+            },
+            part: self.number,
+            // A part has at most MAX_ROWS_PER_JOB rows.
+            weight: self.records.len() as u32,
+            payload: self.records.bytes(),
+        }
+    }
+}
+
+impl Source {
+    /// Cuts all groups into parts, in order.
+    fn for_each_part(
+        &self,
+        limit: Limit,
+        mut visit: impl FnMut(Part<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Memory(groups) => {
+                for (group, mut rest) in groups.iter() {
+                    let key = MergedKey {
+                        label_set: group.label_set,
+                        time: group.time,
+                    };
+                    let mut number = 0;
+                    while !rest.is_empty() {
+                        let (records, others) = rest.split_at_limit(limit);
+                        rest = others;
+                        visit(Part {
+                            key,
+                            number,
+                            records,
+                        })?;
+                        number += 1;
                     }
                 }
                 Ok(())
             }
-            Source::Disk(runs) => self.for_each_on_disk(runs, numbering, visit),
-        }
-    }
-
-    /// Collects the results of a group from its runs, and hands a part over whenever it is full.
-    fn for_each_on_disk(
-        &self,
-        runs: &Runs,
-        mut numbering: Numbering<'_>,
-        mut visit: impl FnMut(&Job<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut group: Option<(u32, TimeBucket)> = None;
-        let mut part: Vec<u8> = Vec::new();
-        runs.merge(true, |merged, mut piece| {
-            let key = (merged.label_set, merged.time);
-            if let Some((label_set, time)) = group.replace(key)
-                && (label_set, time) != key
-            {
-                if !part.is_empty() {
-                    visit(&numbering.next(label_set, time, &part))?;
-                    part.clear();
-                }
-                numbering.part = 0;
+            Self::Disk(runs) => {
+                let mut collector = Collector {
+                    limit,
+                    key: None,
+                    number: 0,
+                    part: Records::new(runs.width()),
+                    visit,
+                };
+                runs.merge(|key, piece| collector.add(key, piece))?;
+                collector.finish_part()
             }
-            while !piece.is_empty() {
-                let room = self.max_rows_per_job - part.len();
-                let (own, others) = piece.split_at(room.min(piece.len()));
-                part.extend_from_slice(own);
-                piece = others;
-                if part.len() == self.max_rows_per_job {
-                    visit(&numbering.next(key.0, key.1, &part))?;
-                    part.clear();
-                }
-            }
-            Ok(())
-        })?;
-        match group {
-            Some((label_set, time)) if !part.is_empty() => {
-                visit(&numbering.next(label_set, time, &part))
-            }
-            _ => Ok(()),
         }
     }
 }
 
-/// Counts first: how many jobs there are is known before the first is published.
-fn count(runs: &Runs, cap: usize, counts: &mut Counts) -> Result<(), Error> {
-    counts.spilled_runs = runs.len() as u64;
-    let mut group = None;
-    let mut rows = 0;
-    runs.merge(false, |merged, _| {
-        let key = (merged.label_set, merged.time);
-        if group.replace(key).is_some_and(|last| last != key) {
-            counts.add_group(rows, cap);
-            rows = 0;
+/// Collects the records of a group from its runs. A part is handed over when it is known to be full:
+/// when the next record has no room in it, or the group ends.
+struct Collector<V> {
+    limit: Limit,
+    key: Option<MergedKey>,
+    /// The number of the part in its group.
+    number: u32,
+    part: Records,
+    visit: V,
+}
+
+impl<V: FnMut(Part<'_>) -> Result<(), Error>> Collector<V> {
+    /// Takes the next records of a group.
+    fn add(&mut self, key: MergedKey, mut piece: RecordSlice<'_>) -> Result<(), Error> {
+        if self.key != Some(key) {
+            self.finish_part()?;
+            self.key = Some(key);
+            self.number = 0;
         }
-        rows += merged.rows;
-        Ok(())
-    })?;
-    if rows > 0 {
-        counts.add_group(rows, cap);
+        loop {
+            let (own, others) = piece.split_at_limit(self.limit.beside(&self.part));
+            self.part.extend(own);
+            if others.is_empty() {
+                return Ok(());
+            }
+            self.finish_part()?;
+            piece = others;
+        }
     }
-    Ok(())
-}
 
-/// Gives jobs their indexes and parts.
-struct Numbering<'a> {
-    label_sets: &'a [LabelSet],
-    index: u64,
-    part: u32,
-}
-
-impl<'a> Numbering<'a> {
-    fn next<'j>(&mut self, label_set: u32, time: TimeBucket, payload: &'j [u8]) -> Job<'j>
-    where
-        'a: 'j,
-    {
-        let job = Job {
-            index: self.index,
-            key: GroupKey {
-                labels: &self.label_sets[label_set as usize],
-                time: Some(time),
-            },
-            part: self.part,
-            // A part has at most MAX_ROWS_PER_JOB rows, a byte each.
-            weight: payload.len() as u32,
-            payload,
+    fn finish_part(&mut self) -> Result<(), Error> {
+        let Some(key) = self.key else {
+            return Ok(());
         };
-        self.index += 1;
-        self.part += 1;
-        job
+        (self.visit)(Part {
+            key,
+            number: self.number,
+            records: self.part.as_slice(),
+        })?;
+        self.number += 1;
+        self.part.clear();
+        Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use pipeline::Grain;
+    use pipeline::{Grain, TimeBucket};
     use proptest::prelude::*;
 
     use super::*;
     use crate::columns;
-    use crate::group::tests::{any_row, rows};
+    use crate::group::tests::{PlainRow, any_rows, rows};
+    use crate::records::Width;
 
     fn grouping(grain: Grain, max_rows_per_job: u32) -> Grouping {
         Grouping {
@@ -222,56 +256,109 @@ mod tests {
         Spill::new(&std::env::temp_dir(), grain, budget_bytes)
     }
 
-    type PlainJob = (String, i32, u32, Vec<u8>);
+    /// Label, time in hours, part, weight and payload of a job.
+    pub(crate) type PlainJob = (String, i32, u32, u64, Vec<u8>);
 
     /// What the jobs must be, by the plainest means.
-    fn oracle(of: &[(String, i64, u8)], grouping: &Grouping) -> Vec<PlainJob> {
-        let mut groups: BTreeMap<(String, TimeBucket), Vec<u8>> = BTreeMap::new();
-        for (label, seconds, result) in of {
+    fn oracle(of: &[PlainRow], grouping: &Grouping, max_bytes: usize) -> Vec<PlainJob> {
+        let mut groups: BTreeMap<(String, TimeBucket), Vec<Vec<u8>>> = BTreeMap::new();
+        for (label, seconds, record) in of {
             let time = grouping.grain.truncate(*seconds).expect("in range");
-            groups
-                .entry((label.clone(), time))
-                .or_default()
-                .push(*result);
+            let group = groups.entry((label.clone(), time)).or_default();
+            group.push(record.clone());
         }
-        let mut jobs = Vec::new();
-        for ((label, time), results) in groups {
-            let parts = results.chunks(grouping.max_rows_per_job as usize);
-            for (part, results) in parts.enumerate() {
-                jobs.push((label.clone(), time.hours(), part as u32, results.to_vec()));
+        let mut jobs: Vec<PlainJob> = Vec::new();
+        for ((label, time), records) in groups {
+            let (mut part, mut weight, mut payload) = (0, 0, Vec::new());
+            for record in records {
+                let is_full = weight == u64::from(grouping.max_rows_per_job)
+                    || payload.len() + record.len() > max_bytes;
+                if is_full && weight > 0 {
+                    jobs.push((label.clone(), time.hours(), part, weight, payload));
+                    (part, weight, payload) = (part + 1, 0, Vec::new());
+                }
+                weight += 1;
+                payload.extend(record);
             }
+            jobs.push((label, time.hours(), part, weight, payload));
         }
         jobs
     }
 
-    fn spelled_out(jobs: &JobSet) -> Vec<PlainJob> {
+    pub(crate) fn spelled_out(jobs: &JobSet) -> Vec<PlainJob> {
         let mut all = Vec::new();
         jobs.for_each(|job| {
             assert_eq!(job.index, all.len() as u64);
             let label = job.key.labels.values[0].clone();
-            let time = job.key.time.expect("it is grouped by time");
-            all.push((label, time.hours(), job.part, job.payload.to_vec()));
+            let time = job.key.time.expect("it is grouped by time").hours();
+            all.push((
+                label,
+                time,
+                job.part,
+                job.weight.into(),
+                job.payload.to_vec(),
+            ));
             Ok(())
         })
         .expect("they can be read");
         all
     }
 
+    /// Counts that a list of jobs has.
+    fn counts_of(jobs: &[PlainJob]) -> (u64, u64, u64, u64) {
+        let groups = jobs.iter().filter(|job| job.2 == 0).count();
+        let rows = jobs.iter().map(|job| job.3).sum();
+        let bytes = jobs.iter().map(|job| job.4.len() as u64).sum();
+        (jobs.len() as u64, groups as u64, rows, bytes)
+    }
+
+    fn counts(jobs: &JobSet) -> (u64, u64, u64, u64) {
+        let counts = jobs.counts();
+        (
+            counts.jobs,
+            counts.groups,
+            counts.rows,
+            counts.payload_bytes,
+        )
+    }
+
+    /// Spills rows in runs of these lengths, over and over; the last rows stay in memory.
+    fn spilled(all: &Rows, cuts: &[usize], spill: &mut Spill) -> Rows {
+        let mut read = Rows::new(all.records.width());
+        let mut cuts = cuts.iter().cycle();
+        let mut left = cuts.next().copied().unwrap_or(1);
+        for (row, record) in all.records.as_slice().iter().enumerate() {
+            read.label_set.push(all.label_set[row]);
+            read.seconds.push(all.seconds[row]);
+            read.records.push(record);
+            left -= 1;
+            if left == 0 {
+                // A run knows only the labels that have appeared.
+                let known = 1 + all.label_set[..=row].iter().max().expect("one row");
+                let known = &all.label_sets[..known as usize];
+                spill.write(&mut read, known).expect("room");
+                left = cuts.next().copied().unwrap_or(1);
+            }
+        }
+        read.label_sets = all.label_sets.clone();
+        read
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
         fn jobs_are_numbered_by_labels_time_and_part(
-            of in prop::collection::vec(any_row(), 1..200),
+            (width, of) in any_rows(200),
             grain in prop::sample::select(Grain::ALL.to_vec()),
             cap in 1u32..5,
+            max_bytes in 1usize..12,
         ) {
             let grouping = grouping(grain, cap);
-            let jobs = JobSet::new(rows(&of), spill(grain, u64::MAX), &grouping);
+            let jobs = JobSet::within(rows(&of, width), spill(grain, u64::MAX), &grouping, max_bytes);
             let jobs = jobs.expect("memory has room");
-            let expected = oracle(&of, &grouping);
-            prop_assert_eq!(jobs.counts().jobs, expected.len() as u64);
-            prop_assert_eq!(jobs.counts().rows, of.len() as u64);
+            let expected = oracle(&of, &grouping, max_bytes);
+            prop_assert_eq!(counts(&jobs), counts_of(&expected));
             prop_assert_eq!(jobs.counts().spilled_runs, 0);
             prop_assert_eq!(spelled_out(&jobs), expected);
         }
@@ -279,39 +366,62 @@ mod tests {
         /// However the rows are cut into runs, the numbers are those of memory.
         #[test]
         fn rows_on_disk_are_numbered_as_those_in_memory(
-            of in prop::collection::vec(any_row(), 1..200),
+            (width, of) in any_rows(200),
             cuts in prop::collection::vec(1usize..60, 1..8),
             grain in prop::sample::select(Grain::ALL.to_vec()),
             cap in 1u32..5,
+            max_bytes in 1usize..12,
         ) {
             let grouping = grouping(grain, cap);
             let mut spill = spill(grain, 0);
-            let mut read = Rows::default();
-            let mut cuts = cuts.iter().cycle();
-            let mut left = cuts.next().copied().unwrap_or(1);
-            let all = rows(&of);
-            for row in 0..all.len() {
-                read.label_set.push(all.label_set[row]);
-                read.seconds.push(all.seconds[row]);
-                read.results.push(all.results[row]);
-                left -= 1;
-                if left == 0 {
-                    // A run knows only the labels that have appeared.
-                    let known = 1 + all.label_set[..=row].iter().max().expect("one row") ;
-                    spill.write(&mut read, &all.label_sets[..known as usize]).expect("room");
-                    left = cuts.next().copied().unwrap_or(1);
-                }
-            }
+            let read = spilled(&rows(&of, width), &cuts, &mut spill);
             let runs = spill.runs();
-            read.label_sets = all.label_sets.clone();
-            let expected = oracle(&of, &grouping);
-            let jobs = JobSet::new(read, spill, &grouping).expect("they can be read");
-            prop_assert_eq!(jobs.counts().jobs, expected.len() as u64);
-            prop_assert_eq!(jobs.counts().rows, of.len() as u64);
+            let expected = oracle(&of, &grouping, max_bytes);
+            let jobs = JobSet::within(read, spill, &grouping, max_bytes);
+            let jobs = jobs.expect("they can be read");
+            prop_assert_eq!(counts(&jobs), counts_of(&expected));
             prop_assert!(jobs.counts().spilled_runs >= runs as u64);
             prop_assert_eq!(spelled_out(&jobs), expected.clone());
             // A second walk gives the same.
             prop_assert_eq!(spelled_out(&jobs), expected);
         }
+
+        /// Records that all have the same length make the same jobs, whichever way that is kept.
+        #[test]
+        fn fixed_and_variable_widths_agree(
+            (width, of) in any_rows(100),
+            cuts in prop::collection::vec(1usize..60, 1..8),
+            cap in 1u32..5,
+            max_bytes in 4usize..12,
+        ) {
+            prop_assume!(width != Width::Variable);
+            let grouping = grouping(Grain::Day, cap);
+            let expected = JobSet::within(
+                rows(&of, width), spill(Grain::Day, u64::MAX), &grouping, max_bytes,
+            );
+            let expected = expected.expect("memory has room");
+            let variable = rows(&of, Width::Variable);
+            let mut spill = spill(Grain::Day, 0);
+            let read = spilled(&variable, &cuts, &mut spill);
+            let jobs = JobSet::within(read, spill, &grouping, max_bytes).expect("they can be read");
+            prop_assert_eq!(counts(&jobs), counts(&expected));
+            prop_assert_eq!(spelled_out(&jobs), spelled_out(&expected));
+        }
+    }
+
+    #[test]
+    fn a_payload_has_as_many_bytes_as_a_message_has_room_for() {
+        let half = [0; MAX_PAYLOAD_BYTES / 2].as_slice();
+        let records: [&[u8]; 6] = [half, half, &[1], half, half, &[]];
+        let of = records.map(|record| ("a".to_owned(), 0, record.to_vec()));
+        let jobs = JobSet::new(
+            rows(&of, Width::Variable),
+            spill(Grain::Day, u64::MAX),
+            &grouping(Grain::Day, 10),
+        );
+        let jobs = spelled_out(&jobs.expect("memory has room"));
+        let lengths: Vec<_> = jobs.iter().map(|job| (job.3, job.4.len())).collect();
+        let (whole, half) = (MAX_PAYLOAD_BYTES, half.len());
+        assert_eq!(lengths, [(2, whole), (2, half + 1), (2, half)]);
     }
 }

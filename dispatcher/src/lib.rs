@@ -1,7 +1,7 @@
 //! The dispatcher: cuts a data set into jobs, publishes them, and swears to what it published.
 //!
 //! Data goes through these files in this order: [`input`] lists the files, [`source`] reads rows and
-//! rejects what cannot be counted, [`group`] sorts them into groups (by way of [`spill`] where memory
+//! rejects what cannot be counted, [`records`] hold what a computation wants of the others, [`group`] sorts them into groups (by way of [`spill`] where memory
 //! has no room for all), [`job_set`] cuts these into numbered jobs, [`packing`] says how many jobs a
 //! message takes, [`publish`] hands them to the broker, and [`mod@run`] writes the manifest when all
 //! are acknowledged.
@@ -17,6 +17,7 @@ pub mod job_set;
 pub mod metrics;
 pub mod packing;
 pub mod publish;
+pub mod records;
 pub mod rejects;
 pub mod run;
 pub mod shown;
@@ -25,7 +26,8 @@ pub mod spill;
 pub mod taken_up;
 pub mod timestamp;
 
-pub use args::{Args, Config, GroupingArgs, InputArgs};
+pub use args::{Args, Config, GroupingArgs, InputArgs, payload_columns};
+pub use columns::{PayloadColumns, Selection};
 pub use error::Error;
 pub use grouping::Grouping;
 pub use input::Input;

@@ -125,10 +125,10 @@ pub fn publish(
     })
 }
 
-/// What jobs with so many rows add to messages, about: their columns, and their payloads.
-pub(crate) fn bytes_in_messages(jobs: u64, rows: u64) -> u64 {
+/// What jobs add to messages, about: their columns, and their payloads.
+pub(crate) fn bytes_in_messages(jobs: u64, payload_bytes: u64) -> u64 {
     const COLUMNS: u64 = 18;
-    COLUMNS * jobs + rows
+    COLUMNS * jobs + payload_bytes
 }
 
 /// Messages for one partition that go to the producer in one call.

@@ -17,7 +17,8 @@ const SHOWN: usize = 5;
 /// So many characters are shown of a row, at most: a stray quote makes one row of many.
 const SHOWN_CHARACTERS: usize = 200;
 
-/// Why a row was rejected. If several apply, the first of them is given.
+/// Why a row was rejected. If several apply, the first that is found is given: of the number of its
+/// fields, its time, its record from the first column to the last, and its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// It has not as many fields as the header.
@@ -26,12 +27,12 @@ pub enum Reason {
     MissingTime,
     /// Its time is none.
     InvalidTime,
-    /// Its result is empty.
-    MissingResult,
-    /// Its result is neither positive nor negative.
-    UnknownResult,
-    /// One of its labels is no UTF-8.
+    /// One of its values has no code, for the reason of this name that the computation gives.
+    NoCode(&'static str),
+    /// One of its labels, or of the texts of its record, is no UTF-8.
     InvalidUtf8,
+    /// Its record has more than [`crate::records::MAX_PAYLOAD_BYTES`].
+    RecordTooLong,
     /// Its labels together have more than [`pipeline::group_key::MAX_LABEL_BYTES`] bytes.
     LabelTooLong,
 }
@@ -43,9 +44,9 @@ impl Reason {
             Self::WrongFieldCount => "wrong_field_count",
             Self::MissingTime => "missing_time",
             Self::InvalidTime => "invalid_time",
-            Self::MissingResult => "missing_result",
-            Self::UnknownResult => "unknown_result",
+            Self::NoCode(reason) => reason,
             Self::InvalidUtf8 => "invalid_utf8",
+            Self::RecordTooLong => "record_too_long",
             Self::LabelTooLong => "label_too_long",
         }
     }

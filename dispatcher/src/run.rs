@@ -21,6 +21,7 @@ use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machin
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
+use crate::columns::Selection;
 use crate::credit::Credit;
 use crate::error::Error;
 use crate::job_set::JobSet;
@@ -202,7 +203,11 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         info!("standard input cannot be read again: this run is not resumable");
     }
     // A data set that cannot be read is told at once, whatever the broker does.
-    let source = match Source::open(&config.input, &config.grouping, &progress.read, shutdown) {
+    let selection = Selection {
+        grouping: &config.grouping,
+        payload: &config.payload,
+    };
+    let source = match Source::open(&config.input, selection, &progress.read, shutdown) {
         Ok(source) => source,
         Err(error) => return Err(abort_by_name(config, error)),
     };
@@ -604,7 +609,7 @@ fn publish_missing(
 ) -> Result<Published, Error> {
     let partitions = broker.jobs_start_offsets.len();
     let counts = read.jobs.counts();
-    let bytes = bytes_in_messages(counts.jobs, counts.rows);
+    let bytes = bytes_in_messages(counts.jobs, counts.payload_bytes);
     // Those that are missing, as if all were alike.
     let missing = taken_up.map_or(counts.jobs, Resume::missing);
     let bytes = u128::from(bytes) * u128::from(missing) / u128::from(counts.jobs.max(1));

@@ -16,14 +16,19 @@ use tracing::info;
 
 use crate::error::Error;
 use crate::group::{Groups, ranks};
+use crate::records::{MAX_PAYLOAD_BYTES, RecordSlice, Records, Width};
 use crate::source::Rows;
+use crate::source::coding::{push_leb128, read_leb128};
 
 /// What a row takes while it is read (13 bytes in columns) and grouped (keys, a table of at most
-/// four cells a row, sorted results), at most.
+/// four cells a row, sorted records), at most, if its record has a byte or none.
 const ROW_BYTES: u64 = 56;
 
 /// A budget below this is one of this: a run should have some rows.
-const LEAST_ROWS: u64 = 1_000;
+const LEAST_BYTES: u64 = 1_000 * ROW_BYTES;
+
+/// A merge has this many bytes of records at once, or one record.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Bytes with which a group begins in a run: label set, hours, rows.
 const HEADER_BYTES: usize = 16;
@@ -54,17 +59,13 @@ impl Spill {
         }
     }
 
-    /// How many rows the budget has room for.
-    pub fn rows_in_memory(&self) -> u64 {
-        (self.budget_bytes / ROW_BYTES).max(LEAST_ROWS)
-    }
-
     /// Writes the rows out if they use up the budget. `label_sets` are those of all rows so far.
     ///
     /// # Errors
     /// When the folder has no room for a run.
     pub fn make_room(&mut self, rows: &mut Rows, label_sets: &[LabelSet]) -> Result<(), Error> {
-        if (rows.len() as u64) < self.rows_in_memory() {
+        let bytes = rows.len() as u64 * ROW_BYTES + rows.records.extra_bytes();
+        if bytes < self.budget_bytes.max(LEAST_BYTES) {
             return Ok(());
         }
         self.write(rows, label_sets)
@@ -106,12 +107,14 @@ impl Spill {
         if !rows.is_empty() {
             self.write(rows, &label_sets)?;
         }
-        *rows = Rows::default();
+        let width = rows.records.width();
+        *rows = Rows::new(width);
         let (least, most) = READ_BYTES;
         let share = self.budget_bytes / 4 / self.runs.len() as u64;
         Ok(Some(Runs {
             rank: ranks(&label_sets),
             label_sets,
+            width,
             folder: self.folder,
             files: self.runs,
             read_bytes: share.clamp(least, most) as usize,
@@ -132,12 +135,22 @@ fn write_run(
     }
     let groups = Groups::new(rows, &rank, grain);
     let mut out = BufWriter::with_capacity(READ_BYTES.1 as usize, tempfile::tempfile_in(folder)?);
-    for (group, results) in groups.iter() {
+    let mut length = Vec::new();
+    for (group, records) in groups.iter() {
         // By the number of first appearance, which stays what it is.
         out.write_all(&number_at[group.label_set as usize].to_le_bytes())?;
         out.write_all(&group.time.hours().to_le_bytes())?;
         out.write_all(&group.rows.to_le_bytes())?;
-        out.write_all(results)?;
+        if rows.records.width() != Width::Variable {
+            out.write_all(records.bytes())?;
+            continue;
+        }
+        for record in records.iter() {
+            length.clear();
+            push_leb128(record.len(), &mut length);
+            out.write_all(&length)?;
+            out.write_all(record)?;
+        }
     }
     out.into_inner().map_err(io::IntoInnerError::into_error)
 }
@@ -148,20 +161,20 @@ pub struct Runs {
     label_sets: Vec<LabelSet>,
     /// The place of each label set in the order of bytes.
     rank: Vec<u32>,
+    /// That of their records.
+    width: Width,
     folder: PathBuf,
     files: Vec<File>,
     read_bytes: usize,
 }
 
-/// A group of a merge: part of it may be in each run.
+/// The key of a group of a merge: part of it may be in each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MergedGroup {
+pub struct MergedKey {
     /// Place of the labels in the order of bytes.
     pub label_set: u32,
     /// The truncated time.
     pub time: TimeBucket,
-    /// Rows in this run.
-    pub rows: u64,
 }
 
 impl Runs {
@@ -184,16 +197,19 @@ impl Runs {
         self.files.is_empty()
     }
 
+    /// The width of their records.
+    pub fn width(&self) -> Width {
+        self.width
+    }
+
     /// Walks through the groups in order. A group that is in several runs comes once for each of
-    /// them, in the order of their rows. Its results are handed over in pieces if `with_results`,
-    /// and passed over if not.
+    /// them, in the order of their rows, and its records are handed over in pieces.
     ///
     /// # Errors
     /// When a run cannot be read, or what `visit` returns.
     pub fn merge(
         &self,
-        with_results: bool,
-        mut visit: impl FnMut(MergedGroup, &[u8]) -> Result<(), Error>,
+        mut visit: impl FnMut(MergedKey, RecordSlice<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let unreadable = |source| Error::Spill {
             folder: self.folder.clone(),
@@ -201,38 +217,29 @@ impl Runs {
         };
         let mut readers = Vec::with_capacity(self.files.len());
         let mut next = BinaryHeap::with_capacity(self.files.len());
+        let mut piece = Records::new(self.width);
         for (run, mut file) in self.files.iter().enumerate() {
             file.rewind().map_err(unreadable)?;
             let mut reader = RunReader {
                 reader: BufReader::with_capacity(self.read_bytes, file),
+                record: Vec::new(),
             };
-            if let Some(group) = reader.next(&self.rank).map_err(unreadable)? {
-                next.push(Reverse((group.label_set, group.time, run, group.rows)));
+            if let Some((key, rows)) = reader.next(&self.rank).map_err(unreadable)? {
+                next.push(Reverse((key.label_set, key.time, run, rows)));
             }
             readers.push(reader);
         }
         while let Some(Reverse((label_set, time, run, rows))) = next.pop() {
             let reader = &mut readers[run];
-            let group = MergedGroup {
-                label_set,
-                time,
-                rows,
-            };
-            if with_results {
-                let mut left = rows;
-                while left > 0 {
-                    let piece = reader.piece(left).map_err(unreadable)?;
-                    let length = piece.len();
-                    visit(group, piece)?;
-                    reader.reader.consume(length);
-                    left -= length as u64;
-                }
-            } else {
-                reader.skip(rows).map_err(unreadable)?;
-                visit(group, &[])?;
+            let mut left = rows;
+            while left > 0 {
+                piece.clear();
+                reader.read(left, &mut piece).map_err(unreadable)?;
+                visit(MergedKey { label_set, time }, piece.as_slice())?;
+                left -= piece.len() as u64;
             }
-            if let Some(group) = reader.next(&self.rank).map_err(unreadable)? {
-                next.push(Reverse((group.label_set, group.time, run, group.rows)));
+            if let Some((key, rows)) = reader.next(&self.rank).map_err(unreadable)? {
+                next.push(Reverse((key.label_set, key.time, run, rows)));
             }
         }
         Ok(())
@@ -242,11 +249,13 @@ impl Runs {
 /// Reads one run from its beginning.
 struct RunReader<'a> {
     reader: BufReader<&'a File>,
+    /// The record that was read last.
+    record: Vec<u8>,
 }
 
 impl RunReader<'_> {
-    /// The next group's header; `None` at the end.
-    fn next(&mut self, rank: &[u32]) -> io::Result<Option<MergedGroup>> {
+    /// The next group's key and its number of rows; `None` at the end.
+    fn next(&mut self, rank: &[u32]) -> io::Result<Option<(MergedKey, u64)>> {
         if self.reader.fill_buf()?.is_empty() {
             return Ok(None);
         }
@@ -257,28 +266,43 @@ impl RunReader<'_> {
         let hours = i32::from_le_bytes(word(4));
         let rows =
             u64::from(u32::from_le_bytes(word(8))) | u64::from(u32::from_le_bytes(word(12))) << 32;
-        let broken = || io::Error::new(io::ErrorKind::InvalidData, "a run has changed on disk");
-        Ok(Some(MergedGroup {
-            label_set: *rank.get(number).ok_or_else(broken)?,
-            time: TimeBucket::from_hours(i64::from(hours)).ok_or_else(broken)?,
-            rows,
-        }))
+        let key = MergedKey {
+            label_set: *rank.get(number).ok_or_else(changed)?,
+            time: TimeBucket::from_hours(i64::from(hours)).ok_or_else(changed)?,
+        };
+        Ok(Some((key, rows)))
     }
 
-    /// Some results of the group, `left` at most; to be consumed by the caller.
-    fn piece(&mut self, left: u64) -> io::Result<&[u8]> {
-        let buffer = self.reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    /// Reads some records of the group, at least one and at most `left`.
+    fn read(&mut self, left: u64, piece: &mut Records) -> io::Result<()> {
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        match piece.width() {
+            Width::Fixed(width) => {
+                let count = left.min((PIECE_BYTES / width.max(1)).max(1));
+                let wanted = (count * width) as u64;
+                piece.extend_with(count, |bytes| {
+                    match (&mut self.reader).take(wanted).read_to_end(bytes)? as u64 {
+                        read if read == wanted => Ok(()),
+                        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+                    }
+                })
+            }
+            Width::Variable => {
+                while piece.len() < left && piece.bytes().len() < PIECE_BYTES {
+                    let length = read_leb128(&mut self.reader)?;
+                    if length > MAX_PAYLOAD_BYTES {
+                        return Err(changed());
+                    }
+                    self.record.resize(length, 0);
+                    self.reader.read_exact(&mut self.record)?;
+                    piece.push(&self.record);
+                }
+                Ok(())
+            }
         }
-        let length = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        Ok(&buffer[..length])
     }
+}
 
-    fn skip(&mut self, rows: u64) -> io::Result<()> {
-        let rows = i64::try_from(rows).map_err(|_| io::ErrorKind::InvalidData)?;
-        self.reader.seek_relative(rows)
-    }
+fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a run has changed on disk")
 }

@@ -13,6 +13,7 @@ use dispatcher::source::rules::Rules;
 use dispatcher::source::sink::Sink;
 use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
+use dispatcher::{Selection, payload_columns};
 use pipeline::{Grain, JobBatch, JobBatchEncoder, JobHeader};
 use service::Shutdown;
 
@@ -23,6 +24,7 @@ pub fn grouping(grain: Grain) -> Grouping {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain,
+        compute: "positivity".to_owned(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),
@@ -57,10 +59,14 @@ pub fn holds(input: &[u8]) {
         return;
     }
     let (grouping, time, shutdown) = (grouping(grain), TimeFormat::default(), Shutdown::new());
-    let Ok(file) = CsvFile::open("a.csv".to_owned(), reader, format, &grouping) else {
+    let selection = Selection {
+        grouping: &grouping,
+        payload: &payload_columns(&grouping),
+    };
+    let Ok(file) = CsvFile::open("a.csv".to_owned(), reader, format, selection) else {
         return;
     };
-    let rules = Rules::new(&grouping, &time);
+    let rules = Rules::new(selection, &time);
     let mut sink = Sink::new(rules, forgotten(), no_spill(grain), &shutdown);
     if file.read(&mut sink).is_err() {
         return;

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use dispatcher::records::Records;
 use dispatcher::source::rules::{Rules, When};
 use dispatcher::timestamp::TimeFormat;
+use dispatcher::{Selection, payload_columns};
 use pipeline::Grain;
 use pipeline::group_key::MAX_LABEL_BYTES;
 
@@ -13,7 +15,12 @@ pub fn holds(input: &[u8]) {
     let mut grouping = grouping(Grain::Hour);
     grouping.label_columns.push("city".to_owned());
     let time = TimeFormat::default();
-    let mut rules = Rules::new(&grouping, &time);
+    let selection = Selection {
+        grouping: &grouping,
+        payload: &payload_columns(&grouping),
+    };
+    let mut rules = Rules::new(selection, &time);
+    let mut records = Records::new(selection.payload.width());
     let mut numbers: HashMap<Vec<&[u8]>, u32> = HashMap::new();
     for line in input.split(|&byte| byte == b'\n') {
         let fields: Vec<&[u8]> = line.splitn(3, |&byte| byte == b',').collect();
@@ -21,7 +28,9 @@ pub fn holds(input: &[u8]) {
             continue;
         };
         let labels = vec![label, city];
-        let judged = rules.judge(labels.iter().copied(), When::Text(time), b"positive");
+        let values = [b"positive".as_slice()].into_iter();
+        let (own, time) = (labels.iter().copied(), When::Text(time));
+        let judged = rules.judge(own, time, values, &mut records);
         if let Ok(row) = judged {
             assert!(label.len() + city.len() <= MAX_LABEL_BYTES);
             let set = &rules.label_sets()[row.label_set as usize];

@@ -3,8 +3,8 @@
 use std::cell::LazyCell;
 use std::fs;
 
-use dispatcher::Input;
 use dispatcher::source::Source;
+use dispatcher::{Input, Selection, payload_columns};
 use pipeline::Grain;
 use service::{Progress, Shutdown, Signal};
 use tempfile::TempDir;
@@ -24,7 +24,11 @@ pub fn holds(input: &[u8]) {
         // A run of a value is as long as it likes: whoever is asked to stop does so at 16,384 rows.
         let shutdown = Shutdown::new();
         shutdown.request(Signal::Terminate);
-        let read = Source::open(&input, &grouping, &progress.read, &shutdown)
+        let selection = Selection {
+            grouping: &grouping,
+            payload: &payload_columns(&grouping),
+        };
+        let read = Source::open(&input, selection, &progress.read, &shutdown)
             .and_then(|source| source.read(forgotten(), no_spill(Grain::Day), &shutdown));
         match read {
             Ok(read) => assert_eq!(read.rows.len() as u64 + read.rejects.total, read.rows_read),

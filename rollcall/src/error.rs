@@ -152,6 +152,10 @@ pub enum Error {
         source: JobError,
     },
 
+    /// An engine without Kafka is asked for another computation than positivity.
+    #[error("--compute: engines without Kafka compute positivity alone; leave out --engine")]
+    EngineOfPositivity,
+
     /// There is no benchmark.
     #[error(transparent)]
     Bench(Box<bench::error::Error>),
@@ -203,6 +207,7 @@ impl Ending for Error {
             Self::Kafka(error) if error.is_denied() => Exit::Denied,
             Self::NoSuchRun { .. }
             | Self::NoTransactions
+            | Self::EngineOfPositivity
             | Self::NotDispatched { .. }
             | Self::NotDead { .. }
             | Self::RejectsOverOutput(_)

@@ -12,7 +12,7 @@ use computations::positivity::Series;
 use dispatcher::rejects::Rejects;
 use dispatcher::source::{DataSet, Rows, Source};
 use dispatcher::spill::Spill;
-use dispatcher::{Grouping, Input};
+use dispatcher::{Grouping, Input, Selection, payload_columns};
 use pipeline::reconciliation::Check;
 use pipeline::{Grain, Verdict};
 use service::{Progress, Shutdown};
@@ -40,7 +40,9 @@ impl InMemory {
         progress: &Progress,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let source = Source::open(input, grouping, &progress.read, shutdown)?;
+        let payload = &payload_columns(grouping);
+        let selection = Selection { grouping, payload };
+        let source = Source::open(input, selection, &progress.read, shutdown)?;
         let DataSet {
             rows,
             rows_read,

@@ -84,7 +84,8 @@ fn frame(rows: Rows, labels: &[String]) -> PolarsResult<DataFrame> {
     let milliseconds = rows.seconds.iter().map(|seconds| seconds * 1_000);
     let time = Int64Chunked::from_iter_values(TIME.into(), milliseconds)
         .into_datetime(TimeUnit::Milliseconds, None);
-    let positive = rows.results.iter().map(|&result| result == POSITIVE);
+    let results = rows.records.bytes().iter();
+    let positive = results.map(|&result| result == POSITIVE);
     let mut columns = vec![
         time.into_column(),
         BooleanChunked::from_iter_values(IS_POSITIVE.into(), positive).into_column(),
@@ -140,6 +141,7 @@ fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
 mod tests {
     use computations::{Compute, Positivity};
     use dispatcher::job_set::JobSet;
+    use dispatcher::records::Width;
     use pipeline::ledger::Ledger;
     use pipeline::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
     use pipeline::payload_digest;
@@ -152,6 +154,7 @@ mod tests {
             label_columns: columns.iter().map(|&column| column.to_owned()).collect(),
             time_column: "test_date".to_owned(),
             grain,
+            compute: "positivity".to_owned(),
             result_column: "result".to_owned(),
             positive: "positive".to_owned(),
             negative: "negative".to_owned(),
@@ -161,7 +164,7 @@ mod tests {
 
     fn rows(columns: usize) -> Rows {
         let names = ["Italy", "", "Ålesund", "italy", "a,b", "Zaire"];
-        let mut rows = Rows::default();
+        let mut rows = Rows::new(Width::Fixed(1));
         for (first, name) in names.iter().enumerate() {
             let values = [*name, names[(first + 2) % names.len()]];
             rows.label_sets
@@ -177,7 +180,7 @@ mod tests {
             // Before and after 1970, over some months.
             rows.seconds
                 .push((mixed >> 20) as i64 % 10_000_000 - 5_000_000);
-            rows.results.push((mixed >> 60) as u8 & 1);
+            rows.records.push(&[(mixed >> 60) as u8 & 1]);
         }
         rows
     }

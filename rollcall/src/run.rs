@@ -14,7 +14,7 @@ use aggregator::outputs::REPORT_JSON;
 use aggregator::report::ProcessReport;
 use aggregator::run::ReportResult;
 use aggregator::{OutputChoice, Report, RunChoice};
-use computations::Registry;
+use computations::{Registry, positivity};
 use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
 use dispatcher::input::InputFile;
 use dispatcher::rejects::Rejects;
@@ -291,6 +291,9 @@ fn run_without_kafka(
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
     let grouping = args.grouping.grouping()?;
+    if grouping.compute != positivity::DEFINITION.name {
+        return Err(Error::EngineOfPositivity);
+    }
     let path = rejects_file(args);
     let rejects = Rejects::new(&path, args.input.max_rejects);
     let (series, mut report) = match args.engine {
@@ -371,6 +374,7 @@ impl Stage {
         Ok(dispatcher::Config {
             input: input.clone(),
             options: grouping.options(),
+            payload: dispatcher::payload_columns(&grouping),
             grouping,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.

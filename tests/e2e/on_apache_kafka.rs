@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use dispatcher::Grouping;
 use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, topics};
 use pipeline::{
     Grain, GroupKey, Job, JobBatch, JobBatchEncoder, JobHeader, JobSetHasher, LabelSet, Manifest,
@@ -351,6 +352,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
+        compute: "positivity".to_owned(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),

@@ -4,6 +4,7 @@
 use computations::positivity;
 use dispatcher::Grouping;
 use dispatcher::job_set::JobSet;
+use dispatcher::records::Width;
 use dispatcher::source::Rows;
 use pipeline::{Grain, LabelSet, payload_digest};
 
@@ -16,12 +17,10 @@ pub fn data_set(rng: &mut Rng) -> (Rows, Grouping) {
     let hours = 1 + rng.below(5);
     let count = 3 + rng.below(40);
     let is_broken = rng.chance(1, 3);
-    let mut rows = Rows {
-        label_sets: (0..labels)
-            .map(|label| LabelSet::new([format!("country-{}", labels - label)]))
-            .collect(),
-        ..Rows::default()
-    };
+    let mut rows = Rows::new(Width::Fixed(1));
+    rows.label_sets = (0..labels)
+        .map(|label| LabelSet::new([format!("country-{}", labels - label)]))
+        .collect();
     for _ in 0..count {
         rows.label_set.push(rng.below(labels) as u32);
         rows.seconds
@@ -30,12 +29,13 @@ pub fn data_set(rng: &mut Rng) -> (Rows, Grouping) {
             true => 7,
             false => rng.below(2) as u8,
         };
-        rows.results.push(result);
+        rows.records.push(&[result]);
     }
     let grouping = Grouping {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
+        compute: "positivity".to_owned(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),
@@ -49,7 +49,7 @@ pub fn plain_rows(rows: &Rows, grouping: &Grouping) -> Vec<(String, i32, u8)> {
     let bucket = |seconds| grouping.grain.truncate(seconds).expect("in range").hours();
     let rows = (0..rows.len()).map(|row| {
         let labels = &rows.label_sets[rows.label_set[row] as usize];
-        let (seconds, result) = (rows.seconds[row], rows.results[row]);
+        let (seconds, result) = (rows.seconds[row], rows.records.bytes()[row]);
         (labels.values[0].clone(), bucket(seconds), result)
     });
     rows.collect()

@@ -38,7 +38,7 @@ pub enum Error {
     Fault(#[from] service::fault::Injected),
 
     /// A run asks for a computation that this worker cannot do. Its jobs are left to workers that can.
-    #[error("{0}; leaving, so that its jobs go to workers that can compute them")]
+    #[error("leaving jobs to workers that can compute them")]
     Unable(#[source] Unable),
 
     /// A thread could not be started, or died.

@@ -11,9 +11,8 @@ use std::thread;
 
 use csv::ByteRecord;
 
-use crate::columns::Columns;
+use crate::columns::{Columns, Selection};
 use crate::error::Error;
-use crate::grouping::Grouping;
 use crate::input::CsvFormat;
 use crate::source::csv_blocks::{Block, Blocks, NoBlock};
 use crate::source::csv_rows::{BlockRows, Reading, reader_builder};
@@ -47,7 +46,7 @@ impl<'a> CsvFile<'a> {
         name: String,
         reader: Text<'a>,
         format: CsvFormat,
-        grouping: &Grouping,
+        selection: Selection<'_>,
     ) -> Result<Self, Error> {
         let mut blocks = Blocks::new(reader, format);
         let mut first = Block::default();
@@ -70,7 +69,7 @@ impl<'a> CsvFile<'a> {
             memchr::memchr_iter(b'\n', &first.bytes()[..header_bytes]).count() as u64;
         first.skip(header_bytes);
         Ok(Self {
-            columns: Columns::find(&name, &header, grouping)?,
+            columns: Columns::find(&name, &header, selection)?,
             name,
             blocks,
             first,
@@ -87,7 +86,7 @@ impl<'a> CsvFile<'a> {
         let reading = Reading {
             format: self.format,
             columns: &self.columns,
-            grouping: sink.rules.grouping(),
+            selection: sink.rules.selection(),
             time: sink.rules.time(),
         };
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -95,7 +94,10 @@ impl<'a> CsvFile<'a> {
         let (free, free_slots) = mpsc::channel();
         // One for each thread to read, and one to be put in order meanwhile.
         for _ in 0..2 * threads {
-            let _ = free.send(Slot::default());
+            let _ = free.send(Slot {
+                block: Block::default(),
+                rows: BlockRows::new(reading.selection.payload.width()),
+            });
         }
         let cutter = Mutex::new(Cutter {
             first: Some(self.first),
@@ -127,7 +129,6 @@ impl<'a> CsvFile<'a> {
 }
 
 /// A block with its rows. There are so many and no more, which bounds what is in memory.
-#[derive(Default)]
 struct Slot {
     block: Block,
     rows: BlockRows,
@@ -304,7 +305,7 @@ mod tests {
     use service::Shutdown;
 
     use super::*;
-    use crate::columns::tests::grouping;
+    use crate::columns::tests::{result, selected};
     use crate::rejects::Rejects;
     use crate::source::DataSet;
     use crate::source::decompress::READ_BYTES;
@@ -312,24 +313,25 @@ mod tests {
     use crate::spill::Spill;
     use crate::timestamp::TimeFormat;
 
-    const ROW: &str = "Italy,2020-07-14,positive\n";
+    const ROW: &str = "Italy,2020-07-14,yes\n";
 
     /// Reads a text, and says how many bytes of it were taken.
     fn read(text: &str) -> (Result<DataSet, Error>, usize) {
         let folder = tempfile::tempdir().expect("a folder");
-        let grouping = grouping(&["country"]);
+        let selected = selected(&["country"], result());
+        let selection = selected.as_selection();
         let (time, shutdown) = (TimeFormat::default(), Shutdown::new());
         let mut rest = text.as_bytes();
         let read = CsvFile::open(
             "a.csv".to_owned(),
             Box::new(&mut rest),
             CsvFormat::default(),
-            &grouping,
+            selection,
         )
         .and_then(|csv| {
             let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
             let spill = Spill::new(folder.path(), Grain::Hour, u64::MAX);
-            let mut sink = Sink::new(Rules::new(&grouping, &time), rejects, spill, &shutdown);
+            let mut sink = Sink::new(Rules::new(selection, &time), rejects, spill, &shutdown);
             csv.read(&mut sink)?;
             sink.finish()
         });
@@ -353,10 +355,10 @@ mod tests {
     #[test]
     fn a_quote_that_is_open_at_the_end_of_the_file_swallows_no_row() {
         let header = "country,test_date,result,note\n";
-        let row = "Italy,2020-07-14,positive,x\n";
+        let row = "Italy,2020-07-14,yes,x\n";
         // With a note that goes on to the end, the first record would have all its fields.
         for last in [
-            "Italy,2020-07-14,positive,\"x\n",
+            "Italy,2020-07-14,yes,\"x\n",
             "\"Italy",
             "\"",
             "\"x\"\"",
@@ -369,7 +371,7 @@ mod tests {
                 "{last}: {error}"
             );
         }
-        let (read, _) = read("country,test_date,\"result\nItaly,2020-07-14,positive\n");
+        let (read, _) = read("country,test_date,\"result\nItaly,2020-07-14,yes\n");
         let error = read.expect_err("no header");
         assert!(
             matches!(error, Error::QuoteNotClosed { line: 1, .. }),
@@ -391,7 +393,7 @@ mod tests {
             "\"x\"y",
         ] {
             for end in ["", "\n", "\r\n", "\r", "\n\n\n"] {
-                let (read, _) = read(&format!("{header}Italy,2020-07-14,positive,{note}{end}"));
+                let (read, _) = read(&format!("{header}Italy,2020-07-14,yes,{note}{end}"));
                 let data_set = read.expect(note);
                 assert_eq!((data_set.rows.len(), data_set.rows_read), (1, 1), "{note}");
             }
@@ -413,7 +415,7 @@ mod tests {
     #[test]
     fn records_that_are_long_and_not_too_long_are_read_in_any_number() {
         let name = "x".repeat(MAX_RECORD_BYTES - 2 * READ_BYTES);
-        let row = format!("Italy,2020-07-14,positive,\"{name}\"\n");
+        let row = format!("Italy,2020-07-14,yes,\"{name}\"\n");
         let text = format!("country,test_date,result,name\n{}", row.repeat(4));
         let data_set = read(&text).0.expect("it is read");
         assert_eq!((data_set.rows.len(), data_set.rows_read), (4, 4));

@@ -6,9 +6,9 @@ use std::io::Read;
 use csv::{ByteRecord, ReaderBuilder};
 use memchr::{memchr, memchr_iter, memchr2_iter, memchr3_iter};
 
-use crate::columns::Columns;
-use crate::grouping::Grouping;
+use crate::columns::{Columns, Selection};
 use crate::input::CsvFormat;
+use crate::records::Width;
 use crate::rejects::Reason;
 use crate::source::Rows;
 use crate::source::csv_blocks::Block;
@@ -22,14 +22,14 @@ pub struct Reading<'a> {
     pub format: CsvFormat,
     /// Where the needed fields are.
     pub columns: &'a Columns,
-    /// What is made of them.
-    pub grouping: &'a Grouping,
+    /// What they are.
+    pub selection: Selection<'a>,
     /// How times are written.
     pub time: &'a TimeFormat,
 }
 
 /// What became of the records of a block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BlockRows {
     /// The accepted ones, in record order; label sets in the order of their first row in the block.
     pub rows: Rows,
@@ -53,6 +53,16 @@ pub struct Rejected {
 }
 
 impl BlockRows {
+    /// No block was read yet; the records of its rows are to be of a width.
+    pub fn new(width: Width) -> Self {
+        Self {
+            rows: Rows::new(width),
+            rejected: Vec::new(),
+            records: 0,
+            lines: 0,
+        }
+    }
+
     fn clear(&mut self) {
         self.rows.label_sets.clear();
         self.rows.clear();
@@ -68,7 +78,7 @@ impl BlockRows {
     pub fn read(&mut self, block: &Block, reading: Reading<'_>) -> Result<(), csv::Error> {
         self.clear();
         let mut judge = Judge {
-            rules: Rules::new(reading.grouping, reading.time),
+            rules: Rules::new(reading.selection, reading.time),
             columns: reading.columns,
             read: self,
         };
@@ -177,11 +187,11 @@ impl Judge<'_, '_> {
         }
         let labels = columns.labels.iter().map(|&column| field(column));
         let time = When::Text(field(columns.time));
-        let row = self.rules.judge(labels, time, field(columns.result))?;
+        let values = columns.payload.iter().map(|&column| field(column));
         let rows = &mut self.read.rows;
+        let row = self.rules.judge(labels, time, values, &mut rows.records)?;
         rows.label_set.push(row.label_set);
         rows.seconds.push(row.seconds);
-        rows.results.push(row.result);
         Ok(())
     }
 
@@ -209,31 +219,32 @@ pub(crate) fn reader_builder(format: CsvFormat) -> ReaderBuilder {
 
 #[cfg(test)]
 mod tests {
+    use computations::Column;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::columns;
+    use crate::columns::tests::{Selected, code, selected, text};
     use crate::source::csv_blocks::Blocks;
 
-    /// A grouping by these of the columns `country,time,result`, and where they are.
-    fn by(labels: &[&str]) -> (Grouping, Columns) {
-        let grouping = Grouping {
-            time_column: "time".to_owned(),
-            positive: "p".to_owned(),
-            negative: "n".to_owned(),
-            ..columns::tests::grouping(labels)
-        };
+    /// A grouping by these of the columns `country,time,result`, what travels, and where they are.
+    fn by(labels: &[&str], payload: Vec<Column>) -> (Selected, Columns) {
+        let mut selected = selected(labels, payload);
+        selected.grouping.time_column = "time".to_owned();
         let header = ByteRecord::from(vec!["country", "time", "result"]);
-        let columns = Columns::find("a.csv", &header, &grouping).expect("all are there");
-        (grouping, columns)
+        let columns = Columns::find("a.csv", &header, selected.as_selection());
+        (selected, columns.expect("all are there"))
     }
 
     /// Reads a text as one block.
-    fn read(text: &[u8], read: impl FnOnce(&mut Judge<'_, '_>, &[u8])) -> BlockRows {
-        let (grouping, columns) = by(&["country", "time"]);
-        let mut rows = BlockRows::default();
+    fn read(
+        text: &[u8],
+        payload: &[Column],
+        read: impl FnOnce(&mut Judge<'_, '_>, &[u8]),
+    ) -> BlockRows {
+        let (selected, columns) = by(&["country", "time"], payload.to_vec());
+        let mut rows = BlockRows::new(selected.payload.width());
         let mut judge = Judge {
-            rules: Rules::new(&grouping, &TimeFormat::Iso),
+            rules: Rules::new(selected.as_selection(), &TimeFormat::Iso),
             columns: &columns,
             read: &mut rows,
         };
@@ -258,16 +269,31 @@ mod tests {
         ])
     }
 
+    fn any_payload() -> impl Strategy<Value = Vec<Column>> {
+        let result = || code("result", &["n", "p"]);
+        prop::sample::select(vec![
+            vec![],
+            vec![result()],
+            vec![result(), code("country", &["", "a", "b"])],
+            vec![text("country"), result(), text("result")],
+        ])
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
         /// Text without quotes is split as the `csv` crate splits it.
         #[test]
-        fn both_ways_read_the_same(pieces in prop::collection::vec(any_piece(), 0..40)) {
+        fn both_ways_read_the_same(
+            pieces in prop::collection::vec(any_piece(), 0..40),
+            payload in any_payload(),
+        ) {
             let text = pieces.concat();
             let format = CsvFormat::default();
-            let split = read(text.as_bytes(), |judge, text| judge.without_quotes(text, format));
-            let by_csv = read(text.as_bytes(), |judge, text| {
+            let split = read(text.as_bytes(), &payload, |judge, text| {
+                judge.without_quotes(text, format);
+            });
+            let by_csv = read(text.as_bytes(), &payload, |judge, text| {
                 judge.with_quotes(text, format).expect("it can be read");
             });
             prop_assert_eq!(split.rows, by_csv.rows);
@@ -279,14 +305,14 @@ mod tests {
 
     #[test]
     fn the_buffers_of_one_block_serve_the_next() {
-        let (grouping, columns) = by(&["country"]);
+        let (selected, columns) = by(&["country"], vec![code("result", &["n", "p"])]);
         let reading = Reading {
             format: CsvFormat::default(),
             columns: &columns,
-            grouping: &grouping,
+            selection: selected.as_selection(),
             time: &TimeFormat::Iso,
         };
-        let mut rows = BlockRows::default();
+        let mut rows = BlockRows::new(selected.payload.width());
         for text in ["a,2020-07-14,p\nb,x,p\n", "\"a\",2020-07-14,p\nb,x,p\n"] {
             let mut block = Block::default();
             let mut blocks = Blocks::new(text.as_bytes(), reading.format);

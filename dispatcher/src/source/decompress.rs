@@ -76,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &[u8] = b"country,test_date,result\nItaly,2020-07-14,positive\n";
+    const TEXT: &[u8] = b"country,test_date,result\nItaly,2020-07-14,yes\n";
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

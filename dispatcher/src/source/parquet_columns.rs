@@ -1,8 +1,9 @@
-//! The columns of a Parquet file: which types are read as labels, times and results, and how. What
+//! The columns of a Parquet file: which types are read as labels, times and values, and how. What
 //! is read would have been the same in CSV; what could be read in two ways is not read at all.
 
 use std::borrow::Cow;
 
+use computations::Coding;
 use jiff::Timestamp;
 use polars::prelude::*;
 
@@ -51,12 +52,20 @@ pub fn times_are(format: &TimeFormat) -> Accepted {
     }
 }
 
-/// The types of results.
-pub fn results_are() -> Accepted {
-    Accepted {
-        is_accepted: |found| matches!(found, Type::Text | Type::Integer | Type::Boolean),
-        expected: "results are text (plain, binary or categories), integers (unsigned ones of 32 bits \
-                   or more) or booleans",
+/// The types of values that are coded so.
+pub fn values_are(coding: &Coding) -> Accepted {
+    match coding {
+        Coding::Code { .. } => Accepted {
+            is_accepted: |found| matches!(found, Type::Text | Type::Integer | Type::Boolean),
+            expected: "values are text (plain, binary or categories), integers (unsigned ones of 32 \
+                       bits or more) or booleans",
+        },
+        // What can be a label has one way to be written.
+        Coding::Text => Accepted {
+            expected: "texts are text (plain, binary or categories), integers (unsigned ones of 32 \
+                       bits or more), booleans or dates",
+            ..labels_are()
+        },
     }
 }
 
@@ -230,44 +239,52 @@ impl Times {
 mod tests {
     use std::path::Path;
 
-    use crate::grouping::Grouping;
-    use computations::positivity::{NEGATIVE, POSITIVE};
+    use computations::Column;
     use pipeline::{Grain, LabelSet};
     use service::{Progress, Shutdown};
 
     use super::*;
-    use crate::columns;
+    use crate::columns::tests::{code, selected, text};
     use crate::input::Input;
     use crate::rejects::Rejects;
-    use crate::source::{DataSet, Source};
+    use crate::source::{DataSet, Rows, Source};
     use crate::spill::Spill;
 
-    /// Reads a label, a time and a result column of the file that has every type.
-    fn read(label: &str, time: &str, result: [&str; 3], format: &str) -> Result<DataSet, Error> {
+    /// Reads a label, a time and another column of the file that has every type.
+    fn read(label: &str, time: &str, value: Column, format: &str) -> Result<DataSet, Error> {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/every_type.parquet");
         let mut input = Input::of(Path::new(file));
         if !format.is_empty() {
             input.time = format.parse().expect("a format");
         }
-        let grouping = Grouping {
-            time_column: time.to_owned(),
-            result_column: result[0].to_owned(),
-            positive: result[1].to_owned(),
-            negative: result[2].to_owned(),
-            ..columns::tests::grouping(&[label])
-        };
+        let mut selected = selected(&[label], vec![value]);
+        selected.grouping.time_column = time.to_owned();
         let folder = tempfile::tempdir().expect("a folder");
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
         let no_spill = Spill::new(Path::new(""), Grain::Hour, u64::MAX);
         let progress = Progress::new();
-        Source::open(&input, &grouping, &progress.read, &Shutdown::new())?.read(
-            rejects,
-            no_spill,
+        Source::open(
+            &input,
+            selected.as_selection(),
+            &progress.read,
             &Shutdown::new(),
-        )
+        )?
+        .read(rejects, no_spill, &Shutdown::new())
     }
 
-    const TEXT: [&str; 3] = ["result_text", "positive", "negative"];
+    /// A column of 1, 0, 1 and 0.
+    fn number() -> Column {
+        code("result_int", &["0", "1"])
+    }
+
+    /// The texts of records that have one each, all shorter than 128 bytes.
+    fn texts(rows: &Rows) -> Vec<String> {
+        let text = |record: &[u8]| {
+            assert_eq!(usize::from(record[0]), record.len() - 1);
+            String::from_utf8(record[1..].to_vec()).expect("a text")
+        };
+        rows.records.as_slice().iter().map(text).collect()
+    }
 
     #[test]
     fn labels_of_every_sensible_type_are_what_csv_would_have() {
@@ -285,7 +302,7 @@ mod tests {
             ),
             ("label_nothing", ["", "", "", ""]),
         ] {
-            let data_set = read(column, "time_text", TEXT, "").expect("it is read");
+            let data_set = read(column, "time_text", number(), "").expect("it is read");
             let rows = data_set.rows;
             let labels = rows.label_set.iter();
             let labels: Vec<_> = labels.map(|&set| &rows.label_sets[set as usize]).collect();
@@ -297,18 +314,18 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_rejected_as_in_csv() {
-        let data_set = read("label_binary", "label_date", TEXT, "").expect("it is read");
+        let data_set = read("label_binary", "label_date", number(), "").expect("it is read");
         assert_eq!(data_set.rejects.total, 1);
-        let rows = read("label_binary", "time_ms_utc", TEXT, "").expect("it is read");
+        let rows = read("label_binary", "time_ms_utc", number(), "").expect("it is read");
         // Its time is missing, which is the first reason that applies.
         assert_eq!(rows.rejects.by_reason["missing_time"], 1);
         let latin = read(
             "label_text",
             "time_ms_utc",
-            ["label_binary", "Zaire", "Italy"],
+            code("label_binary", &["Zaire", "Italy"]),
             "",
         );
-        let latin = latin.expect("two results are known");
+        let latin = latin.expect("two values are known");
         assert_eq!(latin.rejects.by_reason["missing_result"], 2);
     }
 
@@ -318,16 +335,16 @@ mod tests {
         for unit in ["ms", "us", "ns"] {
             for zone in ["naive", "utc", "rome"] {
                 let column = format!("time_{unit}_{zone}");
-                let data_set = read("label_text", &column, TEXT, "").expect("it is read");
+                let data_set = read("label_text", &column, number(), "").expect("it is read");
                 assert_eq!(data_set.rows.seconds, seconds, "{column}");
                 assert_eq!(data_set.rejects.by_reason["missing_time"], 1, "{column}");
             }
         }
-        let rows = read("label_text", "time_text", TEXT, "")
+        let rows = read("label_text", "time_text", number(), "")
             .expect("it is read")
             .rows;
         assert_eq!(rows.seconds, seconds);
-        let rows = read("label_text", "time_date", TEXT, "")
+        let rows = read("label_text", "time_date", number(), "")
             .expect("it is read")
             .rows;
         assert_eq!(
@@ -338,11 +355,11 @@ mod tests {
 
     #[test]
     fn an_integer_is_a_time_only_in_a_format_that_is_given() {
-        let rows = read("label_text", "time_int", TEXT, "%s")
+        let rows = read("label_text", "time_int", number(), "%s")
             .expect("it is read")
             .rows;
         assert_eq!(rows.seconds, [1_594_718_631, -2, 0, 1_583_020_799]);
-        let error = read("label_text", "time_int", TEXT, "")
+        let error = read("label_text", "time_int", number(), "")
             .expect_err("which unit?")
             .to_string();
         assert!(
@@ -352,30 +369,57 @@ mod tests {
     }
 
     #[test]
-    fn results_of_every_sensible_type_are_compared_as_text() {
-        for result in [
-            TEXT,
-            ["result_category", "positive", "negative"],
-            ["result_binary", "positive", "negative"],
-            ["result_int", "1", "0"],
-            ["result_bool", "true", "false"],
+    fn values_of_every_sensible_type_are_compared_as_text() {
+        let read_all = |column| read("label_text", "time_ms_utc", column, "").expect("it is read");
+        let known = texts(&read_all(text("result_text")).rows);
+        let known = [known[1].as_str(), known[0].as_str()];
+        for value in [
+            number(),
+            code("result_text", &known),
+            code("result_category", &known),
+            code("result_binary", &known),
+            code("result_bool", &["false", "true"]),
         ] {
-            let rows = read("label_text", "time_ms_utc", result, "")
-                .expect("it is read")
-                .rows;
-            assert_eq!(
-                rows.results,
-                [POSITIVE, NEGATIVE, POSITIVE, NEGATIVE],
-                "{result:?}"
-            );
+            let rows = read_all(value.clone()).rows;
+            assert_eq!(rows.records.bytes(), [1, 0, 1, 0], "{value:?}");
         }
     }
 
     #[test]
+    fn texts_of_every_sensible_type_are_those_of_labels() {
+        for column in [
+            "label_text",
+            "label_category",
+            "label_int",
+            "label_int_category",
+            "label_uint64",
+            "label_bool",
+            "label_date",
+            "label_nothing",
+            "result_text",
+            "result_category",
+            "result_binary",
+        ] {
+            let rows = read(column, "time_text", text(column), "")
+                .expect("it is read")
+                .rows;
+            let labels = rows.label_set.iter();
+            let labels = labels.map(|&set| rows.label_sets[set as usize].values[0].clone());
+            assert_eq!(texts(&rows), labels.collect::<Vec<_>>(), "{column}");
+        }
+        let latin = read("label_text", "label_int", text("label_binary"), "%s");
+        assert_eq!(
+            latin.expect("it is read").rejects.by_reason["invalid_utf8"],
+            1
+        );
+    }
+
+    #[test]
     fn what_could_be_read_in_two_ways_is_an_error_that_names_column_type_and_what_is_expected() {
-        let label = |column| read(column, "time_text", TEXT, "");
-        let time = |column| read("label_text", column, TEXT, "");
-        let result = |column| read("label_text", "time_text", [column, "1", "0"], "");
+        let label = |column| read(column, "time_text", number(), "");
+        let time = |column| read("label_text", column, number(), "");
+        let value = |column| read("label_text", "time_text", code(column, &["0", "1"]), "");
+        let text = |column| read("label_text", "time_text", text(column), "");
         for (read, option, column, found) in [
             (label("label_uint8"), "--by", "label_uint8", "uint8"),
             (label("label_float"), "--by", "label_float", "float64"),
@@ -391,13 +435,10 @@ mod tests {
             (time("time_float"), "--time", "time_float", "float64"),
             (time("time_of_day"), "--time", "time_of_day", "time64"),
             (time("time_bool"), "--time", "time_bool", "boolean"),
-            (
-                result("result_float"),
-                "--result",
-                "result_float",
-                "float32",
-            ),
-            (result("result_date"), "--result", "result_date", "date32"),
+            (value("result_float"), "--result", "result_float", "float32"),
+            (value("result_date"), "--result", "result_date", "date32"),
+            (text("label_float"), "--result", "label_float", "float64"),
+            (text("label_list"), "--result", "label_list", "list"),
         ] {
             let text = read.expect_err(column).to_string();
             let start = format!("{option} {column}: ");

@@ -11,13 +11,10 @@ use polars::prelude::*;
 use service::guard;
 use service::progress::Stage;
 
-use crate::columns::Columns;
+use crate::columns::{Columns, Selection};
 use crate::error::Error;
-use crate::grouping::Grouping;
 use crate::shown::shown;
-use crate::source::parquet_columns::{
-    Texts, Times, check_type, labels_are, results_are, times_are,
-};
+use crate::source::parquet_columns::{Texts, Times, check_type, labels_are, times_are, values_are};
 use crate::source::sink::Sink;
 use crate::source::{parquet_footer, parquet_pages};
 use crate::timestamp::TimeFormat;
@@ -37,10 +34,10 @@ pub struct ParquetFile {
     footer: FileMetadataRef,
     /// The needed columns' positions, each once.
     projection: Vec<usize>,
-    /// The needed columns' names: labels, time, result.
+    /// The needed columns' names: labels, time, and those of the payload.
     labels: Vec<String>,
     time: String,
-    result: String,
+    payload: Vec<String>,
 }
 
 impl ParquetFile {
@@ -52,7 +49,7 @@ impl ParquetFile {
     pub fn open(
         name: String,
         path: &Path,
-        grouping: &Grouping,
+        selection: Selection<'_>,
         time: &TimeFormat,
     ) -> Result<Self, Error> {
         let cannot_open = |source| Error::Open {
@@ -69,15 +66,19 @@ impl ParquetFile {
         });
         let (schema, footer) = read.map_err(|reason| damaged(&name, 0, reason))?;
         let header: ByteRecord = schema.iter_names().map(|name| name.as_bytes()).collect();
-        let columns = Columns::find(&name, &header, grouping)?;
+        let columns = Columns::find(&name, &header, selection)?;
         let check = |option, column, is| check_type(&name, option, &schema, column, is);
         for &column in &columns.labels {
             check("--by", column, labels_are())?;
         }
         check("--time", columns.time, times_are(time))?;
-        check("--result", columns.result, results_are())?;
+        let Selection { grouping, payload } = selection;
+        for (wanted, &column) in payload.columns().iter().zip(&columns.payload) {
+            check(payload.option(), column, values_are(&wanted.coding))?;
+        }
         let mut projection = columns.labels;
-        projection.extend([columns.time, columns.result]);
+        projection.push(columns.time);
+        projection.extend(columns.payload);
         projection.sort_unstable();
         projection.dedup();
         Ok(Self {
@@ -88,7 +89,11 @@ impl ParquetFile {
             projection,
             labels: grouping.label_columns.clone(),
             time: grouping.time_column.clone(),
-            result: grouping.result_column.clone(),
+            payload: payload
+                .columns()
+                .iter()
+                .map(|column| column.name.clone())
+                .collect(),
         })
     }
 
@@ -107,7 +112,7 @@ impl ParquetFile {
             footer.num_rows = group.num_rows();
             footer.max_row_group_height = group.num_rows();
             footer.row_groups = vec![group.clone()];
-            let names = self.labels.iter().chain([&self.time, &self.result]);
+            let names = self.labels.iter().chain([&self.time]).chain(&self.payload);
             let checked = guarded(|| {
                 let names = names.map(String::as_str);
                 parquet_pages::check(&self.file, self.bytes, group, names)
@@ -148,14 +153,15 @@ impl ParquetFile {
             ComputeError: "{} of {rows} rows are there",
             frame.height()
         );
-        let labels = self.labels.iter();
+        let texts = |names: &[String]| {
+            let texts = names.iter().map(|name| Texts::new(frame.column(name)?));
+            texts.collect::<PolarsResult<Vec<_>>>()
+        };
         Ok(NeededColumns {
             rows: frame.height(),
-            labels: labels
-                .map(|name| Texts::new(frame.column(name)?))
-                .collect::<PolarsResult<_>>()?,
+            labels: texts(&self.labels)?,
             time: Times::new(frame.column(&self.time)?)?,
-            result: Texts::new(frame.column(&self.result)?)?,
+            payload: texts(&self.payload)?,
         })
     }
 
@@ -168,17 +174,12 @@ impl ParquetFile {
     ) -> Result<u64, Error> {
         for row in 0..columns.rows {
             let labels = columns.labels.iter().map(|values| values.get(row));
-            let result = columns.result.get(row);
-            match sink
-                .rules
-                .judge(labels.clone(), columns.time.get(row), result)
-            {
-                Ok(row) => sink.accept(row)?,
-                Err(reason) => {
-                    let time = columns.time.text(row);
-                    let fields = labels.chain([&*time, result]);
-                    sink.reject(&self.name, before + row as u64 + 1, reason, fields)?;
-                }
+            let values = columns.payload.iter().map(|values| values.get(row));
+            let judged = sink.judge(labels.clone(), columns.time.get(row), values.clone())?;
+            if let Err(reason) = judged {
+                let time = columns.time.text(row);
+                let fields = labels.chain([&*time]).chain(values);
+                sink.reject(&self.name, before + row as u64 + 1, reason, fields)?;
             }
         }
         Ok(before + columns.rows as u64)
@@ -190,7 +191,7 @@ struct NeededColumns {
     rows: usize,
     labels: Vec<Texts>,
     time: Times,
-    result: Texts,
+    payload: Vec<Texts>,
 }
 
 fn damaged(input: &str, records: u64, reason: String) -> Error {

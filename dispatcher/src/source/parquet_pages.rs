@@ -182,7 +182,7 @@ mod tests {
     use service::{Progress, Shutdown};
 
     use super::*;
-    use crate::columns::tests::grouping;
+    use crate::columns::tests::{result, selected};
     use crate::error::Error;
     use crate::input::Input;
     use crate::rejects::Rejects;
@@ -264,7 +264,7 @@ mod tests {
         let columns = [
             ("country", "Italy"),
             ("test_date", "2020-07-14"),
-            ("result", "positive"),
+            ("result", "yes"),
         ];
         let mut file = b"PAR1".to_vec();
         let mut schema = vec![element("schema", None, Some(3))];
@@ -351,15 +351,17 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.parquet");
         std::fs::write(&path, file(claims)).expect("it can be written");
-        let grouping = grouping(&["country"]);
+        let selected = selected(&["country"], result());
         let rejects = Rejects::new(&folder.path().join("rejects.csv"), None);
         let spill = Spill::new(folder.path(), Grain::Hour, u64::MAX);
         let (input, progress) = (Input::of(&path), Progress::new());
-        Source::open(&input, &grouping, &progress.read, &Shutdown::new())?.read(
-            rejects,
-            spill,
+        Source::open(
+            &input,
+            selected.as_selection(),
+            &progress.read,
             &Shutdown::new(),
-        )
+        )?
+        .read(rejects, spill, &Shutdown::new())
     }
 
     #[track_caller]

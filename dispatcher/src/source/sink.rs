@@ -6,12 +6,13 @@ use service::Shutdown;
 use crate::error::Error;
 use crate::rejects::{Reason, Rejects};
 use crate::source::csv_rows::BlockRows;
-use crate::source::rules::{Accepted, Rules};
+use crate::source::rules::{Rules, When};
 use crate::source::{DataSet, Rows};
 use crate::spill::Spill;
 
-/// Between two looks whether to stop.
+/// Between two looks whether to stop, at most: this many rows, and records of this many bytes.
 const ROWS_BETWEEN_LOOKS: u64 = 16 * 1024;
+const BYTES_BETWEEN_LOOKS: usize = 8 * 1024 * 1024;
 
 /// The rows that were read so far.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Sink<'a> {
     spill: Spill,
     rejects: Rejects,
     rows_read: u64,
+    /// How many bytes records may have before the next look.
+    look_at_bytes: usize,
     shutdown: &'a Shutdown,
 }
 
@@ -29,25 +32,37 @@ impl<'a> Sink<'a> {
     /// No row was read yet.
     pub fn new(rules: Rules<'a>, rejects: Rejects, spill: Spill, shutdown: &'a Shutdown) -> Self {
         Self {
+            rows: Rows::new(rules.selection().payload.width()),
             rules,
-            rows: Rows::default(),
             spill,
             rejects,
             rows_read: 0,
+            look_at_bytes: BYTES_BETWEEN_LOOKS,
             shutdown,
         }
     }
 
-    /// Takes a row that can be counted.
+    /// Judges a row by [`Rules::judge`], and takes it if it can be counted. Else the reason is returned,
+    /// and the row is still to be rejected.
     ///
     /// # Errors
     /// When it was asked to stop.
     #[inline]
-    pub fn accept(&mut self, row: Accepted) -> Result<(), Error> {
-        self.rows.label_set.push(row.label_set);
-        self.rows.seconds.push(row.seconds);
-        self.rows.results.push(row.result);
-        self.count()
+    pub fn judge<'v>(
+        &mut self,
+        labels: impl Iterator<Item = &'v [u8]> + Clone,
+        time: When<'_>,
+        values: impl Iterator<Item = &'v [u8]>,
+    ) -> Result<Result<(), Reason>, Error> {
+        let records = &mut self.rows.records;
+        match self.rules.judge(labels, time, values, records) {
+            Ok(row) => {
+                self.rows.label_set.push(row.label_set);
+                self.rows.seconds.push(row.seconds);
+                self.count().map(Ok)
+            }
+            Err(reason) => Ok(Err(reason)),
+        }
     }
 
     /// Takes a row that cannot; `number` is its record number in `file`, from 1.
@@ -88,7 +103,7 @@ impl<'a> Sink<'a> {
         let label_set = rows.label_set.iter().map(|&own| numbers[own as usize]);
         self.rows.label_set.extend(label_set);
         self.rows.seconds.extend_from_slice(&rows.seconds);
-        self.rows.results.extend_from_slice(&rows.results);
+        self.rows.records.extend(rows.records.as_slice());
         self.rows_read += block.records;
         self.look()
     }
@@ -96,7 +111,9 @@ impl<'a> Sink<'a> {
     #[inline]
     fn count(&mut self) -> Result<(), Error> {
         self.rows_read += 1;
-        if self.rows_read.is_multiple_of(ROWS_BETWEEN_LOOKS) {
+        if self.rows_read.is_multiple_of(ROWS_BETWEEN_LOOKS)
+            || self.rows.records.bytes().len() >= self.look_at_bytes
+        {
             return self.look();
         }
         Ok(())
@@ -107,6 +124,7 @@ impl<'a> Sink<'a> {
     fn look(&mut self) -> Result<(), Error> {
         self.spill
             .make_room(&mut self.rows, self.rules.label_sets())?;
+        self.look_at_bytes = self.rows.records.bytes().len() + BYTES_BETWEEN_LOOKS;
         match self.shutdown.requested() {
             Some(signal) => Err(Error::Stopped(signal)),
             None => Ok(()),

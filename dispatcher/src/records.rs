@@ -1,0 +1,353 @@
+//! Row records, one after the other: the codes of each row's columns, as a computation wants them.
+//! The payload of a job is a stretch of them.
+
+use std::{io, iter};
+
+use computations::{Coding, Column};
+
+use crate::rejects::Reason;
+
+/// A part of a group ends where the next record would go beyond, and a row whose own record is larger is
+/// rejected: numbers of jobs depend on it.
+pub use pipeline::job::MAX_PAYLOAD_BYTES;
+
+/// What the length of a record, and where it begins, take in memory while records are sorted.
+const INDEX_BYTES: u64 = 24;
+
+/// How many bytes the record of a row has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// As many as any other.
+    Fixed(usize),
+    /// As many as its values need.
+    Variable,
+}
+
+impl Width {
+    /// The width of records of these columns.
+    pub fn of(columns: &[Column]) -> Self {
+        let is_code = |column: &Column| matches!(column.coding, Coding::Code { .. });
+        match columns.iter().all(is_code) {
+            true => Self::Fixed(columns.len()),
+            false => Self::Variable,
+        }
+    }
+}
+
+/// Row records, in any number. None has more than [`MAX_PAYLOAD_BYTES`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    width: Width,
+    count: usize,
+    bytes: Vec<u8>,
+    /// How many bytes each has; empty where all have the same.
+    lengths: Vec<u32>,
+}
+
+impl Records {
+    /// No records yet, all to be of a width.
+    pub fn new(width: Width) -> Self {
+        Self {
+            width,
+            count: 0,
+            bytes: Vec::new(),
+            lengths: Vec::new(),
+        }
+    }
+
+    /// Their width.
+    pub fn width(&self) -> Width {
+        self.width
+    }
+
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them, one after the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bytes of memory that they take while they are read and sorted, at most, beyond the byte or none
+    /// that most computations want.
+    pub fn extra_bytes(&self) -> u64 {
+        match self.width {
+            Width::Fixed(0 | 1) => 0,
+            _ => self.count as u64 * INDEX_BYTES + 2 * self.bytes.len() as u64,
+        }
+    }
+
+    /// Adds the record that `write` appends; none where it fails.
+    ///
+    /// # Errors
+    /// What `write` returns, and [`Reason::RecordTooLong`].
+    #[inline]
+    pub fn push_with<T>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<T, Reason>,
+    ) -> Result<T, Reason> {
+        let start = self.bytes.len();
+        let written = write(&mut self.bytes);
+        let length = self.bytes.len() - start;
+        let written = match written {
+            Ok(written) if length <= MAX_PAYLOAD_BYTES => written,
+            other => {
+                self.bytes.truncate(start);
+                return Err(other.err().unwrap_or(Reason::RecordTooLong));
+            }
+        };
+        match self.width {
+            Width::Fixed(width) => debug_assert_eq!(length, width, "a record of another width"),
+            Width::Variable => self.lengths.push(length as u32),
+        }
+        self.count += 1;
+        Ok(written)
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    /// When it has more than [`MAX_PAYLOAD_BYTES`].
+    pub fn push(&mut self, record: &[u8]) {
+        self.push_with(|bytes| {
+            bytes.extend_from_slice(record);
+            Ok(())
+        })
+        .expect("the record fits a payload");
+    }
+
+    /// Adds records of the same width.
+    pub fn extend(&mut self, records: RecordSlice<'_>) {
+        debug_assert_eq!(self.width, records.width, "records of another width");
+        self.count += records.count;
+        self.bytes.extend_from_slice(records.bytes);
+        self.lengths.extend_from_slice(records.lengths);
+    }
+
+    /// Adds records of a fixed width, whose bytes `write` appends.
+    ///
+    /// # Errors
+    /// What `write` returns.
+    pub(crate) fn extend_with(
+        &mut self,
+        count: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        write(&mut self.bytes)?;
+        self.count += count;
+        debug_assert_eq!(
+            self.width,
+            Width::Fixed(self.bytes.len() / self.count.max(1))
+        );
+        Ok(())
+    }
+
+    /// Drops all records and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.bytes.clear();
+        self.lengths.clear();
+    }
+
+    /// All of them as a slice.
+    pub fn as_slice(&self) -> RecordSlice<'_> {
+        RecordSlice {
+            width: self.width,
+            count: self.count,
+            bytes: &self.bytes,
+            lengths: &self.lengths,
+        }
+    }
+
+    /// Replaces the bytes of records of a fixed width by the same bytes in another order.
+    pub(crate) fn with_bytes(&self, bytes: Vec<u8>) -> Self {
+        debug_assert_eq!(bytes.len(), self.bytes.len(), "bytes in another number");
+        Self {
+            width: self.width,
+            count: self.count,
+            bytes,
+            lengths: Vec::new(),
+        }
+    }
+
+    /// The records at these positions, in this order.
+    pub(crate) fn gather(&self, order: impl Iterator<Item = usize> + Clone) -> Self {
+        let mut sorted = Self::new(self.width);
+        sorted.bytes.reserve_exact(self.bytes.len());
+        sorted.count = self.count;
+        match self.width {
+            Width::Fixed(width) => {
+                for row in order {
+                    let record = &self.bytes[row * width..(row + 1) * width];
+                    sorted.bytes.extend_from_slice(record);
+                }
+            }
+            Width::Variable => {
+                let starts: Vec<usize> = self.starts().collect();
+                sorted
+                    .lengths
+                    .extend(order.clone().map(|row| self.lengths[row]));
+                for row in order {
+                    let end = starts[row] + self.lengths[row] as usize;
+                    sorted
+                        .bytes
+                        .extend_from_slice(&self.bytes[starts[row]..end]);
+                }
+            }
+        }
+        sorted
+    }
+
+    /// Where each record of a variable width begins.
+    fn starts(&self) -> impl Iterator<Item = usize> {
+        let mut next = 0;
+        self.lengths.iter().map(move |&length| {
+            let start = next;
+            next += length as usize;
+            start
+        })
+    }
+}
+
+/// Consecutive records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordSlice<'a> {
+    width: Width,
+    count: usize,
+    bytes: &'a [u8],
+    lengths: &'a [u32],
+}
+
+impl<'a> RecordSlice<'a> {
+    /// The number of records.
+    pub fn len(self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(self) -> bool {
+        self.count == 0
+    }
+
+    /// All of them, one after the other.
+    pub fn bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The records one by one.
+    pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
+        let mut rest = self;
+        iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (first, others) = rest.split_at(1);
+            rest = others;
+            Some(first.bytes)
+        })
+    }
+
+    /// The first `count` records, and those behind them.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline]
+    pub fn split_at(self, count: usize) -> (Self, Self) {
+        let end = match self.width {
+            Width::Fixed(width) => count * width,
+            Width::Variable => total(&self.lengths[..count]),
+        };
+        self.split(count, end)
+    }
+
+    /// As many of the first records as a limit allows, and those behind them.
+    #[inline]
+    pub fn split_at_limit(self, limit: Limit) -> (Self, Self) {
+        match self.width {
+            Width::Fixed(_) => self.split_at(self.count.min(limit.rows)),
+            Width::Variable => {
+                let (mut count, mut end) = (0, 0);
+                for &length in self.lengths.iter().take(limit.rows) {
+                    let bytes = limit.used + end + length as usize;
+                    if bytes > limit.bytes && count >= limit.least {
+                        break;
+                    }
+                    count += 1;
+                    end += length as usize;
+                }
+                self.split(count, end)
+            }
+        }
+    }
+
+    #[inline]
+    fn split(self, count: usize, end: usize) -> (Self, Self) {
+        let (bytes, other_bytes) = self.bytes.split_at(end);
+        let (lengths, other_lengths) = match self.width {
+            Width::Fixed(_) => (self.lengths, self.lengths),
+            Width::Variable => self.lengths.split_at(count),
+        };
+        let first = Self {
+            count,
+            bytes,
+            lengths,
+            ..self
+        };
+        let others = Self {
+            count: self.count - count,
+            bytes: other_bytes,
+            lengths: other_lengths,
+            ..self
+        };
+        (first, others)
+    }
+}
+
+fn total(lengths: &[u32]) -> usize {
+    lengths.iter().map(|&length| length as usize).sum()
+}
+
+/// How much a job may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    rows: usize,
+    /// A record is in some job, however long it is.
+    least: usize,
+    /// Looked at where the width is variable: else as many rows as are allowed have room.
+    bytes: usize,
+    /// How many of the bytes are used already.
+    used: usize,
+}
+
+impl Limit {
+    /// At most this many rows, at least one, with records of a width that have at most `bytes` together.
+    pub fn new(rows: usize, bytes: usize, width: Width) -> Self {
+        let rows = match width {
+            Width::Fixed(0) | Width::Variable => rows,
+            Width::Fixed(width) => rows.min(bytes / width),
+        };
+        Self {
+            rows: rows.max(1),
+            least: 1,
+            bytes,
+            used: 0,
+        }
+    }
+
+    /// What is left of it beside records.
+    pub fn beside(self, records: &Records) -> Self {
+        Self {
+            rows: self.rows - records.len(),
+            least: usize::from(records.is_empty()),
+            bytes: self.bytes,
+            used: records.bytes.len(),
+        }
+    }
+}
