@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::Parser;
 use computations::Registry;
 use kafka::{BrokerArgs, Cluster, TopicNames};
@@ -49,6 +50,10 @@ pub struct Args {
     )]
     pub timeout: Duration,
 
+    /// How much memory outcomes may take.
+    #[command(flatten, next_help_heading = "Memory")]
+    pub memory: MemoryArgs,
+
     /// Prefix of the topics
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     pub topic_prefix: String,
@@ -68,6 +73,18 @@ pub struct Args {
     /// How much is said.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// How much memory outcomes may take. No result depends on these.
+#[derive(clap::Args, Clone, Debug)]
+pub struct MemoryArgs {
+    /// Memory for outcomes, at most; beyond it results of more than 8 bytes are spilled to disk
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub memory_budget: ByteSize,
+
+    /// Folder for results that are spilled [default: the system's for temporary files]
+    #[arg(long, value_name = "FOLDER")]
+    pub spill_folder: Option<PathBuf>,
 }
 
 /// What is written of a run. `report.json` always is.
@@ -197,6 +214,10 @@ pub struct Config {
     pub rejects: Option<PathBuf>,
     /// The longest time without anything new.
     pub timeout: Duration,
+    /// Memory for outcomes, in bytes.
+    pub memory_budget_bytes: u64,
+    /// Where results beyond it go.
+    pub spill_folder: PathBuf,
     /// The cluster.
     pub cluster: Cluster,
     /// Its topics.
@@ -220,6 +241,8 @@ impl Args {
             outputs: self.outputs.choice()?,
             rejects: None,
             timeout: self.timeout,
+            memory_budget_bytes: self.memory.memory_budget.as_u64(),
+            spill_folder: (self.memory.spill_folder.clone()).unwrap_or_else(std::env::temp_dir),
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
             computations: Registry::standard(),

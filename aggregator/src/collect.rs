@@ -9,8 +9,9 @@ use tracing::{info, warn};
 
 use crate::args::Config;
 pub use crate::completion::Collected;
-use crate::completion::{Completion, End, Next};
+use crate::completion::{Completion, End, Next, Unrecorded};
 use crate::error::Error;
+use crate::memory::{self, MemoryWatch};
 use crate::table::Tabulation;
 
 /// How long one read waits for more.
@@ -38,6 +39,7 @@ pub fn collect(
         batch: RecordBatch::default(),
         counted_jobs: 0,
         counted_duplicates: 0,
+        memory: MemoryWatch::new(config),
     };
     driver.reach()?;
     let end = driver.run()?;
@@ -55,6 +57,7 @@ struct Driver<'a> {
     batch: RecordBatch,
     counted_jobs: u64,
     counted_duplicates: u64,
+    memory: MemoryWatch<'a>,
 }
 
 impl Driver<'_> {
@@ -148,7 +151,9 @@ impl Driver<'_> {
         })?;
         let end = end_offsets(&config.cluster, topic, partitions)?;
         let kept = beginning_offsets(&config.cluster, topic, partitions)?;
-        self.completion.apply_offsets(&kept, end, Instant::now());
+        let collection = memory::collection(config);
+        self.completion
+            .apply_offsets(&kept, end, collection, Instant::now());
         let read = self.completion.outcomes_read();
         let start = read.map_or(&[][..], |read| read.start());
         self.outcomes = Some(Reader::start(&config.cluster, topic, start)?);
@@ -167,9 +172,15 @@ impl Driver<'_> {
         metrics.consumed_messages.inc_by(self.batch.len() as u64);
         metrics.consumed_bytes.inc_by(self.batch.bytes() as u64);
         for record in self.batch.iter() {
-            if let Err(error) = self.completion.apply_outcomes(record.payload, now) {
-                metrics.undecodable_messages.inc();
-                warn!(partition = record.partition, offset = record.offset, %error, "dropped");
+            match self.completion.apply_outcomes(record.payload, now) {
+                Ok(()) => {}
+                Err(Unrecorded::Undecodable(error)) => {
+                    metrics.undecodable_messages.inc();
+                    warn!(partition = record.partition, offset = record.offset, %error, "dropped");
+                }
+                Err(Unrecorded::Spill(error)) => {
+                    return Err(Error::of_spill(&self.config.spill_folder)(error));
+                }
             }
         }
         self.completion
@@ -197,6 +208,7 @@ impl Driver<'_> {
         self.counted_duplicates = duplicates;
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         set(&metrics.conflicts, number(collection.recorded().conflicts));
+        self.memory.look(collection.memory_use());
         if let Some(ledger) = collection.ledger() {
             set(&metrics.jobs, number(ledger.jobs()));
             set(&metrics.missing_jobs, number(ledger.missing()));

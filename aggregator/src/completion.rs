@@ -8,6 +8,7 @@ mod run_search;
 
 use std::time::{Duration, Instant};
 
+use pipeline::ledger::SpillError;
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Collection, DecodeError, OutcomeBatch, RunEvent, RunHistory, RunId, RunOpened};
 
@@ -75,6 +76,17 @@ struct Collecting {
     undecodable: u64,
     first_outcome_at: Option<Instant>,
     last_outcome_at: Option<Instant>,
+}
+
+/// Why a record of the outcomes topic was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum Unrecorded {
+    /// It cannot be decoded.
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
+    /// Results beyond the memory budget cannot be written or read back.
+    #[error(transparent)]
+    Spill(#[from] SpillError),
 }
 
 /// What was collected.
@@ -202,15 +214,22 @@ impl Completion {
         }
     }
 
-    /// The outcomes topic keeps what begins at `kept`, and ends at `end`, by partition.
-    pub fn apply_offsets(&mut self, kept: &[i64], end: Vec<i64>, now: Instant) {
+    /// The outcomes topic keeps what begins at `kept`, and ends at `end`, by partition. `collection`
+    /// is where outcomes are collected; it is empty.
+    pub fn apply_offsets(
+        &mut self,
+        kept: &[i64],
+        end: Vec<i64>,
+        collection: Collection,
+        now: Instant,
+    ) {
         if let State::Found(run, opened) = &self.state {
             let starts = &opened.outcomes_start_offsets;
             let mut own = Collecting {
                 outcomes_read: OutcomesRead::new(starts, kept, end),
                 run: run.clone(),
                 opened: opened.clone(),
-                collection: Collection::new(),
+                collection,
                 // It was found there.
                 runs_are_caught_up: true,
                 runs_read_at: now,
@@ -226,8 +245,9 @@ impl Completion {
     /// A record of the outcomes topic.
     ///
     /// # Errors
-    /// When it cannot be decoded; it is counted and dropped.
-    pub fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<(), DecodeError> {
+    /// When it cannot be decoded, in which case it is counted and dropped, or when results cannot be
+    /// spilled.
+    pub fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<(), Unrecorded> {
         let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &mut self.state else {
             return Ok(());
         };
@@ -353,14 +373,14 @@ impl Collecting {
     }
 
     /// Returns whether there was anything new.
-    fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<bool, DecodeError> {
+    fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<bool, Unrecorded> {
         let batch = OutcomeBatch::decode(payload).inspect_err(|_| self.undecodable += 1)?;
         if *batch.run_id() != self.opened.run_id {
             return Ok(false);
         }
         self.first_outcome_at.get_or_insert(now);
         self.last_outcome_at = Some(now);
-        Ok(self.collection.hear_outcomes(batch))
+        Ok(self.collection.hear_outcomes(&batch)?)
     }
 }
 
@@ -453,7 +473,8 @@ mod tests {
             play.completion.apply_runs_topic(true);
             assert_eq!(play.runs(events, true), Next::AskOffsets);
             let now = play.now;
-            play.completion.apply_offsets(&[0, 0], vec![5, 1], now);
+            play.completion
+                .apply_offsets(&[0, 0], vec![5, 1], Collection::new(), now);
             play
         }
 

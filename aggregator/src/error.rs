@@ -1,10 +1,11 @@
 //! Why a run is not judged.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use computations::Unable;
+use pipeline::ledger::SpillError;
 use pipeline::{Grain, RunId};
 use service::{Ending, Exit, Signal};
 
@@ -108,6 +109,18 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Results beyond the memory budget cannot be written or read back.
+    #[error(
+        "cannot spill results to {}: give --spill-folder one with room, or a larger --memory-budget",
+        folder.display()
+    )]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
     /// A signal came before the run was complete.
     #[error("stopped by {0} before the run was complete; start it again to go on")]
     Stopped(Signal),
@@ -115,6 +128,27 @@ pub enum Error {
     /// The cluster.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
+}
+
+impl Error {
+    /// The error of a spill to this folder.
+    pub(crate) fn of_spill(folder: &Path) -> impl Fn(SpillError) -> Self {
+        |error| Self::Spill {
+            folder: folder.to_owned(),
+            source: error.into_cause(),
+        }
+    }
+
+    /// The same error, or that of the spilled results for want of which an output was not written.
+    pub(crate) fn or_of_spill(self, folder: &Path) -> Self {
+        match self {
+            Self::Write { path, source } => match source.downcast::<SpillError>() {
+                Ok(error) => Self::of_spill(folder)(error),
+                Err(source) => Self::Write { path, source },
+            },
+            other => other,
+        }
+    }
 }
 
 fn names(grains: &[Grain]) -> String {
@@ -141,6 +175,7 @@ impl Ending for Error {
             | Self::Say(_)
             | Self::Read { .. }
             | Self::Write { .. }
+            | Self::Spill { .. }
             | Self::Kafka(_) => Exit::Failure,
         }
     }

@@ -11,11 +11,13 @@ pub mod collect;
 pub mod completion;
 pub mod error;
 pub mod export;
+pub mod memory;
 pub mod metrics;
 pub mod outputs;
 pub mod read_back;
 pub mod report;
 pub mod run;
+pub mod spill;
 pub mod table;
 pub mod writing;
 

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub dead_lettered_jobs: Gauge,
     /// Outcomes that contradict each other.
     pub conflicts: Gauge,
+    /// Bytes of what was collected that are in memory.
+    pub held_bytes: Gauge,
+    /// Bytes of results that are on disk.
+    pub spilled_bytes: Gauge,
     /// Seconds of the stages.
     pub stage_seconds: StageSeconds,
 }
@@ -43,6 +47,8 @@ impl Default for Metrics {
             missing_jobs: Gauge::default(),
             dead_lettered_jobs: Gauge::default(),
             conflicts: Gauge::default(),
+            held_bytes: Gauge::default(),
+            spilled_bytes: Gauge::default(),
             stage_seconds: StageSeconds::new(&["collect", "reconcile"]),
         }
     }
@@ -106,6 +112,20 @@ impl Metrics {
             ),
         ] {
             registry.register(name, help, gauge.clone());
+        }
+        for (name, help, gauge) in [
+            (
+                "held",
+                "Memory that outcomes take: lines, labels, results, dead letters and conflicts",
+                &self.held_bytes,
+            ),
+            (
+                "spilled",
+                "Results on disk, for which the memory budget has no room",
+                &self.spilled_bytes,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, gauge.clone());
         }
         self.stage_seconds.register(&mut registry);
         registry

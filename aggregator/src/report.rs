@@ -275,13 +275,13 @@ impl Report {
         let dead_letters = ledger.into_iter().flat_map(|ledger| {
             let dead = ledger.dead().iter().take(LISTED);
             dead.filter_map(|(&index, dead)| {
-                let (key, part, weight) = ledger.describe(index)?;
+                let job = ledger.describe(index)?;
                 Some(DeadLetterReport {
                     index,
-                    labels: key.labels.values.clone(),
-                    time: key.time.map(|time| time.display(grain).to_string()),
-                    part,
-                    rows: weight,
+                    labels: job.labels.to_label_set().values,
+                    time: job.time.map(|time| time.display(grain).to_string()),
+                    part: job.part,
+                    rows: job.weight,
                     attempts: dead.attempts,
                     reason: dead.reason.clone(),
                 })

@@ -21,6 +21,7 @@ use crate::export::{
     Exporter, Format, ReportHtml, ReportMd, RunTable, SeriesCsv, SeriesParquet, SeriesSvg, Table,
     TableCsv,
 };
+use crate::memory;
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report, TableReport};
 use crate::writing::{Leaves, Step, steps};
@@ -129,7 +130,7 @@ pub fn run(
     let (collected, tabulation) = collect(config, shutdown, progress)?;
     let Collected {
         opened,
-        collection,
+        mut collection,
         undecodable,
         duration,
         ..
@@ -140,6 +141,10 @@ pub fn run(
     // What follows has no rounds that it could beat in, and waits for nobody.
     progress.health.rest();
     let started = Instant::now();
+    let of_spill = Error::of_spill(&config.spill_folder);
+    let is_series = tabulation.series_grain.is_some();
+    let room = memory::table_bytes(&collection, is_series);
+    collection.make_room(room).map_err(&of_spill)?;
     // The digest of the jobs on one core, the series on another.
     let tabulate = &*tabulation.tabulate;
     let (judged, series) = thread::scope(|scope| {
@@ -148,6 +153,8 @@ pub fn run(
         (judged, series.join())
     });
     let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let series = series.map_err(&of_spill)?;
+    let judged = judged.map_err(&of_spill)?;
     let mut report = Report::new(&opened, &collection, &judged);
     if let (Some(series), Some(_)) = (&series, collection.ledger()) {
         report.add_series_totals(series);
@@ -174,7 +181,8 @@ pub fn run(
         }),
         (None, None) => Left::Nothing,
     };
-    write_outputs(&outputs, &config.outputs, left, rejects, &mut report)?;
+    write_outputs(&outputs, &config.outputs, left, rejects, &mut report)
+        .map_err(|error| error.or_of_spill(&config.spill_folder))?;
     info!(status = report.status.word(), "run judged");
     Ok(report)
 }

@@ -3,6 +3,7 @@
 
 use computations::Tabulate;
 use computations::positivity::{self, Series};
+use pipeline::ledger::SpillError;
 use pipeline::{Grain, Ledger, RunOptions};
 
 use crate::args::Config;
@@ -41,9 +42,15 @@ impl Tabulation {
     }
 
     /// The series of the outcomes; `None` when the run leaves a table, or nothing is known.
-    pub fn series(&self, ledger: Option<&Ledger>) -> Option<Series> {
-        self.series_grain?;
-        Some(ledger.map_or_else(Series::default, Series::of))
+    ///
+    /// # Errors
+    /// When spilled results cannot be read back.
+    pub fn series(&self, ledger: Option<&Ledger>) -> Result<Option<Series>, SpillError> {
+        let of_run = self.series_grain.map(|_| match ledger {
+            Some(ledger) => Series::of(ledger),
+            None => Ok(Series::default()),
+        });
+        of_run.transpose()
     }
 }
 

@@ -252,13 +252,15 @@ pub fn record(manifest: &Manifest, finished: &[Finished]) -> Collection {
     let mut collection = Collection::new();
     collection.hear_manifest(manifest.clone());
     for outcomes in finished.iter().filter_map(|one| one.outcomes.as_ref()) {
-        collection.hear_outcomes(OutcomeBatch::decode(outcomes).expect("a worker made it"));
+        let outcomes = OutcomeBatch::decode(outcomes).expect("a worker made it");
+        let recorded = collection.hear_outcomes(&outcomes);
+        recorded.expect("all is in memory");
     }
     collection
 }
 
 /// The verdict on what was recorded.
 pub fn reconcile(collection: &Collection) -> Verdict {
-    let checks = |ledger: &Ledger| Positivity.checks(ledger);
-    collection.reconcile(checks).verdict
+    let judged = collection.reconcile(|ledger| Positivity.checks(ledger));
+    judged.expect("all is in memory").verdict
 }

@@ -103,9 +103,9 @@ fn stages(group: &mut BenchmarkGroup<'_, WallTime>, data_set: &DataSet) {
     });
     let ledger = collection.ledger().expect("the manifest is known");
     group.bench_function("series", |bench| {
-        bench.iter_with_large_drop(|| Series::of(ledger));
+        bench.iter_with_large_drop(|| Series::of(ledger).expect("all is in memory"));
     });
-    let series = Series::of(ledger);
+    let series = Series::of(ledger).expect("all is in memory");
     group.bench_function("write", |bench| {
         bench.iter(|| {
             let grouping = data_set.grouping();

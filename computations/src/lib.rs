@@ -107,7 +107,8 @@ mod tests {
         }
         let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
         let mut ledger = Ledger::new(results.len() as u64);
-        ledger.record(&batch, &mut Vec::new());
+        let recorded = ledger.record(&batch, &mut Vec::new());
+        recorded.expect("all is in memory");
         ledger
     }
 }

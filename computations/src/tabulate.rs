@@ -2,6 +2,7 @@
 //! group, and what it checks of the results as a whole.
 
 use pipeline::Ledger;
+use pipeline::ledger::SpillError;
 use pipeline::reconciliation::Check;
 
 /// A column of a table behind those of the key.
@@ -78,11 +79,17 @@ pub trait Tabulate: Send + Sync {
     fn rows(&self, parts: &[&[u8]], out: &mut ResultRows) -> Result<(), MalformedResult>;
 
     /// What is compared before a run with these outcomes is complete.
-    fn checks(&self, ledger: &Ledger) -> Vec<Check>;
+    ///
+    /// # Errors
+    /// When spilled results cannot be read back.
+    fn checks(&self, ledger: &Ledger) -> Result<Vec<Check>, SpillError>;
 }
 
 /// The check that every result can be read: groups whose results are malformed are counted.
-pub fn readable(of: &dyn Tabulate, ledger: &Ledger) -> Check {
+///
+/// # Errors
+/// When spilled results cannot be read back.
+pub fn readable(of: &dyn Tabulate, ledger: &Ledger) -> Result<Check, SpillError> {
     let mut rows = ResultRows::default();
     let mut malformed = 0;
     ledger.groups().for_each(|group| {
@@ -90,6 +97,11 @@ pub fn readable(of: &dyn Tabulate, ledger: &Ledger) -> Check {
         if !group.parts.is_empty() && of.rows(group.parts, &mut rows).is_err() {
             malformed += 1;
         }
-    });
-    Check::numbers("groups with malformed results", 0, malformed)
+        Ok::<_, SpillError>(())
+    })?;
+    Ok(Check::numbers(
+        "groups with malformed results",
+        0,
+        malformed,
+    ))
 }

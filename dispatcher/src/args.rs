@@ -203,11 +203,12 @@ pub struct GroupingArgs {
 /// How much memory rows may take. No result depends on these.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MemoryArgs {
-    /// Memory for rows, at most; beyond it they are spilled to disk
+    /// Memory for rows, at most, and in rollcall run as much again for outcomes; what is beyond it is
+    /// spilled to disk
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     pub memory_budget: ByteSize,
 
-    /// Folder for rows that are spilled [default: the system's for temporary files]
+    /// Folder for what is spilled [default: the system's for temporary files]
     #[arg(long, value_name = "FOLDER")]
     pub spill_folder: Option<PathBuf>,
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::group_key::GroupKey;
 use crate::job::{Job, JobBatch, JobHeader};
-use crate::ledger::Ledger;
+use crate::ledger::{KnownJob, Ledger};
 use crate::outcome::{Outcome, OutcomeBatch, Worker};
 use crate::run_id::RunId;
 
@@ -114,12 +113,8 @@ pub struct Unreadable {
 pub struct Dead<'a> {
     /// The job's index.
     pub index: u64,
-    /// Its key.
-    pub key: GroupKey<'a>,
-    /// Its part.
-    pub part: u32,
-    /// Its weight.
-    pub weight: u32,
+    /// What its outcome says of it.
+    pub job: KnownJob<'a>,
     /// Why, in the worker's words.
     pub reason: &'a str,
     /// How often it was tried.
@@ -195,12 +190,9 @@ impl DeadLetters {
     /// The jobs that are dead by the run's ledger, by index.
     pub fn still_dead<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = Dead<'a>> {
         ledger.dead().iter().filter_map(|(&index, dead)| {
-            let (key, part, weight) = ledger.describe(index)?;
             Some(Dead {
                 index,
-                key,
-                part,
-                weight,
+                job: ledger.describe(index)?,
                 reason: &dead.reason,
                 attempts: dead.attempts,
                 worker: self.workers.get(&index).map(|worker| &**worker),
@@ -226,7 +218,7 @@ mod tests {
     use crate::job::JobBatchEncoder;
     use crate::job::tests::header;
     use crate::outcome::OutcomeBatchBuilder;
-    use crate::{LabelSet, payload_digest};
+    use crate::{GroupKey, LabelSet, payload_digest};
 
     fn run_id(name: &str) -> RunId {
         name.parse().expect("a run id")
@@ -278,7 +270,8 @@ mod tests {
     fn still_dead(letters: &DeadLetters, heard: &[OutcomeBatch]) -> Vec<(u64, Option<i64>)> {
         let mut ledger = Ledger::new(10);
         for batch in heard {
-            ledger.record(batch, &mut Vec::new());
+            let recorded = ledger.record(batch, &mut Vec::new());
+            recorded.expect("all is in memory");
         }
         let dead = letters.still_dead(&ledger);
         dead.map(|dead| (dead.index, dead.letter.map(|letter| letter.offset)))
@@ -363,7 +356,8 @@ mod tests {
         encoder.finish(&mut both);
         letters.hear_letter(0, LetterHeaders::default(), &both);
         let mut ledger = Ledger::new(4);
-        ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
+        let recorded = ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
+        recorded.expect("all is in memory");
         let dead: Vec<_> = letters.still_dead(&ledger).collect();
         let payload = dead[0].letter.expect("it is there").payload();
         assert_eq!(payload, letter("a-run", 3));

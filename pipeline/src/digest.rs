@@ -4,8 +4,9 @@
 
 use std::fmt;
 
-use crate::group_key::GroupKey;
+use crate::grain::TimeBucket;
 use crate::job::Job;
+use crate::ledger::Labels;
 
 /// XXH3-64 of a job's payload. It tells apart what an accident changes; it is no defence against
 /// somebody who chooses payloads.
@@ -68,26 +69,35 @@ impl JobSetHasher {
     /// Adds the job that comes next in index order, from what its payload is.
     pub fn update(&mut self, job: &Job<'_>) {
         let digest = payload_digest(job.payload);
-        self.update_with(job.index, job.key, job.part, job.weight, digest);
+        let labels = job.key.labels;
+        self.buffer.extend_from_slice(&job.index.to_le_bytes());
+        labels.encode_hashed(&mut self.buffer);
+        self.update_rest(job.key.time, job.part, job.weight, digest);
     }
 
     /// Adds the job that comes next in index order, from what its outcome says of it.
-    pub fn update_with(
+    pub(crate) fn update_with(
         &mut self,
         index: u64,
-        key: GroupKey<'_>,
+        labels: Labels<'_>,
+        time: Option<TimeBucket>,
+        (part, weight, payload_digest): (u32, u32, u64),
+    ) {
+        self.buffer.extend_from_slice(&index.to_le_bytes());
+        self.buffer.extend_from_slice(labels.as_hashed());
+        self.update_rest(time, part, weight, payload_digest);
+    }
+
+    #[inline]
+    fn update_rest(
+        &mut self,
+        time: Option<TimeBucket>,
         part: u32,
         weight: u32,
         payload_digest: u64,
     ) {
         let buffer = &mut self.buffer;
-        buffer.extend_from_slice(&index.to_le_bytes());
-        buffer.extend_from_slice(&(key.labels.values.len() as u32).to_le_bytes());
-        for value in &key.labels.values {
-            buffer.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            buffer.extend_from_slice(value.as_bytes());
-        }
-        match key.time {
+        match time {
             Some(time) => {
                 buffer.push(1);
                 buffer.extend_from_slice(&time.seconds().to_le_bytes());
@@ -125,7 +135,7 @@ impl fmt::Debug for JobSetHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LabelSet, TimeBucket};
+    use crate::{GroupKey, LabelSet, TimeBucket};
 
     type Described<'a> = (u64, &'a [&'a str], Option<i64>, u32, u32, &'a [u8]);
 
@@ -185,7 +195,13 @@ mod tests {
         let mut hasher = JobSetHasher::new();
         let mut whole = Vec::new();
         for index in 0..5u64 {
-            hasher.update_with(index, key, 0, 1, 7);
+            hasher.update(&Job {
+                index,
+                key,
+                part: 0,
+                weight: 1,
+                payload: &[7],
+            });
             whole.extend_from_slice(&index.to_le_bytes());
             whole.extend_from_slice(&1u32.to_le_bytes());
             whole.extend_from_slice(&50_000u32.to_le_bytes());
@@ -194,7 +210,7 @@ mod tests {
             whole.extend_from_slice(&0i64.to_le_bytes());
             whole.extend_from_slice(&0u32.to_le_bytes());
             whole.extend_from_slice(&1u32.to_le_bytes());
-            whole.extend_from_slice(&7u64.to_le_bytes());
+            whole.extend_from_slice(&payload_digest(&[7]).to_le_bytes());
         }
         assert_eq!(hasher.finish().as_bytes(), blake3::hash(&whole).as_bytes());
     }

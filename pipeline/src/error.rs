@@ -46,6 +46,13 @@ pub struct Conflict {
     pub other: String,
 }
 
+impl Conflict {
+    /// How many bytes its words have.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len() + self.other.len()
+    }
+}
+
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -21,6 +21,16 @@ impl LabelSet {
         }
     }
 
+    /// Appends the set as the digest of the job set hashes it: the number of values (u32), then for
+    /// each its length in bytes (u32) and its bytes, numbers little-endian.
+    pub(crate) fn encode_hashed(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.values.len() as u32).to_le_bytes());
+        for value in &self.values {
+            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            out.extend_from_slice(value.as_bytes());
+        }
+    }
+
     /// Whether a message has room for it beside a job: no dispatcher makes a larger one, but others may
     /// write to a topic as well.
     pub(crate) fn fits_a_message(&self) -> bool {

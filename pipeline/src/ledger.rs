@@ -5,25 +5,28 @@
 //! letter that is replayed and completed later leaves no trace.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 
 use crate::digest::{JobSetDigest, JobSetHasher};
 use crate::error::Conflict;
 use crate::grain::TimeBucket;
-use crate::group_key::{GroupKey, LabelSet};
 use crate::outcome::{JobOutcome, Outcome, OutcomeBatch};
 
 use groups::time_of;
+use labels::LabelArena;
 use lines::{Line, Lines, NO_TIME, State};
-use results::{Results, Stored};
+use results::{Reader, Results, SEGMENT_BYTES, Stored};
 
 mod groups;
+mod labels;
 mod lines;
 mod results;
+mod spill;
 #[cfg(test)]
 mod tests;
 
 pub use groups::{Group, Groups};
+pub use labels::Labels;
+pub use spill::{Memory, MemoryUse, SpillError, SpillStore};
 
 /// So many contradictions are put into words; more are only counted. One message may hold a hundred
 /// thousand of them, and each speaks of labels of many KiB.
@@ -32,7 +35,8 @@ const MAX_CONFLICTS: usize = 1_000;
 /// So many characters are shown of labels and of reasons.
 const SHOWN_CHARACTERS: usize = 200;
 
-type LabelIds = std::collections::HashMap<LabelSet, u32, foldhash::fast::RandomState>;
+/// What a dead letter takes beside its reason.
+const DEAD_JOB_BYTES: usize = 64;
 
 /// Why a job is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,34 @@ pub struct DeadJob {
     pub reason: String,
     /// How often the job was tried.
     pub attempts: u32,
+}
+
+/// What an outcome changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The job had no outcome.
+    New,
+    /// A result replaced a dead letter.
+    Replaced,
+    /// The outcome was there already, or a higher one, and it was dropped.
+    Duplicate,
+    /// The run does not have the job, and the outcome was dropped.
+    OutOfRange,
+    /// The outcome contradicts the one that is there, and was dropped.
+    Conflict,
+}
+
+/// A job of which a ledger has an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownJob<'a> {
+    /// The labels of its group.
+    pub labels: Labels<'a>,
+    /// The truncated time of its group; `None` in a run that does not group by time.
+    pub time: Option<TimeBucket>,
+    /// Its part.
+    pub part: u32,
+    /// Its weight.
+    pub weight: u32,
 }
 
 /// What recording a batch changed.
@@ -58,15 +90,36 @@ pub struct Recorded {
     pub conflicts: u64,
 }
 
+impl Recorded {
+    /// Counts an outcome.
+    #[inline]
+    pub fn add(&mut self, change: Change) {
+        *self.count(change) += 1;
+    }
+
+    /// The count of the outcomes with this change.
+    #[inline]
+    pub(crate) fn count(&mut self, change: Change) -> &mut u64 {
+        match change {
+            Change::New => &mut self.new,
+            Change::Replaced => &mut self.replaced,
+            Change::Duplicate => &mut self.duplicates,
+            Change::OutOfRange => &mut self.beyond,
+            Change::Conflict => &mut self.conflicts,
+        }
+    }
+}
+
 /// One outcome for each job of a run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ledger {
     lines: Lines,
     results: Results,
-    label_sets: Vec<LabelSet>,
-    label_ids: LabelIds,
+    labels: LabelArena,
     dead: BTreeMap<u64, DeadJob>,
+    dead_bytes: usize,
     totals: Totals,
+    memory: Option<Memory>,
 }
 
 /// Sums over the ledger, kept as it grows.
@@ -89,11 +142,79 @@ impl Ledger {
         Self {
             lines: Lines::new(jobs),
             results: Results::default(),
-            label_sets: Vec::new(),
-            label_ids: LabelIds::default(),
+            labels: LabelArena::default(),
             dead: BTreeMap::new(),
+            dead_bytes: 0,
             totals: Totals::default(),
+            memory: None,
         }
+    }
+
+    /// The ledger of a run whose number of jobs is not known yet.
+    pub fn of_unknown_length() -> Self {
+        Self::new(u64::MAX)
+    }
+
+    /// Gives the ledger a memory budget, and a store for the results beyond it.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Memory) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Drops the outcomes of all jobs from this index on: the run has no more.
+    pub fn set_jobs(&mut self, jobs: u64) {
+        for (index, line) in self.lines.truncate(jobs) {
+            let weight = u64::from(line.weight);
+            match line.state {
+                State::Missing => {}
+                State::DeadLettered => {
+                    self.totals.dead_lettered -= 1;
+                    self.totals.weight_dead_lettered -= weight;
+                    self.remove_dead(index);
+                }
+                State::Completed => {
+                    self.totals.completed -= 1;
+                    self.totals.weight_completed -= weight;
+                }
+            }
+        }
+    }
+
+    /// Spills results until no more memory is held than the budget allows, as far as results are what
+    /// is held. `beside` is what the caller holds or is about to.
+    ///
+    /// # Errors
+    /// When the store has no room for them.
+    pub fn make_room(&mut self, beside: u64) -> Result<(), SpillError> {
+        let held = self.memory_use().held + beside;
+        match &mut self.memory {
+            Some(Memory {
+                budget_bytes,
+                store,
+            }) if held > *budget_bytes && self.results.held_bytes() >= SEGMENT_BYTES as u64 => {
+                self.results.spill(held - *budget_bytes, &mut **store)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How much memory is held.
+    pub fn memory_use(&self) -> MemoryUse {
+        let fixed = self.lines.held_bytes()
+            + self.labels.held_bytes()
+            + self.results.place_bytes()
+            + self.dead_bytes as u64;
+        MemoryUse {
+            held: fixed + self.results.held_bytes(),
+            fixed,
+            spilled: self.results.spilled_bytes(),
+        }
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        let store = self.memory.as_ref().map(|memory| &*memory.store);
+        self.results.reader(store)
     }
 
     /// How many jobs the run has.
@@ -116,56 +237,48 @@ impl Ledger {
         &self.dead
     }
 
-    /// How much memory the results take that are too large for their lines.
-    pub fn result_bytes(&self) -> u64 {
-        self.results.allocated_bytes()
-    }
-
     /// Records the outcomes of a batch. Contradictions are appended to `conflicts`, until that has
     /// 1,000 of them; the outcome that came first stays.
-    pub fn record(&mut self, batch: &OutcomeBatch, conflicts: &mut Vec<Conflict>) -> Recorded {
-        let ids: Vec<u32> = batch
-            .label_sets()
-            .iter()
-            .map(|labels| self.intern(labels))
+    ///
+    /// # Errors
+    /// When a spilled result that is contradicted cannot be read back.
+    pub fn record(
+        &mut self,
+        batch: &OutcomeBatch,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Result<Recorded, SpillError> {
+        self.record_each(batch, conflicts, |_, _| {})
+    }
+
+    /// The same; `changed` is given each job's index with what its outcome changed.
+    ///
+    /// # Errors
+    /// Those of [`record`](Self::record).
+    pub fn record_each(
+        &mut self,
+        batch: &OutcomeBatch,
+        conflicts: &mut Vec<Conflict>,
+        mut changed: impl FnMut(u64, Change),
+    ) -> Result<Recorded, SpillError> {
+        let label_sets = batch.label_sets().iter();
+        let ids: Vec<u32> = label_sets
+            .map(|labels| self.labels.intern(labels))
             .collect();
         let mut recorded = Recorded::default();
-        for outcome in batch.outcomes() {
-            self.record_one(
-                &outcome,
-                ids[outcome.label_position],
-                &mut recorded,
-                conflicts,
-            );
-        }
-        recorded
-    }
-
-    fn intern(&mut self, labels: &LabelSet) -> u32 {
-        if let Some(&id) = self.label_ids.get(labels) {
-            return id;
-        }
-        // A label set costs more than a byte on the wire, so 4 billion of them never arrive.
-        let id = self.label_sets.len() as u32;
-        match self.label_ids.entry(labels.clone()) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(vacant) => {
-                self.label_sets.push(labels.clone());
-                *vacant.insert(id)
+        for job in batch.outcomes() {
+            let change = self.record_one(&job, ids[job.label_position]);
+            if change == Change::Conflict && conflicts.len() < MAX_CONFLICTS {
+                conflicts.push(self.conflict(&job)?);
             }
+            recorded.add(change);
+            changed(job.index, change);
         }
+        Ok(recorded)
     }
 
-    fn record_one(
-        &mut self,
-        job: &JobOutcome<'_>,
-        label_set: u32,
-        recorded: &mut Recorded,
-        conflicts: &mut Vec<Conflict>,
-    ) {
+    fn record_one(&mut self, job: &JobOutcome<'_>, label_set: u32) -> Change {
         let Some(line) = self.lines.get_mut(job.index) else {
-            recorded.beyond += 1;
-            return;
+            return Change::OutOfRange;
         };
         let mut reported = Line {
             state: State::DeadLettered,
@@ -186,22 +299,18 @@ impl Ledger {
                 _ => true,
             };
             if !line.is_of_same_job(&reported) || !same_result {
-                recorded.conflicts += 1;
-                let kept = *line;
-                if conflicts.len() < MAX_CONFLICTS {
-                    conflicts.push(self.conflict(job, &kept));
-                }
-                return;
+                return Change::Conflict;
             }
         }
         match (before, job.outcome) {
             (State::Missing, Outcome::DeadLettered { reason, attempts }) => {
-                recorded.new += 1;
                 *line = reported;
                 self.totals.dead_lettered += 1;
                 self.totals.weight_dead_lettered += weight;
+                self.dead_bytes += DEAD_JOB_BYTES + reason.len();
                 let reason = reason.to_owned();
                 self.dead.insert(job.index, DeadJob { reason, attempts });
+                Change::New
             }
             (State::Missing | State::DeadLettered, Outcome::Completed(result)) => {
                 reported.state = State::Completed;
@@ -210,62 +319,55 @@ impl Ledger {
                 self.totals.completed += 1;
                 self.totals.weight_completed += weight;
                 if before == State::Missing {
-                    recorded.new += 1;
-                } else {
-                    recorded.replaced += 1;
-                    self.totals.dead_lettered -= 1;
-                    self.totals.weight_dead_lettered -= weight;
-                    self.dead.remove(&job.index);
+                    return Change::New;
                 }
+                self.totals.dead_lettered -= 1;
+                self.totals.weight_dead_lettered -= weight;
+                self.remove_dead(job.index);
+                Change::Replaced
             }
-            _ => recorded.duplicates += 1,
+            _ => Change::Duplicate,
         }
     }
 
-    fn conflict(&self, job: &JobOutcome<'_>, kept: &Line) -> Conflict {
-        let describe = |key: GroupKey<'_>, part: u32, weight: u32, digest: u64, outcome: String| {
-            let time = match key.time {
-                Some(time) => format!("time {}, ", time.seconds()),
-                None => String::new(),
-            };
-            format!(
-                "({}, {time}part {part}, {weight} rows, payload {digest:016x}) {outcome}",
-                shown(&key.labels.values)
-            )
-        };
-        let dead_lettered = |reason: &str| format!("dead-lettered ({})", shown(&[reason]));
+    fn remove_dead(&mut self, index: u64) {
+        if let Some(dead) = self.dead.remove(&index) {
+            self.dead_bytes -= DEAD_JOB_BYTES + dead.reason.len();
+        }
+    }
+
+    /// The words for an outcome that contradicts the one that is there.
+    fn conflict(&self, job: &JobOutcome<'_>) -> Result<Conflict, SpillError> {
+        let dead_lettered = |reason: &str| format!("dead-lettered ({})", shown([reason]));
         let kept_outcome = match self.dead.get(&job.index) {
             Some(dead) => dead_lettered(&dead.reason),
-            None => Outcome::Completed(self.results.get(&kept.result)).to_string(),
+            None => {
+                let result = self.result(job.index)?.unwrap_or_default();
+                Outcome::Completed(&result).to_string()
+            }
         };
         let other_outcome = match job.outcome {
             Outcome::Completed(_) => job.outcome.to_string(),
             Outcome::DeadLettered { reason, .. } => dead_lettered(reason),
         };
-        Conflict {
+        let kept = self.lines.get(job.index).map(|line| {
+            let described = described(
+                self.labels.get(line.label_set).values(),
+                time_of(line.time),
+                (line.part, line.weight, line.payload_digest),
+            );
+            format!("{described} {kept_outcome}")
+        });
+        let other = described(
+            job.key.labels.values.iter().map(String::as_str),
+            job.key.time,
+            (job.part, job.weight, job.payload_digest),
+        );
+        Ok(Conflict {
             index: job.index,
-            kept: describe(
-                self.key(kept),
-                kept.part,
-                kept.weight,
-                kept.payload_digest,
-                kept_outcome,
-            ),
-            other: describe(
-                job.key,
-                job.part,
-                job.weight,
-                job.payload_digest,
-                other_outcome,
-            ),
-        }
-    }
-
-    fn key(&self, line: &Line) -> GroupKey<'_> {
-        GroupKey {
-            labels: &self.label_sets[line.label_set as usize],
-            time: time_of(line.time),
-        }
+            kept: kept.unwrap_or_default(),
+            other: format!("{other} {other_outcome}"),
+        })
     }
 
     /// The lowest indexes without an outcome, `at_most` of them.
@@ -283,23 +385,43 @@ impl Ledger {
         missing
     }
 
-    /// Key, part and weight of a job that has an outcome.
-    pub fn describe(&self, index: u64) -> Option<(GroupKey<'_>, u32, u32)> {
+    /// A job that has an outcome.
+    pub fn describe(&self, index: u64) -> Option<KnownJob<'_>> {
         let line = self.lines.get(index)?;
-        Some((self.key(line), line.part, line.weight))
+        Some(KnownJob {
+            labels: self.labels.get(line.label_set),
+            time: time_of(line.time),
+            part: line.part,
+            weight: line.weight,
+        })
     }
 
     /// The result of a job that was completed.
-    pub fn result(&self, index: u64) -> Option<&[u8]> {
-        let line = self.lines.get(index)?;
-        (line.state == State::Completed).then(|| self.results.get(&line.result))
+    ///
+    /// # Errors
+    /// When it was spilled and cannot be read back.
+    pub fn result(&self, index: u64) -> Result<Option<Vec<u8>>, SpillError> {
+        let line = self.lines.get(index);
+        let Some(line) = line.filter(|line| line.state == State::Completed) else {
+            return Ok(None);
+        };
+        let mut reader = self.reader();
+        let result = reader.read(&line.result)?;
+        Ok(Some(result.to_vec()))
     }
 
-    /// The weights and results of all jobs that were completed, in index order.
-    pub fn completed(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        let known = self.lines.known().map(|(_, line)| line);
-        let completed = known.filter(|line| line.state == State::Completed);
-        completed.map(|line| (line.weight, self.results.get(&line.result)))
+    /// Hands over the weights and results of all jobs that were completed, in index order.
+    ///
+    /// # Errors
+    /// When spilled results cannot be read back.
+    pub fn for_each_completed(&self, mut visit: impl FnMut(u32, &[u8])) -> Result<(), SpillError> {
+        let mut reader = self.reader();
+        for (_, line) in self.lines.known() {
+            if line.state == State::Completed {
+                visit(line.weight, reader.read(&line.result)?);
+            }
+        }
+        Ok(())
     }
 
     /// The digest of the jobs as their outcomes describe them; `None` while one is missing.
@@ -309,8 +431,9 @@ impl Ledger {
         }
         let mut hasher = JobSetHasher::new();
         for (index, line) in self.lines.known() {
-            let (part, weight) = (line.part, line.weight);
-            hasher.update_with(index, self.key(line), part, weight, line.payload_digest);
+            let labels = self.labels.get(line.label_set);
+            let rest = (line.part, line.weight, line.payload_digest);
+            hasher.update_with(index, labels, time_of(line.time), rest);
         }
         Some(hasher.finish())
     }
@@ -321,11 +444,22 @@ impl Ledger {
     }
 }
 
+/// What an outcome says of its job, for people: part, weight and payload digest are the numbers.
+fn described<'a>(
+    labels: impl Iterator<Item = &'a str>,
+    time: Option<TimeBucket>,
+    (part, weight, digest): (u32, u32, u64),
+) -> String {
+    let time = time.map_or(String::new(), |time| format!("time {}, ", time.seconds()));
+    let labels = shown(labels);
+    format!("({labels}, {time}part {part}, {weight} rows, payload {digest:016x})")
+}
+
 /// The first characters of texts, one after the other.
-fn shown<S: AsRef<str>>(texts: &[S]) -> String {
-    let mut characters = texts.iter().enumerate().flat_map(|(number, text)| {
+fn shown<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut characters = texts.into_iter().enumerate().flat_map(|(number, text)| {
         let before = if number == 0 { "" } else { ", " };
-        before.chars().chain(text.as_ref().chars())
+        before.chars().chain(text.chars())
     });
     let mut shown: String = characters.by_ref().take(SHOWN_CHARACTERS).collect();
     if characters.next().is_some() {

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::error::Conflict;
-use crate::ledger::{Ledger, Recorded};
+use crate::ledger::{Change, Ledger, Memory, MemoryUse, Recorded, SpillError};
 use crate::outcome::{OutcomeBatch, Worker};
 use crate::run::Manifest;
+
+#[cfg(test)]
+mod tests;
 
 /// What one worker did for a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -23,94 +26,145 @@ pub struct Share {
     pub batches: u64,
 }
 
-/// Everything that was heard of one run.
+/// Everything that was received of one run.
 ///
-/// Outcomes that come before the manifest are kept as they are: which jobs the run has is not known
-/// before it, and an outcome of another job is a failure.
-#[derive(Clone, Debug, Default)]
+/// Outcomes are recorded when they come. Which jobs the run has is known by the manifest: when it
+/// comes later than outcomes, those of other jobs are taken out of the ledger, and out of what was
+/// counted, so that the order makes no difference.
+#[derive(Debug)]
 pub struct Collection {
-    dispatched: Option<Dispatched>,
+    manifest: Option<Manifest>,
     /// A manifest that contradicts the first one.
     disagreeing: Option<Manifest>,
-    waiting: Vec<OutcomeBatch>,
-    heard: u64,
+    ledger: Ledger,
+    /// What outcomes changed before the manifest, by worker.
+    early: BTreeMap<(String, String), EarlyChanges>,
     conflicts: Vec<Conflict>,
     totals: Recorded,
     shares: BTreeMap<(String, String), Share>,
 }
 
-/// What the dispatcher swears to, and what became of it.
-#[derive(Clone, Debug)]
-struct Dispatched {
-    manifest: Manifest,
-    ledger: Ledger,
+impl Default for Collection {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Collection {
-    /// Nothing was heard yet.
+    /// Nothing was received yet.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            manifest: None,
+            disagreeing: None,
+            ledger: Ledger::of_unknown_length(),
+            early: BTreeMap::new(),
+            conflicts: Vec::new(),
+            totals: Recorded::default(),
+            shares: BTreeMap::new(),
+        }
+    }
+
+    /// The same, with a memory budget and a store for the results beyond it.
+    pub fn with_memory(memory: Memory) -> Self {
+        Self {
+            ledger: Ledger::of_unknown_length().with_memory(memory),
+            ..Self::new()
+        }
     }
 
     /// Hears a manifest. The same again changes nothing.
     pub fn hear_manifest(&mut self, manifest: Manifest) {
-        if let Some(known) = &self.dispatched {
-            if !known.manifest.agrees_with(&manifest) {
+        if let Some(known) = &self.manifest {
+            if !known.agrees_with(&manifest) {
                 self.disagreeing = Some(manifest);
             }
             return;
         }
-        let ledger = Ledger::new(manifest.jobs);
-        self.dispatched = Some(Dispatched { manifest, ledger });
-        for batch in std::mem::take(&mut self.waiting) {
-            self.record(&batch);
+        let jobs = manifest.jobs;
+        self.ledger.set_jobs(jobs);
+        self.conflicts.retain(|conflict| conflict.index < jobs);
+        for (worker, changes) in std::mem::take(&mut self.early) {
+            let share = self.shares.entry(worker).or_default();
+            for (change, outcomes) in changes.from(jobs) {
+                *self.totals.count(change) -= outcomes;
+                self.totals.beyond += outcomes;
+                match change {
+                    Change::New | Change::Replaced => share.jobs -= outcomes,
+                    Change::Duplicate => share.duplicates -= outcomes,
+                    Change::OutOfRange | Change::Conflict => {}
+                }
+            }
         }
+        self.manifest = Some(manifest);
     }
 
-    /// Hears outcomes of this run. Returns whether they said anything new; before the manifest
-    /// every batch does.
-    pub fn hear_outcomes(&mut self, batch: OutcomeBatch) -> bool {
-        self.heard += batch.len() as u64;
-        if self.dispatched.is_none() {
-            self.waiting.push(batch);
-            return true;
-        }
-        let recorded = self.record(&batch);
-        recorded.new + recorded.replaced > 0
-    }
-
-    fn record(&mut self, batch: &OutcomeBatch) -> Recorded {
-        let Some(dispatched) = &mut self.dispatched else {
-            return Recorded::default();
+    /// Hears outcomes of this run. Returns whether they said anything new.
+    ///
+    /// # Errors
+    /// When results cannot be spilled or read back.
+    pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) -> Result<bool, SpillError> {
+        let Worker { host, id } = batch.worker().clone();
+        let worker = (host, id);
+        let recorded = if self.manifest.is_some() {
+            self.ledger.record(batch, &mut self.conflicts)?
+        } else {
+            let early = self.early.entry(worker.clone()).or_default();
+            let changed = |index, change| early.push(index, change);
+            self.ledger
+                .record_each(batch, &mut self.conflicts, changed)?
         };
-        let recorded = dispatched.ledger.record(batch, &mut self.conflicts);
         self.totals.new += recorded.new;
         self.totals.replaced += recorded.replaced;
         self.totals.duplicates += recorded.duplicates;
         self.totals.beyond += recorded.beyond;
         self.totals.conflicts += recorded.conflicts;
-        let Worker { host, id } = batch.worker().clone();
-        let share = self.shares.entry((host, id)).or_default();
+        let share = self.shares.entry(worker).or_default();
         share.jobs += recorded.new + recorded.replaced;
         share.duplicates += recorded.duplicates;
         share.retries += u64::from(batch.retries());
         share.batches += 1;
-        recorded
+        self.make_room(0)?;
+        Ok(recorded.new + recorded.replaced > 0)
+    }
+
+    /// Spills results until this many bytes may be held beside what is collected, as far as results
+    /// are what is held.
+    ///
+    /// # Errors
+    /// When results cannot be spilled.
+    pub fn make_room(&mut self, bytes: u64) -> Result<(), SpillError> {
+        self.ledger.make_room(self.bytes_beside_ledger() + bytes)
+    }
+
+    /// How much memory is held.
+    pub fn memory_use(&self) -> MemoryUse {
+        let beside = self.bytes_beside_ledger();
+        let mut used = self.ledger.memory_use();
+        used.held += beside;
+        used.fixed += beside;
+        used
+    }
+
+    fn bytes_beside_ledger(&self) -> u64 {
+        let conflicts = self.conflicts.iter();
+        let conflicts = conflicts.map(|conflict| size_of_val(conflict) + conflict.len());
+        let early = self.early.values().map(EarlyChanges::held_bytes);
+        (conflicts.sum::<usize>() + early.sum::<usize>()) as u64
     }
 
     /// The manifest, once it was heard.
     pub fn manifest(&self) -> Option<&Manifest> {
-        self.dispatched.as_ref().map(|known| &known.manifest)
+        self.manifest.as_ref()
     }
 
     /// The ledger, once the manifest was heard.
     pub fn ledger(&self) -> Option<&Ledger> {
-        self.dispatched.as_ref().map(|known| &known.ledger)
+        self.manifest.is_some().then_some(&self.ledger)
     }
 
     /// The ledger alone, once the manifest was heard.
     pub fn into_ledger(self) -> Option<Ledger> {
-        self.dispatched.map(|known| known.ledger)
+        self.manifest.is_some().then_some(self.ledger)
     }
 
     /// What was recorded in the ledger.
@@ -118,12 +172,10 @@ impl Collection {
         self.totals
     }
 
-    /// Jobs with an outcome; before the manifest, outcomes heard.
+    /// Jobs with an outcome; before the manifest, also of jobs that the run may turn out not to have.
     pub fn jobs_with_outcome(&self) -> u64 {
-        match self.ledger() {
-            Some(ledger) => ledger.jobs() - ledger.missing(),
-            None => self.heard,
-        }
+        let totals = self.ledger.totals();
+        totals.completed + totals.dead_lettered
     }
 
     /// What each worker did, by host and id.
@@ -139,21 +191,25 @@ impl Collection {
     /// Whether waiting for more can change nothing for the better: every job has an outcome, or
     /// the run has failed already.
     pub fn is_settled(&self) -> bool {
-        let contradicted = self.disagreeing.is_some() || !self.conflicts.is_empty();
-        contradicted || self.ledger().is_some_and(|ledger| ledger.missing() == 0)
+        let contradicted = self.disagreeing.is_some() || self.totals.conflicts > 0;
+        self.ledger()
+            .is_some_and(|ledger| contradicted || ledger.missing() == 0)
     }
 
     /// Compares the ledger with the manifest. `checks_of_results` has what the run's computation
     /// checks of its results.
-    pub fn reconcile(
+    ///
+    /// # Errors
+    /// Those of `checks_of_results`.
+    pub fn reconcile<E>(
         &self,
-        checks_of_results: impl FnOnce(&Ledger) -> Vec<Check>,
-    ) -> Reconciliation {
-        let Some(Dispatched { manifest, ledger }) = &self.dispatched else {
-            return Reconciliation {
+        checks_of_results: impl FnOnce(&Ledger) -> Result<Vec<Check>, E>,
+    ) -> Result<Reconciliation, E> {
+        let (Some(manifest), ledger) = (&self.manifest, &self.ledger) else {
+            return Ok(Reconciliation {
                 verdict: Verdict::Incomplete,
                 checks: vec![Check::new("manifest", "one", "none", false)],
-            };
+            });
         };
         let mut checks = vec![match &self.disagreeing {
             None => Check::new("manifests agree", "yes", "yes", true),
@@ -194,7 +250,7 @@ impl Collection {
             manifest.rows_accepted,
             totals.weight_completed + totals.weight_dead_lettered,
         ));
-        checks.extend(checks_of_results(ledger));
+        checks.extend(checks_of_results(ledger)?);
         let digest = ledger.job_set_digest();
         checks.push(Check::new(
             "digest of the job set",
@@ -214,7 +270,51 @@ impl Collection {
         } else {
             Verdict::Complete
         };
-        Reconciliation { verdict, checks }
+        Ok(Reconciliation { verdict, checks })
+    }
+}
+
+/// What the outcomes of one worker changed before the manifest was there.
+#[derive(Debug, Default)]
+struct EarlyChanges {
+    spans: Vec<EarlySpan>,
+}
+
+/// Outcomes of jobs that follow one another, with the same change.
+#[derive(Clone, Copy, Debug)]
+struct EarlySpan {
+    start: u64,
+    length: u32,
+    change: Change,
+}
+
+impl EarlyChanges {
+    fn push(&mut self, index: u64, change: Change) {
+        if let Some(last) = self.spans.last_mut()
+            && last.change == change
+            && last.start + u64::from(last.length) == index
+            && last.length < u32::MAX
+        {
+            last.length += 1;
+            return;
+        }
+        self.spans.push(EarlySpan {
+            start: index,
+            length: 1,
+            change,
+        });
+    }
+
+    /// The changes by outcomes of jobs from this index on, each with their number.
+    fn from(&self, index: u64) -> impl Iterator<Item = (Change, u64)> {
+        self.spans.iter().map(move |span| {
+            let end = span.start + u64::from(span.length);
+            (span.change, end.saturating_sub(index.max(span.start)))
+        })
+    }
+
+    fn held_bytes(&self) -> usize {
+        size_of_val(&self.spans[..])
     }
 }
 
@@ -292,202 +392,5 @@ impl Check {
             &found.to_string(),
             expected == found,
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::digest::JobSetHasher;
-    use crate::outcome::{Outcome, OutcomeBatchBuilder};
-    use crate::run::tests::manifest;
-    use crate::{GroupKey, Job, LabelSet, TimeBucket, payload_digest};
-
-    /// A run of jobs with one row each, whose outcomes and manifest can be told at will.
-    struct Run {
-        labels: LabelSet,
-    }
-
-    impl Run {
-        fn new() -> Self {
-            Self {
-                labels: LabelSet::new(["Italy"]),
-            }
-        }
-
-        fn job(&self, index: u64) -> Job<'_> {
-            Job {
-                index,
-                key: GroupKey {
-                    labels: &self.labels,
-                    time: TimeBucket::from_hours(index as i64),
-                },
-                part: 0,
-                weight: 1,
-                payload: &[1],
-            }
-        }
-
-        fn manifest(&self, jobs: u64) -> Manifest {
-            let mut hasher = JobSetHasher::new();
-            for index in 0..jobs {
-                hasher.update(&self.job(index));
-            }
-            Manifest {
-                job_set_digest: hasher.finish(),
-                ..manifest(jobs, jobs)
-            }
-        }
-
-        fn batch(&self, indexes: &[u64], outcome: Outcome<'_>) -> OutcomeBatch {
-            let run_id = "a-run".parse().expect("a run id");
-            let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
-            for &index in indexes {
-                let job = self.job(index);
-                builder.push(&job, payload_digest(job.payload), outcome);
-            }
-            OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
-        }
-    }
-
-    const COMPLETED: Outcome<'static> = Outcome::Completed(&[1, 1]);
-    const DEAD: Outcome<'static> = Outcome::DeadLettered {
-        reason: "it is broken",
-        attempts: 3,
-    };
-
-    fn no_checks(_: &Ledger) -> Vec<Check> {
-        Vec::new()
-    }
-
-    fn failing(reconciliation: &Reconciliation) -> Vec<&str> {
-        let checks = reconciliation.checks.iter();
-        checks
-            .filter(|check| !check.holds)
-            .map(|check| check.name)
-            .collect()
-    }
-
-    #[test]
-    fn a_run_is_complete_when_every_job_was_completed_and_the_digest_fits() {
-        let run = Run::new();
-        let mut collection = Collection::new();
-        // Outcomes before the manifest wait for it.
-        assert!(collection.hear_outcomes(run.batch(&[1], COMPLETED)));
-        assert!(!collection.is_settled());
-        collection.hear_manifest(run.manifest(3));
-        assert!(collection.hear_outcomes(run.batch(&[0, 1], COMPLETED)));
-        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Incomplete);
-        assert!(collection.hear_outcomes(run.batch(&[2], COMPLETED)));
-        assert!(!collection.hear_outcomes(run.batch(&[2], COMPLETED)));
-        assert!(collection.is_settled());
-        let reconciliation = collection.reconcile(no_checks);
-        assert_eq!(failing(&reconciliation), [""; 0]);
-        assert_eq!(reconciliation.verdict, Verdict::Complete);
-        assert_eq!(collection.recorded().duplicates, 2);
-        let share = collection.shares().values().next().expect("one worker");
-        assert_eq!((share.jobs, share.duplicates, share.batches), (3, 2, 4));
-    }
-
-    #[test]
-    fn dead_letters_are_listed_until_they_are_completed() {
-        let run = Run::new();
-        let mut collection = Collection::new();
-        collection.hear_manifest(run.manifest(2));
-        collection.hear_outcomes(run.batch(&[0], COMPLETED));
-        collection.hear_outcomes(run.batch(&[1], DEAD));
-        assert_eq!(
-            collection.reconcile(no_checks).verdict,
-            Verdict::CompleteWithDeadLetters
-        );
-        collection.hear_outcomes(run.batch(&[1], COMPLETED));
-        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Complete);
-    }
-
-    #[test]
-    fn no_manifest_no_completion() {
-        let run = Run::new();
-        let mut collection = Collection::new();
-        collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
-        assert!(!collection.is_settled());
-        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Incomplete);
-    }
-
-    #[test]
-    fn a_run_of_more_jobs_than_there_can_be_is_incomplete_and_takes_no_memory_for_them() {
-        let run = Run::new();
-        let mut collection = Collection::new();
-        collection.hear_outcomes(run.batch(&[0, 1], COMPLETED));
-        collection.hear_manifest(Manifest {
-            jobs: u64::MAX,
-            ..run.manifest(2)
-        });
-        assert!(collection.hear_outcomes(run.batch(&[10_000], COMPLETED)));
-        assert_eq!(collection.jobs_with_outcome(), 3);
-        assert!(!collection.is_settled());
-        assert_eq!(collection.reconcile(no_checks).verdict, Verdict::Incomplete);
-    }
-
-    #[test]
-    fn every_contradiction_fails_the_run() {
-        let run = Run::new();
-        let wrong = Outcome::Completed(&[1, 0]);
-        type Case<'a> = (&'a str, &'a dyn Fn(&mut Collection));
-        let cases: [Case<'_>; 5] = [
-            ("manifests agree", &|collection| {
-                collection.hear_manifest(run.manifest(3));
-                collection.hear_manifest(run.manifest(4));
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
-            }),
-            ("accepted + rejected = rows read", &|collection| {
-                let mut manifest = run.manifest(3);
-                manifest.rows_read = 9;
-                collection.hear_manifest(manifest);
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
-            }),
-            ("conflicting outcomes", &|collection| {
-                collection.hear_manifest(run.manifest(3));
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
-                collection.hear_outcomes(run.batch(&[1], wrong));
-            }),
-            (
-                "outcomes of jobs that the run does not have",
-                &|collection| {
-                    collection.hear_manifest(run.manifest(3));
-                    collection.hear_outcomes(run.batch(&[0, 1, 2, 3], COMPLETED));
-                },
-            ),
-            ("digest of the job set", &|collection| {
-                let mut manifest = run.manifest(3);
-                manifest.job_set_digest = run.manifest(2).job_set_digest;
-                collection.hear_manifest(manifest);
-                collection.hear_outcomes(run.batch(&[0, 1, 2], COMPLETED));
-            }),
-        ];
-        for (name, tell) in cases {
-            let mut collection = Collection::new();
-            tell(&mut collection);
-            let reconciliation = collection.reconcile(no_checks);
-            assert_eq!(reconciliation.verdict, Verdict::Failed, "{name}");
-            assert_eq!(failing(&reconciliation), [name]);
-        }
-    }
-
-    #[test]
-    fn a_check_of_the_computation_that_does_not_hold_fails_the_run() {
-        let run = Run::new();
-        let mut collection = Collection::new();
-        collection.hear_manifest(run.manifest(1));
-        let unread = |_: &Ledger| -> Vec<Check> { panic!("there is an outcome to come") };
-        let early = collection.reconcile(no_checks);
-        assert_eq!(early.verdict, Verdict::Incomplete);
-        assert!(Collection::new().reconcile(unread).checks.len() == 1);
-        collection.hear_outcomes(run.batch(&[0], COMPLETED));
-        let reconciliation = collection.reconcile(|ledger| {
-            assert_eq!(ledger.result(0), Some(&[1, 1][..]));
-            vec![Check::numbers("ones", 3, 2)]
-        });
-        assert_eq!(reconciliation.verdict, Verdict::Failed);
-        assert_eq!(failing(&reconciliation), ["ones"]);
     }
 }

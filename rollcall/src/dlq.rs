@@ -198,7 +198,8 @@ fn look(
         };
         if batch.run_id() == run_id {
             letters.hear_outcomes(&batch);
-            collection.hear_outcomes(batch);
+            let recorded = collection.hear_outcomes(&batch);
+            recorded.expect("nothing is spilled without a memory budget");
         }
     })
     .map_err(of_cluster)?;
@@ -326,7 +327,7 @@ fn said_of_replay(place: &Place, names: &TopicNames, chosen: &[&Dead<'_>], dead:
 #[derive(Serialize)]
 struct Facts<'a> {
     index: u64,
-    labels: &'a [String],
+    labels: Vec<&'a str>,
     time: Option<String>,
     part: u32,
     rows: u32,
@@ -339,10 +340,10 @@ impl<'a> Facts<'a> {
     fn of(dead: &Dead<'a>) -> Self {
         Self {
             index: dead.index,
-            labels: &dead.key.labels.values,
+            labels: dead.job.labels.values().collect(),
             time: shown_time(dead),
-            part: dead.part,
-            rows: dead.weight,
+            part: dead.job.part,
+            rows: dead.job.weight,
             reason: dead.reason,
             attempts: dead.attempts,
             worker: worker_of(dead),
@@ -451,10 +452,10 @@ fn cells(dead: &Dead<'_>) -> Vec<String> {
     };
     vec![
         dead.index.to_string(),
-        dead.key.labels.values.join(", "),
+        dead.job.labels.values().collect::<Vec<_>>().join(", "),
         shown_time(dead).unwrap_or_else(|| NOTHING.to_owned()),
-        dead.part.to_string(),
-        dead.weight.to_string(),
+        dead.job.part.to_string(),
+        dead.job.weight.to_string(),
         dead.attempts.to_string(),
         place_of(dead.letter.map(|letter| &*letter.headers)),
         worker_of(dead).unwrap_or_else(|| NOTHING.to_owned()),
@@ -494,7 +495,7 @@ fn unreadable_cells(unreadable: &Unreadable) -> Vec<String> {
 
 /// The time of a job, if it has one.
 fn shown_time(dead: &Dead<'_>) -> Option<String> {
-    let time = dead.key.time?;
+    let time = dead.job.time?;
     Some(time.display(Grain::Hour).to_string())
 }
 
@@ -600,7 +601,10 @@ impl<'a> WholeJob<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use pipeline::{Computation, GroupKey, Job, JobBatch, JobHeader, LabelSet, TimeBucket};
+    use pipeline::{
+        Computation, GroupKey, Job, JobBatch, JobHeader, LabelSet, Outcome, OutcomeBatchBuilder,
+        TimeBucket, Worker,
+    };
 
     use super::*;
 
@@ -625,14 +629,16 @@ mod tests {
         };
         let batch = JobBatch::decode(&job.alone(&header)).expect("a valid batch");
         let letter = Letter::new(0, Arc::default(), Arc::new(batch), 0);
+        let mut outcomes = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
+        outcomes.push(&job, 0, Outcome::Completed(&[]));
+        let outcomes = OutcomeBatch::decode(&outcomes.encode()).expect("a valid batch");
+        let mut ledger = Ledger::new(4);
+        let recorded = ledger.record(&outcomes, &mut Vec::new());
+        recorded.expect("nothing was spilled");
+        let known = ledger.describe(3).expect("it has an outcome");
         let dead = |index, letter| Dead {
             index,
-            key: GroupKey {
-                labels: &labels,
-                time: TimeBucket::from_hours(0),
-            },
-            part: 0,
-            weight: 1,
+            job: known,
             reason: "it is broken",
             attempts: 3,
             worker: None,

@@ -200,8 +200,9 @@ mod tests {
         computed.expect("memory can be read");
         let mut ledger = Ledger::new(jobs.counts().jobs);
         let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
-        ledger.record(&batch, &mut Vec::new());
-        Series::of(&ledger)
+        let recorded = ledger.record(&batch, &mut Vec::new());
+        recorded.expect("all is in memory");
+        Series::of(&ledger).expect("all is in memory")
     }
 
     #[test]

@@ -407,6 +407,8 @@ impl Stage {
             rejects: Some(rejects_file(args)),
             computations: Registry::standard(),
             timeout: args.timeout,
+            memory_budget_bytes: args.memory.memory_budget.as_u64(),
+            spill_folder: args.memory.spill_folder(),
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
             metrics: aggregator::metrics::Metrics::default(),

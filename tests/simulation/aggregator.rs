@@ -11,7 +11,7 @@ use aggregator::writing::{Leaves, Step, steps};
 use aggregator::{OutputArgs, OutputChoice, RunChoice};
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
-use pipeline::{Collection, Grain, Ledger, OutcomeBatch, Verdict};
+use pipeline::{Collection, Grain, OutcomeBatch, Verdict};
 
 use crate::broker::{Log, ends};
 use crate::dispatcher::events;
@@ -176,7 +176,8 @@ impl AggregatorProcess {
         let kept: Vec<i64> = shared.broker.outcomes.iter().map(Log::start).collect();
         let end = ends(&shared.broker.outcomes);
         let told_at = self.told_at(shared);
-        self.completion.apply_offsets(&kept, end.clone(), told_at);
+        self.completion
+            .apply_offsets(&kept, end.clone(), Collection::new(), told_at);
         let next = self.completion.outcomes_read().map(|read| read.next());
         let next = next.map(<[i64]>::to_vec);
         self.reading = next.map(|next| Reading { next, end });
@@ -280,7 +281,7 @@ impl AggregatorProcess {
             return Ok(Some(Ended::Failed));
         };
         let verdict = reconcile(collection);
-        let mut series = collection.ledger().map(Series::of);
+        let mut series = series(collection);
         if let (Some(Mutation::DuplicatesCounted), Some(series)) = (shared.mutation, &mut series) {
             for job in self.duplicates.iter().flat_map(OutcomeBatch::outcomes) {
                 if let Some(row) = series
@@ -363,10 +364,10 @@ impl AggregatorProcess {
             if position == manifest_at {
                 again.hear_manifest(manifest.clone());
             }
-            again.hear_outcomes((*batch).clone());
+            let recorded = again.hear_outcomes(batch);
+            recorded.expect("all is in memory");
         }
         again.hear_manifest(manifest.clone());
-        let series = |collection: &Collection| collection.ledger().map(Series::of);
         let same =
             series(&again) == series(collection) && reconcile(&again) == reconcile(collection);
         match same {
@@ -388,8 +389,14 @@ fn output_choice() -> OutputChoice {
     args.choice().expect("these go together")
 }
 
+/// The series of what was collected, once the manifest is there.
+fn series(collection: &Collection) -> Option<Series> {
+    let series = collection.ledger().map(Series::of);
+    series.map(|series| series.expect("all is in memory"))
+}
+
 /// The verdict on what was collected, with the checks of the computation.
 fn reconcile(collection: &Collection) -> Verdict {
-    let checks = |ledger: &Ledger| Positivity.checks(ledger);
-    collection.reconcile(checks).verdict
+    let judged = collection.reconcile(|ledger| Positivity.checks(ledger));
+    judged.expect("all is in memory").verdict
 }

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use computations::Tabulate;
 use computations::tabulate::{Cell, ResultRows};
-use pipeline::{Grain, LabelSet, Ledger};
+use pipeline::ledger::Labels;
+use pipeline::{Grain, Ledger};
 use sha2::{Digest, Sha256};
 
 use super::Exporter;
@@ -68,7 +69,6 @@ impl Exporter for TableCsv<'_> {
 fn write(table: RunTable<'_>, out: &mut dyn Write) -> io::Result<WrittenTable> {
     write_header(table, out)?;
     let groups = table.ledger.groups();
-    let label_sets: Vec<&LabelSet> = groups.label_sets().collect();
     let columns = table.tabulate.columns().len();
     let missing = vec![Cell::Missing; columns];
     let mut hasher = Sha256::new();
@@ -78,11 +78,7 @@ fn write(table: RunTable<'_>, out: &mut dyn Write) -> io::Result<WrittenTable> {
     });
     let mut rows = ResultRows::default();
     let mut written = 0;
-    let mut result = Ok(());
-    groups.for_each(|group| {
-        if result.is_err() {
-            return;
-        }
+    groups.for_each(|group| -> io::Result<()> {
         rows.clear();
         // A malformed result fails the run; its group is shown as one of which nothing is known.
         let is_known =
@@ -91,20 +87,17 @@ fn write(table: RunTable<'_>, out: &mut dyn Write) -> io::Result<WrittenTable> {
             rows.clear();
             rows.push(missing.iter().cloned());
         }
-        let labels = label_sets[group.label_set as usize];
+        let labels = groups.labels(&group);
         let time = group.time.map(|time| {
             let grain = table.grain.unwrap_or(Grain::Hour);
             time.display(grain).to_string()
         });
         for cells in rows.rows(columns) {
             written += 1;
-            result = write_row(&mut writer, labels, time.as_deref(), cells);
-            if result.is_err() {
-                return;
-            }
+            write_row(&mut writer, labels, time.as_deref(), cells)?;
         }
-    });
-    result?;
+        Ok(())
+    })?;
     writer.flush()?;
     drop(writer);
     Ok(WrittenTable {
@@ -124,11 +117,11 @@ fn write_header(table: RunTable<'_>, out: &mut dyn Write) -> io::Result<()> {
 
 fn write_row(
     writer: &mut csv::Writer<Hashed<'_>>,
-    labels: &LabelSet,
+    labels: Labels<'_>,
     time: Option<&str>,
     cells: &[Cell],
 ) -> io::Result<()> {
-    for value in &labels.values {
+    for value in labels.values() {
         writer.write_field(value)?;
     }
     if let Some(time) = time {
@@ -169,6 +162,8 @@ impl Write for Hashed<'_> {
 #[cfg(test)]
 mod tests {
     use computations::tabulate::{Kind, MalformedResult, ResultColumn};
+    use pipeline::LabelSet;
+    use pipeline::ledger::SpillError;
     use pipeline::outcome::Worker;
     use pipeline::reconciliation::Check;
     use pipeline::{GroupKey, Job, Outcome, OutcomeBatch, OutcomeBatchBuilder, TimeBucket};
@@ -206,8 +201,8 @@ mod tests {
             Ok(())
         }
 
-        fn checks(&self, _: &Ledger) -> Vec<Check> {
-            Vec::new()
+        fn checks(&self, _: &Ledger) -> Result<Vec<Check>, SpillError> {
+            Ok(Vec::new())
         }
     }
 
@@ -234,7 +229,8 @@ mod tests {
             let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
             builder.push(&job, 0, result.map_or(dead, Outcome::Completed));
             let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
-            ledger.record(&batch, &mut Vec::new());
+            let recorded = ledger.record(&batch, &mut Vec::new());
+            recorded.expect("all is in memory");
         }
         ledger
     }

@@ -1,6 +1,7 @@
 //! The table of positivity: tests, positive tests and their rate for each group.
 
 use pipeline::Ledger;
+use pipeline::ledger::{Labels, SpillError};
 use pipeline::reconciliation::Check;
 
 use super::{Positivity, Series, SeriesRow, Tally};
@@ -36,25 +37,23 @@ impl Tabulate for Positivity {
     }
 
     /// A result that is malformed has no tests, which breaks the equality, for a job has rows.
-    fn checks(&self, ledger: &Ledger) -> Vec<Check> {
+    fn checks(&self, ledger: &Ledger) -> Result<Vec<Check>, SpillError> {
         let (mut tests, mut malformed) = (0u64, 0u64);
-        for (_, result) in ledger.completed() {
-            match Tally::read(result) {
-                Some(tally) => tests += u64::from(tally.tests),
-                None => malformed += 1,
-            }
-        }
+        ledger.for_each_completed(|_, result| match Tally::read(result) {
+            Some(tally) => tests += u64::from(tally.tests),
+            None => malformed += 1,
+        })?;
         let rows = ledger.totals().weight_completed;
         let found = match malformed {
             0 => tests.to_string(),
             _ => format!("{tests}, and {malformed} results that are malformed"),
         };
-        vec![Check::new(
+        Ok(vec![Check::new(
             "tests in tallies = rows in completed jobs",
             &rows.to_string(),
             &found,
             malformed == 0 && tests == rows,
-        )]
+        )])
     }
 }
 
@@ -63,13 +62,16 @@ impl Series {
     /// malformed adds nothing: a run with such a result has failed.
     ///
     /// Groups without a time are not part of a series; a run of positivity has none.
-    pub fn of(ledger: &Ledger) -> Self {
+    ///
+    /// # Errors
+    /// When spilled results cannot be read back. Those of positivity are in the lines of a ledger.
+    pub fn of(ledger: &Ledger) -> Result<Self, SpillError> {
         let groups = ledger.groups();
-        let label_sets = groups.label_sets().cloned().collect();
+        let label_sets = groups.label_sets().map(Labels::to_label_set).collect();
         let mut rows: Vec<SeriesRow> = Vec::new();
         groups.for_each(|group| {
             let Some(time) = group.time else {
-                return;
+                return Ok::<_, SpillError>(());
             };
             let mut row = SeriesRow {
                 label_set: group.label_set,
@@ -82,8 +84,9 @@ impl Series {
                 row.positive += u64::from(tally.positive);
             }
             rows.push(row);
-        });
-        Self { label_sets, rows }
+            Ok(())
+        })?;
+        Ok(Self { label_sets, rows })
     }
 
     /// Tests and positive tests of all rows.
@@ -115,7 +118,8 @@ mod tests {
     #[test]
     fn tests_that_are_not_the_rows_fail_the_run() {
         let check = |results: &[&[u8]]| {
-            let [check] = &Positivity.checks(&ledger_of(2, results))[..] else {
+            let checks = Positivity.checks(&ledger_of(2, results));
+            let [check] = &checks.expect("all is in memory")[..] else {
                 panic!("there is one check");
             };
             (check.found.clone(), check.holds)
@@ -129,6 +133,7 @@ mod tests {
     #[test]
     fn a_series_has_each_group_with_an_outcome() {
         let series = Series::of(&ledger_of(2, &[&[2, 1], &[2, 0]]));
+        let series = series.expect("all is in memory");
         assert_eq!(series.totals(), (4, 1));
         let tests: Vec<u64> = series.rows.iter().map(|row| row.tests).collect();
         assert_eq!(tests, [2, 2]);

@@ -1,20 +1,22 @@
 //! The groups of a ledger, in key order: what a table of a run is made of.
 
 use super::Ledger;
+use super::labels::Labels;
 use super::lines::{Line, NO_TIME, State};
+use super::results::{Reader, Stored};
+use super::spill::SpillError;
 use crate::grain::TimeBucket;
-use crate::group_key::LabelSet;
 
 /// A group that has an outcome.
 #[derive(Clone, Copy, Debug)]
-pub struct Group<'p, 'a> {
+pub struct Group<'p> {
     /// Position of its labels in [`Groups::label_sets`].
     pub label_set: u32,
     /// Its truncated time; `None` in a run that does not group by time.
     pub time: Option<TimeBucket>,
     /// The results of its completed jobs, in the order of the parts; empty when none was completed,
     /// so that nothing is known of the group.
-    pub parts: &'p [&'a [u8]],
+    pub parts: &'p [&'p [u8]],
 }
 
 /// A ledger's outcomes by group.
@@ -29,9 +31,9 @@ pub struct Groups<'a> {
 
 impl<'a> Groups<'a> {
     pub(super) fn new(ledger: &'a Ledger) -> Self {
-        let label_sets = &ledger.label_sets;
-        let mut order: Vec<u32> = (0..label_sets.len() as u32).collect();
-        order.sort_unstable_by_key(|&id| &label_sets[id as usize]);
+        let labels = &ledger.labels;
+        let mut order: Vec<u32> = (0..labels.len() as u32).collect();
+        order.sort_unstable_by_key(|&id| labels.get(id));
         let mut ranks = vec![0u32; order.len()];
         for (position, &id) in order.iter().enumerate() {
             ranks[id as usize] = position as u32;
@@ -44,25 +46,36 @@ impl<'a> Groups<'a> {
     }
 
     /// The label sets of all groups, in the order of their bytes.
-    pub fn label_sets(&self) -> impl ExactSizeIterator<Item = &'a LabelSet> {
-        let label_sets = &self.ledger.label_sets;
-        self.order.iter().map(|&id| &label_sets[id as usize])
+    pub fn label_sets(&self) -> impl ExactSizeIterator<Item = Labels<'a>> {
+        self.order.iter().map(|&id| self.ledger.labels.get(id))
     }
 
-    /// Hands over each group that has an outcome, in the order of labels as bytes and time.
+    /// The label set of a group.
+    pub fn labels(&self, group: &Group<'_>) -> Labels<'a> {
+        self.ledger.labels.get(self.order[group.label_set as usize])
+    }
+
+    /// Hands over each group that has an outcome, in the order of labels as bytes and time, until
+    /// `visit` fails.
     ///
     /// Jobs are numbered in that order, so one walk along the ledger collects the parts of each
     /// group. A ledger whose keys do not ascend (no dispatcher of this protocol makes one) is sorted
     /// first.
-    pub fn for_each(&self, visit: impl FnMut(Group<'_, 'a>)) {
+    ///
+    /// # Errors
+    /// When spilled results cannot be read back, or what `visit` returns.
+    pub fn for_each<E: From<SpillError>>(
+        &self,
+        visit: impl FnMut(Group<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let known = self.ledger.lines.known().map(|(_, line)| line);
         let key = |line: &Line| self.key(line);
         if known.clone().is_sorted_by_key(key) {
-            self.walk(known, visit);
+            self.walk(known, visit)
         } else {
             let mut sorted: Vec<&Line> = known.collect();
             sorted.sort_by_key(|line| self.key(line));
-            self.walk(sorted.into_iter(), visit);
+            self.walk(sorted.into_iter(), visit)
         }
     }
 
@@ -70,31 +83,92 @@ impl<'a> Groups<'a> {
         (self.ranks[line.label_set as usize], line.time)
     }
 
-    fn walk(&self, lines: impl Iterator<Item = &'a Line>, mut visit: impl FnMut(Group<'_, 'a>)) {
-        let mut parts: Vec<&'a [u8]> = Vec::new();
-        let mut last = None;
-        let mut hand_over = |(label_set, time): (u32, i64), parts: &[&'a [u8]]| {
-            visit(Group {
-                label_set,
-                time: time_of(time),
-                parts,
-            });
+    fn walk<E: From<SpillError>>(
+        &self,
+        lines: impl Iterator<Item = &'a Line>,
+        mut visit: impl FnMut(Group<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut parts = Parts {
+            in_memory: Vec::new(),
+            spilled: Vec::new(),
+            reader: self.ledger.reader(),
         };
+        let mut last = None;
         for line in lines {
             let key = self.key(line);
             if let Some(before) = last.replace(key)
                 && before != key
             {
-                hand_over(before, &parts);
-                parts.clear();
+                parts.hand_over(before, &mut visit)?;
             }
             if line.state == State::Completed {
-                parts.push(self.ledger.results.get(&line.result));
+                let result = self.ledger.results.get(&line.result);
+                if result.is_none() {
+                    parts.spilled.push((parts.in_memory.len(), &line.result));
+                }
+                parts.in_memory.push(result.unwrap_or_default());
             }
         }
-        if let Some(last) = last {
-            hand_over(last, &parts);
+        match last {
+            Some(last) => parts.hand_over(last, &mut visit),
+            None => Ok(()),
         }
+    }
+}
+
+/// The results of a group that is walked along.
+struct Parts<'a> {
+    /// The results, those that were spilled empty.
+    in_memory: Vec<&'a [u8]>,
+    /// Those that were spilled, with their places among all.
+    spilled: Vec<(usize, &'a Stored)>,
+    reader: Reader<'a>,
+}
+
+impl Parts<'_> {
+    #[inline]
+    fn hand_over<E: From<SpillError>>(
+        &mut self,
+        (label_set, time): (u32, i64),
+        visit: &mut impl FnMut(Group<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let time = time_of(time);
+        let group = |parts| Group {
+            label_set,
+            time,
+            parts,
+        };
+        if self.spilled.is_empty() {
+            visit(group(&self.in_memory))?;
+        } else {
+            let mut read = Vec::new();
+            let ends = self.read_spilled(&mut read)?;
+            visit(group(&self.with_spilled(&read, &ends)))?;
+            self.spilled.clear();
+        }
+        self.in_memory.clear();
+        Ok(())
+    }
+
+    /// Reads the spilled results, one behind the other. Returns where each ends.
+    fn read_spilled(&mut self, read: &mut Vec<u8>) -> Result<Vec<usize>, SpillError> {
+        let mut ends = Vec::with_capacity(self.spilled.len());
+        for (_, stored) in &self.spilled {
+            read.extend_from_slice(self.reader.read(stored)?);
+            ends.push(read.len());
+        }
+        Ok(ends)
+    }
+
+    /// All results, with those that were read at their places.
+    fn with_spilled<'r>(&'r self, read: &'r [u8], ends: &[usize]) -> Vec<&'r [u8]> {
+        let mut parts: Vec<&[u8]> = self.in_memory.clone();
+        let mut from = 0;
+        for (&(place, _), &to) in self.spilled.iter().zip(ends) {
+            parts[place] = &read[from..to];
+            from = to;
+        }
+        parts
     }
 }
 

@@ -47,7 +47,7 @@ impl Line {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Lines {
     jobs: u64,
     /// In the order in which they were first written to.
@@ -96,6 +96,27 @@ impl Lines {
         place
     }
 
+    /// Makes it this many lines. Returns those behind the last that were written.
+    pub fn truncate(&mut self, jobs: u64) -> Vec<(u64, Line)> {
+        let written = self.known_from(jobs).map(|(index, line)| (index, *line));
+        let dropped = written.collect();
+        self.jobs = jobs;
+        self.last = None;
+        let first = jobs / BLOCK;
+        if let Some(&place) = self.places.get(&first) {
+            self.blocks[place][(jobs % BLOCK) as usize..].fill(Line::default());
+        }
+        self.places.split_off(&jobs.div_ceil(BLOCK));
+        dropped
+    }
+
+    /// How much memory the lines take.
+    pub fn held_bytes(&self) -> u64 {
+        /// What a block takes of the tree of places.
+        const PLACE_BYTES: usize = 24;
+        (size_of_val(&self.blocks[..]) + self.places.len() * PLACE_BYTES) as u64
+    }
+
     /// The line of a job that has an outcome.
     pub fn get(&self, index: u64) -> Option<&Line> {
         let &place = self.places.get(&(index / BLOCK))?;
@@ -105,7 +126,19 @@ impl Lines {
 
     /// The lines of all jobs that have an outcome, in index order.
     pub fn known(&self) -> impl Iterator<Item = (u64, &Line)> + Clone {
-        self.places.iter().flat_map(|(number, &place)| {
+        self.known_in(self.places.iter())
+    }
+
+    fn known_from(&self, index: u64) -> impl Iterator<Item = (u64, &Line)> {
+        let known = self.known_in(self.places.range(index / BLOCK..));
+        known.skip_while(move |&(known, _)| known < index)
+    }
+
+    fn known_in<'a>(
+        &'a self,
+        places: impl Iterator<Item = (&'a u64, &'a usize)> + Clone,
+    ) -> impl Iterator<Item = (u64, &'a Line)> + Clone {
+        places.flat_map(|(number, &place)| {
             let first = number * BLOCK;
             let lines = self.blocks[place].iter().enumerate();
             let known = lines.filter(|(_, line)| line.state != State::Missing);
@@ -154,6 +187,31 @@ mod tests {
         assert!(lines.get_mut(u64::MAX).is_none());
         assert_eq!(known(&lines), [0, u64::MAX / 2, u64::MAX - 1]);
         assert_eq!(lines.blocks.len(), 3);
+    }
+
+    #[test]
+    fn lines_behind_the_last_are_dropped_and_handed_over() {
+        let written = [0, 31, 32, 40, 63, 64, 700];
+        for jobs in [0, 31, 32, 33, 41, 64, 65, 701, u64::MAX] {
+            let mut lines = Lines::new(u64::MAX);
+            for index in written {
+                lines.get_mut(index).expect("within").state = State::Completed;
+            }
+            let dropped = lines.truncate(jobs);
+            let (behind, within): (Vec<u64>, Vec<u64>) =
+                written.into_iter().partition(|&index| index >= jobs);
+            assert_eq!(
+                dropped.iter().map(|&(index, _)| index).collect::<Vec<_>>(),
+                behind
+            );
+            assert_eq!(known(&lines), within);
+            assert!(
+                behind
+                    .into_iter()
+                    .all(|index| lines.get_mut(index).is_none())
+            );
+            assert_eq!(lines.len(), jobs);
+        }
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! Tests of the ledger.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use proptest::prelude::*;
 
+use super::results::tests::InMemory;
 use super::*;
+use crate::group_key::{GroupKey, LabelSet};
 use crate::outcome::{OutcomeBatchBuilder, Worker};
 use crate::{Job, RunId, payload_digest};
 
@@ -91,16 +96,37 @@ fn batch(outcomes: &[(Job<'_>, Outcome<'_>)]) -> OutcomeBatch {
     OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
 }
 
+/// Records a batch in a ledger from which nothing that is read back was spilled.
+fn record(ledger: &mut Ledger, batch: &OutcomeBatch, conflicts: &mut Vec<Conflict>) -> Recorded {
+    let recorded = ledger.record(batch, conflicts);
+    recorded.expect("all is in memory")
+}
+
 fn spelled_out(ledger: &Ledger) -> Vec<SpelledOut> {
     let groups = ledger.groups();
-    let label_sets: Vec<&LabelSet> = groups.label_sets().collect();
+    let label_sets: Vec<Labels<'_>> = groups.label_sets().collect();
     let mut all = Vec::new();
-    groups.for_each(|group| {
-        let labels = label_sets[group.label_set as usize].clone();
+    let walked = groups.for_each(|group| -> Result<(), SpillError> {
+        let labels = label_sets[group.label_set as usize].to_label_set();
+        assert_eq!(groups.labels(&group).to_label_set(), labels);
         let parts = group.parts.iter().map(|part| part.to_vec()).collect();
         all.push((labels, group.time, parts));
+        Ok(())
     });
+    walked.expect("what was spilled can be read back");
     all
+}
+
+fn result_of(ledger: &Ledger, index: u64) -> Option<Vec<u8>> {
+    let result = ledger.result(index);
+    result.expect("what was spilled can be read back")
+}
+
+fn completed_count(ledger: &Ledger) -> usize {
+    let mut count = 0;
+    let read = ledger.for_each_completed(|_, _| count += 1);
+    read.expect("what was spilled can be read back");
+    count
 }
 
 proptest! {
@@ -136,7 +162,7 @@ proptest! {
         let mut conflicts = Vec::new();
         let mut seen = Recorded::default();
         for outcomes in outcomes.chunks(packing) {
-            let recorded = ledger.record(&batch(outcomes), &mut conflicts);
+            let recorded = record(&mut ledger, &batch(outcomes), &mut conflicts);
             seen.new += recorded.new;
             seen.replaced += recorded.replaced;
             seen.duplicates += recorded.duplicates;
@@ -150,7 +176,7 @@ proptest! {
         let rows: u64 = jobs.iter().map(|(job, _)| u64::from(job.weight)).sum();
         prop_assert_eq!(ledger.totals().weight_completed, rows);
         for (job, result) in &jobs {
-            prop_assert_eq!(ledger.result(job.index), Some(result.as_slice()));
+            prop_assert_eq!(result_of(&ledger, job.index), Some(result.clone()));
         }
 
         let mut hasher = JobSetHasher::new();
@@ -172,12 +198,12 @@ proptest! {
         for (job, result) in &jobs {
             let is_dead = job.index == dead as u64;
             let outcome = if is_dead { DEAD } else { Outcome::Completed(result) };
-            ledger.record(&batch(&[(*job, outcome)]), &mut Vec::new());
+            record(&mut ledger, &batch(&[(*job, outcome)]), &mut Vec::new());
         }
         prop_assert_eq!(ledger.missing(), 0);
         prop_assert_eq!(ledger.totals().dead_lettered, 1);
         prop_assert_eq!(ledger.dead().keys().copied().collect::<Vec<_>>(), [dead as u64]);
-        prop_assert_eq!(ledger.result(dead as u64), None);
+        prop_assert_eq!(result_of(&ledger, dead as u64), None);
         let rows = u64::from(jobs[dead].0.weight);
         prop_assert_eq!(ledger.totals().weight_dead_lettered, rows);
         // Its group is there, with the parts that were completed.
@@ -196,7 +222,7 @@ proptest! {
         let mut ledger = Ledger::new(jobs.len() as u64);
         for ((job, result), index) in jobs.iter_mut().zip(indexes) {
             job.index = index;
-            ledger.record(&batch(&[(*job, Outcome::Completed(result))]), &mut Vec::new());
+            record(&mut ledger, &batch(&[(*job, Outcome::Completed(result))]), &mut Vec::new());
         }
         let expected: Vec<SpelledOut> = jobs
             .iter()
@@ -242,14 +268,22 @@ fn two_results_of_one_job_that_differ_are_a_conflict() {
     ] {
         let mut ledger = Ledger::new(1);
         let mut conflicts = Vec::new();
-        ledger.record(&batch(&[(job, Outcome::Completed(&kept))]), &mut conflicts);
-        ledger.record(&batch(&[(job, Outcome::Completed(&other))]), &mut conflicts);
+        record(
+            &mut ledger,
+            &batch(&[(job, Outcome::Completed(&kept))]),
+            &mut conflicts,
+        );
+        record(
+            &mut ledger,
+            &batch(&[(job, Outcome::Completed(&other))]),
+            &mut conflicts,
+        );
         assert_eq!(conflicts.len(), 1);
         let shown = |result: &[u8]| Outcome::Completed(result).to_string();
         let conflict = &conflicts[0];
         assert!(conflict.kept.ends_with(&shown(&kept)), "{conflict}");
         assert!(conflict.other.ends_with(&shown(&other)), "{conflict}");
-        assert_eq!(ledger.result(0), Some(kept.as_slice()));
+        assert_eq!(result_of(&ledger, 0), Some(kept));
     }
 }
 
@@ -285,8 +319,12 @@ fn two_descriptions_of_one_job_are_a_conflict_even_if_one_is_a_dead_letter() {
         for (first, second) in [(job, other), (other, job)] {
             let mut ledger = Ledger::new(1);
             let mut conflicts = Vec::new();
-            ledger.record(&batch(&[(first, DEAD)]), &mut conflicts);
-            ledger.record(&batch(&[(second, Outcome::Completed(&[]))]), &mut conflicts);
+            record(&mut ledger, &batch(&[(first, DEAD)]), &mut conflicts);
+            record(
+                &mut ledger,
+                &batch(&[(second, Outcome::Completed(&[]))]),
+                &mut conflicts,
+            );
             assert_eq!(conflicts.len(), 1, "case {case}");
             assert_eq!(ledger.totals().dead_lettered, 1);
         }
@@ -303,19 +341,23 @@ fn contradictions_without_number_about_labels_without_end_are_counted_and_shown_
     };
     let mut ledger = Ledger::new(1);
     let mut conflicts = Vec::new();
-    ledger.record(&batch(&[(one_job(&long, &[1]), dead)]), &mut conflicts);
+    record(
+        &mut ledger,
+        &batch(&[(one_job(&long, &[1]), dead)]),
+        &mut conflicts,
+    );
     let other = LabelSet::new(["y"]);
     let result = [7; 1_000];
     let contradiction = (one_job(&other, &[1]), Outcome::Completed(&result));
     let many = vec![contradiction; 2 * MAX_CONFLICTS];
-    let recorded = ledger.record(&batch(&many), &mut conflicts);
+    let recorded = record(&mut ledger, &batch(&many), &mut conflicts);
     assert_eq!(recorded.conflicts, 2 * MAX_CONFLICTS as u64);
     assert_eq!(conflicts.len(), MAX_CONFLICTS);
     let text = conflicts[0].to_string();
     assert!(text.len() < 1_000 && text.contains("xxx…, time"), "{text}");
     assert!(text.contains("zzz…)"), "{text}");
     // What is dropped takes no memory.
-    assert_eq!(ledger.result_bytes(), 0);
+    assert_eq!(ledger.results.held_bytes(), 0);
 }
 
 #[test]
@@ -325,13 +367,13 @@ fn an_index_beyond_the_run_is_dropped_and_noticed() {
     job.index = u64::MAX - 1;
     let mut ledger = Ledger::new(3);
     let outcome = Outcome::Completed(&[1; 100]);
-    let recorded = ledger.record(&batch(&[(job, outcome)]), &mut Vec::new());
+    let recorded = record(&mut ledger, &batch(&[(job, outcome)]), &mut Vec::new());
     assert_eq!(recorded.beyond, 1);
     assert_eq!(ledger.missing(), 3);
     assert_eq!(ledger.first_missing(2), [0, 1]);
     assert_eq!(ledger.first_missing(9), [0, 1, 2]);
     assert_eq!(ledger.job_set_digest(), None);
-    assert_eq!(ledger.result_bytes(), 0);
+    assert_eq!(ledger.results.held_bytes(), 0);
 }
 
 #[test]
@@ -344,12 +386,109 @@ fn the_gaps_between_outcomes_are_missing() {
             ..one_job(&labels, &[1])
         };
         let outcome = Outcome::Completed(&[1]);
-        ledger.record(&batch(&[(job, outcome)]), &mut Vec::new());
+        record(&mut ledger, &batch(&[(job, outcome)]), &mut Vec::new());
     }
     assert_eq!(ledger.first_missing(0), [0; 0]);
     assert_eq!(ledger.first_missing(5), [0, 3, 4, 6, 7]);
     assert_eq!(ledger.first_missing(200).last(), Some(&203));
     assert_eq!(ledger.missing(), u64::MAX - 4);
     assert!(ledger.describe(5).is_some() && ledger.describe(6).is_none());
-    assert_eq!(ledger.completed().count(), 4);
+    assert_eq!(completed_count(&ledger), 4);
+}
+
+/// Results of a run with a heavy tail: 10,000 small ones, then up to 256 KiB.
+fn heavy_tail() -> Vec<Vec<u8>> {
+    let small = (0..10_000usize).map(|nth| vec![nth as u8; nth % 12]);
+    let large = (0..120usize).map(|nth| vec![nth as u8; 1 << (nth % 10 + 9)]);
+    small.chain(large).collect()
+}
+
+/// A ledger of these results, two jobs a group, within a budget; with the reads of its store.
+fn within(budget_bytes: u64, results: &[Vec<u8>]) -> (Ledger, Arc<AtomicU64>) {
+    let store = InMemory::default();
+    let reads = Arc::clone(&store.reads);
+    let store = Box::new(store);
+    let mut ledger = Ledger::new(results.len() as u64).with_memory(Memory {
+        budget_bytes,
+        store,
+    });
+    for (first, results) in (0..).step_by(100).zip(results.chunks(100)) {
+        record(&mut ledger, &tail_batch(first, results), &mut Vec::new());
+        ledger.make_room(0).expect("a vector has room");
+    }
+    (ledger, reads)
+}
+
+fn tail_batch(first: u64, results: &[Vec<u8>]) -> OutcomeBatch {
+    let labels: Vec<LabelSet> = (first..)
+        .take(results.len())
+        .map(|index| LabelSet::new([format!("{:08}", index / 2)]))
+        .collect();
+    let outcomes: Vec<(Job<'_>, Outcome<'_>)> = (first..)
+        .zip(results)
+        .zip(&labels)
+        .map(|((index, result), labels)| {
+            let part = (index % 2) as u32;
+            let job = one_job(labels, &[1]);
+            (Job { index, part, ..job }, Outcome::Completed(result))
+        })
+        .collect();
+    batch(&outcomes)
+}
+
+#[test]
+fn a_memory_budget_changes_where_results_are_and_nothing_else() {
+    let results = heavy_tail();
+    let (free, _) = within(u64::MAX, &results);
+    let (tight, reads) = within(1_000_000, &results);
+    assert_eq!(free.memory_use().spilled, 0);
+    let used = tight.memory_use();
+    assert!(used.spilled > 3_000_000, "{used:?}");
+    assert!(used.held < used.fixed + SEGMENT_BYTES as u64, "{used:?}");
+    assert_eq!(spelled_out(&tight), spelled_out(&free));
+    assert!(reads.load(Ordering::Relaxed) <= 100);
+    let mut sums = (0, 0);
+    let mut bytes = 0;
+    let read = tight.for_each_completed(|weight, result| {
+        sums = (sums.0 + weight, sums.1 + 1);
+        bytes += result.len();
+    });
+    read.expect("what was spilled can be read back");
+    assert_eq!(sums, (results.len() as u32, results.len()));
+    assert_eq!(bytes, results.iter().map(Vec::len).sum::<usize>());
+    assert_eq!(tight.job_set_digest(), free.job_set_digest());
+    for (index, result) in (0..).zip(&results) {
+        assert_eq!(result_of(&tight, index).as_ref(), Some(result));
+    }
+}
+
+#[test]
+fn a_spilled_result_is_compared_without_being_read_and_shown_when_it_is_contradicted() {
+    let results = heavy_tail();
+    let (mut tight, reads) = within(0, &results);
+    let mut conflicts = Vec::new();
+    for (first, results) in (0..).step_by(100).zip(results.chunks(100)) {
+        let recorded = record(&mut tight, &tail_batch(first, results), &mut conflicts);
+        assert_eq!(recorded.duplicates, results.len() as u64);
+    }
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    let mut other = results[10_009].clone();
+    other[100_000] ^= 1;
+    let recorded = record(&mut tight, &tail_batch(10_009, &[other]), &mut conflicts);
+    assert_eq!(recorded.conflicts, 1);
+    assert!(
+        conflicts[0].kept.contains("262144 bytes: 09 09"),
+        "{}",
+        conflicts[0]
+    );
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_cannot_be_spilled_may_exceed_the_budget_and_is_told_apart() {
+    let results = vec![vec![1; 8]; 10_000];
+    let (ledger, _) = within(1_000, &results);
+    let used = ledger.memory_use();
+    assert_eq!((used.spilled, used.held), (0, used.fixed));
+    assert!(used.fixed > 400_000, "{used:?}");
 }

@@ -153,7 +153,7 @@ fn of_a_computation_that_is_not_known_nothing_is_settled_and_other_work_is_finis
         .to_string();
     assert_eq!(unable, "computation other is not known here; known: bytes");
     // Nor is one job of such a message that others have died of.
-    let careful = CarefulJob {
+    let careful = IsolatedJob {
         position: 1,
         deaths: 1,
     };
