@@ -81,6 +81,8 @@ seen! {
     Wary,
     /// … with three.
     Careful,
+    /// A message of which some jobs have outcomes came late, after what a worker waits for others.
+    BegunMessageLate,
     /// A dispatcher was killed.
     DispatcherKilled,
     /// A dispatcher was asked to end.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kafka::{Delivery as DeliveryReport, Record, RecordBatch};
-use pipeline::mark::Reading;
+use pipeline::mark::{Mark, Reading};
 use pipeline::offsets::Commit;
 use worker::delivery::{Message, Report, Step};
 use worker::event_loop::Consume;
@@ -22,8 +22,11 @@ use crate::seen::Seen;
 pub(super) const TOO_LONG: Duration = Duration::from_secs(10);
 
 /// How late records are at most. The worker takes a partition for empty of which none has come for
-/// 10 s.
+/// 10 s,
 const LATEST: Duration = Duration::from_secs(5);
+
+/// but for one whose next message was begun job by job, which may be this late.
+const LATEST_BEGUN: Duration = Duration::from_secs(60);
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -320,7 +323,7 @@ impl WorkerProcess {
             )?);
         }
         match consume {
-            Consume::Isolated { .. } if self.is_late(shared) => {}
+            Consume::Isolated { partition, .. } if self.is_late(partition, shared) => {}
             Consume::Isolated { partition, at_most } => {
                 let at_most = at_most.min(1 + shared.rng.below(7));
                 self.fetch(partition, at_most, &mut records, shared)?;
@@ -351,13 +354,22 @@ impl WorkerProcess {
 
     /// Whether the records of a partition that is read from its own queue are still on their way. They
     /// are not for as long as the worker waits for them.
-    fn is_late(&mut self, shared: &mut Shared) -> bool {
+    fn is_late(&mut self, partition: i32, shared: &mut Shared) -> bool {
         if shared.rng.chance(3, 4) {
             self.late_since = None;
             return false;
         }
         let since = *self.late_since.get_or_insert(self.now);
-        self.now - since < LATEST
+        let waited = self.now - since;
+        if waited < LATEST {
+            return true;
+        }
+        let committed = shared.broker.group.committed(partition);
+        let is_begun = committed.is_some_and(|(_, metadata)| Mark::parse(metadata).position() > 0);
+        if is_begun && waited >= TOO_LONG {
+            shared.saw(Seen::BegunMessageLate);
+        }
+        is_begun && waited < LATEST_BEGUN
     }
 
     fn fetch(

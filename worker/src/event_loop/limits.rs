@@ -12,7 +12,8 @@ pub struct Limits {
     pub busy_wait: Duration,
     /// Pause between two looks while there is nothing to do.
     pub idle_wait: Duration,
-    /// A partition that is read alone and of which nothing comes for this long has nothing that kills.
+    /// A partition that is read alone and of which nothing comes for this long has nothing that kills,
+    /// unless some jobs of its next message have outcomes: that one is waited for.
     pub idle_timeout: Duration,
     /// How long messages may be on their way without a single acknowledgement. A broker that is away
     /// for longer is rare; a client that has lost sight of one that is there, after restarts in a row,

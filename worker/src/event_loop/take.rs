@@ -288,7 +288,11 @@ impl EventLoop {
     ) {
         let Some(record) = records.iter().next() else {
             let since = *self.taking.idle_since.get_or_insert(now);
-            if now.saturating_duration_since(since) >= self.config.limits.idle_timeout {
+            // A message that was begun is there, however late it comes, and its first jobs have
+            // outcomes that only the marker knows of.
+            let is_begun = self.state.in_flight.has_begun_message(partition);
+            let waited = now.saturating_duration_since(since);
+            if !is_begun && waited >= self.config.limits.idle_timeout {
                 self.taking.idle_since = None;
                 self.state.in_flight.end_isolation(partition);
             }

@@ -1,6 +1,7 @@
 //! Rounds of the event loop, by the actions that it asks for.
 
 use kafka::Record;
+use pipeline::mark::Reading;
 use pipeline::offsets::Settled;
 
 use super::*;
@@ -241,4 +242,48 @@ fn winding_down_waits_for_the_threads_then_for_acknowledgements_and_leaves_last(
         Action::Leave(_)
     ));
     assert!(matches!(next(&mut own, &mut produced, now), Action::Exit));
+}
+
+/// How partition 0 is read after nothing has come of it for as long as isolation waits, where it was
+/// assigned with this marker.
+fn isolation_after_idling(metadata: &str) -> Option<Reading> {
+    let now = Instant::now();
+    let limits = Limits::default();
+    let later = now + limits.idle_timeout;
+    let mut own = event_loop(limits, now);
+    let starts = [Start {
+        partition: 0,
+        offset: 5,
+        metadata: metadata.to_owned(),
+        end: Some(9),
+    }];
+    let assignment = own.assigned(&starts);
+    own.state_mut().apply_committed(&assignment.commits);
+    assert_eq!(own.state().in_flight().alone(), Some(0));
+    for now in [now, later] {
+        loop {
+            match next(&mut own, &mut Vec::new(), now) {
+                Action::CommitAndWait(commits) => {
+                    own.state_mut().apply_committed(&commits);
+                    own.apply_commit_answer(true);
+                }
+                Action::Consume(consume, records) => {
+                    assert!(matches!(consume, Consume::Isolated { .. }), "{consume:?}");
+                    own.apply_records(records, now);
+                    break;
+                }
+                Action::Commit(_) | Action::Wait(_) => {}
+                action => panic!("{action:?}"),
+            }
+        }
+    }
+    own.state().in_flight().isolation(0)
+}
+
+#[test]
+fn isolation_ends_when_nothing_comes_unless_the_next_message_was_begun() {
+    let untouched = "rollcall/1 take-overs=3 position=0 deaths=1";
+    assert_eq!(isolation_after_idling(untouched), Some(Reading::Freely));
+    let begun = "rollcall/1 take-overs=3 position=2 deaths=0";
+    assert_eq!(isolation_after_idling(begun), Some(Reading::Carefully));
 }

@@ -167,6 +167,12 @@ impl InFlight {
         }
     }
 
+    /// Whether the first jobs of the message at a partition's committed offset have their outcomes,
+    /// and the others are left.
+    pub fn has_begun_message(&self, partition: i32) -> bool {
+        self.tracker.first_position(partition) > 0
+    }
+
     /// Ends a partition's isolation: nothing has come of it for long, so nothing of it can kill.
     pub fn end_isolation(&mut self, partition: i32) {
         self.tracker.trust(partition);
