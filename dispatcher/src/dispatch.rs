@@ -241,6 +241,8 @@ impl Dispatch {
     }
 
     fn look(&mut self) -> Result<(), Error> {
+        // Another one may have opened it while the data set was read.
+        self.is_own = self.history.opened().is_none();
         self.plan = self.plan()?;
         match self.history.aborted() {
             Some(_) => self.state = State::RetractsAbort,

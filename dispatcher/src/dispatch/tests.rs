@@ -199,6 +199,20 @@ fn a_run_is_aborted_by_whom_it_belongs_to_and_its_abort_is_retracted() {
 }
 
 #[test]
+fn a_run_that_another_one_opened_while_the_data_set_was_read_is_not_aborted() {
+    let mut other = Play::new(options(true, false), &[]);
+    other.until(|action| *action == Action::PublishJobs);
+    let aborted = other.dispatch.abort(&stopped()).expect("it is its own");
+    let mut play = Play::new(options(true, false), &[]);
+    play.until(|action| *action == Action::ReadDataSet);
+    assert!(play.dispatch.abort(&stopped()).is_some());
+    play.events = other.events;
+    play.events.push(RunEvent::Aborted(aborted));
+    play.until(|action| *action == Action::RetractAbort);
+    assert_eq!(play.dispatch.abort(&stopped()), None);
+}
+
+#[test]
 fn an_opening_that_another_one_overwrote_is_published_again_before_the_refusal() {
     let mut other = options(true, false);
     other.run.cut.max_rows_per_job += 1;
