@@ -298,6 +298,21 @@ impl OffsetTracker {
         partition.mark.deaths_of(position)
     }
 
+    /// The message at this offset, the first one taken, is worked on job by job: where those before it
+    /// are gone from the topic, the mark was of one of them, and its position says nothing of this one.
+    pub fn pass_gap(&mut self, partition: i32, offset: i64) {
+        if let Some(own) = self.partitions.get_mut(&partition)
+            && own
+                .taken
+                .front()
+                .is_some_and(|first| first.offset == offset)
+            && own.next_offset < offset
+        {
+            own.next_offset = offset;
+            own.mark = own.mark.trying(0);
+        }
+    }
+
     /// The position of the first job to be tried in the message that is read job by job.
     pub fn first_position(&self, partition: i32) -> u32 {
         let partition = self.partitions.get(&partition);

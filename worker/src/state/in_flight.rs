@@ -116,6 +116,7 @@ impl InFlight {
         let Some(epoch) = self.tracker.epoch(partition) else {
             return;
         };
+        self.tracker.pass_gap(partition, offset);
         let done = self.tracker.first_position(partition);
         // A mark that names a job which the message does not have is about another message.
         if done > 0 && done < jobs {
@@ -228,5 +229,33 @@ impl InFlight {
     /// is not).
     pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
         self.tracker.positions()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the first job is tried of a message of four jobs at this offset, and the offset that is
+    /// committed before, where the marker at offset 5 has position 2.
+    fn first_tried(offset: i64) -> (Option<u32>, i64) {
+        let mut own = InFlight::new();
+        own.assign(&[Start {
+            partition: 0,
+            offset: 5,
+            metadata: "rollcall/1 take-overs=3 position=2 deaths=1".to_owned(),
+            end: Some(9),
+        }]);
+        own.take(0, offset);
+        own.isolate(0, offset, 4);
+        let position = own.next_isolated().map(|job| job.position);
+        (position, own.commits_to_confirm()[0].offset)
+    }
+
+    #[test]
+    fn a_marker_passes_over_jobs_of_its_own_message_alone() {
+        assert_eq!(first_tried(5), (Some(2), 5));
+        // The message at offset 5 is gone from the topic.
+        assert_eq!(first_tried(6), (Some(0), 6));
     }
 }
