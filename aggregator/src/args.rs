@@ -229,12 +229,12 @@ pub struct Config {
 }
 
 impl Args {
-    /// The configuration that these arguments ask for.
+    /// The configuration that these arguments ask for, of a program that knows these computations.
     ///
     /// # Errors
     /// When no broker is named, a property is one that rollcall sets itself, or options contradict
     /// each other.
-    pub fn config(&self) -> Result<Config, Error> {
+    pub fn config(&self, computations: &Registry) -> Result<Config, Error> {
         Ok(Config {
             run: self.run_id.clone(),
             out: self.out.clone(),
@@ -245,7 +245,7 @@ impl Args {
             spill_folder: (self.memory.spill_folder.clone()).unwrap_or_else(std::env::temp_dir),
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
-            computations: Registry::standard(),
+            computations: computations.clone(),
             metrics: Metrics::default(),
         })
     }

@@ -67,12 +67,13 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
 /// tell of nothing in a run in which nobody dies.
 const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 
-/// Runs the pipeline on this machine.
+/// Runs the pipeline on this machine, in a program that knows these computations: the workers are
+/// processes of the same program.
 ///
 /// # Errors
 /// When any part of it fails; what it was is said by the part.
-pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
-    let report = run_and_say(args, shutdown).map_err(|error| match error {
+pub fn run(args: &RunArgs, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
+    let report = run_and_say(args, shutdown, computations).map_err(|error| match error {
         // What was dispatched is gone with the broker: there is nothing to be taken up.
         Error::Dispatcher(dispatcher::Error::Stopped(signal))
         | Error::Aggregator(aggregator::Error::Stopped(signal))
@@ -93,7 +94,11 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     report.map(|report| report.exit())
 }
 
-fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
+fn run_and_say(
+    args: &RunArgs,
+    shutdown: &Shutdown,
+    computations: &Registry,
+) -> Result<Report, Error> {
     let started = Instant::now();
     let in_transactions = args.delivery == Delivery::ExactlyOnce;
     // Whatever is made of them.
@@ -128,7 +133,15 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
         }
         Engine::Kafka => {
             let begun = started + generated_in.unwrap_or_default();
-            run_on_kafka(args, choice, &input, begun, shutdown, &progress)?
+            run_on_kafka(
+                args,
+                choice,
+                &input,
+                begun,
+                shutdown,
+                &progress,
+                computations,
+            )?
         }
     };
     drop(shown);
@@ -290,7 +303,7 @@ fn run_without_kafka(
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
-    let grouping = args.grouping.grouping()?;
+    let grouping = args.grouping.grouping(&Registry::standard())?;
     if grouping.compute != positivity::DEFINITION.name {
         return Err(Error::EngineOfPositivity);
     }
@@ -329,12 +342,13 @@ struct Stage {
     topics: TopicNames,
     prefix: String,
     group: String,
+    computations: Registry,
     /// `None` on Apache Kafka. Dropped last, when all its clients are gone.
     broker: Option<InProcessBroker>,
 }
 
 impl Stage {
-    fn set(args: &RunArgs) -> Result<Self, Error> {
+    fn set(args: &RunArgs, computations: &Registry) -> Result<Self, Error> {
         let run_id = args.run_id.clone().unwrap_or_else(RunId::fresh);
         logging::set_run_id(run_id.as_str());
         let prefix = args
@@ -362,6 +376,7 @@ impl Stage {
             run_id,
             topics,
             prefix,
+            computations: computations.clone(),
             broker,
         })
     }
@@ -371,11 +386,11 @@ impl Stage {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
         });
-        let grouping = args.grouping.grouping()?;
+        let grouping = args.grouping.grouping(&self.computations)?;
         Ok(dispatcher::Config {
             input: input.clone(),
             options: grouping.options(),
-            payload: dispatcher::payload_columns(&grouping),
+            payload: dispatcher::payload_columns(&grouping, &self.computations)?,
             grouping,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.
@@ -405,7 +420,7 @@ impl Stage {
             out: args.out.clone(),
             outputs,
             rejects: Some(rejects_file(args)),
-            computations: Registry::standard(),
+            computations: self.computations.clone(),
             timeout: args.timeout,
             memory_budget_bytes: args.memory.memory_budget.as_u64(),
             spill_folder: args.memory.spill_folder(),
@@ -518,9 +533,10 @@ fn run_on_kafka(
     begun: Instant,
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
+    computations: &Registry,
 ) -> Result<(Report, String), Error> {
     clock::watch();
-    let stage = Stage::set(args)?;
+    let stage = Stage::set(args, computations)?;
     let dispatcher = stage.dispatcher(args, input)?;
     let aggregator = stage.aggregator(args, choice);
     let fleet = stage.fleet(args)?;
