@@ -119,7 +119,7 @@ fn assert_table(out: &Path, table: &str) -> Value {
 
 #[track_caller]
 fn assert_dead_letter(report: &Value) {
-    assert_eq!(report["status"], "complete_with_dead_letters");
+    assert_eq!(report["status"], "complete-with-dead-letters");
     let dead = report["dead_letters"].as_array().expect("a list");
     assert_eq!(dead.len(), 1, "{dead:#?}");
     assert_eq!(dead[0]["attempts"], 1, "{dead:#?}");
