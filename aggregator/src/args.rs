@@ -222,6 +222,9 @@ pub struct Config {
     pub cluster: Cluster,
     /// Its topics.
     pub topics: TopicNames,
+    /// The group as whose offsets it makes known how far it has read; `None` for a broker that keeps
+    /// everything.
+    pub read_positions: Option<String>,
     /// The computations whose runs it can collect.
     pub computations: Registry,
     /// Where it counts what it does.
@@ -245,6 +248,7 @@ impl Args {
             spill_folder: (self.memory.spill_folder.clone()).unwrap_or_else(std::env::temp_dir),
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
+            read_positions: None,
             computations: computations.clone(),
             metrics: Metrics::default(),
         })

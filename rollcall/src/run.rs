@@ -28,7 +28,7 @@ use service::{Exit, Progress, Show, Shutdown, Signal, Usage, clock, logging, mac
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
-use worker::Delivery;
+use worker::{Delivery, UnreadLimit};
 
 use crate::args::{Engine, RunArgs};
 use crate::config_file::CONFIG_VARIABLE;
@@ -48,6 +48,10 @@ const OWN_NAME: &str = "rollcall";
 /// What may be uncommitted of a partition on the in-process broker: less than half of what it
 /// keeps, so that what was collected and is not committed yet has room, too.
 const CREDIT_BYTES: usize = in_process::RETAINED_BYTES * 2 / 5;
+
+/// What may be unread of a partition of outcomes there: what one message and the next worker of the
+/// same number add to it has room, too.
+const UNREAD_BYTES: usize = in_process::RETAINED_BYTES / 5;
 
 /// On one machine, offsets are committed often: a commit costs little, and credit waits for it.
 const COMMIT_INTERVAL: &str = "20ms";
@@ -420,6 +424,7 @@ impl Stage {
             out: args.out.clone(),
             outputs,
             rejects: Some(rejects_file(args)),
+            read_positions: self.broker.as_ref().map(|_| self.reader()),
             computations: self.computations.clone(),
             timeout: args.timeout,
             memory_budget_bytes: args.memory.memory_budget.as_u64(),
@@ -428,6 +433,11 @@ impl Stage {
             topics: self.topics.clone(),
             metrics: aggregator::metrics::Metrics::default(),
         }
+    }
+
+    /// The group as whose offsets the aggregator makes known how far it has read.
+    fn reader(&self) -> String {
+        format!("{}.aggregator", self.prefix)
     }
 
     fn fleet(&self, args: &RunArgs) -> Result<Spec, Error> {
@@ -458,13 +468,13 @@ impl Stage {
         let mut properties = self.cluster.properties().to_vec();
         let session_timeout = in_process::SESSION_TIMEOUT_MS.to_string();
         let in_process = self.broker.as_ref();
-        let in_process = in_process.map(|_| {
+        let heartbeat = in_process.map(|_| {
             [
                 ("session.timeout.ms", session_timeout.as_str()),
                 ("heartbeat.interval.ms", IN_PROCESS_HEARTBEAT_MS),
             ]
         });
-        let own = in_process.into_iter().flatten().chain(FLEET_PROPERTIES);
+        let own = heartbeat.into_iter().flatten().chain(FLEET_PROPERTIES);
         for (key, value) in own {
             if !properties.iter().any(|(known, _)| known == key) {
                 properties.push((key.to_owned(), value.to_owned()));
@@ -481,12 +491,20 @@ impl Stage {
         if args.log.verbose == 0 && !args.log.quiet && std::env::var_os("RUST_LOG").is_none() {
             variables.push(("RUST_LOG", "warn,librdkafka=error".into()));
         }
+        let partitions = topic_spec(args).partitions;
+        let unread_limit = in_process.map(|_| UnreadLimit {
+            reader: self.reader(),
+            bytes_per_partition: UNREAD_BYTES / args.workers().div_ceil(partitions),
+            number: 0,
+            workers: args.workers(),
+        });
         Ok(Spec {
             program: std::env::current_exe().map_err(Error::StartWorker)?,
             arguments,
             variables,
             group: self.group.clone(),
             workers: args.workers(),
+            unread_limit,
         })
     }
 

@@ -77,11 +77,16 @@ fn data_set(folder: &Path, is_broken: bool) -> (PathBuf, String) {
 
 /// A command of `rollcall`, of the program that knows one computation more.
 fn word_count(command: &Command) -> Command {
+    example("word_count", command)
+}
+
+/// A command of `rollcall`, of an example that is built beside it.
+fn example(name: &str, command: &Command) -> Command {
     let program = Path::new(command.get_program());
-    let program = program.with_file_name("examples").join("word_count");
+    let program = program.with_file_name("examples").join(name);
     assert!(
         program.exists(),
-        "cargo test builds {} unless it is asked for one target; cargo build --example word_count does",
+        "cargo test builds {} unless it is asked for one target; cargo build --examples does",
         program.display()
     );
     let mut own = Command::new(program);
@@ -202,4 +207,39 @@ fn a_program_that_does_not_know_the_computation_says_which_it_knows() {
     let refused = finish(command).expect_code(2).stderr;
     let known = "computation word-count is not known here; known: positivity, count";
     assert!(refused.contains(known), "{refused}");
+}
+
+/// Sizes of results: ten thousand small ones, then a heavy tail up to 256 KiB, of 86 MiB together.
+fn sizes() -> impl Iterator<Item = usize> {
+    const TAIL: [usize; 8] = [0, 1, 30, 1_000, 4_096, 16_384, 65_536, 262_144];
+    let small = (0..10_000).map(|job| job % 3);
+    small.chain((0..2_000).map(|job| TAIL[7 - job % 8]))
+}
+
+#[test]
+fn large_results_after_many_small_ones_are_held_back_and_none_is_lost_in_process() {
+    let folder = folder();
+    let mut lines = String::from("job,test_date,bytes\n");
+    let mut table = String::from("job,date_day,size,sum\n");
+    for (job, size) in sizes().enumerate() {
+        lines += &format!("{job:05},2024-03-01,{size}\n");
+        let bytes = (0..size).map(|position| u64::from((position * 31 + size) as u8));
+        let sum: u64 = bytes.sum();
+        table += &format!("{job:05},2024-03-01,{size},{sum}\n");
+    }
+    let data_set = folder.path().join("sizes.csv");
+    fs::write(&data_set, lines).expect("the data set can be written");
+    let out = folder.path().join("out");
+    let mut command = example("sized_results", &rollcall());
+    command.arg("run").arg(&data_set);
+    command.args(["--compute", "sized", "--by", "job", "--every", "day"]);
+    // Two partitions keep 10 MiB together.
+    command.args(["--workers", "2", "--partitions", "2", "--timeout", "60s"]);
+    finish({
+        command.arg("--out").arg(&out);
+        command
+    })
+    .expect_code(0);
+    let report = assert_table(&out, &table);
+    assert_eq!(report["jobs"]["duplicates_dropped"], 0);
 }
