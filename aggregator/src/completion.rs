@@ -59,7 +59,7 @@ pub enum End {
 enum State {
     LooksForRunsTopic,
     FindsRun,
-    Found(RunHistory, RunOpened),
+    Found(Box<RunHistory>, Box<RunOpened>),
     ReadsOutcomes(Box<Collecting>),
     ReadsRuns(Box<Collecting>),
 }
@@ -199,7 +199,7 @@ impl Completion {
                 let found = run.and_then(|run| Some((run.clone(), run.opened()?.clone())));
                 if let Some((run, opened)) = found {
                     self.idle.restart(now);
-                    self.state = State::Found(run, opened);
+                    self.state = State::Found(Box::new(run), Box::new(opened));
                 }
             }
             State::ReadsRuns(own) => {
@@ -227,8 +227,8 @@ impl Completion {
             let starts = &opened.outcomes_start_offsets;
             let mut own = Collecting {
                 outcomes_read: OutcomesRead::new(starts, kept, end),
-                run: run.clone(),
-                opened: opened.clone(),
+                run: (**run).clone(),
+                opened: (**opened).clone(),
                 collection,
                 // It was found there.
                 runs_are_caught_up: true,
