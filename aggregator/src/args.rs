@@ -222,6 +222,9 @@ pub struct Config {
     pub cluster: Cluster,
     /// Its topics.
     pub topics: TopicNames,
+    /// The group as whose offsets it makes known how far it has read; `None` for a broker that keeps
+    /// everything.
+    pub read_positions: Option<String>,
     /// The computations whose runs it can collect.
     pub computations: Registry,
     /// Where it counts what it does.
@@ -229,12 +232,12 @@ pub struct Config {
 }
 
 impl Args {
-    /// The configuration that these arguments ask for.
+    /// The configuration that these arguments ask for, of a program that knows these computations.
     ///
     /// # Errors
     /// When no broker is named, a property is one that rollcall sets itself, or options contradict
     /// each other.
-    pub fn config(&self) -> Result<Config, Error> {
+    pub fn config(&self, computations: &Registry) -> Result<Config, Error> {
         Ok(Config {
             run: self.run_id.clone(),
             out: self.out.clone(),
@@ -245,7 +248,8 @@ impl Args {
             spill_folder: (self.memory.spill_folder.clone()).unwrap_or_else(std::env::temp_dir),
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
-            computations: Registry::standard(),
+            read_positions: None,
+            computations: computations.clone(),
             metrics: Metrics::default(),
         })
     }

@@ -12,6 +12,7 @@ pub use crate::completion::Collected;
 use crate::completion::{Completion, End, Next, Unrecorded};
 use crate::error::Error;
 use crate::memory::{self, MemoryWatch};
+use crate::read_positions::ReadPositions;
 use crate::table::Tabulation;
 
 /// How long one read waits for more.
@@ -35,6 +36,7 @@ pub fn collect(
         progress,
         runs: None,
         outcomes: None,
+        read_positions: None,
         tabulation: None,
         batch: RecordBatch::default(),
         counted_jobs: 0,
@@ -53,6 +55,7 @@ struct Driver<'a> {
     progress: &'a Progress,
     runs: Option<RunsReader>,
     outcomes: Option<Reader>,
+    read_positions: Option<ReadPositions>,
     tabulation: Option<Tabulation>,
     batch: RecordBatch,
     counted_jobs: u64,
@@ -157,6 +160,7 @@ impl Driver<'_> {
         let read = self.completion.outcomes_read();
         let start = read.map_or(&[][..], |read| read.start());
         self.outcomes = Some(Reader::start(&config.cluster, topic, start)?);
+        self.read_positions = ReadPositions::new(config, partitions)?;
         self.show_progress();
         Ok(())
     }
@@ -185,6 +189,9 @@ impl Driver<'_> {
         }
         self.completion
             .apply_outcomes_read(reader.next_offsets(), now);
+        if let Some(positions) = &mut self.read_positions {
+            positions.read(self.batch.bytes(), reader.next_offsets())?;
+        }
         self.show_progress();
         Ok(())
     }

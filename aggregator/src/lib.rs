@@ -15,6 +15,7 @@ pub mod memory;
 pub mod metrics;
 pub mod outputs;
 pub mod read_back;
+mod read_positions;
 pub mod report;
 pub mod run;
 pub mod spill;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use computations::Registry;
 use computations::positivity::Series;
 use pipeline::Grain;
 use serde::Serialize;
@@ -26,13 +27,13 @@ use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report, TableReport};
 use crate::writing::{Leaves, Step, steps};
 
-/// The `aggregator` process: shows its progress, and says on standard output what the run has come
-/// to.
+/// The `aggregator` process of a program that knows these computations: shows its progress, and says
+/// on standard output what the run has come to.
 ///
 /// # Errors
 /// Those of [`Args::config`] and [`run`].
-pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
-    let config = args.config()?;
+pub fn serve(args: &Args, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
+    let config = args.config(computations)?;
     clock::watch();
     let progress = Progress::new();
     // Closed last, when everything else is.

@@ -90,7 +90,7 @@ impl DataSet {
         let header = ByteRecord::from(self.header.split(',').collect::<Vec<_>>());
         let selection = Selection {
             grouping: &self.grouping,
-            payload: &payload_columns(&self.grouping),
+            payload: &payload_columns(&self.grouping, &Registry::standard()).expect("it is known"),
         };
         let columns = Columns::find("the data set", &header, selection);
         let columns = columns.expect("it has all columns");

@@ -13,6 +13,16 @@ pub struct Column {
     pub coding: Coding,
 }
 
+impl Column {
+    /// A column of texts.
+    pub fn text(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            coding: Coding::Text,
+        }
+    }
+}
+
 /// How the values of a column are coded in a row record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Coding {
@@ -33,4 +43,10 @@ pub enum Coding {
 pub trait Encode: Send + Sync {
     /// The columns that travel with each row, in the order of their codes in a row record.
     fn columns(&self) -> &[Column];
+}
+
+impl Encode for Vec<Column> {
+    fn columns(&self) -> &[Column] {
+        self
+    }
 }

@@ -71,6 +71,13 @@ impl Registry {
         }
     }
 
+    /// These and one more.
+    #[must_use]
+    pub fn with(mut self, definition: Definition) -> Self {
+        self.definitions.push(definition);
+        self
+    }
+
     /// The names, in the order of the definitions.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.definitions.iter().map(|definition| definition.name)

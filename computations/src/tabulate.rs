@@ -14,6 +14,13 @@ pub struct ResultColumn {
     pub kind: Kind,
 }
 
+impl ResultColumn {
+    /// A column of this name.
+    pub const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind }
+    }
+}
+
 /// What the cells of a column hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

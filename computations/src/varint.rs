@@ -1,4 +1,4 @@
-//! Unsigned LEB128: small numbers in one byte.
+//! Unsigned LEB128: small numbers in one byte; and texts after their length.
 
 /// Appends a number.
 #[inline]
@@ -29,6 +29,20 @@ pub fn read(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
+/// Appends a text, as [`Coding::Text`](crate::Coding::Text) has it.
+pub fn write_text(text: &str, out: &mut Vec<u8>) {
+    write(text.len() as u64, out);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Takes a text from the front of `bytes`; `None` when there is none, or none in UTF-8.
+pub fn read_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
+    let length = usize::try_from(read(bytes)?).ok()?;
+    let (text, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    std::str::from_utf8(text).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -46,6 +60,25 @@ mod tests {
             prop_assert_eq!(read(&mut left), Some(value));
             prop_assert_eq!(left, [rest]);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_is_read_as_it_was_written_and_not_when_it_is_cut(text: String, rest: Vec<u8>) {
+            let mut bytes = Vec::new();
+            write_text(&text, &mut bytes);
+            prop_assert_eq!(read_text(&mut &bytes[..bytes.len() - 1]), None);
+            bytes.extend_from_slice(&rest);
+            let mut left = bytes.as_slice();
+            prop_assert_eq!(read_text(&mut left), Some(text.as_str()));
+            prop_assert_eq!(left, rest.as_slice());
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf_8_are_no_text() {
+        assert_eq!(read_text(&mut &[1, 0xff][..]), None);
+        assert_eq!(read_text(&mut &[0xff; 10][..]), None);
     }
 
     #[test]

@@ -328,19 +328,19 @@ pub struct Config {
 }
 
 impl GroupingArgs {
-    /// The grouping that these arguments ask for.
+    /// The grouping that these arguments ask for, of a program that knows these computations.
     ///
     /// # Errors
     /// When an empty label column stands among others, both results are the same, or the computation is
     /// not known.
-    pub fn grouping(&self) -> Result<Grouping, Error> {
+    pub fn grouping(&self, computations: &Registry) -> Result<Grouping, Error> {
         let label_columns = match self.by.as_slice() {
             [only] if only.is_empty() => Vec::new(),
             columns if columns.iter().any(String::is_empty) => return Err(Error::EmptyLabelColumn),
             columns => columns.to_vec(),
         };
         let computation = Computation::named(&self.compute);
-        let tabulate = Registry::standard().tabulate(&computation)?;
+        let tabulate = computations.tabulate(&computation)?;
         let results = tabulate.columns().iter().map(|column| column.name);
         let columns: Vec<&str> = results.chain([self.every.column()]).collect();
         for (position, name) in label_columns.iter().enumerate() {
@@ -367,12 +367,21 @@ impl GroupingArgs {
     }
 }
 
-/// The columns that travel with each row of a grouping, whose computation was checked when it was made.
-pub fn payload_columns(grouping: &Grouping) -> PayloadColumns {
-    let computations = Registry::standard();
-    let encode = computations.encode(&grouping.computation());
-    let encode = encode.expect("the computation is one of the product's");
-    PayloadColumns::new(encode.columns().to_vec(), "--result")
+/// The columns that travel with each row of a grouping.
+///
+/// # Errors
+/// When its computation is none of these.
+pub fn payload_columns(
+    grouping: &Grouping,
+    computations: &Registry,
+) -> Result<PayloadColumns, Error> {
+    let encode = computations.encode(&grouping.computation())?;
+    // The option by which the user has come to want the column.
+    let option = match grouping.compute == positivity::DEFINITION.name {
+        true => "--result",
+        false => "--compute",
+    };
+    Ok(PayloadColumns::new(encode.columns().to_vec(), option))
 }
 
 impl MessageArgs {
@@ -387,11 +396,11 @@ impl MessageArgs {
 }
 
 impl Args {
-    /// The configuration that these arguments ask for.
+    /// The configuration that these arguments ask for, of a program that knows these computations.
     ///
     /// # Errors
-    /// When no broker is named, or options contradict each other.
-    pub fn config(&self) -> Result<Config, Error> {
+    /// When no broker is named, the computation is not known, or options contradict each other.
+    pub fn config(&self, computations: &Registry) -> Result<Config, Error> {
         let RunName(named) = self.run_id.clone();
         let run_is_named = named.is_some();
         if self.resume && !run_is_named {
@@ -402,11 +411,11 @@ impl Args {
         let group = group.unwrap_or_else(|| default_group(&self.topic_prefix));
         let wait_for_workers =
             (self.wait_for_workers > 0).then(|| (self.wait_for_workers, group.clone()));
-        let grouping = self.grouping.grouping()?;
+        let grouping = self.grouping.grouping(computations)?;
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
             options: grouping.options(),
-            payload: payload_columns(&grouping),
+            payload: payload_columns(&grouping, computations)?,
             grouping,
             run_is_named,
             resume: self.resume.then_some(group),
@@ -440,7 +449,10 @@ pub(crate) mod tests {
 
     /// The grouping of arguments that name none.
     pub(crate) fn grouping() -> Grouping {
-        args(&[]).grouping.grouping().expect("valid")
+        args(&[])
+            .grouping
+            .grouping(&Registry::standard())
+            .expect("valid")
     }
 
     fn args(of: &[&str]) -> Args {
@@ -455,7 +467,10 @@ pub(crate) mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_generated_data_set() {
-        let grouping = args(&[]).config().expect("valid").grouping;
+        let grouping = args(&[])
+            .config(&Registry::standard())
+            .expect("valid")
+            .grouping;
         assert_eq!(grouping.label_columns, ["country"]);
         assert_eq!(
             (grouping.grain, grouping.max_rows_per_job),
@@ -465,30 +480,40 @@ pub(crate) mod tests {
 
     #[test]
     fn an_empty_label_column_groups_by_time_alone() {
-        let grouping = args(&["--by", ""]).config().expect("valid").grouping;
+        let grouping = args(&["--by", ""])
+            .config(&Registry::standard())
+            .expect("valid")
+            .grouping;
         assert_eq!(grouping.label_columns, [""; 0]);
-        let several = args(&["--by", "city", "--by", "country"]).config();
+        let several = args(&["--by", "city", "--by", "country"]).config(&Registry::standard());
         let columns = several.expect("valid").grouping.label_columns;
         assert_eq!(columns, ["city", "country"]);
-        let mixed = args(&["--by", "", "--by", "country"]).config();
+        let mixed = args(&["--by", "", "--by", "country"]).config(&Registry::standard());
         assert!(matches!(mixed, Err(Error::EmptyLabelColumn)));
     }
 
     #[test]
     fn an_empty_name_of_a_run_is_none() {
         assert_eq!(args(&["--run-id", ""]).run_id, RunName(None));
-        assert!(!args(&[]).config().expect("valid").run_is_named);
-        let config = args(&["--run-id", "tuesday"]).config().expect("valid");
+        assert!(
+            !args(&[])
+                .config(&Registry::standard())
+                .expect("valid")
+                .run_is_named
+        );
+        let config = args(&["--run-id", "tuesday"])
+            .config(&Registry::standard())
+            .expect("valid");
         assert!(config.run_is_named);
         assert_eq!(config.run_id.as_str(), "tuesday");
     }
 
     #[test]
     fn only_a_run_with_a_name_is_taken_up() {
-        let config = args(&["--run-id", "tuesday", "--resume"]).config();
+        let config = args(&["--run-id", "tuesday", "--resume"]).config(&Registry::standard());
         let group = config.expect("valid").resume;
         assert_eq!(group.as_deref(), Some("rollcall.worker"));
-        let nameless = args(&["--run-id", "", "--resume"]).config();
+        let nameless = args(&["--run-id", "", "--resume"]).config(&Registry::standard());
         assert!(matches!(nameless, Err(Error::ResumeWithoutRun)));
     }
 
@@ -496,7 +521,10 @@ pub(crate) mod tests {
     fn without_a_broker_the_error_says_what_to_do() {
         let mut args = args(&[]);
         args.broker.bootstrap_servers = None;
-        let error = args.config().expect_err("no broker").to_string();
+        let error = args
+            .config(&Registry::standard())
+            .expect_err("no broker")
+            .to_string();
         assert!(error.contains("--bootstrap-servers"), "{error}");
     }
 }

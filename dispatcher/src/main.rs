@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use computations::Registry;
 use service::Talk;
 
 fn main() -> ExitCode {
     let args = dispatcher::Args::parse();
     service::process::run(&args.log, Talk::Steps, |shutdown| {
-        dispatcher::serve(&args, &shutdown)
+        dispatcher::serve(&args, &shutdown, &Registry::standard())
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use computations::Registry;
 use kafka::{
     BatchProducer, GroupOffsets, Record, Topic, end_offsets, publish_run_event, read_to_end,
     retract_abort, topics,
@@ -34,12 +35,13 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to try to tell others that a run is given up.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The `dispatcher` process: shows its progress, and says on standard output what was dispatched.
+/// The `dispatcher` process of a program that knows these computations: shows its progress, and says
+/// on standard output what was dispatched.
 ///
 /// # Errors
 /// Those of [`Args::config`] and [`run`].
-pub fn serve(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
-    let config = args.config()?;
+pub fn serve(args: &Args, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
+    let config = args.config(computations)?;
     logging::set_run_id(config.run_id.as_str());
     clock::watch();
     let progress = Progress::new();

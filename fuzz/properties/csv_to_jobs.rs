@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use computations::Registry;
 use dispatcher::Grouping;
 use dispatcher::input::{CsvFormat, Delimiter, Quote};
 use dispatcher::job_set::JobSet;
@@ -61,7 +62,7 @@ pub fn holds(input: &[u8]) {
     let (grouping, time, shutdown) = (grouping(grain), TimeFormat::default(), Shutdown::new());
     let selection = Selection {
         grouping: &grouping,
-        payload: &payload_columns(&grouping),
+        payload: &payload_columns(&grouping, &Registry::standard()).expect("it is known"),
     };
     let Ok(file) = CsvFile::open("a.csv".to_owned(), reader, format, selection) else {
         return;

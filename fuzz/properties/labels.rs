@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use computations::Registry;
 use dispatcher::records::Records;
 use dispatcher::source::rules::{Rules, When};
 use dispatcher::timestamp::TimeFormat;
@@ -17,7 +18,7 @@ pub fn holds(input: &[u8]) {
     let time = TimeFormat::default();
     let selection = Selection {
         grouping: &grouping,
-        payload: &payload_columns(&grouping),
+        payload: &payload_columns(&grouping, &Registry::standard()).expect("it is known"),
     };
     let mut rules = Rules::new(selection, &time);
     let mut records = Records::new(selection.payload.width());

@@ -3,6 +3,7 @@
 use std::cell::LazyCell;
 use std::fs;
 
+use computations::Registry;
 use dispatcher::source::Source;
 use dispatcher::{Input, Selection, payload_columns};
 use pipeline::Grain;
@@ -26,7 +27,7 @@ pub fn holds(input: &[u8]) {
         shutdown.request(Signal::Terminate);
         let selection = Selection {
             grouping: &grouping,
-            payload: &payload_columns(&grouping),
+            payload: &payload_columns(&grouping, &Registry::standard()).expect("it is known"),
         };
         let read = Source::open(&input, selection, &progress.read, &shutdown)
             .and_then(|source| source.read(forgotten(), no_spill(Grain::Day), &shutdown));

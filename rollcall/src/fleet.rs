@@ -19,6 +19,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
+use worker::UnreadLimit;
 
 use crate::error::Error;
 
@@ -49,6 +50,8 @@ pub struct Spec {
     pub group: String,
     /// How many.
     pub workers: usize,
+    /// What of their outcomes is held back, of the first.
+    pub unread_limit: Option<UnreadLimit>,
 }
 
 /// How often to start a worker that dies, and when no more.
@@ -94,9 +97,10 @@ impl Fleet {
         let mut slots = JoinSet::new();
         for number in 1..=spec.workers {
             let id = format!("worker-{number}");
+            let spec = spec.of_worker(number);
             let worker = spec.spawn(&id).map_err(Error::StartWorker)?;
             progress.workers.started();
-            let (spec, stop, progress) = (spec.clone(), stop.clone(), Arc::clone(progress));
+            let (stop, progress) = (stop.clone(), Arc::clone(progress));
             slots.spawn(async move {
                 let usage = keep_alive(spec, &id, worker, stop, progress).await?;
                 let process = ProcessReport::new(&id, usage);
@@ -141,6 +145,17 @@ impl Fleet {
 }
 
 impl Spec {
+    /// How the worker of this number, from 1, is started.
+    fn of_worker(&self, number: usize) -> Self {
+        let mut own = self.clone();
+        if let Some(limit) = &mut own.unread_limit {
+            limit.number = number - 1;
+            own.arguments.push("--unread-limit".into());
+            own.arguments.push(limit.to_string().into());
+        }
+        own
+    }
+
     fn spawn(&self, id: &str) -> io::Result<Worker> {
         let mut process = Command::new(&self.program)
             .args(&self.arguments)

@@ -8,6 +8,7 @@ use aggregator::Report;
 use aggregator::report::{
     GroupingReport, Jobs, ManifestReport, Rates, Run, SCHEMA_VERSION, SeriesReport, versions,
 };
+use computations::Registry;
 use computations::positivity::Series;
 use dispatcher::rejects::Rejects;
 use dispatcher::source::{DataSet, Rows, Source};
@@ -40,7 +41,7 @@ impl InMemory {
         progress: &Progress,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let payload = &payload_columns(grouping);
+        let payload = &payload_columns(grouping, &Registry::standard())?;
         let selection = Selection { grouping, payload };
         let source = Source::open(input, selection, &progress.read, shutdown)?;
         let DataSet {

@@ -19,6 +19,7 @@ mod in_memory;
 pub mod local;
 pub mod manual;
 pub mod plain_loop;
+mod program;
 pub mod report;
 pub mod run;
 pub mod runs;
@@ -26,3 +27,4 @@ pub mod table;
 
 pub use args::{Cli, Command};
 pub use error::Error;
+pub use program::program;

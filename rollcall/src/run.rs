@@ -28,7 +28,7 @@ use service::{Exit, Progress, Show, Shutdown, Signal, Usage, clock, logging, mac
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, warn};
-use worker::Delivery;
+use worker::{Delivery, UnreadLimit};
 
 use crate::args::{Engine, RunArgs};
 use crate::config_file::CONFIG_VARIABLE;
@@ -49,6 +49,10 @@ const OWN_NAME: &str = "rollcall";
 /// keeps, so that what was collected and is not committed yet has room, too.
 const CREDIT_BYTES: usize = in_process::RETAINED_BYTES * 2 / 5;
 
+/// What may be unread of a partition of outcomes there: what one message and the next worker of the
+/// same number add to it has room, too.
+const UNREAD_BYTES: usize = in_process::RETAINED_BYTES / 5;
+
 /// On one machine, offsets are committed often: a commit costs little, and credit waits for it.
 const COMMIT_INTERVAL: &str = "20ms";
 
@@ -67,12 +71,13 @@ const FLEET_PROPERTIES: [(&str, &str); 2] = [
 /// tell of nothing in a run in which nobody dies.
 const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 
-/// Runs the pipeline on this machine.
+/// Runs the pipeline on this machine, in a program that knows these computations: the workers are
+/// processes of the same program.
 ///
 /// # Errors
 /// When any part of it fails; what it was is said by the part.
-pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
-    let report = run_and_say(args, shutdown).map_err(|error| match error {
+pub fn run(args: &RunArgs, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
+    let report = run_and_say(args, shutdown, computations).map_err(|error| match error {
         // What was dispatched is gone with the broker: there is nothing to be taken up.
         Error::Dispatcher(dispatcher::Error::Stopped(signal))
         | Error::Aggregator(aggregator::Error::Stopped(signal))
@@ -93,7 +98,11 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     report.map(|report| report.exit())
 }
 
-fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
+fn run_and_say(
+    args: &RunArgs,
+    shutdown: &Shutdown,
+    computations: &Registry,
+) -> Result<Report, Error> {
     let started = Instant::now();
     let in_transactions = args.delivery == Delivery::ExactlyOnce;
     // Whatever is made of them.
@@ -128,7 +137,15 @@ fn run_and_say(args: &RunArgs, shutdown: &Shutdown) -> Result<Report, Error> {
         }
         Engine::Kafka => {
             let begun = started + generated_in.unwrap_or_default();
-            run_on_kafka(args, choice, &input, begun, shutdown, &progress)?
+            run_on_kafka(
+                args,
+                choice,
+                &input,
+                begun,
+                shutdown,
+                &progress,
+                computations,
+            )?
         }
     };
     drop(shown);
@@ -290,7 +307,7 @@ fn run_without_kafka(
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
-    let grouping = args.grouping.grouping()?;
+    let grouping = args.grouping.grouping(&Registry::standard())?;
     if grouping.compute != positivity::DEFINITION.name {
         return Err(Error::EngineOfPositivity);
     }
@@ -329,12 +346,13 @@ struct Stage {
     topics: TopicNames,
     prefix: String,
     group: String,
+    computations: Registry,
     /// `None` on Apache Kafka. Dropped last, when all its clients are gone.
     broker: Option<InProcessBroker>,
 }
 
 impl Stage {
-    fn set(args: &RunArgs) -> Result<Self, Error> {
+    fn set(args: &RunArgs, computations: &Registry) -> Result<Self, Error> {
         let run_id = args.run_id.clone().unwrap_or_else(RunId::fresh);
         logging::set_run_id(run_id.as_str());
         let prefix = args
@@ -362,6 +380,7 @@ impl Stage {
             run_id,
             topics,
             prefix,
+            computations: computations.clone(),
             broker,
         })
     }
@@ -371,11 +390,11 @@ impl Stage {
             group: self.group.clone(),
             bytes_per_partition: CREDIT_BYTES,
         });
-        let grouping = args.grouping.grouping()?;
+        let grouping = args.grouping.grouping(&self.computations)?;
         Ok(dispatcher::Config {
             input: input.clone(),
             options: grouping.options(),
-            payload: dispatcher::payload_columns(&grouping),
+            payload: dispatcher::payload_columns(&grouping, &self.computations)?,
             grouping,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.
@@ -405,7 +424,8 @@ impl Stage {
             out: args.out.clone(),
             outputs,
             rejects: Some(rejects_file(args)),
-            computations: Registry::standard(),
+            read_positions: self.broker.as_ref().map(|_| self.reader()),
+            computations: self.computations.clone(),
             timeout: args.timeout,
             memory_budget_bytes: args.memory.memory_budget.as_u64(),
             spill_folder: args.memory.spill_folder(),
@@ -413,6 +433,11 @@ impl Stage {
             topics: self.topics.clone(),
             metrics: aggregator::metrics::Metrics::default(),
         }
+    }
+
+    /// The group as whose offsets the aggregator makes known how far it has read.
+    fn reader(&self) -> String {
+        format!("{}.aggregator", self.prefix)
     }
 
     fn fleet(&self, args: &RunArgs) -> Result<Spec, Error> {
@@ -443,13 +468,13 @@ impl Stage {
         let mut properties = self.cluster.properties().to_vec();
         let session_timeout = in_process::SESSION_TIMEOUT_MS.to_string();
         let in_process = self.broker.as_ref();
-        let in_process = in_process.map(|_| {
+        let heartbeat = in_process.map(|_| {
             [
                 ("session.timeout.ms", session_timeout.as_str()),
                 ("heartbeat.interval.ms", IN_PROCESS_HEARTBEAT_MS),
             ]
         });
-        let own = in_process.into_iter().flatten().chain(FLEET_PROPERTIES);
+        let own = heartbeat.into_iter().flatten().chain(FLEET_PROPERTIES);
         for (key, value) in own {
             if !properties.iter().any(|(known, _)| known == key) {
                 properties.push((key.to_owned(), value.to_owned()));
@@ -466,12 +491,20 @@ impl Stage {
         if args.log.verbose == 0 && !args.log.quiet && std::env::var_os("RUST_LOG").is_none() {
             variables.push(("RUST_LOG", "warn,librdkafka=error".into()));
         }
+        let partitions = topic_spec(args).partitions;
+        let unread_limit = in_process.map(|_| UnreadLimit {
+            reader: self.reader(),
+            bytes_per_partition: UNREAD_BYTES / args.workers().div_ceil(partitions),
+            number: 0,
+            workers: args.workers(),
+        });
         Ok(Spec {
             program: std::env::current_exe().map_err(Error::StartWorker)?,
             arguments,
             variables,
             group: self.group.clone(),
             workers: args.workers(),
+            unread_limit,
         })
     }
 
@@ -518,9 +551,10 @@ fn run_on_kafka(
     begun: Instant,
     shutdown: &Shutdown,
     progress: &Arc<Progress>,
+    computations: &Registry,
 ) -> Result<(Report, String), Error> {
     clock::watch();
-    let stage = Stage::set(args)?;
+    let stage = Stage::set(args, computations)?;
     let dispatcher = stage.dispatcher(args, input)?;
     let aggregator = stage.aggregator(args, choice);
     let fleet = stage.fleet(args)?;

@@ -19,6 +19,7 @@ mod notebook;
 mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod oracles;
+mod own_computation;
 mod personal_data;
 mod poison;
 mod processes;

@@ -32,6 +32,9 @@ const MAX_STEPS: u32 = 60_000;
 /// So many faults at most.
 const MAX_FAULTS: usize = 30;
 
+/// So many workers at most do not know the computation of a run.
+const MAX_UNABLE: usize = 8;
+
 /// So many deaths of a job, for each of its copies on the jobs topic, in lives without progress of
 /// its partition and without refused commits: three to find the message, three to find the job.
 const MAX_PLAIN_DEATHS: u32 = 6;
@@ -167,6 +170,10 @@ struct History {
     static_members: bool,
     /// Workers commit in transactions.
     exactly_once: bool,
+    /// Where it is drawn that a worker starts that does not know the computation; beside the other draws.
+    abilities: Rng,
+    /// How many of those are still to start, at most.
+    unable_left: usize,
     dispatchers: Vec<DispatcherProcess>,
     aggregator: Option<AggregatorProcess>,
     verdict: Option<Verdict>,
@@ -248,6 +255,8 @@ impl History {
             started: 0,
             static_members: false,
             exactly_once: false,
+            abilities: Rng::new(!seed),
+            unable_left: 0,
             dispatchers: Vec::new(),
             aggregator: None,
             verdict: None,
@@ -262,6 +271,9 @@ impl History {
         history.shared.oracle.exactly_once = history.exactly_once;
         if history.shared.rng.chance(1, 2) {
             history.window = 2 + history.shared.rng.below(7);
+        }
+        if history.abilities.chance(1, 4) {
+            history.unable_left = 1 + history.abilities.below(MAX_UNABLE);
         }
         history
             .dispatchers
@@ -556,12 +568,15 @@ impl History {
                 group.join()
             }
         };
+        let is_able = self.unable_left == 0 || self.abilities.chance(1, 2);
+        self.unable_left -= usize::from(!is_able);
         let process = WorkerProcess::start(
             self.started,
             self.threads,
             member,
             committer,
             self.window,
+            is_able,
             &self.shared,
         );
         let started = self.started;

@@ -136,6 +136,12 @@ pub enum Mutation {
     CommittedHalfWritten,
     /// No new producer ends what the old one has left open.
     NotRenewed,
+    /// A worker settles messages of a computation that it does not know.
+    UnableSettles,
+    /// A worker computes without asking whether it knows the computation.
+    NotAskedWhetherKnown,
+    /// The event loop is not told that a thread does not know a computation.
+    InabilityNotReported,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -212,7 +218,8 @@ mutants! {
         by "the verdict is true"
         | "the series is the oracle's";
     dividing_batches_is_caught: BatchesDivided within 500
-        by "no job has two committed outcomes";
+        by "no job has two committed outcomes"
+        | "committed offsets are behind acknowledged outcomes";
     dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
         by "committed offsets are behind acknowledged outcomes"
         | "every job has its committed outcome"
@@ -329,5 +336,12 @@ mutants! {
     committing_half_is_caught: CommittedHalfWritten within 500
         by "committed offsets are behind acknowledged outcomes";
     not_renewing_a_producer_is_caught: NotRenewed within 2_000
+        by "every history ends";
+    settling_what_is_not_computed_is_caught: UnableSettles within 500
+        by "committed offsets are behind acknowledged outcomes"
+        | "every job has its committed outcome";
+    computing_what_is_not_known_is_caught: NotAskedWhetherKnown within 500
+        by "a worker settles nothing that it cannot compute";
+    not_reporting_an_inability_is_caught: InabilityNotReported within 500
         by "every history ends";
 }

@@ -35,6 +35,8 @@ seen! {
     NeverAnswered,
     /// A worker gave up because a job hung.
     HangGivenUp,
+    /// A worker left because it does not know the computation of the run.
+    Unable,
     /// A worker was asked to end, and wound down.
     Stopped,
     /// A worker was not scheduled for a while.

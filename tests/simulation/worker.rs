@@ -116,20 +116,22 @@ pub struct WorkerProcess {
 
 impl WorkerProcess {
     /// A process that has joined the group as this member. `committer`: where it commits in
-    /// transactions. `window`: how many jobs a compute thread has in flight.
+    /// transactions. `window`: how many jobs a compute thread has in flight. `is_able`: whether it knows
+    /// the computation of the run.
     pub fn start(
         number: u64,
         threads: usize,
         member: MemberId,
         committer: Option<Committer>,
         window: usize,
+        is_able: bool,
         shared: &Shared,
     ) -> Self {
         let name = Worker {
             host: "host".to_owned(),
             id: format!("worker-{number}"),
         };
-        let thread = |_| Thread::new(&name, window, committer.is_some(), shared);
+        let thread = |_| Thread::new(&name, window, is_able, committer.is_some(), shared);
         let now = shared.now();
         let limits = limits(shared);
         let delivery: Box<dyn Delivery> = match committer {
@@ -330,7 +332,8 @@ impl WorkerProcess {
             }
             Failure::Client => shared.saw(Seen::TransactionsGivenUp),
             Failure::NotAcknowledged { .. } => shared.saw(Seen::NotAcknowledged),
-            Failure::ThreadDied | Failure::Unable | Failure::Undelivered { .. } => {}
+            Failure::Unable => shared.saw(Seen::Unable),
+            Failure::ThreadDied | Failure::Undelivered { .. } => {}
         }
     }
 
@@ -399,11 +402,13 @@ impl WorkerProcess {
         if !delivery.is_under_way() && !delivery.is_settled() {
             shared.saw(Seen::WaitedForBatch);
         }
+        let is_unable = shared.mutation != Some(Mutation::InabilityNotReported)
+            && self.threads.iter().any(Thread::is_unable);
         let threads = self.threads.iter().zip(&self.ended);
         let is_reported = shared.mutation != Some(Mutation::HangNotReported);
         let threads = threads.map(|(thread, &is_finished)| ThreadStatus {
             is_finished,
-            is_unable: false,
+            is_unable,
             at_work: thread
                 .hangs
                 .filter(|_| is_reported)

@@ -1,7 +1,9 @@
 //! The command line of `worker`, which is turned once into a checked [`Config`].
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -77,6 +79,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub delivery: Delivery,
 
+    /// Which outcomes are held back, in `rollcall run` on the in-process broker.
+    #[arg(long, value_name = "LIMIT", hide = true)]
+    pub unread_limit: Option<UnreadLimit>,
+
     /// End when standard input does, so that a worker never outlives the process that started it;
     /// `rollcall worker` says at the end what it has used, as JSON on standard output
     #[arg(long)]
@@ -93,6 +99,54 @@ pub struct Args {
     /// How much is said.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// A limit to the outcomes that were not read, for a broker that keeps little.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadLimit {
+    /// The group that has committed how far they were read.
+    pub reader: String,
+    /// Bytes of a partition.
+    pub bytes_per_partition: usize,
+    /// The number of this worker, from 0,
+    pub number: usize,
+    /// among this many, each of which has outcomes partitions of its own.
+    pub workers: usize,
+}
+
+impl fmt::Display for UnreadLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            reader,
+            bytes_per_partition,
+            number,
+            workers,
+        } = self;
+        write!(f, "{bytes_per_partition}/{number}/{workers}/{reader}")
+    }
+}
+
+impl FromStr for UnreadLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(4, '/');
+        let mut number = || parts.next()?.parse().ok();
+        let numbers = (number(), number(), number());
+        match (numbers, parts.next()) {
+            ((Some(bytes_per_partition), Some(number), Some(workers)), Some(reader))
+                if number < workers =>
+            {
+                Ok(Self {
+                    reader: reader.to_owned(),
+                    bytes_per_partition,
+                    number,
+                    workers,
+                })
+            }
+            _ => Err("not BYTES/NUMBER/WORKERS/GROUP".to_owned()),
+        }
+    }
 }
 
 /// How outcomes and offsets reach the broker. The result of a run is the same.
@@ -149,6 +203,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Whether outcomes and offsets are committed together.
     pub delivery: Delivery,
+    /// `None` for a broker that keeps everything.
+    pub unread_limit: Option<UnreadLimit>,
     /// Whether the end of standard input is a request to end.
     pub exit_with_stdin: bool,
     /// Where health and metrics are served.
@@ -185,6 +241,7 @@ impl Args {
             simulate_work: self.simulate_work,
             commit_interval: self.commit_interval,
             delivery: self.delivery,
+            unread_limit: self.unread_limit.clone(),
             exit_with_stdin: self.exit_with_stdin,
             listen: self.listen.listen,
         })
@@ -197,4 +254,23 @@ pub(crate) fn fresh_id() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     format!("{}-{:x}", std::process::id(), started.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_read_as_it_was_written() {
+        let limit = UnreadLimit {
+            reader: "a/b.reader".to_owned(),
+            bytes_per_partition: 1_000,
+            number: 1,
+            workers: 2,
+        };
+        assert_eq!(limit.to_string().parse(), Ok(limit));
+        for wrong in ["", "1/2/2/a", "1/0/2", "1/x/2/a"] {
+            assert!(wrong.parse::<UnreadLimit>().is_err(), "{wrong}");
+        }
+    }
 }

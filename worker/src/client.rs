@@ -1,14 +1,20 @@
 //! The Kafka client behind a delivery: it carries out its steps and decides nothing.
 
-use kafka::{BatchProducer, Delivery as DeliveryReport, GroupMetadata};
+use std::time::{Duration, Instant};
+
+use kafka::{BatchProducer, Delivery as DeliveryReport, GroupMetadata, GroupOffsets, end_offsets};
 use service::FaultPoint;
 
 use crate::args::Config;
 use crate::delivery::{Delivery, Message, Report, Step};
 use crate::error::Error;
+use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::transactions::{Transaction, Transactions};
+
+/// Pause between two questions how far outcomes were read.
+const ASK_EVERY: Duration = Duration::from_millis(2);
 
 /// Carries out the steps of a delivery.
 pub trait Client: Send {
@@ -27,10 +33,45 @@ pub trait Client: Send {
     fn in_flight(&self) -> Option<usize>;
 }
 
+/// What was not read of the outcomes, and who knows how far they were.
+struct Unread {
+    flow_control: FlowControl,
+    reader: GroupOffsets,
+    asked_at: Option<Instant>,
+}
+
+impl Unread {
+    fn new(config: &Config, partitions: usize) -> Result<Option<Self>, kafka::Error> {
+        let Some(limit) = &config.unread_limit else {
+            return Ok(None);
+        };
+        let (cluster, topic) = (&config.cluster, &config.topics.outcomes);
+        let end = end_offsets(cluster, topic, partitions)?;
+        Ok(Some(Self {
+            flow_control: FlowControl::new(&end, limit.bytes_per_partition),
+            reader: GroupOffsets::new(cluster, &limit.reader, topic, partitions)?,
+            asked_at: None,
+        }))
+    }
+
+    /// Whether a partition may be sent one more message. The reader is asked where it may not.
+    fn allows(&mut self, partition: i32) -> Result<bool, kafka::Error> {
+        if self.flow_control.allows(partition) {
+            return Ok(true);
+        }
+        if self.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+            self.flow_control.apply_read(&self.reader.committed()?);
+            self.asked_at = Some(Instant::now());
+        }
+        Ok(self.flow_control.allows(partition))
+    }
+}
+
 /// Produces messages without transactions.
 pub struct Producing {
     producer: BatchProducer,
     output: Output,
+    unread: Option<Unread>,
     before_produce: FaultPoint,
     before_commit: FaultPoint,
 }
@@ -52,6 +93,7 @@ impl Producing {
         Ok(Self {
             producer,
             output,
+            unread: Unread::new(config, outcome_partitions)?,
             before_produce: FaultPoint::new("worker.before-produce"),
             before_commit: FaultPoint::new("worker.before-commit"),
         })
@@ -63,7 +105,31 @@ impl Producing {
         if !reports.is_empty() {
             self.before_commit.pass()?;
         }
+        if let Some(unread) = &mut self.unread {
+            for report in reports.iter().filter(|own| own.error.is_none()) {
+                let flow_control = &mut unread.flow_control;
+                flow_control.delivered(report.partition, report.id, report.offset);
+            }
+        }
         Ok(reports)
+    }
+
+    /// Hands a batch of outcomes to the producer. Returns false where it is held back.
+    fn outcomes(&mut self, id: usize, payload: &[u8]) -> Result<bool, kafka::Error> {
+        let partition = self.output.next_partition();
+        if let Some(unread) = &mut self.unread
+            && !unread.allows(partition)?
+        {
+            self.output.rotate();
+            return Ok(false);
+        }
+        let produced = self.output.outcomes(&mut self.producer, id, payload)?;
+        if let Some(unread) = &mut self.unread
+            && produced
+        {
+            unread.flow_control.sent(partition, id, payload.len());
+        }
+        Ok(produced)
     }
 }
 
@@ -81,9 +147,7 @@ impl Client for Producing {
                     Some(Message::DeadLetter(letter)) => {
                         self.output.dead_letter(&self.producer, id, letter)?
                     }
-                    Some(Message::Outcomes(payload)) => {
-                        self.output.outcomes(&mut self.producer, id, payload)?
-                    }
+                    Some(Message::Outcomes(payload)) => self.outcomes(id, payload)?,
                     None => false,
                 };
                 Ok(Report::Produced(produced))

@@ -14,6 +14,7 @@ mod driver;
 pub mod error;
 pub mod event_loop;
 pub mod executor;
+pub mod flow_control;
 pub mod metrics;
 pub mod output;
 pub mod rebalance;
@@ -24,7 +25,7 @@ pub mod state;
 pub mod transaction_loop;
 mod transactions;
 
-pub use args::{Args, Config, Delivery};
+pub use args::{Args, Config, Delivery, UnreadLimit};
 pub use error::Error;
 pub use run::{run, run_with};
 pub use simulated_work::SimulatedWork;

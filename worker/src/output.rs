@@ -14,9 +14,10 @@ const ROTATE_AFTER_BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Output {
     outcomes: Topic,
-    outcome_partitions: i32,
-    /// Where outcomes go now, and how many bytes went there.
-    turn: (i32, usize),
+    /// The partitions that outcomes go to.
+    outcome_partitions: Vec<i32>,
+    /// Which of them is next, and how many bytes went there.
+    turn: (usize, usize),
     dlq: Topic,
     jobs_topic: String,
     group: String,
@@ -34,15 +35,21 @@ impl Output {
         metrics: &Metrics,
         mut topic: impl FnMut(&str) -> Result<Topic, kafka::Error>,
     ) -> Result<Self, kafka::Error> {
-        let outcome_partitions = i32::try_from(outcome_partitions).unwrap_or(i32::MAX);
+        let partitions = i32::try_from(outcome_partitions).unwrap_or(i32::MAX);
+        let outcome_partitions: Vec<i32> = match &config.unread_limit {
+            None => (0..partitions).collect(),
+            // Its own alone: what is not read of a partition is to be known by one worker.
+            Some(limit) => {
+                let first = limit.number % outcome_partitions;
+                let own = (0..partitions).skip(first);
+                own.step_by(limit.workers).collect()
+            }
+        };
         Ok(Self {
             outcomes: topic(&config.topics.outcomes)?,
-            outcome_partitions,
             // Workers begin at different partitions, so that a few of them fill all.
-            turn: (
-                (std::process::id() % outcome_partitions.unsigned_abs()) as i32,
-                0,
-            ),
+            turn: (std::process::id() as usize % outcome_partitions.len(), 0),
+            outcome_partitions,
             dlq: topic(&config.topics.dlq)?,
             jobs_topic: config.topics.jobs.clone(),
             group: config.membership.group.clone(),
@@ -60,6 +67,16 @@ impl Output {
         self.dlq.name()
     }
 
+    /// The partition that the next batch of outcomes goes to.
+    pub fn next_partition(&self) -> i32 {
+        self.outcome_partitions[self.turn.0]
+    }
+
+    /// The next batch goes to the next partition.
+    pub fn rotate(&mut self) {
+        self.turn = ((self.turn.0 + 1) % self.outcome_partitions.len(), 0);
+    }
+
     /// Hands a batch of outcomes to a producer. Returns false when its queue is full.
     ///
     /// # Errors
@@ -70,7 +87,7 @@ impl Output {
         id: usize,
         payload: &[u8],
     ) -> Result<bool, kafka::Error> {
-        let (partition, bytes) = self.turn;
+        let partition = self.next_partition();
         let message = Outgoing { payload, id };
         let refused = producer.produce(&self.outcomes, partition, &[message])?;
         if !refused.is_empty() {
@@ -78,12 +95,10 @@ impl Output {
         }
         self.metrics.produced_messages.inc();
         self.metrics.produced_bytes.inc_by(payload.len() as u64);
-        let bytes = bytes + payload.len();
-        self.turn = if bytes < ROTATE_AFTER_BYTES {
-            (partition, bytes)
-        } else {
-            ((partition + 1) % self.outcome_partitions, 0)
-        };
+        self.turn.1 += payload.len();
+        if self.turn.1 >= ROTATE_AFTER_BYTES {
+            self.rotate();
+        }
         Ok(true)
     }
 

@@ -8,7 +8,8 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use pipeline::Worker;
+use pipeline::offsets::Settled;
+use pipeline::{JobBatch, Worker};
 use worker::executor::{Bookkeeping, Lease, Watch, WorkUnit};
 use worker::outbox::Finished;
 use worker::retry::RetryPolicy;
@@ -33,6 +34,7 @@ pub struct Thread {
     bookkeeping: Bookkeeping,
     watch: Arc<Watch>,
     flight: Flight,
+    is_able: bool,
     /// The single job that its work unit is about.
     careful: Option<IsolatedJob>,
     /// The partition and the job that it hangs at, or that hangs among those in flight.
@@ -45,8 +47,15 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// A thread of a worker. `window`: how many attempts are in flight at most.
-    pub fn new(worker: &Worker, window: usize, with_transactions: bool, shared: &Shared) -> Self {
+    /// A thread of a worker. `window`: how many attempts are in flight at most; `is_able`: whether it
+    /// knows the computation of the run.
+    pub fn new(
+        worker: &Worker,
+        window: usize,
+        is_able: bool,
+        with_transactions: bool,
+        shared: &Shared,
+    ) -> Self {
         let watch = Arc::<Watch>::default();
         let apart = with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);
         let now = shared.now();
@@ -54,7 +63,8 @@ impl Thread {
         Self {
             bookkeeping,
             watch,
-            flight: Flight::new(window),
+            flight: Flight::new(window, is_able),
+            is_able,
             careful: None,
             hangs: None,
             started_at: now,
@@ -66,6 +76,11 @@ impl Thread {
     /// Whether no job is in flight or waits for its next attempt, and no outcome for others.
     pub fn is_at_rest(&self) -> bool {
         self.bookkeeping.next_call().is_none() && !self.bookkeeping.is_in_flight()
+    }
+
+    /// Whether it has left jobs to workers that know their computation.
+    pub fn is_unable(&self) -> bool {
+        self.bookkeeping.unable().is_some()
     }
 
     /// Whether it waits for each job, and stands still where one hangs.
@@ -151,6 +166,9 @@ impl WorkerProcess {
         let finished: Vec<_> = thread.bookkeeping.take_finished().collect();
         see_buried(&finished, failed, thread.careful, shared)?;
         let finished = mutated(finished, thread.careful, shared);
+        if !thread.is_able {
+            finished.iter().try_for_each(of_no_computation)?;
+        }
         if self.committer.is_some() {
             finished.iter().try_for_each(of_one_partition)?;
         }
@@ -159,6 +177,9 @@ impl WorkerProcess {
             && thread.bookkeeping.wants_unit()
             && let Some(unit) = self.slices.pop_front()
         {
+            if shared.mutation == Some(Mutation::UnableSettles) && !thread.is_able {
+                self.finished.push_back(settling(&unit));
+            }
             thread.begin(unit, shared);
         }
         let is_inline_job = step.begun > 0 && thread.careful.is_none();
@@ -198,6 +219,36 @@ impl WorkerProcess {
         }
         self.finished.extend(finished);
         Ok(())
+    }
+}
+
+/// A worker that does not know the computation of the run may bury what needs no attempt.
+fn of_no_computation(finished: &Finished) -> Result<(), Violation> {
+    if finished.dead_letter.is_some() || finished.settles.is_empty() {
+        return Ok(());
+    }
+    violated(
+        "a worker settles nothing that it cannot compute",
+        format!("{:?}", finished.settles),
+    )
+}
+
+/// The messages of a work unit, settled without an outcome.
+fn settling(unit: &WorkUnit) -> Finished {
+    let records = unit.range.clone().filter_map(|own| unit.records.get(own));
+    let settles = records.filter_map(|record| {
+        let jobs = JobBatch::decode(record.payload).ok()?.jobs_count();
+        Some(Settled {
+            partition: record.partition,
+            epoch: unit.leases.get(&record.partition)?.epoch(),
+            offset: record.offset,
+            jobs,
+            jobs_in_message: jobs,
+        })
+    });
+    Finished {
+        settles: settles.collect(),
+        ..Finished::default()
     }
 }
 

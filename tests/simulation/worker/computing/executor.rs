@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::task::Poll;
 
-use computations::{Compute, JobError, Positivity, Registry, Unable};
+use computations::{Compute, JobError, Positivity, Registry, Unable, count, positivity};
 use crossbeam_channel::{Receiver, never};
 use pipeline::{Computation, Job, JobBatch};
 use worker::executor::{AttemptId, Done, Executor};
@@ -29,6 +29,8 @@ pub enum Ran {
 #[derive(Debug)]
 pub struct Flight {
     window: usize,
+    /// What the worker knows.
+    computations: Registry,
     submitted: Vec<Submitted>,
     answers: Vec<Done>,
     cancelled: BTreeSet<AttemptId>,
@@ -43,10 +45,16 @@ struct Submitted {
 }
 
 impl Flight {
-    /// Nothing is in flight. With a window of one, nothing ever is.
-    pub fn new(window: usize) -> Self {
+    /// Nothing is in flight. With a window of one, nothing ever is. `is_able`: whether the computation of
+    /// the run is known.
+    pub fn new(window: usize, is_able: bool) -> Self {
+        let known = match is_able {
+            true => positivity::DEFINITION,
+            false => count::DEFINITION,
+        };
         Self {
             window,
+            computations: Registry::of([known]),
             submitted: Vec::new(),
             answers: Vec::new(),
             cancelled: BTreeSet::new(),
@@ -176,7 +184,9 @@ impl Executor for Model<'_> {
     }
 
     fn prepare(&mut self, computation: &Computation) -> Result<(), Unable> {
-        Registry::standard().find(&computation.name)?;
+        if self.shared.mutation != Some(Mutation::NotAskedWhetherKnown) {
+            self.flight.computations.find(&computation.name)?;
+        }
         Ok(())
     }
 
