@@ -141,7 +141,8 @@ pub fn encode(jobs: &JobSet, packing: Batching, mut send: impl FnMut(&[u8])) {
         computation: Computation::named("positivity")
             .with("result", "result")
             .with("positive", "positive")
-            .with("negative", "negative"),
+            .with("negative", "negative")
+            .into(),
     });
     let mut buffer = Vec::new();
     let mut finish = |encoder: &mut JobBatchEncoder| {

@@ -54,6 +54,19 @@ impl Groups {
         })
     }
 
+    /// The number of rows of each group, in order.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.groups.iter().map(|group| group.rows)
+    }
+
+    /// How many bytes all records have; `None` unless each has as many as any other.
+    pub fn bytes_of_fixed_width(&self) -> Option<u64> {
+        match self.records.width() {
+            Width::Fixed(_) => Some(self.records.bytes().len() as u64),
+            Width::Variable => None,
+        }
+    }
+
     /// How many groups there are.
     pub fn len(&self) -> usize {
         self.groups.len()

@@ -45,24 +45,6 @@ pub struct Counts {
     pub spilled_runs: u64,
 }
 
-impl Counts {
-    /// Counts first: how many jobs there are is known before the first is published.
-    fn of(groups: &Source, limit: Limit) -> Result<Self, Error> {
-        let mut counts = Self::default();
-        if let Source::Disk(runs) = groups {
-            counts.spilled_runs = runs.len() as u64;
-        }
-        groups.for_each_part(limit, |part| {
-            counts.jobs += 1;
-            counts.groups += u64::from(part.number == 0);
-            counts.rows += part.records.len() as u64;
-            counts.payload_bytes += part.records.bytes().len() as u64;
-            Ok(())
-        })?;
-        Ok(counts)
-    }
-}
-
 impl JobSet {
     /// Groups rows and cuts the groups into jobs. `spill` has those rows that came before.
     ///
@@ -89,12 +71,43 @@ impl JobSet {
                 (label_sets, Source::Memory(groups))
             }
         };
-        Ok(Self {
+        let mut jobs = Self {
             label_sets,
-            counts: Counts::of(&groups, limit)?,
             groups,
             limit,
-        })
+            counts: Counts::default(),
+        };
+        jobs.counts = jobs.count()?;
+        Ok(jobs)
+    }
+
+    /// Counts first: how many jobs there are is known before the first is published.
+    fn count(&self) -> Result<Counts, Error> {
+        let mut counts = Counts::default();
+        // To go through all jobs would take a tenth of the time that grouping takes.
+        if let Source::Memory(groups) = &self.groups
+            && let Some(bytes) = groups.bytes_of_fixed_width()
+        {
+            let rows = groups.rows();
+            counts.payload_bytes = bytes;
+            counts.groups = rows.len() as u64;
+            for rows in rows {
+                counts.jobs += rows.div_ceil(self.limit.rows() as u64);
+                counts.rows += rows;
+            }
+            return Ok(counts);
+        }
+        if let Source::Disk(runs) = &self.groups {
+            counts.spilled_runs = runs.len() as u64;
+        }
+        self.for_each(|job| {
+            counts.jobs += 1;
+            counts.groups += u64::from(job.part == 0);
+            counts.rows += u64::from(job.weight);
+            counts.payload_bytes += job.payload.len() as u64;
+            Ok(())
+        })?;
+        Ok(counts)
     }
 
     /// How much there is.
@@ -110,73 +123,32 @@ impl JobSet {
         &self,
         mut visit: impl FnMut(&Job<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut index = 0;
-        self.groups.for_each_part(self.limit, |part| {
-            let job = part.job(index, &self.label_sets);
-            index += 1;
-            visit(&job)
-        })
-    }
-}
-
-/// What becomes a job: records of one group, in record order.
-struct Part<'a> {
-    key: MergedKey,
-    /// Its number in the group, from 0.
-    number: u32,
-    records: RecordSlice<'a>,
-}
-
-impl Part<'_> {
-    /// The job of an index.
-    fn job<'j>(&'j self, index: u64, label_sets: &'j [LabelSet]) -> Job<'j> {
-        Job {
-            index,
-            key: GroupKey {
-                labels: &label_sets[self.key.label_set as usize],
-                time: Some(self.key.time),
-            },
-            part: self.number,
-            // A part has at most MAX_ROWS_PER_JOB rows.
-            weight: self.records.len() as u32,
-            payload: self.records.bytes(),
-        }
-    }
-}
-
-impl Source {
-    /// Cuts all groups into parts, in order.
-    fn for_each_part(
-        &self,
-        limit: Limit,
-        mut visit: impl FnMut(Part<'_>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        match self {
-            Self::Memory(groups) => {
+        let mut numbering = Numbering {
+            label_sets: &self.label_sets,
+            index: 0,
+            part: 0,
+        };
+        match &self.groups {
+            Source::Memory(groups) => {
                 for (group, mut rest) in groups.iter() {
                     let key = MergedKey {
                         label_set: group.label_set,
                         time: group.time,
                     };
-                    let mut number = 0;
+                    numbering.part = 0;
                     while !rest.is_empty() {
-                        let (records, others) = rest.split_at_limit(limit);
+                        let (part, others) = rest.split_at_limit(self.limit);
                         rest = others;
-                        visit(Part {
-                            key,
-                            number,
-                            records,
-                        })?;
-                        number += 1;
+                        visit(&numbering.next(key, part))?;
                     }
                 }
                 Ok(())
             }
-            Self::Disk(runs) => {
+            Source::Disk(runs) => {
                 let mut collector = Collector {
-                    limit,
+                    limit: self.limit,
+                    numbering,
                     key: None,
-                    number: 0,
                     part: Records::new(runs.width()),
                     visit,
                 };
@@ -187,24 +159,53 @@ impl Source {
     }
 }
 
+/// Gives jobs their indexes and parts.
+struct Numbering<'a> {
+    label_sets: &'a [LabelSet],
+    index: u64,
+    part: u32,
+}
+
+impl<'a> Numbering<'a> {
+    #[inline]
+    fn next<'j>(&mut self, key: MergedKey, records: RecordSlice<'j>) -> Job<'j>
+    where
+        'a: 'j,
+    {
+        let job = Job {
+            index: self.index,
+            key: GroupKey {
+                labels: &self.label_sets[key.label_set as usize],
+                time: Some(key.time),
+            },
+            part: self.part,
+            // A part has at most MAX_ROWS_PER_JOB rows.
+            weight: records.len() as u32,
+            payload: records.bytes(),
+        };
+        self.index += 1;
+        self.part += 1;
+        job
+    }
+}
+
 /// Collects the records of a group from its runs. A part is handed over when it is known to be full:
 /// when the next record has no room in it, or the group ends.
-struct Collector<V> {
+struct Collector<'a, V> {
     limit: Limit,
+    numbering: Numbering<'a>,
     key: Option<MergedKey>,
-    /// The number of the part in its group.
-    number: u32,
     part: Records,
     visit: V,
 }
 
-impl<V: FnMut(Part<'_>) -> Result<(), Error>> Collector<V> {
+impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
     /// Takes the next records of a group.
     fn add(&mut self, key: MergedKey, mut piece: RecordSlice<'_>) -> Result<(), Error> {
         if self.key != Some(key) {
             self.finish_part()?;
             self.key = Some(key);
-            self.number = 0;
+            self.numbering.part = 0;
         }
         loop {
             let (own, others) = piece.split_at_limit(self.limit.beside(&self.part));
@@ -221,12 +222,7 @@ impl<V: FnMut(Part<'_>) -> Result<(), Error>> Collector<V> {
         let Some(key) = self.key else {
             return Ok(());
         };
-        (self.visit)(Part {
-            key,
-            number: self.number,
-            records: self.part.as_slice(),
-        })?;
-        self.number += 1;
+        (self.visit)(&self.numbering.next(key, self.part.as_slice()))?;
         self.part.clear();
         Ok(())
     }

@@ -94,21 +94,24 @@ impl Records {
         write: impl FnOnce(&mut Vec<u8>) -> Result<T, Reason>,
     ) -> Result<T, Reason> {
         let start = self.bytes.len();
-        let written = write(&mut self.bytes);
-        let length = self.bytes.len() - start;
-        let written = match written {
-            Ok(written) if length <= MAX_PAYLOAD_BYTES => written,
-            other => {
-                self.bytes.truncate(start);
-                return Err(other.err().unwrap_or(Reason::RecordTooLong));
-            }
+        let written = match write(&mut self.bytes) {
+            Ok(written) if self.bytes.len() - start <= MAX_PAYLOAD_BYTES => written,
+            other => return Err(self.take_back(start, other.err())),
         };
+        let length = self.bytes.len() - start;
         match self.width {
             Width::Fixed(width) => debug_assert_eq!(length, width, "a record of another width"),
             Width::Variable => self.lengths.push(length as u32),
         }
         self.count += 1;
         Ok(written)
+    }
+
+    /// Drops the record that begins at `start`. Returns the reason.
+    #[cold]
+    fn take_back(&mut self, start: usize, reason: Option<Reason>) -> Reason {
+        self.bytes.truncate(start);
+        reason.unwrap_or(Reason::RecordTooLong)
     }
 
     /// Adds a record.
@@ -183,6 +186,8 @@ impl Records {
         sorted.bytes.reserve_exact(self.bytes.len());
         sorted.count = self.count;
         match self.width {
+            // Most computations: what is moved is the very byte.
+            Width::Fixed(1) => sorted.bytes.extend(order.map(|row| self.bytes[row])),
             Width::Fixed(width) => {
                 for row in order {
                     let record = &self.bytes[row * width..(row + 1) * width];
@@ -339,6 +344,11 @@ impl Limit {
             bytes,
             used: 0,
         }
+    }
+
+    /// How many rows a job may have.
+    pub fn rows(self) -> usize {
+        self.rows
     }
 
     /// What is left of it beside records.

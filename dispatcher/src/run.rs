@@ -517,7 +517,7 @@ fn publish_missing(
     let header = JobHeader {
         run_id: config.run_id.clone(),
         generation: 0,
-        computation: config.options.computation.clone(),
+        computation: config.options.computation.clone().into(),
     };
     let publisher = Publisher::new(
         &header,

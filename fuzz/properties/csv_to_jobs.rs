@@ -84,7 +84,7 @@ pub fn holds(input: &[u8]) {
     let mut encoder = JobBatchEncoder::new(&JobHeader {
         run_id: "a-run".parse().expect("a run id"),
         generation: 0,
-        computation: grouping.computation(),
+        computation: grouping.computation().into(),
     });
     let (mut next, mut rows) = (0, 0);
     let each = jobs.for_each(|job| {

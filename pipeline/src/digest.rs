@@ -96,17 +96,21 @@ impl JobSetHasher {
         weight: u32,
         payload_digest: u64,
     ) {
+        // Put together first: the buffer is asked for room twice, not for each number.
         let buffer = &mut self.buffer;
         match time {
             Some(time) => {
-                buffer.push(1);
-                buffer.extend_from_slice(&time.seconds().to_le_bytes());
+                let mut hashed = [1; 1 + 8];
+                hashed[1..].copy_from_slice(&time.seconds().to_le_bytes());
+                buffer.extend_from_slice(&hashed);
             }
             None => buffer.push(0),
         }
-        buffer.extend_from_slice(&part.to_le_bytes());
-        buffer.extend_from_slice(&weight.to_le_bytes());
-        buffer.extend_from_slice(&payload_digest.to_le_bytes());
+        let mut numbers = [0; 4 + 4 + 8];
+        numbers[..4].copy_from_slice(&part.to_le_bytes());
+        numbers[4..8].copy_from_slice(&weight.to_le_bytes());
+        numbers[8..].copy_from_slice(&payload_digest.to_le_bytes());
+        buffer.extend_from_slice(&numbers);
         if buffer.len() >= Self::FLUSH_AT {
             self.hasher.update(buffer);
             buffer.clear();

@@ -123,7 +123,11 @@ impl TimeBucket {
 
     /// The bucket that begins so many hours after 1970-01-01T00:00:00Z, if that is in range.
     pub fn from_hours(hours: i64) -> Option<Self> {
-        Self::from_seconds(hours.checked_mul(SECONDS_PER_HOUR)?)
+        // The range is known before it is multiplied, so that what divides it again is free.
+        let range = Self::MIN / SECONDS_PER_HOUR..=Self::MAX / SECONDS_PER_HOUR;
+        range
+            .contains(&hours)
+            .then(|| Self(hours * SECONDS_PER_HOUR))
     }
 
     /// Whole hours since 1970-01-01T00:00:00Z.

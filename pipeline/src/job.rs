@@ -3,6 +3,8 @@
 //! A batch is columns of consecutive jobs. It is checked once, when it is decoded; after that a
 //! [`Job`] is a view into it, and walking through the jobs neither allocates nor fails.
 
+use std::sync::Arc;
+
 use prost::Message;
 
 use crate::computation::{Computation, MAX_COMPUTATION_BYTES};
@@ -54,8 +56,9 @@ pub struct JobHeader {
     pub run_id: RunId,
     /// The generation of the run that they were published in, from 0.
     pub generation: u32,
-    /// What is to be made of them.
-    pub computation: Computation,
+    /// What is to be made of them. A [`JobBatchDecoder`] shares it among batches, until one comes
+    /// with another.
+    pub computation: Arc<Computation>,
 }
 
 /// Jobs of one run with consecutive indexes, as a worker receives them.
@@ -79,7 +82,7 @@ impl JobBatch {
         let header = JobHeader {
             run_id: run_id(&wire)?,
             generation: wire.generation,
-            computation: Computation::decode(&wire.computation)?,
+            computation: Computation::decode(&wire.computation)?.into(),
         };
         let encoded_computation = wire.computation.clone();
         Ok(Self {
@@ -224,7 +227,7 @@ impl JobBatchDecoder {
                     header.run_id = run_id(wire)?;
                 }
                 if wire.computation != batch.encoded_computation {
-                    header.computation = Computation::decode(&wire.computation)?;
+                    header.computation = Computation::decode(&wire.computation)?.into();
                     batch.encoded_computation.clone_from(&wire.computation);
                 }
                 header.generation = wire.generation;
@@ -391,7 +394,9 @@ impl JobBatchEncoder {
             wire.payload_lengths.extend_from_slice(&wire.weights);
             wire.payload_lengths.push(length);
         }
-        wire.times.extend(job.key.time.map(TimeBucket::seconds));
+        if let Some(time) = job.key.time {
+            wire.times.push(time.seconds());
+        }
         wire.parts.push(job.part);
         wire.weights.push(job.weight);
         wire.payload.extend_from_slice(job.payload);
@@ -489,7 +494,7 @@ pub(crate) mod tests {
         JobHeader {
             run_id: run_id.parse().expect("a run id"),
             generation: 0,
-            computation: Computation::named("a-computation").with("a", "b"),
+            computation: Computation::named("a-computation").with("a", "b").into(),
         }
     }
 
@@ -640,7 +645,7 @@ pub(crate) mod tests {
                 ..header("b-run")
             },
             JobHeader {
-                computation: Computation::named("another"),
+                computation: Computation::named("another").into(),
                 ..header("b-run")
             },
         ];

@@ -276,6 +276,8 @@ impl Ledger {
         Ok(recorded)
     }
 
+    // Every outcome goes through here, and to hand it over would cost about what is done.
+    #[inline(always)]
     fn record_one(&mut self, job: &JobOutcome<'_>, label_set: u32) -> Change {
         let Some(line) = self.lines.get_mut(job.index) else {
             return Change::OutOfRange;
@@ -416,12 +418,12 @@ impl Ledger {
     /// When spilled results cannot be read back.
     pub fn for_each_completed(&self, mut visit: impl FnMut(u32, &[u8])) -> Result<(), SpillError> {
         let mut reader = self.reader();
-        for (_, line) in self.lines.known() {
+        self.lines.known().try_for_each(|(_, line)| {
             if line.state == State::Completed {
                 visit(line.weight, reader.read(&line.result)?);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The digest of the jobs as their outcomes describe them; `None` while one is missing.
@@ -430,11 +432,11 @@ impl Ledger {
             return None;
         }
         let mut hasher = JobSetHasher::new();
-        for (index, line) in self.lines.known() {
+        self.lines.known().for_each(|(index, line)| {
             let labels = self.labels.get(line.label_set);
             let rest = (line.part, line.weight, line.payload_digest);
             hasher.update_with(index, labels, time_of(line.time), rest);
-        }
+        });
         Some(hasher.finish())
     }
 

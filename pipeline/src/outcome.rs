@@ -5,7 +5,6 @@ use std::fmt;
 use prost::Message;
 
 use crate::error::DecodeError;
-use crate::grain::TimeBucket;
 use crate::group_key::GroupKey;
 use crate::job::{Job, checked_time, in_range};
 use crate::label_runs;
@@ -317,7 +316,9 @@ impl OutcomeBatchBuilder {
                 });
             }
         }
-        wire.times.extend(job.key.time.map(TimeBucket::seconds));
+        if let Some(time) = job.key.time {
+            wire.times.push(time.seconds());
+        }
         wire.parts.push(job.part);
         wire.weights.push(job.weight);
         wire.payload_digests.push(payload_digest);

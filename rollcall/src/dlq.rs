@@ -625,7 +625,7 @@ mod tests {
         let header = JobHeader {
             run_id: run_id.clone(),
             generation: 0,
-            computation: Computation::named("positivity"),
+            computation: Computation::named("positivity").into(),
         };
         let batch = JobBatch::decode(&job.alone(&header)).expect("a valid batch");
         let letter = Letter::new(0, Arc::default(), Arc::new(batch), 0);

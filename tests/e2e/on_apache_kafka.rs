@@ -372,7 +372,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
     let mut encoder = JobBatchEncoder::new(&JobHeader {
         run_id: run_id.clone(),
         generation: 0,
-        computation: grouping.computation(),
+        computation: grouping.computation().into(),
     });
     let mut hasher = JobSetHasher::new();
     let payloads: [&[u8]; 3] = [&[0, 1], &[1, 9, 0], &[1]];

@@ -79,7 +79,7 @@ fn a_job_that_no_message_of_a_worker_could_answer_is_a_dead_letter_and_costs_no_
         let header = JobHeader {
             run_id: "a-stranger".parse().expect("a run id"),
             generation: 0,
-            computation: Computation::named("positivity"),
+            computation: Computation::named("positivity").into(),
         };
         let key = GroupKey {
             labels,
@@ -127,7 +127,7 @@ fn a_worker_that_does_not_know_a_computation_settles_nothing_of_it_and_leaves() 
     let message = job.alone(&JobHeader {
         run_id: "a-stranger".parse().expect("a run id"),
         generation: 0,
-        computation: Computation::named("of-another-fleet"),
+        computation: Computation::named("of-another-fleet").into(),
     });
     write(&test, &test.topics.jobs, &[(None, &message)]);
     // Both come to the message, and none settles it for the other.

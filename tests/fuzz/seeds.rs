@@ -100,7 +100,7 @@ fn encoder() -> JobBatchEncoder {
     JobBatchEncoder::new(&JobHeader {
         run_id: run_id(),
         generation: 2,
-        computation: computation(),
+        computation: computation().into(),
     })
 }
 

@@ -70,7 +70,7 @@ impl Executor for Late {
         let header = JobHeader {
             run_id: "a-run".parse().expect("a run id"),
             generation: 0,
-            computation: self.computation.clone(),
+            computation: self.computation.clone().into(),
         };
         match self.jobs.send((id, job.alone(&header))) {
             Ok(()) => Poll::Pending,

@@ -41,7 +41,7 @@ impl DataSet {
         JobHeader {
             run_id: self.run_id.clone(),
             generation: 0,
-            computation: self.options.computation.clone(),
+            computation: self.options.computation.clone().into(),
         }
     }
 }

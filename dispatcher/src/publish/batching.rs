@@ -139,7 +139,7 @@ mod tests {
         let mut encoder = JobBatchEncoder::new(&JobHeader {
             run_id: "r".repeat(64).parse().expect("a run id"),
             generation: u32::MAX,
-            computation: Computation::named("x").with("y", "z".repeat(16_000)),
+            computation: Computation::named("x").with("y", "z".repeat(16_000)).into(),
         });
         encoder.push(&Job {
             index: 0,

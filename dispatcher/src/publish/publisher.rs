@@ -364,7 +364,7 @@ mod tests {
         JobHeader {
             run_id: "a-run".parse().expect("a run id"),
             generation: 0,
-            computation: Computation::named("count"),
+            computation: Computation::named("count").into(),
         }
     }
 

@@ -34,13 +34,20 @@ pub fn encode<'v>(
                 unlisted,
             } => match values.iter().find(|(known, _)| known.as_bytes() == value) {
                 Some(&(_, code)) => out.push(code),
-                None if value.is_empty() => return Err(Reason::NoCode(missing)),
-                None => return Err(Reason::NoCode(unlisted)),
+                None => return Err(no_code(value, missing, unlisted)),
             },
             Coding::Text => push_text(value, start, out)?,
         }
     }
     Ok(())
+}
+
+#[cold]
+fn no_code(value: &[u8], missing: &'static str, unlisted: &'static str) -> Reason {
+    Reason::NoCode(match value {
+        [] => missing,
+        _ => unlisted,
+    })
 }
 
 /// Appends a text to a record that begins at `start`.

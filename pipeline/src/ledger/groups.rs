@@ -3,7 +3,7 @@
 use super::Ledger;
 use super::labels::Labels;
 use super::lines::{Line, NO_TIME, State};
-use super::results::{Reader, Stored};
+use super::results::{Reader, Results, Stored};
 use super::spill::SpillError;
 use crate::grain::TimeBucket;
 
@@ -85,39 +85,35 @@ impl<'a> Groups<'a> {
 
     fn walk<E: From<SpillError>>(
         &self,
-        lines: impl Iterator<Item = &'a Line>,
+        mut lines: impl Iterator<Item = &'a Line>,
         mut visit: impl FnMut(Group<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut parts = Parts {
+            results: &self.ledger.results,
             in_memory: Vec::new(),
             spilled: Vec::new(),
             reader: self.ledger.reader(),
         };
-        let mut last = None;
-        for line in lines {
+        let mut last: Option<((u32, i64), &Line)> = None;
+        lines.try_for_each(|line| {
             let key = self.key(line);
-            if let Some(before) = last.replace(key)
-                && before != key
-            {
-                parts.hand_over(before, &mut visit)?;
+            match last.replace((key, line)) {
+                Some((before, last)) if before == key => parts.add(last),
+                Some((before, last)) => return parts.hand_over(before, last, &mut visit),
+                None => {}
             }
-            if line.state == State::Completed {
-                let result = self.ledger.results.get(&line.result);
-                if result.is_none() {
-                    parts.spilled.push((parts.in_memory.len(), &line.result));
-                }
-                parts.in_memory.push(result.unwrap_or_default());
-            }
-        }
+            Ok(())
+        })?;
         match last {
-            Some(last) => parts.hand_over(last, &mut visit),
+            Some((key, last)) => parts.hand_over(key, last, &mut visit),
             None => Ok(()),
         }
     }
 }
 
-/// The results of a group that is walked along.
+/// The results of a group that is walked along, but for its last line.
 struct Parts<'a> {
+    results: &'a Results,
     /// The results, those that were spilled empty.
     in_memory: Vec<&'a [u8]>,
     /// Those that were spilled, with their places among all.
@@ -125,19 +121,39 @@ struct Parts<'a> {
     reader: Reader<'a>,
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    fn add(&mut self, line: &'a Line) {
+        if line.state == State::Completed {
+            let result = self.results.get(&line.result);
+            if result.is_none() {
+                self.spilled.push((self.in_memory.len(), &line.result));
+            }
+            self.in_memory.push(result.unwrap_or_default());
+        }
+    }
+
+    /// Hands over the group of which this is the last line.
     #[inline]
     fn hand_over<E: From<SpillError>>(
         &mut self,
         (label_set, time): (u32, i64),
+        last: &'a Line,
         visit: &mut impl FnMut(Group<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let time = time_of(time);
         let group = |parts| Group {
             label_set,
-            time,
+            time: time_of(time),
             parts,
         };
+        // Most groups are of one job, whose result stands in its line: to collect such results costs
+        // several times what is done with them.
+        if self.in_memory.is_empty()
+            && last.state == State::Completed
+            && let Some(result) = last.result.inline()
+        {
+            return visit(group(&[result]));
+        }
+        self.add(last);
         if self.spilled.is_empty() {
             visit(group(&self.in_memory))?;
         } else {

@@ -210,7 +210,7 @@ impl Bookkeeping {
         };
         let own = &mut self.jobs;
         let header = batch.header();
-        if let Err(unable) = executor.prepare(&header.computation) {
+        if let Err(unable) = own.prepare(executor, header) {
             // The message is settled by a worker that can compute its jobs.
             self.message = None;
             own.unable.get_or_insert(unable);

@@ -189,7 +189,7 @@ mod tests {
         let header = JobHeader {
             run_id: "a-run".parse().expect("a run id"),
             generation: 0,
-            computation: Computation::named("elsewhere"),
+            computation: Computation::named("elsewhere").into(),
         };
         let mut records = RecordBatch::default();
         for index in 0..jobs {

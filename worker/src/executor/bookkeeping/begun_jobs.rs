@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use computations::{JobError, Unable};
 use pipeline::offsets::Settled;
-use pipeline::{Job, JobBatch, Worker, payload_digest};
+use pipeline::{Computation, Job, JobBatch, JobHeader, Worker, payload_digest};
 use tracing::debug;
 
 use super::{Clock, died_too_often};
@@ -30,6 +30,8 @@ pub(super) struct BegunJobs {
     retry: RetryPolicy,
     watch: Arc<Watch>,
     last_attempt: AttemptId,
+    /// What the executor was prepared for last.
+    prepared: Option<Arc<Computation>>,
     /// How many attempts may be in flight.
     pub(super) window: usize,
     /// The result of the last attempt that was answered at once.
@@ -60,6 +62,7 @@ impl BegunJobs {
             retry,
             watch,
             last_attempt: 0,
+            prepared: None,
             window: 1,
             result: Vec::new(),
             in_flight: Vec::new(),
@@ -78,6 +81,22 @@ impl BegunJobs {
 
     pub(super) fn too_many_failed(&self) -> bool {
         self.failed.len() > MAX_FAILED_JOBS
+    }
+
+    /// Has the executor ready for jobs of a batch.
+    #[inline]
+    pub(super) fn prepare(
+        &mut self,
+        executor: &mut impl Executor,
+        header: &JobHeader,
+    ) -> Result<(), Unable> {
+        let prepared = self.prepared.as_ref();
+        // With one job a message, to compare what the computations are would be a third of the work.
+        if !prepared.is_some_and(|own| Arc::ptr_eq(own, &header.computation)) {
+            executor.prepare(&header.computation)?;
+            self.prepared = Some(Arc::clone(&header.computation));
+        }
+        Ok(())
     }
 
     /// One attempt at a job of this partition. Where it is answered at once, `result` has the result.
@@ -139,7 +158,7 @@ impl BegunJobs {
     fn try_alone(&mut self, executor: &mut impl Executor, mut job: JobInHand, clock: Clock<'_>) {
         let partition = job.settles.partition;
         let attempt = job.with(|header, job| {
-            executor.prepare(&header.computation)?;
+            self.prepare(executor, header)?;
             let digest = payload_digest(job.payload);
             Ok((digest, self.attempt(executor, job, partition)))
         });

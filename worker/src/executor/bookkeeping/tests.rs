@@ -24,7 +24,7 @@ fn header(computation: &str) -> JobHeader {
     JobHeader {
         run_id: "a-run".parse().expect("a run id"),
         generation: 0,
-        computation: Computation::named(computation),
+        computation: Computation::named(computation).into(),
     }
 }
 
