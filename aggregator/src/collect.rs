@@ -15,8 +15,8 @@ use crate::error::Error;
 /// How long one read waits for more.
 const STEP: Duration = Duration::from_millis(5);
 
-/// Collects a run until it is complete, or until nothing new has come for as long as the
-/// configuration allows.
+/// Collects a run until it is complete or has a verdict, or until nothing new has come for as long as the
+/// configuration allows. The runs topic is handed back to be read on.
 ///
 /// # Errors
 /// When the run does not appear, was aborted, cannot be read, or has a grain that what is to be
@@ -25,7 +25,7 @@ pub fn collect(
     config: &Config,
     shutdown: &Shutdown,
     progress: &Progress,
-) -> Result<Collected, Error> {
+) -> Result<(Collected, RunsReader), Error> {
     let mut driver = Driver {
         completion: Completion::new(&config.run, config.timeout, Instant::now()),
         config,
@@ -164,7 +164,11 @@ impl Driver<'_> {
         metrics.consumed_messages.inc_by(self.batch.len() as u64);
         metrics.consumed_bytes.inc_by(self.batch.bytes() as u64);
         for record in self.batch.iter() {
-            if let Err(error) = self.completion.apply_outcomes(record.payload, now) {
+            let (partition, offset) = (record.partition, record.offset);
+            let applied = self
+                .completion
+                .apply_outcomes(partition, offset, record.payload, now);
+            if let Err(error) = applied {
                 metrics.undecodable_messages.inc();
                 warn!(partition = record.partition, offset = record.offset, %error, "dropped");
             }
@@ -202,14 +206,15 @@ impl Driver<'_> {
     }
 
     /// What was collected, where there is something to be judged.
-    fn finish(self, end: End) -> Result<Collected, Error> {
+    fn finish(self, end: End) -> Result<(Collected, RunsReader), Error> {
         let no_run = || Error::NoRun {
             run: self.config.run.to_string(),
             topic: self.config.topics.runs.clone(),
             waited: self.config.timeout,
         };
         match end {
-            End::Complete => {}
+            End::Complete | End::HasVerdict => {}
+            End::Cancelled(cancelled) => return Err(Error::cancelled(&cancelled)),
             End::GaveUp => warn!(
                 "nothing new for {}, giving up",
                 humantime::format_duration(self.config.timeout)
@@ -226,6 +231,7 @@ impl Driver<'_> {
             }
         }
         let no_run = no_run();
-        self.completion.into_collected().ok_or(no_run)
+        let collected = self.completion.into_collected();
+        collected.zip(self.runs).ok_or(no_run)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pipeline::{Grain, RunId};
+use pipeline::{Grain, RunCancelled, RunId};
 use service::{Ending, Exit, Signal};
 
 /// An error that ends an aggregator.
@@ -31,6 +31,33 @@ pub enum Error {
         run_id: RunId,
         /// Why.
         reason: String,
+    },
+
+    /// Somebody has cancelled the run.
+    #[error("run {run_id} was cancelled by {cancelled_by}: {reason}")]
+    Cancelled {
+        /// The run.
+        run_id: RunId,
+        /// Who cancelled it.
+        cancelled_by: String,
+        /// Why.
+        reason: String,
+    },
+
+    /// Outcomes are gone that the verdict of another aggregator rests on.
+    #[error(
+        "run {run_id} has a verdict, by {published_by}, but retention has deleted some of its outcomes \
+         on topic {topic}, partition {partition}: no table is written"
+    )]
+    OutcomesDeleted {
+        /// The run.
+        run_id: RunId,
+        /// Who published the verdict.
+        published_by: String,
+        /// The outcomes topic.
+        topic: String,
+        /// The first such partition.
+        partition: i32,
     },
 
     /// The run was made by another version.
@@ -105,6 +132,17 @@ pub enum Error {
     Kafka(#[from] kafka::Error),
 }
 
+impl Error {
+    /// A cancellation that holds.
+    pub(crate) fn cancelled(cancelled: &RunCancelled) -> Self {
+        Self::Cancelled {
+            run_id: cancelled.run_id.clone(),
+            cancelled_by: cancelled.cancelled_by.clone(),
+            reason: cancelled.reason.clone(),
+        }
+    }
+}
+
 fn names(grains: &[Grain]) -> String {
     let names: Vec<_> = grains.iter().map(|grain| grain.name()).collect();
     names.join(", ")
@@ -113,7 +151,7 @@ fn names(grains: &[Grain]) -> String {
 impl Ending for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoRun { .. } => Exit::Incomplete,
+            Self::NoRun { .. } | Self::OutcomesDeleted { .. } => Exit::Incomplete,
             Self::OutputFolder { .. } => Exit::Usage,
             Self::GrainOut { .. } | Self::GrainOutWithoutForm => Exit::Usage,
             Self::Kafka(error) if error.is_usage() => Exit::Usage,
@@ -122,6 +160,7 @@ impl Ending for Error {
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Listen(_)
             | Self::Aborted { .. }
+            | Self::Cancelled { .. }
             | Self::Numbering { .. }
             | Self::Say(_)
             | Self::Read { .. }

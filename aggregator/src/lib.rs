@@ -3,8 +3,8 @@
 //!
 //! [`collect`] moves data from the topics into the [`completion`] of the run, which says what is read
 //! and when to stop; [`pipeline::Collection`] judges what was read; [`report`] says what it has come to, [`export`] what is
-//! written of it in which form, [`writing`] in which order, and [`outputs`] puts the files in place. [`read_back`] reads a
-//! series from them.
+//! written of it in which form, [`writing`] in which order; [`settle`] agrees on the verdict with other
+//! aggregators, and [`outputs`] puts the files in place. [`read_back`] reads a series from them.
 
 pub mod args;
 pub mod collect;
@@ -16,6 +16,7 @@ pub mod outputs;
 pub mod read_back;
 pub mod report;
 pub mod run;
+pub mod settle;
 pub mod writing;
 
 pub use args::{Args, Config, OutputArgs, OutputChoice, RunChoice};

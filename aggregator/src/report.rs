@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use pipeline::reconciliation::{Check, Share};
-use pipeline::{Collection, Grouping, Manifest, Reconciliation, RunOpened, Verdict};
+use pipeline::{Collection, Grouping, Manifest, Reconciliation, RunOpened, RunReconciled, Verdict};
 use serde::Serialize;
 use service::{Exit, Usage};
 
 use crate::outputs::OutputFile;
+use crate::settle::VerdictReport;
 
 /// The version of the schema of `report.json`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -46,6 +47,11 @@ pub struct Report {
     pub missing: Vec<u64>,
     /// Outcomes that contradict each other, the first thousand.
     pub conflicts: Vec<String>,
+    /// Indexes of jobs with several results that differ, which the run's policy allows; the first
+    /// thousand.
+    pub differing: Vec<u64>,
+    /// The verdict as it was published; `None` for the reference, which publishes none.
+    pub verdict: Option<VerdictReport>,
     /// Wall seconds of each stage, in order. Stages overlap.
     pub stages: Vec<Stage>,
     /// Work per second of its stage.
@@ -266,6 +272,8 @@ impl Report {
             dead_letters: dead_letters.collect(),
             missing: ledger.map_or(Vec::new(), |ledger| ledger.first_missing(LISTED)),
             conflicts: conflicts.map(ToString::to_string).collect(),
+            differing: ledger.map_or(Vec::new(), |ledger| ledger.first_differing(LISTED)),
+            verdict: None,
             stages: Vec::new(),
             rates: Rates::default(),
             workers: shares
@@ -281,6 +289,25 @@ impl Report {
             files: Vec::new(),
             versions: versions(),
         }
+    }
+
+    /// The verdict of another aggregator says otherwise of the very same outcomes.
+    pub fn contradict(&mut self, standing: &RunReconciled) {
+        let own = format!(
+            "{}, table {}, by this aggregator",
+            self.status.word(),
+            self.series.sha256.as_deref().unwrap_or("not known"),
+        );
+        let other = format!(
+            "{}, table digest {}, by {}",
+            standing.verdict.word(),
+            standing.table_digest,
+            standing.published_by
+        );
+        let name = "the verdict that stands holds at its end offsets";
+        self.reconciliation
+            .push(Check::new(name, &other, &own, false));
+        self.status = Verdict::Failed;
     }
 
     /// Adds the seconds of a stage.
@@ -477,7 +504,19 @@ impl Report {
         for conflict in self.conflicts.iter().take(SHOWN) {
             writeln!(f, "  conflict: {conflict}")?;
         }
-        Ok(())
+        let Some(verdict) = &self.verdict else {
+            return Ok(());
+        };
+        for conflict in verdict.late_conflicts.iter().take(SHOWN) {
+            writeln!(f, "  late conflict, after the verdict: {conflict}")?;
+        }
+        match (&verdict.published_by, verdict.published) {
+            // It is no end, so that nothing is to be published.
+            (None, _) if self.status == Verdict::Incomplete => Ok(()),
+            (Some(by), true) => writeln!(f, "  verdict published by {by}"),
+            (Some(by), false) => writeln!(f, "  another verdict was published by {by}"),
+            (None, _) => writeln!(f, "  verdict not published"),
+        }
     }
 }
 

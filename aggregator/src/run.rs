@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use pipeline::{Ledger, Series};
+use pipeline::{Ledger, Series, VerdictKey};
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
@@ -21,7 +21,8 @@ use crate::export::{
 };
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report};
-use crate::writing::{Step, steps};
+use crate::settle::{Attempt, Settled, Settling, judged};
+use crate::writing::{TableStep, report_steps, table_steps};
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -109,13 +110,13 @@ impl<'a> ReportResult<'a> {
     }
 }
 
-/// Collects a run, judges it and writes what came of it. A run that is incomplete when the time-out
-/// strikes, or has failed, is written too: its report says so.
+/// Collects a run, judges it, settles the verdict with other aggregators and writes what came of it. A
+/// run that is incomplete when the time-out strikes, or has failed, is written too: its report says so.
 ///
 /// `when_collected` is called as soon as no worker can add anything any more.
 ///
 /// # Errors
-/// When the run cannot be collected, or an output cannot be written.
+/// When the run cannot be collected or settled, or an output cannot be written.
 pub fn run(
     config: &Config,
     shutdown: &Shutdown,
@@ -124,29 +125,64 @@ pub fn run(
 ) -> Result<Report, Error> {
     // An output folder that cannot be had is better told before the run than after it.
     let outputs = Outputs::new(&config.out)?;
-    let Collected {
-        opened,
-        collection,
-        undecodable,
-        duration,
-        ..
-    } = collect(config, shutdown, progress)?;
-    when_collected();
-    let seconds = duration.as_secs_f64();
+    let mut when_collected = Some(when_collected);
+    let settled = loop {
+        let (collected, runs) = collect(config, shutdown, progress)?;
+        if let Some(when_collected) = when_collected.take() {
+            when_collected();
+        }
+        // What follows has no rounds that it could beat in, and waits for nobody.
+        progress.health.rest();
+        let mut settling = Settling {
+            config,
+            shutdown,
+            runs,
+            run: collected.run.clone(),
+        };
+        match settling.settle(collected, &mut |collected, at| {
+            judge(config, &outputs, collected, at)
+        })? {
+            Settled::NextGeneration => outputs.discard(),
+            settled => break settled,
+        }
+    };
+    let (attempt, verdict, contradicting) = match settled {
+        Settled::Done(attempt, verdict) => (attempt, verdict, None),
+        Settled::Contradicted(attempt, verdict, standing) => (attempt, verdict, Some(standing)),
+        Settled::NextGeneration => unreachable!("such a run is collected again"),
+    };
+    let Attempt {
+        series, mut report, ..
+    } = *attempt;
+    report.verdict = Some(verdict);
+    if let Some(standing) = contradicting {
+        report.contradict(&standing);
+    }
+    write_reports(&outputs, &config.outputs, &series, &mut report)?;
+    info!(status = report.status.word(), "run judged");
+    Ok(report)
+}
 
-    // What follows has no rounds that it could beat in, and waits for nobody.
-    progress.health.rest();
+/// Judges what was collected, and writes its tables under temporary names.
+fn judge(
+    config: &Config,
+    outputs: &Outputs,
+    collected: Collected,
+    at: Option<VerdictKey>,
+) -> Result<Attempt, Error> {
+    outputs.discard();
+    let seconds = collected.duration.as_secs_f64();
     let started = Instant::now();
+    let collection = &collected.collection;
     // The digest of the jobs on one core, the series on another.
-    let (judged, series) = thread::scope(|scope| {
+    let (reconciliation, series) = thread::scope(|scope| {
         let ledger = collection.ledger();
         let series = scope.spawn(move || ledger.map_or_else(Series::default, Ledger::series));
-        let judged = collection.reconcile();
-        (judged, series.join())
+        (collection.reconcile(), series.join())
     });
     let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let mut report = Report::new(&opened, &collection, &judged);
-    report.jobs.undecodable_dropped = Some(undecodable);
+    let mut report = Report::new(&collected.opened, collection, &reconciliation);
+    report.jobs.undecodable_dropped = Some(collected.undecodable);
     let reconcile_seconds = started.elapsed().as_secs_f64();
     for (stage, seconds) in collection.manifest().iter().flat_map(|known| &known.stages) {
         report.add_stage(stage, *seconds);
@@ -157,13 +193,19 @@ pub fn run(
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
     let rejects = config.rejects.as_deref();
-    write_outputs(&outputs, &config.outputs, &series, rejects, &mut report)?;
-    info!(status = report.status.word(), "run judged");
-    Ok(report)
+    let table = write_tables(outputs, &config.outputs, &series, rejects, &mut report)?;
+    let judged = judged(&collected, reconciliation.verdict, &table, at);
+    Ok(Attempt {
+        collected,
+        series,
+        report,
+        judged,
+    })
 }
 
-/// Writes what was chosen, and last the report with the digests of what was written before it.
-/// `rejects` is where the rejected rows are, if there are any and it is known here.
+/// Writes what was chosen, and last the report with the digests of what was written before it, and
+/// puts all of it in place. `rejects` is where the rejected rows are, if there are any and it is
+/// known here.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -174,6 +216,19 @@ pub fn write_outputs(
     rejects: Option<&Path>,
     report: &mut Report,
 ) -> Result<(), Error> {
+    write_tables(outputs, choice, series, rejects, report)?;
+    write_reports(outputs, choice, series, report)
+}
+
+/// Writes the tables under temporary names, and adds what follows from them to the report. Returns the
+/// digest of the run's own series.
+fn write_tables(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    series: &Series,
+    rejects: Option<&Path>,
+    report: &mut Report,
+) -> Result<String, Error> {
     let started = Instant::now();
     let grouping = report.run.grouping.clone();
     let table = Table::of_run(series, &grouping);
@@ -182,18 +237,18 @@ pub fn write_outputs(
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejects.filter(|_| has_rejects);
     report.files.clear();
-    for step in steps(choice, rejects.is_some()) {
+    for step in table_steps(choice, rejects.is_some()) {
         let file = match step {
-            Step::Series(Format::Csv) => Some(outputs.export(&mut csv)?),
-            Step::Series(format) => write_table(outputs, table, format)?,
-            Step::DigestOfSeries => {
+            TableStep::Series(Format::Csv) => Some(outputs.export(&mut csv)?),
+            TableStep::Series(format) => write_table(outputs, table, format)?,
+            TableStep::DigestOfSeries => {
                 csv.export(&mut io::sink()).map_err(|source| Error::Write {
                     path: csv.file_name().into(),
                     source,
                 })?;
                 None
             }
-            Step::Coarser(grain, format) => {
+            TableStep::Coarser(grain, format) => {
                 let table = Table {
                     series: &series.coarsened(grain),
                     grain,
@@ -202,34 +257,42 @@ pub fn write_outputs(
                 };
                 write_table(outputs, table, format)?
             }
-            Step::DigestOfRejects => match rejects {
+            TableStep::DigestOfRejects => match rejects {
                 Some(path) => Some(outputs.written_by_others(path)?),
                 None => None,
             },
-            Step::Rates => {
-                // Without a manifest the series is empty because nothing is known, not because there
-                // is nothing.
-                if report.tests.is_some() {
-                    report.series.rows = Some(series.rows.len() as u64);
-                    report.series.sha256 = csv.clone().into_digest();
-                }
-                report.add_stage("write", started.elapsed().as_secs_f64());
-                report.work_out_rates();
-                None
-            }
-            Step::Report(Format::Md) => Some(outputs.export(&mut ReportMd(report))?),
-            Step::Report(_) => Some(outputs.export(&mut page(series, report)?)?),
-            Step::ReportJson => {
-                write_report(outputs, report)?;
-                None
-            }
         };
         report.files.extend(file);
     }
-    Ok(())
+    let sha256 = csv.into_digest().unwrap_or_default();
+    // Without a manifest the series is empty because nothing is known, not because there is nothing.
+    if report.tests.is_some() {
+        report.series.rows = Some(series.rows.len() as u64);
+        report.series.sha256 = Some(sha256.clone());
+    }
+    report.add_stage("write", started.elapsed().as_secs_f64());
+    report.work_out_rates();
+    Ok(sha256)
 }
 
-/// Writes `report.json`, in place of what was there.
+/// Writes the reports, and puts them and the tables in place.
+fn write_reports(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    series: &Series,
+    report: &mut Report,
+) -> Result<(), Error> {
+    for format in report_steps(choice) {
+        let file = match format {
+            Format::Md => outputs.export(&mut ReportMd(report))?,
+            _ => outputs.export(&mut page(series, report)?)?,
+        };
+        report.files.push(file);
+    }
+    write_report(outputs, report)
+}
+
+/// Writes `report.json`, and puts it and what else was written in place of what was there.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -238,7 +301,7 @@ pub fn write_report(outputs: &Outputs, report: &Report) -> Result<(), Error> {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         out.write_all(b"\n")
     })?;
-    Ok(())
+    outputs.place()
 }
 
 /// The page of a series and its report.

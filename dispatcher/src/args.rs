@@ -10,7 +10,7 @@ use clap::Parser;
 use clap::builder::TypedValueParser;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{Grain, Grouping, RunId};
+use pipeline::{Grain, Grouping, ResultsPolicy, RunId};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
 
@@ -40,6 +40,10 @@ pub struct Args {
     /// How rows become jobs.
     #[command(flatten)]
     pub grouping: GroupingArgs,
+
+    /// What counts where results differ.
+    #[command(flatten)]
+    pub results: ResultArgs,
 
     /// How jobs become messages.
     #[command(flatten)]
@@ -193,6 +197,24 @@ pub struct GroupingArgs {
     pub max_rows_per_job: u32,
 }
 
+/// What counts where a job has several results that differ.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct ResultArgs {
+    /// Where a job has several results that differ: reproducible, the run fails; any, the lowest
+    /// counts, and the report says how many jobs have several
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "reproducible",
+        value_parser = clap::builder::PossibleValuesParser::new(ResultsPolicy::ALL.map(ResultsPolicy::name))
+            .map(|name| match name.as_str() {
+                "any" => ResultsPolicy::Any,
+                _ => ResultsPolicy::Reproducible,
+            })
+    )]
+    pub results: ResultsPolicy,
+}
+
 /// How much memory rows may take. No result depends on these.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MemoryArgs {
@@ -282,6 +304,8 @@ pub struct Config {
     pub input: Input,
     /// How rows become jobs.
     pub grouping: Grouping,
+    /// What counts where a job has several results that differ.
+    pub results: ResultsPolicy,
     /// The run's name.
     pub run_id: RunId,
     /// Whether somebody else may know the run by its name, wait for it, or have begun it.
@@ -377,6 +401,7 @@ impl Args {
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
             grouping: self.grouping.grouping()?,
+            results: self.results.results,
             run_is_named,
             resume: self.resume.then_some(group),
             cluster: Cluster::new(&self.broker, "rollcall-dispatcher")?,

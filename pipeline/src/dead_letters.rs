@@ -87,9 +87,9 @@ impl Letter {
         self.batch.job(self.position)
     }
 
-    /// The job alone, as a message of the jobs topic.
-    pub fn payload(&self) -> Vec<u8> {
-        self.job().alone(self.batch.run_id())
+    /// The job alone, as a message of the jobs topic in this generation.
+    pub fn payload(&self, generation: u32) -> Vec<u8> {
+        self.job().alone_in(self.batch.run_id(), generation)
     }
 }
 
@@ -356,8 +356,9 @@ mod tests {
         let mut ledger = Ledger::new(4);
         ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
         let dead: Vec<_> = letters.still_dead(&ledger).collect();
-        let payload = dead[0].letter.expect("it is there").payload();
-        assert_eq!(payload, letter("a-run", 3));
+        let payload = dead[0].letter.expect("it is there").payload(2);
+        let again = with_job(3, |job| job.alone_in(&run_id("a-run"), 2));
+        assert_eq!(payload, again);
         assert_eq!(dead.len(), 1);
     }
 }

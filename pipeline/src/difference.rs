@@ -3,6 +3,7 @@
 
 use crate::grain::Grain;
 use crate::group_key::GroupKey;
+use crate::results_policy::ResultsPolicy;
 use crate::run::{Grouping, Manifest, RunOpened};
 
 /// One difference, in the words for whoever made the later attempt.
@@ -64,17 +65,18 @@ pub enum Difference {
 
 impl Difference {
     /// How options differ from those that a run was opened with; `None` when its jobs have the same
-    /// numbers under both.
+    /// numbers, and the same results count, under both.
     pub fn of_options(
         numbering_version: u32,
         grouping: &Grouping,
+        results: ResultsPolicy,
         known: &RunOpened,
     ) -> Option<Self> {
         let columns = |columns: &[String]| match columns {
             [] => "''".to_owned(),
             columns => columns.join(", "),
         };
-        let values = |version: u32, grouping: &Grouping| {
+        let values = |version: u32, grouping: &Grouping, results: ResultsPolicy| {
             [
                 ("the numbering version", version.to_string()),
                 ("--by", columns(&grouping.label_columns)),
@@ -84,17 +86,19 @@ impl Difference {
                 ("--positive", grouping.positive.clone()),
                 ("--negative", grouping.negative.clone()),
                 ("--max-rows-per-job", grouping.max_rows_per_job.to_string()),
+                ("--results", results.to_string()),
             ]
         };
         let differs = || {
-            let own = values(numbering_version, grouping);
-            let known = values(known.numbering_version, &known.grouping);
+            let own = values(numbering_version, grouping, results);
+            let known = values(known.numbering_version, &known.grouping, known.results);
             let mut pairs = own.into_iter().zip(known);
             let ((option, own), (_, known)) = pairs.find(|(own, known)| own.1 != known.1)?;
             Some(Self::Options { option, own, known })
         };
         // Two columns "a" and "b" are shown as one "a, b" would be; equality is that of the values.
-        if numbering_version == known.numbering_version && *grouping == known.grouping {
+        let same_numbers = numbering_version == known.numbering_version;
+        if same_numbers && *grouping == known.grouping && results == known.results {
             return None;
         }
         differs().or_else(|| {
@@ -151,7 +155,8 @@ mod tests {
         let of = |change: &dyn Fn(&mut Grouping)| {
             let mut grouping = known.grouping.clone();
             change(&mut grouping);
-            let difference = Difference::of_options(NUMBERING_VERSION, &grouping, &known);
+            let difference =
+                Difference::of_options(NUMBERING_VERSION, &grouping, known.results, &known);
             difference.map(|difference| difference.to_string())
         };
         assert_eq!(of(&|_| {}), None);
@@ -163,7 +168,14 @@ mod tests {
             of(&|grouping| grouping.label_columns.clear()).as_deref(),
             Some("options differ: --by is '', but the run was opened with country")
         );
-        let newer = Difference::of_options(NUMBERING_VERSION + 1, &known.grouping, &known);
+        let any = ResultsPolicy::Any;
+        let policy = Difference::of_options(NUMBERING_VERSION, &known.grouping, any, &known);
+        assert_eq!(
+            policy.map(|policy| policy.to_string()).as_deref(),
+            Some("options differ: --results is any, but the run was opened with reproducible")
+        );
+        let newer = NUMBERING_VERSION + 1;
+        let newer = Difference::of_options(newer, &known.grouping, known.results, &known);
         assert!(newer.is_some_and(|newer| newer.to_string().contains("numbering version")));
     }
 
@@ -173,7 +185,8 @@ mod tests {
         known.grouping.label_columns = vec!["a, b".to_owned()];
         let mut grouping = known.grouping.clone();
         grouping.label_columns = vec!["a".to_owned(), "b".to_owned()];
-        assert!(Difference::of_options(NUMBERING_VERSION, &grouping, &known).is_some());
+        let differs = Difference::of_options(NUMBERING_VERSION, &grouping, known.results, &known);
+        assert!(differs.is_some());
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl fmt::Debug for JobSetDigest {
 /// Hashed per job, all numbers little-endian: index (u64), number of labels (u32), for each label
 /// its length in bytes (u32) and its bytes, time in hours (i32), part (u32), rows (u32). Lengths
 /// come first, so that no two job sets are written the same way.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JobSetHasher {
     hasher: blake3::Hasher,
     /// Jobs are a few dozen bytes; the hash is fastest over pieces of many KiB.

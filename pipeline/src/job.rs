@@ -6,6 +6,7 @@
 use prost::Message;
 
 use crate::error::DecodeError;
+use crate::generation::checked_generation;
 use crate::grain::TimeBucket;
 use crate::group_key::{GroupKey, LabelSet};
 use crate::label_runs;
@@ -41,10 +42,15 @@ impl Job<'_> {
         self.results.len() as u32
     }
 
-    /// The job as a batch of its own, which is how it is kept for another attempt, laid down as a dead
-    /// letter, and published again.
+    /// The job as a batch of its own in generation 0.
     pub fn alone(&self, run_id: &RunId) -> Vec<u8> {
-        let mut encoder = JobBatchEncoder::new(run_id);
+        self.alone_in(run_id, 0)
+    }
+
+    /// The job as a batch of its own in this generation, which is how it is kept for another attempt,
+    /// laid down as a dead letter, and published again.
+    pub fn alone_in(&self, run_id: &RunId, generation: u32) -> Vec<u8> {
+        let mut encoder = JobBatchEncoder::new(run_id).in_generation(generation);
         encoder.push(self);
         let mut message = Vec::new();
         encoder.finish(&mut message);
@@ -75,6 +81,11 @@ impl JobBatch {
     /// The run that the jobs belong to.
     pub fn run_id(&self) -> &RunId {
         &self.run_id
+    }
+
+    /// The generation of the jobs: 0 until jobs of the run are published again on purpose.
+    pub fn generation(&self) -> u32 {
+        self.wire.generation
     }
 
     /// The index of the first job.
@@ -199,6 +210,7 @@ fn check(wire: &wire::JobBatch) -> Result<(), DecodeError> {
     if !wire.times.iter().all(|&hours| in_range(hours)) {
         return Err(invalid("it has a time out of range"));
     }
+    checked_generation("JobBatch", wire.generation, 0)?;
     Ok(())
 }
 
@@ -236,6 +248,12 @@ impl JobBatchEncoder {
             },
             bytes: FRAME_BYTES + run_id.as_str().len(),
         }
+    }
+
+    /// Makes it an encoder for jobs of this generation.
+    pub fn in_generation(mut self, generation: u32) -> Self {
+        self.wire.generation = generation;
+        self
     }
 
     /// Whether the batch can take a job of this index next: its jobs are consecutive, so that a gap
@@ -423,6 +441,7 @@ pub(crate) mod tests {
             times: vec![0, 1],
             parts: vec![0, 0],
             tests: vec![1, 2],
+            generation: 0,
             results: vec![0, 1, 1],
         };
         assert!(JobBatch::decode(&whole.encode_to_vec()).is_ok());

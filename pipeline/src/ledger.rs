@@ -2,7 +2,8 @@
 //! cut into any batches and said any number of times, make the same ledger.
 //!
 //! Outcomes are ordered: nothing < dead-lettered < counted. The ledger keeps the highest, so a dead
-//! letter that is replayed and counted later leaves no trace.
+//! letter that is replayed and counted later leaves no trace. Which dead letters and which of several
+//! results count is for [`counting`] to say.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
@@ -14,9 +15,13 @@ use crate::group_key::{GroupKey, LabelSet};
 use crate::outcome::{JobOutcome, Outcome, OutcomeBatch, Tally};
 use crate::series::{Series, SeriesRow};
 
+use counting::{CountingRules, Merge, Tier};
 use lines::{Line, Lines, State};
 
+pub mod counting;
 mod lines;
+#[cfg(test)]
+mod tests;
 
 /// So many contradictions are put into words; more are only counted. One message may hold a hundred
 /// thousand of them, and each speaks of labels of many KiB.
@@ -41,7 +46,7 @@ pub struct DeadJob {
 pub struct Recorded {
     /// Outcomes of jobs that had none.
     pub new: u64,
-    /// Tallies that replaced a dead letter.
+    /// Results that replaced a dead letter, or a result that does not count beside them.
     pub replaced: u64,
     /// Outcomes that said nothing new, and were dropped.
     pub duplicates: u64,
@@ -49,6 +54,8 @@ pub struct Recorded {
     pub beyond: u64,
     /// Outcomes that contradict what was said before, and were dropped.
     pub conflicts: u64,
+    /// Dead letters of jobs that were opened again since, and were dropped.
+    pub outdated: u64,
 }
 
 /// One outcome for each job of a run.
@@ -59,6 +66,7 @@ pub struct Ledger {
     label_ids: LabelIds,
     dead: BTreeMap<u64, DeadJob>,
     totals: Totals,
+    rules: CountingRules,
 }
 
 /// Sums over the ledger, kept as it grows.
@@ -76,19 +84,84 @@ pub struct Totals {
     pub tests: u64,
     /// Positive tests in tallies.
     pub positive: u64,
+    /// Jobs with several results that differ, which the run's policy allows.
+    pub differing: u64,
+}
+
+impl Totals {
+    fn add(&mut self, counted: &Line) {
+        self.counted += 1;
+        self.rows_counted += u64::from(counted.rows);
+        self.tests += u64::from(counted.tally.tests);
+        self.positive += u64::from(counted.tally.positive);
+    }
+
+    fn subtract(&mut self, counted: &Line) {
+        self.counted -= 1;
+        self.rows_counted -= u64::from(counted.rows);
+        self.tests -= u64::from(counted.tally.tests);
+        self.positive -= u64::from(counted.tally.positive);
+    }
+}
+
+/// What a batch says of its outcomes, and what the ledger knows of one's labels.
+#[derive(Clone, Copy)]
+struct Said {
+    tier: Tier,
+    generation: u32,
+    label_set: u32,
+}
+
+impl Said {
+    /// The line of a job that has this outcome alone.
+    fn line(&self, job: &JobOutcome<'_>) -> Line {
+        let (state, tally) = match job.outcome {
+            Outcome::Counted(tally) => (State::Counted, tally),
+            Outcome::DeadLettered { .. } => (State::DeadLettered, Tally::default()),
+        };
+        Line {
+            state,
+            differs: false,
+            tier: self.tier,
+            label_set: self.label_set,
+            time: job.key.time.hours(),
+            part: job.part,
+            rows: job.rows,
+            tally,
+        }
+    }
+}
+
+impl Line {
+    /// Whether key, part and rows are the same.
+    fn is_of_same_job(&self, other: &Self) -> bool {
+        (self.label_set, self.time, self.part, self.rows)
+            == (other.label_set, other.time, other.part, other.rows)
+    }
 }
 
 impl Ledger {
     /// The ledger of a run with so many jobs, none of which has an outcome. It takes memory for jobs
     /// that have one, and for their neighbours.
     pub fn new(jobs: u64) -> Self {
+        Self::under(jobs, CountingRules::default())
+    }
+
+    /// The ledger of a run in which outcomes count by these rules.
+    pub fn under(jobs: u64, rules: CountingRules) -> Self {
         Self {
             lines: Lines::new(jobs),
             label_sets: Vec::new(),
             label_ids: LabelIds::default(),
             dead: BTreeMap::new(),
             totals: Totals::default(),
+            rules,
         }
+    }
+
+    /// The rules by which outcomes count.
+    pub fn rules(&self) -> &CountingRules {
+        &self.rules
     }
 
     /// How many jobs the run has.
@@ -111,9 +184,19 @@ impl Ledger {
         &self.dead
     }
 
-    /// Records the outcomes of a batch. Contradictions are appended to `conflicts`, until that has
-    /// 1,000 of them; the outcome that came first stays.
+    /// Records the outcomes of a batch that no earlier verdict covers. Contradictions are appended to
+    /// `conflicts`, until that has 1,000 of them; the outcome that came first stays.
     pub fn record(&mut self, batch: &OutcomeBatch, conflicts: &mut Vec<Conflict>) -> Recorded {
+        self.record_in(self.rules.last_tier(), batch, conflicts)
+    }
+
+    /// Records the outcomes of a batch of this tier, as [`record`](Self::record) does.
+    pub fn record_in(
+        &mut self,
+        tier: Tier,
+        batch: &OutcomeBatch,
+        conflicts: &mut Vec<Conflict>,
+    ) -> Recorded {
         let ids: Vec<u32> = batch
             .label_sets()
             .iter()
@@ -121,12 +204,12 @@ impl Ledger {
             .collect();
         let mut recorded = Recorded::default();
         for outcome in batch.outcomes() {
-            self.record_one(
-                &outcome,
-                ids[outcome.label_position],
-                &mut recorded,
-                conflicts,
-            );
+            let of = Said {
+                tier,
+                generation: batch.generation(),
+                label_set: ids[outcome.label_position],
+            };
+            self.record_one(&outcome, of, &mut recorded, conflicts);
         }
         recorded
     }
@@ -149,7 +232,7 @@ impl Ledger {
     fn record_one(
         &mut self,
         job: &JobOutcome<'_>,
-        label_set: u32,
+        of: Said,
         recorded: &mut Recorded,
         conflicts: &mut Vec<Conflict>,
     ) {
@@ -157,60 +240,77 @@ impl Ledger {
             recorded.beyond += 1;
             return;
         };
-        let (state, tally) = match job.outcome {
-            Outcome::Counted(tally) => (State::Counted, tally),
-            Outcome::DeadLettered { .. } => (State::DeadLettered, Tally::default()),
+        let said = of.line(job);
+        let merge = match (line.state, said.state) {
+            (State::Missing, _) => Merge::Replaced,
+            _ if !line.is_of_same_job(&said) => Merge::Conflict,
+            (State::Counted, State::Counted) if line.tally == said.tally => Merge::Same,
+            (State::Counted, State::Counted) => self.rules.merge(
+                (line.tier, line.tally.to_bytes()),
+                (said.tier, said.tally.to_bytes()),
+            ),
+            _ => Merge::Replaced,
         };
-        let said = Line {
-            state,
-            label_set,
-            time: job.key.time.hours(),
-            part: job.part,
-            rows: job.rows,
-            tally,
-        };
-        if line.state != State::Missing {
-            let same_job = (line.label_set, line.time, line.part, line.rows)
-                == (said.label_set, said.time, said.part, said.rows);
-            let both_counted = line.state == State::Counted && state == State::Counted;
-            if !same_job || (both_counted && line.tally != tally) {
-                recorded.conflicts += 1;
-                let kept = *line;
-                if conflicts.len() < MAX_CONFLICTS {
-                    conflicts.push(self.conflict(job, &kept));
-                }
-                return;
+        if merge == Merge::Conflict {
+            recorded.conflicts += 1;
+            let kept = *line;
+            if conflicts.len() < MAX_CONFLICTS {
+                conflicts.push(self.conflict(job, &kept));
             }
+            return;
         }
-        match (line.state, state) {
-            (State::Missing, State::Counted) => recorded.new += 1,
-            (State::Missing, _) => {
-                recorded.new += 1;
-                *line = said;
-                self.totals.dead_lettered += 1;
-                self.totals.rows_dead_lettered += u64::from(job.rows);
-                if let Outcome::DeadLettered { reason, attempts } = job.outcome {
+        if let Outcome::DeadLettered { reason, attempts } = job.outcome {
+            let is_outdated = of.generation < self.rules.reopened_in(job.index);
+            match line.state {
+                State::Missing if is_outdated => {
+                    *line = Line {
+                        state: State::Reopened,
+                        ..said
+                    };
+                    recorded.outdated += 1;
+                }
+                _ if is_outdated => recorded.outdated += 1,
+                State::DeadLettered | State::Counted => recorded.duplicates += 1,
+                State::Missing | State::Reopened => {
+                    recorded.new += 1;
+                    *line = said;
+                    self.totals.dead_lettered += 1;
+                    self.totals.rows_dead_lettered += u64::from(job.rows);
                     let reason = reason.to_owned();
                     self.dead.insert(job.index, DeadJob { reason, attempts });
                 }
-                return;
             }
-            (State::DeadLettered, State::Counted) => {
+            return;
+        }
+        match line.state {
+            State::Counted => {
+                if merge == Merge::Same {
+                    // As early as the earliest that says so.
+                    line.tier = line.tier.min(said.tier);
+                } else if !line.differs {
+                    line.differs = true;
+                    self.totals.differing += 1;
+                }
+                if merge != Merge::Replaced {
+                    recorded.duplicates += 1;
+                    return;
+                }
+                recorded.replaced += 1;
+                self.totals.subtract(line);
+            }
+            State::DeadLettered => {
                 recorded.replaced += 1;
                 self.totals.dead_lettered -= 1;
                 self.totals.rows_dead_lettered -= u64::from(job.rows);
                 self.dead.remove(&job.index);
             }
-            _ => {
-                recorded.duplicates += 1;
-                return;
-            }
+            State::Missing | State::Reopened => recorded.new += 1,
         }
-        *line = said;
-        self.totals.counted += 1;
-        self.totals.rows_counted += u64::from(job.rows);
-        self.totals.tests += u64::from(tally.tests);
-        self.totals.positive += u64::from(tally.positive);
+        *line = Line {
+            differs: line.differs,
+            ..said
+        };
+        self.totals.add(line);
     }
 
     fn conflict(&self, job: &JobOutcome<'_>, kept: &Line) -> Conflict {
@@ -268,6 +368,12 @@ impl Ledger {
             next = known.saturating_add(1);
         }
         missing
+    }
+
+    /// The lowest indexes of jobs with several results that differ, `at_most` of them.
+    pub fn first_differing(&self, at_most: usize) -> Vec<u64> {
+        let differing = self.lines.known().filter(|(_, line)| line.differs);
+        differing.map(|(index, _)| index).take(at_most).collect()
     }
 
     /// Key, part and rows of a job that has an outcome.
@@ -355,278 +461,4 @@ fn shown<S: AsRef<str>>(texts: &[S]) -> String {
         shown.push('…');
     }
     shown
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::outcome::{OutcomeBatchBuilder, Worker};
-    use crate::{Job, RunId};
-
-    /// Groups in key order, each with its rows, cut into jobs of at most `cap` rows.
-    #[derive(Clone, Debug)]
-    struct Run {
-        groups: Vec<(LabelSet, TimeBucket, Vec<u8>)>,
-        cap: usize,
-    }
-
-    impl Run {
-        fn jobs(&self) -> Vec<Job<'_>> {
-            let mut jobs = Vec::new();
-            for (labels, time, results) in &self.groups {
-                for (part, results) in results.chunks(self.cap).enumerate() {
-                    jobs.push(Job {
-                        index: jobs.len() as u64,
-                        key: GroupKey {
-                            labels,
-                            time: *time,
-                        },
-                        part: part as u32,
-                        results,
-                    });
-                }
-            }
-            jobs
-        }
-
-        /// What the series must be, computed without jobs.
-        fn oracle(&self) -> Vec<(LabelSet, TimeBucket, u64, u64)> {
-            let groups = self.groups.iter();
-            groups
-                .map(|(labels, time, results)| {
-                    let positive = results.iter().filter(|&&result| result == 1).count();
-                    (labels.clone(), *time, results.len() as u64, positive as u64)
-                })
-                .collect()
-        }
-    }
-
-    fn any_run() -> impl Strategy<Value = Run> {
-        let key = ("[a-c]{0,2}", 0i64..6);
-        let results = prop::collection::vec(0u8..=1, 1..12);
-        (prop::collection::btree_map(key, results, 0..20), 1usize..6).prop_map(|(groups, cap)| {
-            let groups = groups.into_iter().map(|((label, hours), results)| {
-                let time = TimeBucket::from_hours(hours).expect("in range");
-                (LabelSet::new([label]), time, results)
-            });
-            Run {
-                groups: groups.collect(),
-                cap,
-            }
-        })
-    }
-
-    fn tally(job: &Job<'_>) -> Outcome<'static> {
-        Outcome::Counted(Tally {
-            tests: job.rows(),
-            positive: job.results.iter().map(|&result| u32::from(result)).sum(),
-        })
-    }
-
-    const DEAD: Outcome<'static> = Outcome::DeadLettered {
-        reason: "it is broken",
-        attempts: 3,
-    };
-
-    fn batch(outcomes: &[(Job<'_>, Outcome<'_>)]) -> OutcomeBatch {
-        let run_id: RunId = "a-run".parse().expect("a run id");
-        let mut builder = OutcomeBatchBuilder::new(&run_id, &Worker::default());
-        for (job, outcome) in outcomes {
-            builder.push(job, *outcome);
-        }
-        OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
-    }
-
-    fn spelled_out(series: &Series) -> Vec<(LabelSet, TimeBucket, u64, u64)> {
-        let rows = series.rows.iter();
-        rows.map(|row| {
-            let labels = series.label_sets[row.label_set as usize].clone();
-            (labels, row.time, row.tests, row.positive)
-        })
-        .collect()
-    }
-
-    proptest! {
-        /// Any order, duplication, split and packing of the outcomes gives the same series.
-        #[test]
-        fn however_outcomes_arrive_the_series_is_the_same(
-            run in any_run(),
-            picks in prop::collection::vec(any::<prop::sample::Index>(), 0..80),
-            order in any::<u64>(),
-            packing in 1usize..9,
-            dead_first in any::<bool>(),
-        ) {
-            let jobs = run.jobs();
-            let mut said: Vec<(Job<'_>, Outcome<'_>)> =
-                jobs.iter().map(|job| (*job, tally(job))).collect();
-            if !jobs.is_empty() {
-                for pick in &picks {
-                    let job = jobs[pick.index(jobs.len())];
-                    said.push((job, if dead_first { DEAD } else { tally(&job) }));
-                }
-            }
-            shuffle(&mut said, order);
-            let mut ledger = Ledger::new(jobs.len() as u64);
-            let mut conflicts = Vec::new();
-            let mut seen = Recorded::default();
-            for outcomes in said.chunks(packing) {
-                let recorded = ledger.record(&batch(outcomes), &mut conflicts);
-                seen.new += recorded.new;
-                seen.replaced += recorded.replaced;
-                seen.duplicates += recorded.duplicates;
-            }
-            prop_assert_eq!(&conflicts, &[]);
-            prop_assert_eq!(seen.new, jobs.len() as u64);
-            prop_assert_eq!(seen.new + seen.replaced + seen.duplicates, said.len() as u64);
-            prop_assert_eq!(ledger.missing(), 0);
-            prop_assert!(ledger.dead().is_empty());
-            prop_assert_eq!(spelled_out(&ledger.series()), run.oracle());
-            prop_assert_eq!(ledger.totals().tests, ledger.totals().rows_counted);
-
-            let mut hasher = JobSetHasher::new();
-            for job in &jobs {
-                hasher.update(job.index, job.key, job.part, job.rows());
-            }
-            prop_assert_eq!(ledger.job_set_digest(), Some(hasher.finish()));
-        }
-
-        #[test]
-        fn a_dead_letter_that_is_never_counted_stays_dead(
-            run in any_run(),
-            dead in any::<prop::sample::Index>(),
-        ) {
-            let jobs = run.jobs();
-            prop_assume!(!jobs.is_empty());
-            let dead = dead.index(jobs.len());
-            let mut ledger = Ledger::new(jobs.len() as u64);
-            for job in &jobs {
-                let outcome = if job.index == dead as u64 { DEAD } else { tally(job) };
-                ledger.record(&batch(&[(*job, outcome)]), &mut Vec::new());
-            }
-            prop_assert_eq!(ledger.missing(), 0);
-            prop_assert_eq!(ledger.totals().dead_lettered, 1);
-            prop_assert_eq!(ledger.dead().keys().copied().collect::<Vec<_>>(), [dead as u64]);
-            let rows = u64::from(jobs[dead].rows());
-            prop_assert_eq!(ledger.totals().rows_dead_lettered, rows);
-        }
-    }
-
-    /// Fisher-Yates with a splitmix64 of its own, so that proptest can shrink the order.
-    fn shuffle<T>(items: &mut [T], mut seed: u64) {
-        for last in (1..items.len()).rev() {
-            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = seed;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            items.swap(last, (mixed ^ (mixed >> 31)) as usize % (last + 1));
-        }
-    }
-
-    fn one_job<'a>(labels: &'a LabelSet, results: &'a [u8]) -> Job<'a> {
-        Job {
-            index: 0,
-            key: GroupKey {
-                labels,
-                time: TimeBucket::from_hours(1).expect("in range"),
-            },
-            part: 0,
-            results,
-        }
-    }
-
-    #[test]
-    fn two_tallies_of_one_job_that_differ_are_a_conflict() {
-        let labels = LabelSet::new(["Italy"]);
-        let job = one_job(&labels, &[1, 0]);
-        let wrong = Outcome::Counted(Tally {
-            tests: 2,
-            positive: 2,
-        });
-        let mut ledger = Ledger::new(1);
-        let mut conflicts = Vec::new();
-        ledger.record(&batch(&[(job, tally(&job))]), &mut conflicts);
-        ledger.record(&batch(&[(job, wrong)]), &mut conflicts);
-        assert_eq!(conflicts.len(), 1);
-        assert!(
-            conflicts[0].kept.contains("1 positive of 2"),
-            "{}",
-            conflicts[0]
-        );
-        assert!(
-            conflicts[0].other.contains("2 positive of 2"),
-            "{}",
-            conflicts[0]
-        );
-        assert_eq!(ledger.totals().positive, 1);
-    }
-
-    #[test]
-    fn two_keys_for_one_job_are_a_conflict_even_if_one_is_a_dead_letter() {
-        let (italy, spain) = (LabelSet::new(["Italy"]), LabelSet::new(["Spain"]));
-        let mut ledger = Ledger::new(1);
-        let mut conflicts = Vec::new();
-        ledger.record(&batch(&[(one_job(&italy, &[1]), DEAD)]), &mut conflicts);
-        let other = one_job(&spain, &[1]);
-        ledger.record(&batch(&[(other, tally(&other))]), &mut conflicts);
-        assert_eq!(conflicts.len(), 1);
-        assert!(conflicts[0].to_string().contains("Spain"));
-        assert_eq!(ledger.totals().dead_lettered, 1);
-    }
-
-    #[test]
-    fn contradictions_without_number_about_labels_without_end_are_counted_and_shown_in_little_room()
-    {
-        let long = LabelSet::new(["x".repeat(100_000), "y".to_owned()]);
-        let reason = "z".repeat(100_000);
-        let dead = Outcome::DeadLettered {
-            reason: &reason,
-            attempts: 1,
-        };
-        let mut ledger = Ledger::new(1);
-        let mut conflicts = Vec::new();
-        ledger.record(&batch(&[(one_job(&long, &[1]), dead)]), &mut conflicts);
-        let other = LabelSet::new(["y"]);
-        let contradiction = one_job(&other, &[1]);
-        let many = vec![(contradiction, tally(&contradiction)); 2 * MAX_CONFLICTS];
-        let recorded = ledger.record(&batch(&many), &mut conflicts);
-        assert_eq!(recorded.conflicts, 2 * MAX_CONFLICTS as u64);
-        assert_eq!(conflicts.len(), MAX_CONFLICTS);
-        let text = conflicts[0].to_string();
-        assert!(text.len() < 1_000 && text.contains("xxx…, hour"), "{text}");
-        assert!(text.contains("zzz…)"), "{text}");
-    }
-
-    #[test]
-    fn an_index_beyond_the_run_is_dropped_and_noticed() {
-        let labels = LabelSet::new(["Italy"]);
-        let mut job = one_job(&labels, &[1]);
-        job.index = u64::MAX - 1;
-        let mut ledger = Ledger::new(3);
-        let recorded = ledger.record(&batch(&[(job, tally(&job))]), &mut Vec::new());
-        assert_eq!(recorded.beyond, 1);
-        assert_eq!(ledger.missing(), 3);
-        assert_eq!(ledger.first_missing(2), [0, 1]);
-        assert_eq!(ledger.first_missing(9), [0, 1, 2]);
-        assert_eq!(ledger.job_set_digest(), None);
-    }
-
-    #[test]
-    fn the_gaps_between_outcomes_are_missing() {
-        let labels = LabelSet::new(["Italy"]);
-        let mut ledger = Ledger::new(u64::MAX);
-        for index in [1, 2, 5, 200] {
-            let job = Job {
-                index,
-                ..one_job(&labels, &[1])
-            };
-            ledger.record(&batch(&[(job, tally(&job))]), &mut Vec::new());
-        }
-        assert_eq!(ledger.first_missing(0), [0; 0]);
-        assert_eq!(ledger.first_missing(5), [0, 3, 4, 6, 7]);
-        assert_eq!(ledger.first_missing(200).last(), Some(&203));
-        assert_eq!(ledger.missing(), u64::MAX - 4);
-        assert!(ledger.describe(5).is_some() && ledger.describe(6).is_none());
-    }
 }

@@ -6,6 +6,7 @@ use prost::Message;
 use serde::Serialize;
 
 use crate::error::DecodeError;
+use crate::generation::checked_generation;
 use crate::group_key::GroupKey;
 use crate::job::{Job, checked_time, in_range};
 use crate::label_runs;
@@ -21,6 +22,16 @@ pub struct Tally {
     pub tests: u32,
     /// How many of them were positive.
     pub positive: u32,
+}
+
+impl Tally {
+    /// The bytes of the result, by which those of one job are ordered.
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&self.tests.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.positive.to_le_bytes());
+        bytes
+    }
 }
 
 /// The outcome of a job. A dead letter is outranked by a tally: see [`crate::ledger`].
@@ -129,6 +140,7 @@ impl OutcomeBatch {
         {
             return Err(invalid("its dead letters are out of order"));
         }
+        checked_generation("OutcomeBatch", wire.generation, 0)?;
         Ok(Self {
             wire,
             run_id,
@@ -139,6 +151,11 @@ impl OutcomeBatch {
     /// The run that the jobs belong to.
     pub fn run_id(&self) -> &RunId {
         &self.run_id
+    }
+
+    /// The generation of the jobs.
+    pub fn generation(&self) -> u32 {
+        self.wire.generation
     }
 
     /// Who did the work.
@@ -232,6 +249,17 @@ impl OutcomeBatchBuilder {
             },
             bytes: FRAME_BYTES + run_id.as_str().len() + worker.host.len() + worker.id.len(),
         }
+    }
+
+    /// Makes it a batch for jobs of this generation.
+    pub fn in_generation(mut self, generation: u32) -> Self {
+        self.wire.generation = generation;
+        self
+    }
+
+    /// The generation of the jobs.
+    pub fn generation(&self) -> u32 {
+        self.wire.generation
     }
 
     /// Adds the outcome of a job.
@@ -386,6 +414,7 @@ mod tests {
             tests: vec![1, 2],
             positive: vec![0, 2],
             dead_letters: Vec::new(),
+            generation: 0,
             retries: 0,
         };
         assert!(OutcomeBatch::decode(&whole.encode_to_vec()).is_ok());

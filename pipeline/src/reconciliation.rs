@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::error::Conflict;
+use crate::ledger::counting::{CountingRules, Tier};
 use crate::ledger::{Ledger, Recorded};
 use crate::outcome::{OutcomeBatch, Worker};
 use crate::run::Manifest;
@@ -32,7 +33,9 @@ pub struct Collection {
     dispatched: Option<Dispatched>,
     /// A manifest that contradicts the first one.
     disagreeing: Option<Manifest>,
-    waiting: Vec<OutcomeBatch>,
+    rules: CountingRules,
+    /// Batches that came before the manifest, with their tiers.
+    waiting: Vec<(Tier, OutcomeBatch)>,
     heard: u64,
     conflicts: Vec<Conflict>,
     totals: Recorded,
@@ -52,6 +55,19 @@ impl Collection {
         Self::default()
     }
 
+    /// Nothing was heard yet of a generation in which outcomes count by these rules.
+    pub fn under(rules: CountingRules) -> Self {
+        Self {
+            rules,
+            ..Self::default()
+        }
+    }
+
+    /// The rules by which outcomes count.
+    pub fn rules(&self) -> &CountingRules {
+        &self.rules
+    }
+
     /// Hears a manifest. The same again changes nothing.
     pub fn hear_manifest(&mut self, manifest: Manifest) {
         if let Some(known) = &self.dispatched {
@@ -60,35 +76,48 @@ impl Collection {
             }
             return;
         }
-        let ledger = Ledger::new(manifest.jobs);
+        let ledger = Ledger::under(manifest.jobs, self.rules.clone());
         self.dispatched = Some(Dispatched { manifest, ledger });
-        for batch in std::mem::take(&mut self.waiting) {
-            self.record(&batch);
+        for (tier, batch) in std::mem::take(&mut self.waiting) {
+            self.record(tier, &batch);
         }
     }
 
-    /// Hears outcomes of this run. Returns whether they said anything new; before the manifest
-    /// every batch does.
+    /// Hears outcomes of this run that are at this place of the outcomes topic. Returns as
+    /// [`hear_outcomes`](Self::hear_outcomes) does.
+    pub fn hear_outcomes_at(&mut self, partition: i32, offset: i64, batch: OutcomeBatch) -> bool {
+        self.hear_outcomes_in(self.rules.tier(partition, offset), batch)
+    }
+
+    /// Hears outcomes of this run that no earlier verdict covers. Returns whether they said anything
+    /// new; before the manifest every batch does.
     pub fn hear_outcomes(&mut self, batch: OutcomeBatch) -> bool {
+        self.hear_outcomes_in(self.rules.last_tier(), batch)
+    }
+
+    fn hear_outcomes_in(&mut self, tier: Tier, batch: OutcomeBatch) -> bool {
         self.heard += batch.len() as u64;
         if self.dispatched.is_none() {
-            self.waiting.push(batch);
+            self.waiting.push((tier, batch));
             return true;
         }
-        let recorded = self.record(&batch);
+        let recorded = self.record(tier, &batch);
         recorded.new + recorded.replaced > 0
     }
 
-    fn record(&mut self, batch: &OutcomeBatch) -> Recorded {
+    fn record(&mut self, tier: Tier, batch: &OutcomeBatch) -> Recorded {
         let Some(dispatched) = &mut self.dispatched else {
             return Recorded::default();
         };
-        let recorded = dispatched.ledger.record(batch, &mut self.conflicts);
+        let recorded = dispatched
+            .ledger
+            .record_in(tier, batch, &mut self.conflicts);
         self.totals.new += recorded.new;
         self.totals.replaced += recorded.replaced;
         self.totals.duplicates += recorded.duplicates;
         self.totals.beyond += recorded.beyond;
         self.totals.conflicts += recorded.conflicts;
+        self.totals.outdated += recorded.outdated;
         let Worker { host, id } = batch.worker().clone();
         let share = self.shares.entry((host, id)).or_default();
         share.jobs += recorded.new + recorded.replaced;

@@ -1,15 +1,20 @@
-//! The life of a run as the runs topic tells it: opened once, then dispatched (with a manifest) or
-//! aborted.
+//! The events of a run on the runs topic: opened once, then dispatched (with a manifest) or aborted;
+//! then generations, verdicts and cancellations, which have files of their own.
 
 use std::collections::BTreeMap;
 
 use prost::Message;
 use serde::Serialize;
 
+use crate::cancelled::RunCancelled;
+use crate::content_digest::ContentDigest;
 use crate::difference::Difference;
 use crate::digest::JobSetDigest;
 use crate::error::DecodeError;
+use crate::generation::GenerationOpened;
 use crate::grain::Grain;
+use crate::reconciled::RunReconciled;
+use crate::results_policy::ResultsPolicy;
 use crate::run_id::RunId;
 use crate::wire;
 
@@ -51,6 +56,8 @@ pub struct RunOpened {
     pub jobs_start_offsets: Vec<i64>,
     /// By partition of the outcomes topic: the offset at which its outcomes may begin.
     pub outcomes_start_offsets: Vec<i64>,
+    /// What counts where a job has several results that differ.
+    pub results: ResultsPolicy,
 }
 
 /// What the dispatcher swears to at the end.
@@ -86,6 +93,16 @@ impl Manifest {
     pub fn agrees_with(&self, other: &Self) -> bool {
         self.run_id == other.run_id && Difference::of_manifests(self, other).is_none()
     }
+
+    /// BLAKE3 of what two manifests of one run must agree on, so equal for manifests that agree.
+    pub fn digest(&self) -> ContentDigest {
+        let agreed = wire::Manifest {
+            messages: 0,
+            stages: Vec::new(),
+            ..self.to_wire()
+        };
+        ContentDigest::of(&agreed.encode_to_vec())
+    }
 }
 
 /// The dispatcher gave up: no manifest will follow.
@@ -106,12 +123,21 @@ pub enum RunEvent {
     Dispatched(Manifest),
     /// It will never be complete.
     Aborted(RunAborted),
+    /// Jobs of it are to be published again.
+    Generation(GenerationOpened),
+    /// An aggregator has reconciled it.
+    Reconciled(RunReconciled),
+    /// It is cancelled.
+    Cancelled(RunCancelled),
 }
 
 impl RunEvent {
     const OPENED: &'static str = "opened";
     const DISPATCHED: &'static str = "dispatched";
     const ABORTED: &'static str = "aborted";
+    const GENERATION: &'static str = "generation";
+    const RECONCILED: &'static str = "reconciled";
+    const CANCELLED: &'static str = "cancelled";
 
     /// The run that it is about.
     pub fn run_id(&self) -> &RunId {
@@ -119,27 +145,43 @@ impl RunEvent {
             Self::Opened(opened) => &opened.run_id,
             Self::Dispatched(manifest) => &manifest.run_id,
             Self::Aborted(aborted) => &aborted.run_id,
+            Self::Generation(generation) => &generation.run_id,
+            Self::Reconciled(reconciled) => &reconciled.run_id,
+            Self::Cancelled(cancelled) => &cancelled.run_id,
         }
     }
 
     /// The key of the message: the topic is compacted by it.
     pub fn key(&self) -> String {
-        let kind = match self {
-            Self::Opened(_) => Self::OPENED,
-            Self::Dispatched(_) => Self::DISPATCHED,
-            Self::Aborted(_) => Self::ABORTED,
+        let run_id = self.run_id();
+        let (kind, generation, writer) = match self {
+            Self::Opened(_) => return format!("{run_id}/{}", Self::OPENED),
+            Self::Dispatched(_) => return format!("{run_id}/{}", Self::DISPATCHED),
+            Self::Aborted(_) => return Self::key_of_abort(run_id),
+            Self::Generation(event) => (Self::GENERATION, event.generation, &event.writer),
+            Self::Reconciled(event) => (Self::RECONCILED, event.generation, &event.writer),
+            Self::Cancelled(event) => (Self::CANCELLED, event.generation, &event.writer),
         };
-        format!("{}/{kind}", self.run_id())
-    }
-
-    /// Every key that a message about a run can have.
-    pub fn keys_of(run_id: &RunId) -> [String; 3] {
-        [Self::OPENED, Self::DISPATCHED, Self::ABORTED].map(|kind| format!("{run_id}/{kind}"))
+        format!("{run_id}/{kind}/{generation}/{writer}")
     }
 
     /// The key under which a run is told to be aborted.
     pub fn key_of_abort(run_id: &RunId) -> String {
         format!("{run_id}/{}", Self::ABORTED)
+    }
+
+    /// The run that a key is about, whether or not this version knows the rest of the key.
+    pub fn run_of_key(key: &[u8]) -> Option<RunId> {
+        let (run_id, _) = std::str::from_utf8(key).ok()?.split_once('/')?;
+        run_id.parse().ok()
+    }
+
+    /// Whether a key is that of a run's opening, by which a run is known to those who list runs.
+    pub fn is_key_of_opening(key: &[u8]) -> bool {
+        let kind = std::str::from_utf8(key)
+            .ok()
+            .and_then(|key| key.split_once('/'));
+        kind.is_some_and(|(_, kind)| kind == Self::OPENED)
     }
 
     /// The value of the message.
@@ -152,6 +194,9 @@ impl RunEvent {
                 reason: aborted.reason.clone(),
             }
             .encode_to_vec(),
+            Self::Generation(generation) => generation.to_wire().encode_to_vec(),
+            Self::Reconciled(reconciled) => reconciled.to_wire().encode_to_vec(),
+            Self::Cancelled(cancelled) => cancelled.to_wire().encode_to_vec(),
         }
     }
 
@@ -161,13 +206,13 @@ impl RunEvent {
     /// # Errors
     /// When the value is not what the key says.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let Some((run_id, kind)) = std::str::from_utf8(key)
+        let Some((_, kind)) = std::str::from_utf8(key)
             .ok()
-            .and_then(|key| key.rsplit_once('/'))
+            .and_then(|key| key.split_once('/'))
         else {
             return Ok(None);
         };
-        let event = match kind {
+        let event = match kind.split('/').next().unwrap_or_default() {
             Self::OPENED => Self::Opened(RunOpened::from_wire(decode("RunOpened", value)?)?),
             Self::DISPATCHED => Self::Dispatched(Manifest::from_wire(decode("Manifest", value)?)?),
             Self::ABORTED => {
@@ -177,12 +222,24 @@ impl RunEvent {
                     reason: wire.reason,
                 })
             }
+            Self::GENERATION => {
+                let wire = decode("GenerationOpened", value)?;
+                Self::Generation(GenerationOpened::from_wire(wire)?)
+            }
+            Self::RECONCILED => {
+                let wire = decode("RunReconciled", value)?;
+                Self::Reconciled(RunReconciled::from_wire(wire)?)
+            }
+            Self::CANCELLED => {
+                let wire = decode("RunCancelled", value)?;
+                Self::Cancelled(RunCancelled::from_wire(wire)?)
+            }
             _ => return Ok(None),
         };
-        if event.run_id().as_str() != run_id {
+        if event.key().as_bytes() != key {
             return Err(DecodeError::Invalid {
                 message: "RunEvent",
-                what: "its key names another run",
+                what: "its key names another run, generation or writer",
             });
         }
         Ok(Some(event))
@@ -193,7 +250,7 @@ fn decode<M: Message + Default>(message: &'static str, value: &[u8]) -> Result<M
     M::decode(value).map_err(|source| DecodeError::Protobuf { message, source })
 }
 
-fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
+pub(crate) fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
     run_id.parse().map_err(|_| DecodeError::Invalid {
         message,
         what: "the run id is none",
@@ -224,6 +281,11 @@ impl RunOpened {
             opened_at_ms: self.opened_at_ms,
             jobs_start_offsets: self.jobs_start_offsets.clone(),
             outcomes_start_offsets: self.outcomes_start_offsets.clone(),
+            results: match self.results {
+                ResultsPolicy::Reproducible => wire::ResultsPolicy::Reproducible,
+                ResultsPolicy::Any => wire::ResultsPolicy::Any,
+            }
+            .into(),
         }
     }
 
@@ -233,6 +295,13 @@ impl RunOpened {
             what,
         };
         let run_id = valid_run_id("RunOpened", &wire.run_id)?;
+        let results = match wire.results() {
+            wire::ResultsPolicy::Reproducible => ResultsPolicy::Reproducible,
+            wire::ResultsPolicy::Any => ResultsPolicy::Any,
+            wire::ResultsPolicy::Unspecified => {
+                return Err(invalid("its policy for results is not known"));
+            }
+        };
         let grouping = wire.grouping.ok_or(invalid("it has no grouping"))?;
         let grain = match grouping.grain() {
             wire::Grain::Hour => Grain::Hour,
@@ -256,6 +325,7 @@ impl RunOpened {
             opened_at_ms: wire.opened_at_ms,
             jobs_start_offsets: wire.jobs_start_offsets,
             outcomes_start_offsets: wire.outcomes_start_offsets,
+            results,
         })
     }
 }
@@ -311,6 +381,10 @@ impl Manifest {
 pub(crate) mod tests {
     use super::*;
     use crate::digest::JobSetHasher;
+    use crate::generation::{IndexRanges, VerdictKey};
+    use crate::reconciled::OffsetRange;
+    use crate::reconciliation::Verdict;
+    use crate::writer_id::WriterId;
 
     pub(crate) fn manifest(jobs: u64, rows: u64) -> Manifest {
         Manifest {
@@ -341,6 +415,50 @@ pub(crate) mod tests {
             opened_at_ms: 1_594_718_631_000,
             jobs_start_offsets: vec![3, 0],
             outcomes_start_offsets: vec![7],
+            results: ResultsPolicy::Reproducible,
+        }
+    }
+
+    fn generation() -> GenerationOpened {
+        GenerationOpened {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 3,
+            writer: WriterId::fresh(),
+            reopened: IndexRanges::of_ascending([0, 1, 7]),
+            builds_on: Some(VerdictKey {
+                generation: 1,
+                writer: WriterId::fresh(),
+            }),
+            opened_by: "dlq replay on a-host".to_owned(),
+        }
+    }
+
+    fn reconciled() -> RunReconciled {
+        RunReconciled {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 2,
+            writer: WriterId::fresh(),
+            outcomes: vec![
+                OffsetRange { start: 3, end: 3 },
+                OffsetRange { start: 0, end: 9 },
+            ],
+            manifest_digest: manifest(3, 9).digest(),
+            verdict: Verdict::CompleteWithDeadLetters,
+            completed: 2,
+            dead_lettered: 1,
+            differing: 0,
+            table_digest: ContentDigest::of(b"a table"),
+            published_by: "aggregator on a-host".to_owned(),
+        }
+    }
+
+    fn cancelled() -> RunCancelled {
+        RunCancelled {
+            run_id: "a-run".parse().expect("a run id"),
+            generation: 0,
+            writer: WriterId::fresh(),
+            reason: "no longer wanted".to_owned(),
+            cancelled_by: "somebody on a-host".to_owned(),
         }
     }
 
@@ -355,14 +473,84 @@ pub(crate) mod tests {
                 run_id: "a-run".parse().expect("a run id"),
                 reason: "too many rejects".to_owned(),
             }),
+            RunEvent::Generation(generation()),
+            RunEvent::Reconciled(reconciled()),
+            RunEvent::Cancelled(cancelled()),
         ];
         for event in events {
-            assert!(RunEvent::keys_of(event.run_id()).contains(&event.key()));
+            let key = event.key();
             let is_abort = matches!(event, RunEvent::Aborted(_));
-            let key_of_abort = RunEvent::key_of_abort(event.run_id());
-            assert_eq!(event.key() == key_of_abort, is_abort);
-            let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
+            assert_eq!(key == RunEvent::key_of_abort(event.run_id()), is_abort);
+            let is_opening = matches!(event, RunEvent::Opened(_));
+            assert_eq!(RunEvent::is_key_of_opening(key.as_bytes()), is_opening);
+            let run_id = RunEvent::run_of_key(key.as_bytes());
+            assert_eq!(run_id.as_ref(), Some(event.run_id()));
+            let decoded = RunEvent::decode(key.as_bytes(), &event.encode());
             assert_eq!(decoded.expect("a valid event"), Some(event));
+        }
+    }
+
+    #[test]
+    fn a_key_that_names_another_generation_or_writer_is_refused() {
+        let events = [
+            RunEvent::Generation(generation()),
+            RunEvent::Reconciled(reconciled()),
+            RunEvent::Cancelled(cancelled()),
+        ];
+        for event in events {
+            let key = event.key();
+            let (kind, _) = key.rsplit_once('/').expect("a writer");
+            let (of_run, _) = kind.rsplit_once('/').expect("a generation");
+            let value = event.encode();
+            let writer = WriterId::fresh();
+            for other in [
+                format!("{kind}/{writer}"),
+                format!("{of_run}/9/{writer}"),
+                format!("{key}/more"),
+                of_run.to_owned(),
+                kind.to_owned(),
+            ] {
+                assert!(
+                    RunEvent::decode(other.as_bytes(), &value).is_err(),
+                    "{other}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn events_that_cannot_be_are_refused() {
+        let first = GenerationOpened {
+            generation: 0,
+            builds_on: None,
+            ..generation()
+        };
+        let last = GenerationOpened {
+            generation: u32::MAX,
+            ..generation()
+        };
+        let mut itself = generation();
+        itself.builds_on = Some(VerdictKey {
+            generation: 3,
+            writer: WriterId::fresh(),
+        });
+        let incomplete = RunReconciled {
+            verdict: Verdict::Incomplete,
+            ..reconciled()
+        };
+        let backwards = RunReconciled {
+            outcomes: vec![OffsetRange { start: 3, end: 2 }],
+            ..reconciled()
+        };
+        for event in [
+            RunEvent::Generation(first),
+            RunEvent::Generation(last),
+            RunEvent::Generation(itself),
+            RunEvent::Reconciled(incomplete),
+            RunEvent::Reconciled(backwards),
+        ] {
+            let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
+            assert!(decoded.is_err(), "{event:?}");
         }
     }
 
@@ -385,8 +573,10 @@ pub(crate) mod tests {
         repacked.messages = 99;
         repacked.stages.clear();
         assert!(one.agrees_with(&repacked));
+        assert_eq!(one.digest(), repacked.digest());
         let mut other = one.clone();
         other.rows_accepted = 8;
         assert!(!one.agrees_with(&other));
+        assert_ne!(one.digest(), other.digest());
     }
 }

@@ -369,6 +369,7 @@ impl Stage {
         Ok(dispatcher::Config {
             input: input.clone(),
             grouping: args.grouping.grouping()?,
+            results: args.results.results,
             run_id: self.run_id.clone(),
             // What the in-process broker has began with this process.
             run_is_named: args.run_id.is_some() && self.broker.is_none(),

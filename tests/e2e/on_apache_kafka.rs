@@ -7,7 +7,7 @@ use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, topics};
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{
     Grain, GroupKey, Grouping, Job, JobBatch, JobBatchEncoder, JobSetHasher, LabelSet, Manifest,
-    RunEvent, RunId, RunOpened, TimeBucket,
+    ResultsPolicy, RunEvent, RunId, RunOpened, TimeBucket,
 };
 
 use crate::apache_kafka::ApacheKafka;
@@ -367,6 +367,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         opened_at_ms: 0,
         jobs_start_offsets: vec![0; 2],
         outcomes_start_offsets: vec![0; 2],
+        results: ResultsPolicy::Reproducible,
     }));
     let labels = LabelSet::new(["Italy"]);
     let mut encoder = JobBatchEncoder::new(&run_id);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{
     Grain, GroupKey, Grouping, Job, JobBatchEncoder, JobSetHasher, LabelSet, Manifest, Outcome,
-    OutcomeBatchBuilder, RunAborted, RunEvent, RunId, RunOpened, Tally, TimeBucket,
+    OutcomeBatchBuilder, ResultsPolicy, RunAborted, RunEvent, RunId, RunOpened, Tally, TimeBucket,
     outcome::Worker,
 };
 use polars::prelude::*;
@@ -139,6 +139,7 @@ fn events() -> Vec<Vec<u8>> {
             opened_at_ms: 1_594_718_631_000,
             jobs_start_offsets: vec![3, 0],
             outcomes_start_offsets: vec![7],
+            results: ResultsPolicy::Reproducible,
         }),
         RunEvent::Dispatched(Manifest {
             run_id: run_id(),

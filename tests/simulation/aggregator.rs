@@ -157,8 +157,8 @@ impl AggregatorProcess {
                 is_held = log.holds(*position);
                 break;
             };
+            payloads.extend(payload.map(|payload| (*position, Rc::clone(payload))));
             *position += 1;
-            payloads.extend(payload.map(Rc::clone));
         }
         let read = match shared.mutation {
             Some(Mutation::JudgedBeforeTheEnd) => end.clone(),
@@ -167,14 +167,21 @@ impl AggregatorProcess {
         if is_held {
             shared.saw(Seen::ReaderHeld);
         }
-        for payload in payloads {
-            self.apply_outcomes(&payload, now, shared);
+        for (offset, payload) in payloads {
+            self.apply_outcomes(partition as i32, offset, &payload, now, shared);
         }
         self.completion.apply_outcomes_read(&read, now);
         true
     }
 
-    fn apply_outcomes(&mut self, payload: &[u8], now: Instant, shared: &Shared) {
+    fn apply_outcomes(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        payload: &[u8],
+        now: Instant,
+        shared: &Shared,
+    ) {
         let Ok(batch) = OutcomeBatch::decode(payload) else {
             return;
         };
@@ -186,7 +193,9 @@ impl AggregatorProcess {
             recorded.map(|recorded| recorded.new + recorded.replaced)
         };
         let before = news(self);
-        let applied = self.completion.apply_outcomes(payload, now);
+        let applied = self
+            .completion
+            .apply_outcomes(partition, offset, payload, now);
         applied.expect("it was decoded before");
         let is_known = self
             .collection()
@@ -226,7 +235,14 @@ impl AggregatorProcess {
         }
         let known = collection.manifest().is_some();
         let oracle = &shared.oracle;
-        oracle.judged(read.start(), read.next(), known, verdict, series.as_ref())?;
+        let generation = collection.rules().generation();
+        oracle.judged(
+            read.start(),
+            read.next(),
+            known.then_some(generation),
+            verdict,
+            series.as_ref(),
+        )?;
         shared.happens(&format!("{verdict:?} {series:?}"));
         shared.tell(|| format!("an aggregator judges: {verdict:?}"));
         if collection.recorded().duplicates > 0 {
@@ -258,7 +274,7 @@ impl AggregatorProcess {
         batches.extend_from_within(..prefix);
         shared.rng.shuffle(&mut batches);
         let manifest_at = shared.rng.below(batches.len() + 1);
-        let mut again = Collection::new();
+        let mut again = Collection::under(collection.rules().clone());
         for (position, batch) in batches.iter().enumerate() {
             if position == manifest_at {
                 again.hear_manifest(manifest.clone());

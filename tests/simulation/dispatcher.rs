@@ -8,7 +8,7 @@ use std::time::Duration;
 use dispatcher::dispatch::{Action, DataSetCounts, Dispatch, Options};
 use dispatcher::job_set::JobSet;
 use dispatcher::publish::{Batching, JobsPerMessage, Next, Publisher};
-use pipeline::{Grouping, Manifest, RunEvent, RunHistory, RunId, RunOpened};
+use pipeline::{Grouping, Manifest, ResultsPolicy, RunEvent, RunHistory, RunId, RunOpened};
 
 use crate::broker::{Log, Payload, RunRecord, ends};
 use crate::history::Shared;
@@ -50,8 +50,10 @@ impl DispatcherProcess {
             run_id: data_set.run_id.clone(),
             run_is_named: true,
             grouping: data_set.grouping.clone(),
+            results: ResultsPolicy::Reproducible,
             is_rereadable: true,
             republishes: resumes,
+            published_by: "a dispatcher".to_owned(),
         });
         let counts = data_set.jobs.counts();
         let counts = DataSetCounts {
@@ -134,6 +136,12 @@ impl DispatcherProcess {
                 Action::Compare => {
                     goes(self.dispatch.compare(&shared.dispatch.jobs))?;
                     true
+                }
+                Action::OpenGeneration(opened) => {
+                    shared.saw(Seen::GenerationOpened);
+                    tell(shared, &RunEvent::Generation(opened));
+                    goes(self.dispatch.apply_acknowledged())?;
+                    false
                 }
                 Action::PublishJobs => {
                     self.publish(shared);
@@ -233,6 +241,7 @@ impl DispatcherProcess {
             None,
             shared.now(),
         )
+        .in_generation(self.dispatch.generation())
     }
 
     /// The broker has taken a message; it may take it twice, or store it as nobody can read it.
@@ -312,6 +321,11 @@ pub fn event((key, value): &RunRecord) -> Option<RunEvent> {
 pub fn tell(shared: &mut Shared, event: &RunEvent) {
     shared.happens(&format!("{event:?}"));
     shared.tell(|| format!("the runs topic is told {}", event.key()));
+    if let RunEvent::Generation(opened) = event
+        && opened.generation == history(shared).timeline().number() + 1
+    {
+        shared.oracle.generation_opened(opened);
+    }
     let record = (event.key(), Some(event.encode()));
     shared.broker.runs.push(Some(record));
 }

@@ -4,7 +4,6 @@
 
 mod faults;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -14,13 +13,12 @@ use dispatcher::job_set::JobSet;
 use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
 use pipeline::dead_letters::LetterHeaders;
-use pipeline::{DeadLetters, Verdict};
+use pipeline::{DeadLetters, IndexRanges, RunEvent, Verdict};
 
-use crate::aggregator::Ended;
+use crate::aggregator::{AggregatorProcess, Ended};
 use crate::broker::{Broker, MemberId, Payload};
 use crate::data_set::{data_set, expected_jobs, plain_rows};
-use crate::dispatcher::{DataSet, arrive};
-use crate::imitation::{AnyAggregator, AnyDispatcher};
+use crate::dispatcher::{DataSet, DispatcherProcess, arrive, history, tell};
 use crate::invariants::{Fate, Oracle, Violation, violated};
 use crate::mutants::Mutation;
 use crate::rng::Rng;
@@ -55,8 +53,6 @@ pub struct Shared {
     pub attempts: BTreeMap<u64, u32>,
     /// Messages that were stored as nobody can read them.
     pub spoiled: usize,
-    /// The former imitations of both ends play.
-    pub imitates: bool,
     happened: DefaultHasher,
     coverage: Coverage,
     faults_left: usize,
@@ -131,11 +127,6 @@ pub enum Outcome {
     },
 }
 
-thread_local! {
-    /// Whether the former imitations of both ends play.
-    pub static IMITATES: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Plays the history of a seed.
 pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome {
     let mut history = History::new(seed, mutation, traced);
@@ -177,8 +168,8 @@ struct History {
     static_members: bool,
     /// Workers commit in transactions.
     exactly_once: bool,
-    dispatchers: Vec<AnyDispatcher>,
-    aggregator: Option<AnyAggregator>,
+    dispatchers: Vec<DispatcherProcess>,
+    aggregator: Option<AggregatorProcess>,
     verdict: Option<Verdict>,
     /// What dead processes had sent.
     on_the_way: Vec<OnTheWay>,
@@ -235,7 +226,6 @@ impl History {
             mutation,
             attempts: BTreeMap::new(),
             spoiled: 0,
-            imitates: IMITATES.get(),
             happened: DefaultHasher::new(),
             coverage: Coverage::new(),
             faults_left,
@@ -265,8 +255,8 @@ impl History {
         history.shared.oracle.exactly_once = history.exactly_once;
         history
             .dispatchers
-            .push(AnyDispatcher::start(&history.shared, false));
-        history.aggregator = Some(AnyAggregator::start(&history.shared));
+            .push(DispatcherProcess::start(&history.shared, false));
+        history.aggregator = Some(AggregatorProcess::start(&history.shared));
         history
     }
 
@@ -323,7 +313,7 @@ impl History {
         for (number, dispatcher) in self.dispatchers.iter().enumerate() {
             if !dispatcher.is_done() {
                 actions.push((Action::Dispatch(number), 5));
-                let messages = dispatcher.count_on_the_way();
+                let messages = dispatcher.on_the_way.len();
                 if messages > 0 {
                     actions.push((Action::DeliverJobs(number), 4 + messages));
                 }
@@ -409,7 +399,7 @@ impl History {
             Action::Dispatch(number) => self.dispatchers[number].step(&mut self.shared),
             Action::DeliverJobs(number) => {
                 let dispatcher = &mut self.dispatchers[number];
-                let message = self.shared.rng.below(dispatcher.count_on_the_way());
+                let message = self.shared.rng.below(dispatcher.on_the_way.len());
                 dispatcher.deliver(message, &mut self.shared);
                 Ok(())
             }
@@ -580,7 +570,7 @@ impl History {
         let Some(aggregator) = &mut self.aggregator else {
             // Whoever replays dead letters looks at the run when they were worked on.
             if self.replays == 0 || self.is_quiet() {
-                self.aggregator = Some(AnyAggregator::start(&self.shared));
+                self.aggregator = Some(AggregatorProcess::start(&self.shared));
             }
             return Ok(());
         };
@@ -599,7 +589,7 @@ impl History {
 
     /// Whether nothing happens any more, so that an aggregator that waits gives up.
     fn is_quiet(&self) -> bool {
-        self.workers_rest() && self.dispatchers.iter().all(AnyDispatcher::is_done)
+        self.workers_rest() && self.dispatchers.iter().all(DispatcherProcess::is_done)
     }
 
     fn workers_rest(&self) -> bool {
@@ -636,7 +626,7 @@ impl History {
                 self.shared
                     .tell(|| "what has no outcome is dispatched again".to_owned());
                 self.shared.saw(Seen::ResumedWithoutOutcome);
-                let dispatcher = AnyDispatcher::start(&self.shared, true);
+                let dispatcher = DispatcherProcess::start(&self.shared, true);
                 self.dispatchers = vec![dispatcher];
                 self.look_again();
                 Ok(false)
@@ -675,7 +665,7 @@ impl History {
 
     fn look_again(&mut self) {
         self.verdict = None;
-        self.aggregator = Some(AnyAggregator::start(&self.shared));
+        self.aggregator = Some(AggregatorProcess::start(&self.shared));
     }
 
     /// The cause is gone, and those still dead are published again.
@@ -696,10 +686,21 @@ impl History {
         else {
             return;
         };
-        let dead = letters.still_dead(ledger);
-        let payloads: Vec<Payload> = dead
-            .filter_map(|dead| Some(Payload::from(dead.letter?.payload().as_slice())))
+        let dead: Vec<_> = letters
+            .still_dead(ledger)
+            .filter_map(|dead| Some((dead.index, dead.letter?)))
             .collect();
+        let runs = history(&self.shared);
+        let timeline = runs.timeline();
+        let reopened = IndexRanges::of_ascending(dead.iter().map(|(index, _)| *index));
+        let next = timeline.next_generation(runs.run_id(), reopened.clone(), "a replay");
+        let next = next.expect("a run that has not failed can be replayed");
+        let generation = next.generation;
+        let payloads: Vec<Payload> = dead
+            .iter()
+            .map(|(_, letter)| Payload::from(letter.payload(generation).as_slice()))
+            .collect();
+        tell(&mut self.shared, &RunEvent::Generation(next));
         for payload in payloads {
             let partition = self.shared.rng.below(self.shared.broker.jobs.len());
             arrive(partition, payload, &mut self.shared);

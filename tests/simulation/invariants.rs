@@ -7,7 +7,10 @@ use std::fmt;
 
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Mark, Reading};
 use pipeline::offsets::{Commit, NARROW_MESSAGES};
-use pipeline::{JobBatch, Manifest, Outcome, OutcomeBatch, Series, Tally, Verdict};
+use pipeline::{
+    GenerationOpened, IndexRanges, JobBatch, Manifest, Outcome, OutcomeBatch, Series, Tally,
+    Verdict,
+};
 
 use crate::broker::MemberId;
 
@@ -96,8 +99,11 @@ pub struct Oracle {
     /// Tests and positive ones by key, grouped without jobs.
     plain_series: BTreeMap<(String, i32), (u64, u64)>,
     partitions: Vec<Partition>,
-    /// By partition and offset of the outcomes topic: indexes, and whether each is dead.
-    outcomes: Vec<Vec<Vec<(u64, bool)>>>,
+    /// By partition and offset of the outcomes topic: indexes, and of those that are dead the
+    /// generation.
+    outcomes: Vec<Vec<Vec<(u64, Option<u32>)>>>,
+    /// Which jobs each generation that was opened has opened again.
+    reopened: Vec<(u32, IndexRanges)>,
     counted: Vec<bool>,
     dead: Vec<bool>,
     published: Vec<bool>,
@@ -137,6 +143,7 @@ impl Oracle {
             plain_series,
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             outcomes: vec![Vec::new(); partitions],
+            reopened: Vec::new(),
             counted: vec![false; count],
             dead: vec![false; count],
             published: vec![false; count],
@@ -202,6 +209,12 @@ impl Oracle {
         of(&self.deaths) + of(&self.unlucky)
     }
 
+    /// A generation of the run is opened.
+    pub fn generation_opened(&mut self, opened: &GenerationOpened) {
+        let reopened = (opened.generation, opened.reopened.clone());
+        self.reopened.push(reopened);
+    }
+
     /// A message has reached the outcomes topic.
     pub fn outcomes_told(
         &mut self,
@@ -225,20 +238,20 @@ impl Oracle {
                     ),
                 );
             }
-            let is_dead = match job.outcome {
+            let dead_in = match job.outcome {
                 Outcome::Counted(tally) => {
                     self.counted[index] = true;
                     if tally != self.jobs[index].tally {
                         return violated("tallies are right", format!("job {index}: {tally:?}"));
                     }
-                    false
+                    None
                 }
                 Outcome::DeadLettered { reason, .. } => {
                     self.buried(job.index, reason)?;
-                    true
+                    Some(batch.generation())
                 }
             };
-            told.push((job.index, is_dead));
+            told.push((job.index, dead_in));
         }
         let own = &mut self.outcomes[partition];
         let offset = offset as usize;
@@ -409,18 +422,35 @@ impl Oracle {
     }
 
     /// What a reader of these outcomes (from and up to these offsets, by partition) must judge, and
-    /// how many outcomes it must have dropped as duplicates at least. `manifest`: whether it knows it.
-    fn truth(&self, from: &[i64], to: &[i64], manifest: bool) -> (Verdict, Vec<Option<bool>>) {
+    /// how many outcomes it must have dropped as duplicates at least. `generation`: the run's newest
+    /// that it knows of, if it knows the manifest.
+    fn truth(
+        &self,
+        from: &[i64],
+        to: &[i64],
+        generation: Option<u32>,
+    ) -> (Verdict, Vec<Option<bool>>) {
+        let reopened_in = |index: u64| {
+            let known = self
+                .reopened
+                .iter()
+                .filter(|(opened, _)| Some(*opened) <= generation);
+            let own = known.filter(|(_, jobs)| jobs.contains(index));
+            own.map(|(opened, _)| *opened).max().unwrap_or(0)
+        };
         let mut known: Vec<Option<bool>> = vec![None; self.jobs.len()];
         for (partition, batches) in self.outcomes.iter().enumerate() {
             let within = |offset: i64| (offset as usize).min(batches.len());
             let range = within(from[partition])..within(to[partition]);
-            for &(index, is_dead) in batches[range].iter().flatten() {
+            for &(index, dead_in) in batches[range].iter().flatten() {
                 let own = &mut known[index as usize];
-                *own = Some(is_dead && own.unwrap_or(true));
+                match dead_in {
+                    Some(dead_in) if dead_in < reopened_in(index) => {}
+                    _ => *own = Some(dead_in.is_some() && own.unwrap_or(true)),
+                }
             }
         }
-        let verdict = if !manifest || known.contains(&None) {
+        let verdict = if generation.is_none() || known.contains(&None) {
             Verdict::Incomplete
         } else if known.contains(&Some(true)) {
             Verdict::CompleteWithDeadLetters
@@ -435,11 +465,11 @@ impl Oracle {
         &self,
         from: &[i64],
         to: &[i64],
-        manifest: bool,
+        generation: Option<u32>,
         verdict: Verdict,
         series: Option<&Series>,
     ) -> Result<(), Violation> {
-        let (truth, known) = self.truth(from, to, manifest);
+        let (truth, known) = self.truth(from, to, generation);
         if verdict != truth {
             return violated(
                 "the verdict is true",

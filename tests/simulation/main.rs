@@ -9,7 +9,6 @@ mod broker;
 mod data_set;
 mod dispatcher;
 mod history;
-mod imitation;
 mod invariants;
 mod mutants;
 mod rng;
@@ -121,30 +120,4 @@ fn every_history_keeps_every_invariant_and_every_fault_is_met() {
             assert!(times > 0, "no history has met this: {seen:?}");
         }
     }
-}
-
-/// Both ends' loops, and their former imitations, do the same in every history, draw the same random
-/// numbers at the same points, and come across the same things.
-#[test]
-fn the_loops_play_every_history_as_their_imitations_did() {
-    let histories = number("SIM_HISTORIES").unwrap_or(HISTORIES);
-    let next = AtomicU64::new(0);
-    let play = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= histories {
-                return;
-            }
-            let [own, imitated] = [false, true].map(|imitates| {
-                history::IMITATES.set(imitates);
-                format!("{:?}", simulate(seed, None, false))
-            });
-            assert_eq!(own, imitated, "seed {seed}");
-        }
-    };
-    thread::scope(|scope| {
-        scope.spawn(play);
-        scope.spawn(play);
-    });
-    println!("{histories} histories were played alike");
 }

@@ -77,6 +77,8 @@ seen! {
     Resumed,
     /// What has no outcome was asked for again.
     ResumedWithoutOutcome,
+    /// A dispatcher has opened the next generation.
+    GenerationOpened,
     /// The runs topic was compacted.
     Compacted,
     /// Retention took jobs that were worked on.

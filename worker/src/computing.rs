@@ -289,7 +289,7 @@ impl ComputeThread {
         };
         if careful.is_to_be_buried() {
             self.bury_job(FailedJob {
-                batch: job.alone(batch.run_id()),
+                batch: job.alone_in(batch.run_id(), batch.generation()),
                 failed_attempts: careful.deaths,
                 reason: died_too_often(),
                 settles,
@@ -308,7 +308,7 @@ impl ComputeThread {
                     retries: careful.deaths,
                 });
             }
-            Err(reason) => self.fail(batch.run_id(), &job, reason, settles, lease),
+            Err(reason) => self.fail(batch, &job, reason, settles, lease),
         }
     }
 
@@ -324,7 +324,10 @@ impl ComputeThread {
             .settles
             .last()
             .is_some_and(|last| (last.partition, last.epoch) != (record.partition, lease.epoch));
-        if !matches!(&self.outcomes, Some((run_id, _)) if run_id == batch.run_id())
+        let is_of_batch = |outcomes: &(RunId, OutcomeBatchBuilder)| {
+            outcomes.0 == *batch.run_id() && outcomes.1.generation() == batch.generation()
+        };
+        if !self.outcomes.as_ref().is_some_and(is_of_batch)
             || (self.settings.apart_by_partition && other_partition)
         {
             self.hand_on();
@@ -332,13 +335,12 @@ impl ComputeThread {
         for job in batch.jobs() {
             match self.attempt(&job, record.partition) {
                 Ok(tally) => {
-                    self.outcomes_of(batch.run_id())
-                        .push(&job, Outcome::Counted(tally));
+                    self.outcomes_of(batch).push(&job, Outcome::Counted(tally));
                     settles.jobs += 1;
                 }
                 Err(reason) => {
                     self.settle(&mut settles);
-                    self.fail(batch.run_id(), &job, reason, settles, lease);
+                    self.fail(batch, &job, reason, settles, lease);
                 }
             }
             if self.looks.job_done(Instant::now) {
@@ -358,11 +360,12 @@ impl ComputeThread {
         self.settle(&mut settles);
     }
 
-    fn outcomes_of(&mut self, run_id: &RunId) -> &mut OutcomeBatchBuilder {
+    fn outcomes_of(&mut self, batch: &JobBatch) -> &mut OutcomeBatchBuilder {
         let worker = &self.settings.worker;
         let (_, builder) = self.outcomes.get_or_insert_with(|| {
-            let builder = OutcomeBatchBuilder::new(run_id, worker);
-            (run_id.clone(), builder)
+            let builder = OutcomeBatchBuilder::new(batch.run_id(), worker);
+            let builder = builder.in_generation(batch.generation());
+            (batch.run_id().clone(), builder)
         });
         builder
     }
@@ -422,14 +425,14 @@ impl ComputeThread {
     /// A first attempt at a job has failed.
     fn fail(
         &mut self,
-        run_id: &RunId,
+        batch: &JobBatch,
         job: &Job<'_>,
         reason: String,
         settles: Settled,
         lease: &Arc<Lease>,
     ) {
         self.again_or_bury(FailedJob {
-            batch: job.alone(run_id),
+            batch: job.alone_in(batch.run_id(), batch.generation()),
             failed_attempts: 1,
             reason,
             settles: Settled { jobs: 1, ..settles },
@@ -508,7 +511,8 @@ impl ComputeThread {
         outcome: Outcome<'_>,
         retries: u32,
     ) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.settings.worker);
+        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.settings.worker)
+            .in_generation(batch.generation());
         builder.push(job, outcome);
         builder.add_retries(retries);
         builder.encode()

@@ -367,6 +367,10 @@ mod tests {
             }],
             missing: Vec::new(),
             conflicts: Vec::new(),
+            differing: Vec::new(),
+            verdict: None,
+            differing: Vec::new(),
+            verdict: None,
             stages: Vec::new(),
             rates: Rates::default(),
             workers: vec![WorkerReport {

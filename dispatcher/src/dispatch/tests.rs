@@ -10,8 +10,10 @@ fn options(run_is_named: bool, republishes: bool) -> Options {
         run_id: "a-run".parse().expect("a run id"),
         run_is_named,
         grouping: columns::tests::grouping(&["country"]),
+        results: ResultsPolicy::Reproducible,
         is_rereadable: true,
         republishes,
+        published_by: "a dispatcher".to_owned(),
     }
 }
 

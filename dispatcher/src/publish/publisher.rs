@@ -142,6 +142,12 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// Has the jobs be of this generation of the run.
+    pub fn in_generation(mut self, generation: u32) -> Self {
+        self.encoder = self.encoder.in_generation(generation);
+        self
+    }
+
     /// Nothing was published yet. `missing`: how many jobs are to be. Where `flow_control` is
     /// `None`, the broker keeps all that it is sent.
     pub fn new(

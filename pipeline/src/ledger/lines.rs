@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::counting::Tier;
 use crate::outcome::Tally;
 
 /// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
@@ -15,14 +16,27 @@ const BLOCK: u64 = 32;
 pub enum State {
     #[default]
     Missing,
+    /// Its dead letter no longer counts, so it has no outcome; key, part and rows are known.
+    Reopened,
     DeadLettered,
     Counted,
+}
+
+impl State {
+    /// Whether the job has an outcome that counts.
+    pub fn has_outcome(self) -> bool {
+        matches!(self, Self::DeadLettered | Self::Counted)
+    }
 }
 
 /// One job's line in the ledger. All zero while its outcome is missing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Line {
     pub state: State,
+    /// Whether the job has several results that differ.
+    pub differs: bool,
+    /// Of the result that counts.
+    pub tier: Tier,
     pub label_set: u32,
     /// Hours, as [`crate::TimeBucket::hours`].
     pub time: i32,
@@ -84,7 +98,7 @@ impl Lines {
     pub fn get(&self, index: u64) -> Option<&Line> {
         let &place = self.places.get(&(index / BLOCK))?;
         let line = &self.blocks[place][(index % BLOCK) as usize];
-        (line.state != State::Missing).then_some(line)
+        line.state.has_outcome().then_some(line)
     }
 
     /// The lines of all jobs that have an outcome, in index order.
@@ -92,7 +106,7 @@ impl Lines {
         self.places.iter().flat_map(|(number, &place)| {
             let first = number * BLOCK;
             let lines = self.blocks[place].iter().enumerate();
-            let known = lines.filter(|(_, line)| line.state != State::Missing);
+            let known = lines.filter(|(_, line)| line.state.has_outcome());
             known.map(move |(nth, line)| (first + nth as u64, line))
         })
     }
@@ -127,6 +141,11 @@ mod tests {
         assert_eq!(lines.get(699).map(|line| line.part), Some(699));
         assert!(lines.get(1).is_none() && lines.get(300).is_none() && lines.get(701).is_none());
         assert!(lines.get_mut(701).is_none());
+    }
+
+    #[test]
+    fn a_line_takes_twenty_eight_bytes() {
+        assert_eq!(size_of::<Line>(), 28);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! the group, or what the broker keeps.
 
 use super::History;
+use crate::dispatcher::DispatcherProcess;
 use crate::dispatcher::arrive;
-use crate::imitation::AnyDispatcher;
 use crate::invariants::Violation;
 use crate::seen::Seen;
 
@@ -61,7 +61,7 @@ impl History {
             11 => {
                 if self.dispatchers.len() == 1 {
                     self.shared.saw(Seen::DispatcherDoubled);
-                    let second = AnyDispatcher::start(&self.shared, false);
+                    let second = DispatcherProcess::start(&self.shared, false);
                     self.dispatchers.push(second);
                 }
             }
@@ -96,12 +96,12 @@ impl History {
         self.shared.saw(Seen::DispatcherKilled);
         self.shared.tell(|| "a dispatcher is killed".to_owned());
         // What it has sent arrives, or not.
-        for (partition, payload) in std::mem::take(self.dispatchers[number].on_the_way()) {
+        for (partition, payload) in std::mem::take(&mut self.dispatchers[number].on_the_way) {
             if self.shared.rng.chance(1, 2) {
                 arrive(partition, payload, &mut self.shared);
             }
         }
-        self.dispatchers[number] = AnyDispatcher::start(&self.shared, false);
+        self.dispatchers[number] = DispatcherProcess::start(&self.shared, false);
     }
 
     fn retention_takes_jobs(&mut self, partition: usize) {

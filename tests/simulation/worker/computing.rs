@@ -98,16 +98,18 @@ impl WorkerProcess {
         match self.attempt(number, &job, current.settles.partition, shared)? {
             None => return Ok(()),
             Some(Ok(tally)) => {
-                let builder = self.threads[number]
-                    .outcomes
-                    .get_or_insert_with(|| OutcomeBatchBuilder::new(batch.run_id(), &self.name));
+                let outcomes = &mut self.threads[number].outcomes;
+                let builder = outcomes.get_or_insert_with(|| {
+                    OutcomeBatchBuilder::new(batch.run_id(), &self.name)
+                        .in_generation(batch.generation())
+                });
                 builder.push(&job, Outcome::Counted(tally));
                 current.settles.jobs += 1;
             }
             Some(Err(reason)) => {
                 settle(&mut self.threads[number].settles, &mut current.settles);
                 let failed = FailedJob {
-                    batch: job.alone(batch.run_id()),
+                    batch: job.alone_in(batch.run_id(), batch.generation()),
                     failed_attempts: 1,
                     reason,
                     settles: Settled {
@@ -153,7 +155,7 @@ impl WorkerProcess {
             )
         });
         let failed = |reason, failed_attempts| FailedJob {
-            batch: job.alone(batch.run_id()),
+            batch: job.alone_in(batch.run_id(), batch.generation()),
             failed_attempts,
             reason,
             settles,
@@ -271,7 +273,8 @@ impl WorkerProcess {
     }
 
     fn outcome_alone(&self, batch: &JobBatch, job: &Job<'_>, outcome: Outcome<'_>) -> Vec<u8> {
-        let mut builder = OutcomeBatchBuilder::new(batch.run_id(), &self.name);
+        let mut builder =
+            OutcomeBatchBuilder::new(batch.run_id(), &self.name).in_generation(batch.generation());
         builder.push(job, outcome);
         builder.encode()
     }
