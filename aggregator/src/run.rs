@@ -22,7 +22,7 @@ use crate::export::{
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report};
 use crate::settle::{Attempt, Settled, Settling, judged};
-use crate::writing::{TableStep, report_steps, table_steps};
+use crate::writing::{Step, steps};
 
 /// The `aggregator` process: shows its progress, and says on standard output what the run has come
 /// to.
@@ -237,18 +237,22 @@ fn write_tables(
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejects.filter(|_| has_rejects);
     report.files.clear();
-    for step in table_steps(choice, rejects.is_some()) {
+    let before_the_verdict = |step: &Step| !step.needs_verdict();
+    for step in steps(choice, rejects.is_some())
+        .into_iter()
+        .filter(before_the_verdict)
+    {
         let file = match step {
-            TableStep::Series(Format::Csv) => Some(outputs.export(&mut csv)?),
-            TableStep::Series(format) => write_table(outputs, table, format)?,
-            TableStep::DigestOfSeries => {
+            Step::Series(Format::Csv) => Some(outputs.export(&mut csv)?),
+            Step::Series(format) => write_table(outputs, table, format)?,
+            Step::DigestOfSeries => {
                 csv.export(&mut io::sink()).map_err(|source| Error::Write {
                     path: csv.file_name().into(),
                     source,
                 })?;
                 None
             }
-            TableStep::Coarser(grain, format) => {
+            Step::Coarser(grain, format) => {
                 let table = Table {
                     series: &series.coarsened(grain),
                     grain,
@@ -257,22 +261,26 @@ fn write_tables(
                 };
                 write_table(outputs, table, format)?
             }
-            TableStep::DigestOfRejects => match rejects {
+            Step::DigestOfRejects => match rejects {
                 Some(path) => Some(outputs.written_by_others(path)?),
                 None => None,
             },
+            Step::Rates => {
+                // Without a manifest the series is empty because nothing is known, not because there
+                // is nothing.
+                if report.tests.is_some() {
+                    report.series.rows = Some(series.rows.len() as u64);
+                    report.series.sha256 = csv.clone().into_digest();
+                }
+                report.add_stage("write", started.elapsed().as_secs_f64());
+                report.work_out_rates();
+                None
+            }
+            Step::Report(_) | Step::ReportJson => None,
         };
         report.files.extend(file);
     }
-    let sha256 = csv.into_digest().unwrap_or_default();
-    // Without a manifest the series is empty because nothing is known, not because there is nothing.
-    if report.tests.is_some() {
-        report.series.rows = Some(series.rows.len() as u64);
-        report.series.sha256 = Some(sha256.clone());
-    }
-    report.add_stage("write", started.elapsed().as_secs_f64());
-    report.work_out_rates();
-    Ok(sha256)
+    Ok(csv.into_digest().unwrap_or_default())
 }
 
 /// Writes the reports, and puts them and the tables in place.
@@ -282,14 +290,16 @@ fn write_reports(
     series: &Series,
     report: &mut Report,
 ) -> Result<(), Error> {
-    for format in report_steps(choice) {
-        let file = match format {
-            Format::Md => outputs.export(&mut ReportMd(report))?,
-            _ => outputs.export(&mut page(series, report)?)?,
+    for step in steps(choice, false) {
+        let file = match step {
+            Step::Report(Format::Md) => outputs.export(&mut ReportMd(report))?,
+            Step::Report(_) => outputs.export(&mut page(series, report)?)?,
+            Step::ReportJson => return write_report(outputs, report),
+            _ => continue,
         };
         report.files.push(file);
     }
-    write_report(outputs, report)
+    Ok(())
 }
 
 /// Writes `report.json`, and puts it and what else was written in place of what was there.

@@ -1,16 +1,16 @@
-//! The order in which the files of a run are written: the tables, then, when the verdict stands, the
-//! reports that name them with their digests, and last `report.json`. They are put in place in the same
-//! order, each whole, and the reports of an earlier run were removed before, so wherever an aggregator
-//! dies, a `report.json` that is there has all of its files beside it.
+//! The order in which the files of a run are written: the tables, then the reports that name them
+//! with their digests, and last `report.json`. Each file is put in place whole, and the reports of an
+//! earlier run were removed before, so wherever an aggregator dies, a `report.json` that is there has
+//! all of its files beside it.
 
 use pipeline::Grain;
 
 use crate::args::OutputChoice;
 use crate::export::Format;
 
-/// One thing to do before the verdict stands.
+/// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TableStep {
+pub enum Step {
     /// Write the run's series in this form.
     Series(Format),
     /// Compute the digest of `series.csv`, which is not written.
@@ -19,38 +19,45 @@ pub enum TableStep {
     Coarser(Grain, Format),
     /// Compute the digest of the file of rejected rows, which the dispatcher has written.
     DigestOfRejects,
+    /// Add what follows from all of these to the report.
+    Rates,
+    /// Write the report in this form.
+    Report(Format),
+    /// Write `report.json`.
+    ReportJson,
 }
 
-/// What to do with the tables, in order. `has_rejects`: there is a file of rejected rows.
-pub fn table_steps(choice: &OutputChoice, has_rejects: bool) -> Vec<TableStep> {
+impl Step {
+    /// Whether it is done when the verdict stands: the reports say which one does. Tables are written
+    /// before, under temporary names.
+    pub fn needs_verdict(self) -> bool {
+        matches!(self, Self::Report(_) | Self::ReportJson)
+    }
+}
+
+/// What to do, in order. `has_rejects`: there is a file of rejected rows.
+pub fn steps(choice: &OutputChoice, has_rejects: bool) -> Vec<Step> {
+    let chosen = |formats: &'static [Format]| {
+        let formats = formats.iter().copied();
+        formats.filter(|format| choice.has(*format))
+    };
     let mut steps = Vec::new();
     // The report has the digest of the series whatever is written.
     if !choice.has(Format::Csv) {
-        steps.push(TableStep::DigestOfSeries);
+        steps.push(Step::DigestOfSeries);
     }
-    let own = chosen(choice, &[Format::Csv, Format::Parquet, Format::Svg]);
-    steps.extend(own.map(TableStep::Series));
+    steps.extend(chosen(&[Format::Csv, Format::Parquet, Format::Svg]).map(Step::Series));
     for &grain in choice.grains() {
-        let formats = chosen(choice, &[Format::Csv, Format::Parquet]);
-        steps.extend(formats.map(|format| TableStep::Coarser(grain, format)));
+        let formats = chosen(&[Format::Csv, Format::Parquet]);
+        steps.extend(formats.map(|format| Step::Coarser(grain, format)));
     }
     if has_rejects {
-        steps.push(TableStep::DigestOfRejects);
+        steps.push(Step::DigestOfRejects);
     }
+    steps.push(Step::Rates);
+    steps.extend(chosen(&[Format::Md, Format::Html]).map(Step::Report));
+    steps.push(Step::ReportJson);
     steps
-}
-
-/// The forms in which the report is written, in order; `report.json` comes after them.
-pub fn report_steps(choice: &OutputChoice) -> Vec<Format> {
-    chosen(choice, &[Format::Md, Format::Html]).collect()
-}
-
-fn chosen<'a>(
-    choice: &'a OutputChoice,
-    formats: &'a [Format],
-) -> impl Iterator<Item = Format> + 'a {
-    let formats = formats.iter().copied();
-    formats.filter(|format| choice.has(*format))
 }
 
 #[cfg(test)]
@@ -67,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_come_in_a_fixed_order_and_the_page_after_the_report_for_people() {
+    fn reports_come_after_everything_that_they_name_and_report_json_is_the_last() {
         let all = [
             Format::Html,
             Format::Md,
@@ -76,24 +83,23 @@ mod tests {
             Format::Csv,
         ];
         let expected = [
-            TableStep::Series(Format::Csv),
-            TableStep::Series(Format::Parquet),
-            TableStep::Series(Format::Svg),
-            TableStep::Coarser(Grain::Day, Format::Csv),
-            TableStep::Coarser(Grain::Day, Format::Parquet),
-            TableStep::DigestOfRejects,
+            Step::Series(Format::Csv),
+            Step::Series(Format::Parquet),
+            Step::Series(Format::Svg),
+            Step::Coarser(Grain::Day, Format::Csv),
+            Step::Coarser(Grain::Day, Format::Parquet),
+            Step::DigestOfRejects,
+            Step::Rates,
+            Step::Report(Format::Md),
+            Step::Report(Format::Html),
+            Step::ReportJson,
         ];
-        let all = choice(&all, &[Grain::Day]);
-        assert_eq!(table_steps(&all, true), expected);
-        assert_eq!(report_steps(&all), [Format::Md, Format::Html]);
+        assert_eq!(steps(&choice(&all, &[Grain::Day]), true), expected);
     }
 
     #[test]
-    fn the_digest_of_the_series_is_computed_whatever_is_written() {
-        assert_eq!(
-            table_steps(&choice(&[], &[]), false),
-            [TableStep::DigestOfSeries]
-        );
-        assert!(report_steps(&choice(&[], &[])).is_empty());
+    fn report_json_and_its_digest_are_there_whatever_else_is_written() {
+        let expected = [Step::DigestOfSeries, Step::Rates, Step::ReportJson];
+        assert_eq!(steps(&choice(&[], &[]), false), expected);
     }
 }

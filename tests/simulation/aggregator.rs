@@ -1,17 +1,25 @@
 //! An aggregator process: the topics and the clock of the aggregator's own [`Completion`], which
 //! decides. It may die between any two reads and begin again.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use aggregator::RunChoice;
 use aggregator::completion::{Completion, End, Next};
-use pipeline::{Collection, OutcomeBatch, Verdict};
+use aggregator::export::Format;
+use aggregator::writing::{Step, steps};
+use aggregator::{OutputArgs, OutputChoice, RunChoice};
+use pipeline::ledger::counting::CountingRules;
+use pipeline::verdict::deleted_outcomes;
+use pipeline::{
+    Collection, ContentDigest, Grain, Judged, OffsetRange, OutcomeBatch, ResultsPolicy, RunEvent,
+    Settlement, Verdict, VerdictKey,
+};
 
 use crate::broker::{Log, ends};
-use crate::dispatcher::event;
+use crate::dispatcher::{events, history, records, tell};
 use crate::history::Shared;
-use crate::invariants::Violation;
+use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
 
@@ -24,36 +32,72 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// What an aggregator has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It has judged.
+    /// It has judged, and everything is written.
     Judged(Verdict),
     /// It could not go on, and is to be started again.
     Failed,
 }
 
+/// How time passes for an aggregator, beside everybody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// As for everybody.
+    Usual,
+    /// Most of the timeout passes, whatever may come after.
+    Most,
+    /// Nothing happens any more.
+    Quiet,
+}
+
+/// The offsets of the outcomes topic that an aggregator reads.
+#[derive(Debug)]
+struct Reading {
+    next: Vec<i64>,
+    /// Where the topic ended at first.
+    end: Vec<i64>,
+}
+
 /// An aggregator process.
 #[derive(Debug)]
 pub struct AggregatorProcess {
+    number: u64,
     completion: Completion,
     /// How much further its clock is than everybody's.
     ahead: Duration,
-    /// Records of the runs topic that it has read.
+    /// When something new came.
+    news_at: Instant,
+    /// Records of the runs topic that it has read, and how many there were at first.
     runs_read: usize,
-    /// The offsets of the outcomes topic that it reads next, and where the topic ended at first.
-    reading: Option<(Vec<i64>, Vec<i64>)>,
+    end_of_runs: Option<usize>,
+    reading: Option<Reading>,
+    /// What it has judged, and whether it has published that.
+    settling: Option<(Judged, bool)>,
+    /// What it is to write of its verdict.
+    writing: Option<(Verdict, VecDeque<Step>)>,
     /// Every batch that it has read, to be read again in another order.
-    pub heard: Vec<OutcomeBatch>,
+    heard: Vec<OutcomeBatch>,
     duplicates: Vec<OutcomeBatch>,
 }
 
 impl AggregatorProcess {
-    /// An aggregator that knows nothing yet.
-    pub fn start(shared: &Shared) -> Self {
+    /// An aggregator that knows nothing yet. It removes the reports of an earlier one.
+    pub fn start(shared: &mut Shared) -> Self {
         let choice = RunChoice::Named(shared.dispatch.run_id.clone());
+        if shared.mutation != Some(Mutation::ReportsStay) {
+            let is_report = |step: &Step| matches!(step, Step::Report(_) | Step::ReportJson);
+            shared.folder.retain(|(step, _)| !is_report(step));
+        }
+        shared.aggregators += 1;
         Self {
+            number: shared.aggregators,
             completion: Completion::new(&choice, TIMEOUT, shared.now()),
             ahead: Duration::ZERO,
+            news_at: shared.now(),
             runs_read: 0,
+            end_of_runs: None,
             reading: None,
+            settling: None,
+            writing: None,
             heard: Vec::new(),
             duplicates: Vec::new(),
         }
@@ -68,81 +112,94 @@ impl AggregatorProcess {
         shared.now() + self.ahead
     }
 
-    /// One round: some of the runs topic, some outcomes, and a decision. `is_quiet`: nothing new has
-    /// come for as long as it waits.
+    /// The time at which the completion is told that something has come.
+    fn told_at(&self, shared: &Shared) -> Instant {
+        match shared.mutation {
+            Some(Mutation::IdleTimerStands) => shared.epoch(),
+            _ => self.now(shared),
+        }
+    }
+
+    /// One step: it reads, writes a file, or decides.
     pub fn step(
         &mut self,
-        is_quiet: bool,
+        passing: Passing,
         shared: &mut Shared,
     ) -> Result<Option<Ended>, Violation> {
-        let end_of_runs = shared.broker.runs.len();
-        let mut runs_come = true;
-        if self.runs_read < end_of_runs {
-            runs_come = shared.rng.chance(1, 2);
-            self.ahead += INTERVAL;
+        if self.writing.is_some() {
+            return self.write(shared);
         }
-        let (mut has_read_runs, mut has_read_outcomes) = (false, false);
-        loop {
-            if is_quiet && has_read_outcomes && self.has_read_all(shared) {
-                self.ahead += TIMEOUT;
-            }
-            let now = self.now(shared);
-            match self.completion.next(now, false) {
-                Next::LookForRunsTopic => self.completion.apply_runs_topic(true),
-                Next::ReadRuns if has_read_runs && !has_read_outcomes => return Ok(None),
-                Next::ReadRuns => {
-                    has_read_runs = true;
-                    self.read_runs(runs_come, now, shared);
-                }
-                Next::AskOffsets => self.ask_offsets(now, shared),
-                Next::ReadOutcomes if has_read_outcomes => return Ok(None),
-                Next::ReadOutcomes => {
-                    has_read_outcomes = true;
-                    if !self.read_outcomes(now, shared) {
-                        shared.saw(Seen::OutcomesOutOfRange);
-                        return Ok(Some(Ended::Failed));
-                    }
-                }
-                Next::End(end) => return self.end(&end, shared),
-            }
+        if let Some((judged, is_published)) = self.settling.take() {
+            return self.settle(judged, is_published, shared);
         }
+        match passing {
+            Passing::Quiet if self.has_read_all(shared) => self.ahead += TIMEOUT,
+            Passing::Most => self.ahead += TIMEOUT * 2 / 3,
+            _ if shared.rng.chance(1, 2) => self.ahead += INTERVAL,
+            _ => {}
+        }
+        match self.completion.next(self.now(shared), false) {
+            Next::LookForRunsTopic => {
+                let is_there = !shared.broker.runs.is_empty();
+                self.completion.apply_runs_topic(is_there);
+            }
+            Next::ReadRuns => self.read_runs(shared),
+            Next::AskOffsets => self.ask_offsets(shared),
+            Next::ReadOutcomes => {
+                if !self.read_outcomes(shared) {
+                    shared.saw(Seen::OutcomesOutOfRange);
+                    return Ok(Some(Ended::Failed));
+                }
+            }
+            Next::End(end) => return self.end(&end, shared),
+        }
+        let jobs = self.collection().map_or(0, Collection::jobs_with_outcome);
+        shared.collected = jobs;
+        Ok(None)
     }
 
     fn has_read_all(&self, shared: &Shared) -> bool {
         let reading = self.reading.iter();
-        let mut outcomes = reading.flat_map(|(next, end)| next.iter().zip(end));
+        let mut outcomes = reading.flat_map(|own| own.next.iter().zip(&own.end));
         self.runs_read == shared.broker.runs.len() && outcomes.all(|(next, end)| next >= end)
     }
 
-    fn read_runs(&mut self, runs_come: bool, now: Instant, shared: &Shared) {
+    fn read_runs(&mut self, shared: &mut Shared) {
         let end = shared.broker.runs.len();
-        let mut events = Vec::new();
-        if runs_come {
-            let records = shared.broker.runs[self.runs_read..].iter().flatten();
-            events.extend(records.filter_map(event));
+        let end_of_runs = *self.end_of_runs.get_or_insert(end);
+        let mut read = Vec::new();
+        if shared.rng.chance(1, 2) {
+            read = events(&shared.broker.runs[self.runs_read..]);
             self.runs_read = end;
         }
+        if !read.is_empty() {
+            self.news_at = self.now(shared);
+        }
+        let is_caught_up = self.runs_read >= end_of_runs;
+        let told_at = self.told_at(shared);
         self.completion
-            .apply_run_events(events, self.runs_read == end, now);
+            .apply_run_events(read, is_caught_up, told_at);
     }
 
-    fn ask_offsets(&mut self, now: Instant, shared: &Shared) {
+    fn ask_offsets(&mut self, shared: &Shared) {
         let kept: Vec<i64> = shared.broker.outcomes.iter().map(Log::start).collect();
         let end = ends(&shared.broker.outcomes);
-        self.completion.apply_offsets(&kept, end.clone(), now);
-        let read = self.completion.outcomes_read();
-        self.reading = read.map(|read| (read.next().to_vec(), end));
+        let told_at = self.told_at(shared);
+        self.completion.apply_offsets(&kept, end.clone(), told_at);
+        let next = self.completion.outcomes_read().map(|read| read.next());
+        let next = next.map(<[i64]>::to_vec);
+        self.reading = next.map(|next| Reading { next, end });
     }
 
     /// Reads some outcomes; false where they are gone.
-    fn read_outcomes(&mut self, now: Instant, shared: &mut Shared) -> bool {
-        let Some((next, end)) = &mut self.reading else {
+    fn read_outcomes(&mut self, shared: &mut Shared) -> bool {
+        let Some(reading) = &mut self.reading else {
             return true;
         };
-        let partition = shared.rng.below(next.len());
+        let partition = shared.rng.below(reading.next.len());
         let at_most = shared.rng.below(5);
         let log: &Log = &shared.broker.outcomes[partition];
-        let position = &mut next[partition];
+        let position = &mut reading.next[partition];
         if *position < log.start() {
             return false;
         }
@@ -160,28 +217,24 @@ impl AggregatorProcess {
             payloads.extend(payload.map(|payload| (*position, Rc::clone(payload))));
             *position += 1;
         }
-        let read = match shared.mutation {
-            Some(Mutation::JudgedBeforeTheEnd) => end.clone(),
-            _ => next.clone(),
-        };
+        let mut read = reading.next.clone();
+        match shared.mutation {
+            Some(Mutation::JudgedBeforeTheEnd) => read.clone_from(&reading.end),
+            Some(Mutation::PartitionNotRead) => read[partition] = reading.end[partition],
+            _ => {}
+        }
         if is_held {
             shared.saw(Seen::ReaderHeld);
         }
         for (offset, payload) in payloads {
-            self.apply_outcomes(partition as i32, offset, &payload, now, shared);
+            self.apply_outcomes((partition as i32, offset), &payload, shared);
         }
-        self.completion.apply_outcomes_read(&read, now);
+        let told_at = self.told_at(shared);
+        self.completion.apply_outcomes_read(&read, told_at);
         true
     }
 
-    fn apply_outcomes(
-        &mut self,
-        partition: i32,
-        offset: i64,
-        payload: &[u8],
-        now: Instant,
-        shared: &Shared,
-    ) {
+    fn apply_outcomes(&mut self, at: (i32, i64), payload: &[u8], shared: &Shared) {
         let Ok(batch) = OutcomeBatch::decode(payload) else {
             return;
         };
@@ -193,15 +246,16 @@ impl AggregatorProcess {
             recorded.map(|recorded| recorded.new + recorded.replaced)
         };
         let before = news(self);
-        let applied = self
-            .completion
-            .apply_outcomes(partition, offset, payload, now);
+        let told_at = self.told_at(shared);
+        let applied = self.completion.apply_outcomes(at.0, at.1, payload, told_at);
         applied.expect("it was decoded before");
         let is_known = self
             .collection()
             .is_some_and(|own| own.manifest().is_some());
         if is_known && news(self) == before {
             self.duplicates.push(batch.clone());
+        } else {
+            self.news_at = self.now(shared);
         }
         self.heard.push(batch);
     }
@@ -216,8 +270,18 @@ impl AggregatorProcess {
 
     fn end(&mut self, end: &End, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
         match end {
-            End::Complete => {}
+            End::Complete | End::HasVerdict => {}
+            End::GaveUp | End::NoRun if self.now(shared) < self.news_at + TIMEOUT => {
+                return violated(
+                    "an aggregator gives up when nothing new has come for its timeout",
+                    format!("{end:?}"),
+                );
+            }
             End::GaveUp => shared.saw(Seen::GaveUp),
+            End::Aborted(..) => {
+                shared.saw(Seen::RunAborted);
+                return Ok(Some(Ended::Failed));
+            }
             _ => return Ok(Some(Ended::Failed)),
         }
         let (Some(collection), Some(read)) = (self.collection(), self.completion.outcomes_read())
@@ -233,17 +297,17 @@ impl AggregatorProcess {
                 }
             }
         }
-        let known = collection.manifest().is_some();
-        let oracle = &shared.oracle;
+        let manifest = collection.manifest();
         let generation = collection.rules().generation();
+        let oracle = &shared.oracle;
         oracle.judged(
             read.start(),
             read.next(),
-            known.then_some(generation),
+            manifest.map(|_| generation),
             verdict,
             series.as_ref(),
         )?;
-        shared.happens(&format!("{verdict:?} {series:?}"));
+        let judged = judged(collection, read.ranges(), None);
         shared.tell(|| format!("an aggregator judges: {verdict:?}"));
         if collection.recorded().duplicates > 0 {
             shared.saw(Seen::DuplicatesDropped);
@@ -257,7 +321,102 @@ impl AggregatorProcess {
         if verdict != Verdict::Incomplete {
             self.replay(shared)?;
         }
-        Ok(Some(Ended::Judged(verdict)))
+        self.settling = Some((judged, false));
+        Ok(None)
+    }
+
+    /// Publishes its verdict, judges again, or begins to write, as the runs topic has it now.
+    fn settle(
+        &mut self,
+        mut judged: Judged,
+        is_published: bool,
+        shared: &mut Shared,
+    ) -> Result<Option<Ended>, Violation> {
+        let runs = history(shared);
+        let standing = match judged.settle(&runs.timeline(), is_published) {
+            Settlement::Publish => {
+                let event = judged.event(runs.run_id(), "an aggregator");
+                let event = event.expect("a verdict that is to be published");
+                tell(shared, &RunEvent::Reconciled(event));
+                self.settling = Some((judged, true));
+                return Ok(None);
+            }
+            Settlement::Incomplete => return Ok(self.begin_to_write(judged.verdict, shared)),
+            Settlement::Agrees(_) => {
+                let own = (judged.verdict, judged.table_digest);
+                let known = *shared.tables.entry(judged.generation).or_insert(own);
+                if known != own {
+                    return violated(
+                        "all aggregators write one table of a generation",
+                        format!("{own:?} and {known:?}"),
+                    );
+                }
+                return Ok(self.begin_to_write(judged.verdict, shared));
+            }
+            Settlement::NextGeneration(_) => return Ok(Some(Ended::Failed)),
+            Settlement::JudgeAt(standing) => standing.clone(),
+            other => return violated("a verdict that stands agrees", format!("{other:?}")),
+        };
+        shared.saw(Seen::JudgedAgain);
+        let logs = shared.broker.outcomes.iter();
+        let beginnings: Vec<i64> = logs.map(Log::start).collect();
+        if deleted_outcomes(&standing.outcomes, &beginnings).is_some() {
+            shared.saw(Seen::OutcomesOfVerdictDeleted);
+            return Ok(Some(Ended::Judged(Verdict::Incomplete)));
+        }
+        let rules = CountingRules::of(ResultsPolicy::Reproducible, &runs.timeline());
+        let mut collection = Collection::under(rules);
+        let manifests = runs.manifests().cloned();
+        manifests.for_each(|manifest| collection.hear_manifest(manifest));
+        let both = shared.broker.outcomes.iter().zip(&standing.outcomes);
+        for (partition, (log, range)) in (0..).zip(both) {
+            let kept = records(log, range.start).take_while(|(offset, _)| *offset < range.end);
+            for (offset, payload) in kept {
+                let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
+                collection.hear_outcomes_at(partition, offset, batch);
+            }
+        }
+        let at = Some(standing.verdict_key());
+        judged = self::judged(&collection, standing.outcomes, at);
+        self.settling = Some((judged, false));
+        Ok(None)
+    }
+
+    fn begin_to_write(&mut self, verdict: Verdict, shared: &Shared) -> Option<Ended> {
+        let mut steps = VecDeque::from(steps(&output_choice(), true));
+        if shared.mutation == Some(Mutation::ReportBeforeTables) {
+            steps.rotate_right(1);
+        }
+        self.writing = Some((verdict, steps));
+        None
+    }
+
+    /// Puts the next file in place.
+    fn write(&mut self, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
+        let Some((verdict, left)) = &mut self.writing else {
+            return Ok(None);
+        };
+        let Some(step) = left.pop_front() else {
+            return Ok(Some(Ended::Judged(*verdict)));
+        };
+        let folder = &mut shared.folder;
+        folder.retain(|(own, _)| *own != step);
+        folder.push((step, self.number));
+        let report = folder.iter().find(|(step, _)| *step == Step::ReportJson);
+        let Some(&(_, number)) = report else {
+            return Ok(None);
+        };
+        let expected = steps(&output_choice(), true);
+        match expected
+            .into_iter()
+            .find(|&step| !folder.contains(&(step, number)))
+        {
+            None => Ok(None),
+            Some(missing) => violated(
+                "a report has everything that it names beside it",
+                format!("{missing:?}"),
+            ),
+        }
     }
 
     /// Whatever the order, and however often: the same outcomes make the same series and the same
@@ -287,10 +446,37 @@ impl AggregatorProcess {
             && again.reconcile().verdict == collection.reconcile().verdict;
         match same {
             true => Ok(()),
-            false => crate::invariants::violated(
+            false => violated(
                 "any order of the same outcomes gives the same series",
                 format!("{} batches", batches.len()),
             ),
         }
     }
+}
+
+/// What an aggregator has judged of a collection.
+fn judged(collection: &Collection, outcomes: Vec<OffsetRange>, at: Option<VerdictKey>) -> Judged {
+    let ledger = collection.ledger();
+    let totals = ledger.map(|ledger| ledger.totals()).unwrap_or_default();
+    let series = ledger.map(|ledger| ledger.series());
+    Judged {
+        generation: collection.rules().generation(),
+        outcomes,
+        at,
+        manifest_digest: collection.manifest().map(|manifest| manifest.digest()),
+        verdict: collection.reconcile().verdict,
+        completed: totals.counted,
+        dead_lettered: totals.dead_lettered,
+        differing: totals.differing,
+        table_digest: ContentDigest::of(format!("{series:?}").as_bytes()),
+    }
+}
+
+/// What is written of a run.
+fn output_choice() -> OutputChoice {
+    let args = OutputArgs {
+        outputs: vec![Format::Csv, Format::Parquet, Format::Html],
+        grain_out: vec![Grain::Day],
+    };
+    args.choice().expect("these go together")
 }

@@ -2,13 +2,19 @@
 //! and [`Publisher`], which decide. It may die, be doubled or be asked to resume between any two
 //! steps.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dispatcher::dispatch::{Action, DataSetCounts, Dispatch, Options};
 use dispatcher::job_set::JobSet;
-use dispatcher::publish::{Batching, JobsPerMessage, Next, Publisher};
-use pipeline::{Grouping, Manifest, ResultsPolicy, RunEvent, RunHistory, RunId, RunOpened};
+use dispatcher::publish::{
+    Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
+};
+use pipeline::{
+    Grouping, JobBatch, OutcomeBatch, ResultsPolicy, RunAborted, RunEvent, RunHistory, RunId,
+};
+use service::Signal;
 
 use crate::broker::{Log, Payload, RunRecord, ends};
 use crate::history::Shared;
@@ -29,6 +35,15 @@ pub struct DataSet {
     pub jobs_per_message: JobsPerMessage,
 }
 
+/// What a partition may hold that is not worked off, where flow control is on.
+const LIMIT_BYTES: usize = 400;
+
+/// A record takes this much beside its payload, by flow control's estimate,
+const RECORD_BYTES: usize = 70;
+
+/// and an outcome at least this much.
+const OUTCOME_BYTES: usize = 100;
+
 /// A dispatcher process.
 #[derive(Debug)]
 pub struct DispatcherProcess {
@@ -37,40 +52,48 @@ pub struct DispatcherProcess {
     publisher: Option<Publisher>,
     /// Jobs that the publisher has taken.
     pushed: u64,
-    has_opened: bool,
+    has_begun: bool,
+    watched: Watched,
     /// Sent and not acknowledged, with the partition.
     pub on_the_way: Vec<(usize, Payload)>,
 }
 
+/// What is known of a dispatcher's doings by other means than its own.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Jobs that it is not to publish: they are there, or it has published them.
+    present: BTreeSet<u64>,
+    /// What the group had committed when it was asked.
+    committed: Vec<i64>,
+    /// The run was open when the runs topic was read last.
+    is_open: bool,
+    /// Batches by partition.
+    batches: Vec<usize>,
+    published_jobs: usize,
+}
+
 impl DispatcherProcess {
-    /// A dispatcher that has read its data set; the topics end where they do now.
+    /// A dispatcher that knows nothing yet.
     pub fn start(shared: &Shared, resumes: bool) -> Self {
         let data_set = Rc::clone(&shared.dispatch);
-        let mut dispatch = Dispatch::new(Options {
-            run_id: data_set.run_id.clone(),
-            run_is_named: true,
-            grouping: data_set.grouping.clone(),
-            results: ResultsPolicy::Reproducible,
-            is_rereadable: true,
-            republishes: resumes,
-            published_by: "a dispatcher".to_owned(),
-        });
-        let counts = data_set.jobs.counts();
-        let counts = DataSetCounts {
-            jobs: counts.jobs,
-            rows_read: counts.rows,
-            rows_accepted: counts.rows,
-            rejected: Default::default(),
-        };
-        let expected = "the run is this one";
-        dispatch.apply_history(history(shared)).expect(expected);
-        dispatch.apply_end_offsets(ends(&shared.broker.jobs), ends(&shared.broker.outcomes));
-        dispatch.apply_data_set(counts, 0).expect(expected);
+        let partitions = shared.broker.jobs.len();
         Self {
-            dispatch,
+            dispatch: Dispatch::new(Options {
+                run_id: data_set.run_id.clone(),
+                run_is_named: true,
+                grouping: data_set.grouping.clone(),
+                results: ResultsPolicy::Reproducible,
+                is_rereadable: true,
+                republishes: resumes,
+                published_by: "a dispatcher".to_owned(),
+            }),
             publisher: None,
             pushed: 0,
-            has_opened: false,
+            has_begun: false,
+            watched: Watched {
+                batches: vec![0; partitions],
+                ..Watched::default()
+            },
             on_the_way: Vec::new(),
         }
     }
@@ -82,143 +105,163 @@ impl DispatcherProcess {
 
     /// The next step of the dispatcher's way.
     pub fn step(&mut self, shared: &mut Shared) -> Result<(), Violation> {
-        loop {
-            let action = self.dispatch.next();
-            if self.waits_for_transactions(&action, shared) {
-                return Ok(());
+        match self.dispatch.next() {
+            Action::ReadRuns => {
+                let history = history(shared);
+                self.watched.is_open = history.opened().is_some();
+                goes(self.dispatch.apply_history(history))?;
+                if self.has_begun
+                    && self.dispatch.manifest().is_none()
+                    && self.dispatch.openings() > 1
+                {
+                    shared.saw(Seen::OpenedTwice);
+                }
+                Ok(())
             }
-            let goes_on = match action {
-                Action::ReadRuns => {
-                    let read = self.dispatch.apply_history(history(shared));
-                    goes(read)?;
-                    if self.has_opened && self.dispatch.openings() > 1 {
-                        shared.saw(Seen::OpenedTwice);
-                    }
-                    matches!(
-                        self.dispatch.next(),
-                        Action::OpenAgain(_) | Action::PublishManifest(_)
-                    )
-                }
-                Action::Open(opened) => {
-                    self.has_opened = true;
-                    self.publish_opening(opened, shared)?;
-                    false
-                }
-                Action::OpenAgain(opened) => {
-                    self.publish_opening(opened, shared)?;
-                    false
-                }
-                Action::AskCommitted => {
-                    let committed = shared.broker.group.committed_offsets();
-                    goes(self.dispatch.apply_committed(committed))?;
-                    true
-                }
-                Action::ReadJobs(from) => {
-                    shared.saw(Seen::Resumed);
-                    let logs = shared.broker.jobs.iter().zip(from);
-                    for (partition, (log, from)) in (0..).zip(logs) {
-                        for (offset, payload) in records(log, from) {
-                            self.dispatch.apply_job_record(partition, offset, payload);
-                        }
-                    }
-                    self.dispatch.apply_end_of_topic();
-                    true
-                }
-                Action::ReadOutcomes(from) => {
-                    for (log, from) in shared.broker.outcomes.iter().zip(from) {
-                        for (_, payload) in records(log, from) {
-                            self.dispatch.apply_outcome_record(payload);
-                        }
-                    }
-                    self.dispatch.apply_end_of_topic();
-                    true
-                }
-                Action::Compare => {
-                    goes(self.dispatch.compare(&shared.dispatch.jobs))?;
-                    true
-                }
-                Action::OpenGeneration(opened) => {
-                    shared.saw(Seen::GenerationOpened);
-                    tell(shared, &RunEvent::Generation(opened));
-                    goes(self.dispatch.apply_acknowledged())?;
-                    false
-                }
-                Action::PublishJobs => {
-                    self.publish(shared);
-                    false
-                }
-                Action::PublishManifest(manifest) => {
-                    self.publish_manifest(manifest, shared)?;
-                    false
-                }
-                Action::RetractAbort | Action::AskEndOffsets | Action::ReadDataSet => {
-                    return violated("a dispatcher goes its way in order", format!("{action:?}"));
-                }
-                Action::Done => false,
-            };
-            if !goes_on {
-                return Ok(());
+            Action::AskEndOffsets => {
+                let (jobs, outcomes) = (&shared.broker.jobs, &shared.broker.outcomes);
+                self.dispatch.apply_end_offsets(ends(jobs), ends(outcomes));
+                Ok(())
             }
+            Action::ReadDataSet => {
+                let counts = shared.dispatch.jobs.counts();
+                let counts = DataSetCounts {
+                    jobs: counts.jobs,
+                    rows_read: counts.rows,
+                    rows_accepted: counts.rows,
+                    rejected: Default::default(),
+                };
+                goes(self.dispatch.apply_data_set(counts, 0))
+            }
+            Action::RetractAbort => {
+                shared.saw(Seen::AbortRetracted);
+                let key = RunEvent::key_of_abort(&shared.dispatch.run_id);
+                shared.broker.runs.push(Some((key, None)));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::Open(opened) => {
+                self.has_begun = true;
+                tell(shared, &RunEvent::Opened(opened));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::OpenAgain(opened) => {
+                tell(shared, &RunEvent::Opened(opened));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::AskCommitted => {
+                let mut committed = shared.broker.group.committed_offsets();
+                self.watched.committed = committed.clone();
+                if shared.mutation == Some(Mutation::ResumeIgnoresCommitted) {
+                    committed.fill(0);
+                }
+                goes(self.dispatch.apply_committed(committed))
+            }
+            Action::ReadJobs(from) => {
+                shared.saw(Seen::Resumed);
+                self.read_jobs(&from, shared);
+                Ok(())
+            }
+            // What is not decided is waited for.
+            Action::ReadOutcomes(_) if !shared.broker.transactions.is_empty() => Ok(()),
+            Action::ReadOutcomes(from) => {
+                self.read_outcomes(&from, shared);
+                Ok(())
+            }
+            Action::Compare => {
+                self.has_begun = true;
+                goes(self.dispatch.compare(&shared.dispatch.jobs))
+            }
+            Action::OpenGeneration(opened) => {
+                shared.saw(Seen::GenerationOpened);
+                tell(shared, &RunEvent::Generation(opened));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::PublishJobs => self.publish(shared),
+            Action::PublishManifest(manifest) => {
+                shared.oracle.manifest_told(&manifest)?;
+                tell(shared, &RunEvent::Dispatched(manifest));
+                goes(self.dispatch.apply_acknowledged())
+            }
+            Action::Done => Ok(()),
         }
     }
 
-    /// What is not decided is waited for.
-    fn waits_for_transactions(&self, action: &Action, shared: &Shared) -> bool {
-        let begins = match action {
-            Action::AskCommitted => true,
-            Action::PublishJobs => self.dispatch.resumed().is_none() && self.publisher.is_none(),
-            _ => false,
-        };
-        begins && self.dispatch.republishes() && !shared.broker.transactions.is_empty()
+    fn read_jobs(&mut self, from: &[i64], shared: &Shared) {
+        let logs = shared.broker.jobs.iter().zip(from);
+        for (partition, (log, &from)) in (0..).zip(logs) {
+            for (offset, payload) in records(log, from) {
+                let committed = self.watched.committed.get(partition as usize);
+                if committed.is_none_or(|&committed| offset >= committed)
+                    && let Ok(batch) = JobBatch::decode(payload)
+                {
+                    let indexes = batch.jobs().map(|job| job.index);
+                    self.watched.present.extend(indexes);
+                }
+                if shared.mutation == Some(Mutation::ResumePassesPartition) && partition == 0 {
+                    continue;
+                }
+                self.dispatch.apply_job_record(partition, offset, payload);
+            }
+        }
+        self.dispatch.apply_end_of_topic();
     }
 
-    fn publish_opening(&mut self, opened: RunOpened, shared: &mut Shared) -> Result<(), Violation> {
-        tell(shared, &RunEvent::Opened(opened));
-        goes(self.dispatch.apply_acknowledged())
-    }
-
-    fn publish_manifest(
-        &mut self,
-        manifest: Manifest,
-        shared: &mut Shared,
-    ) -> Result<(), Violation> {
-        shared.oracle.manifest_told(&manifest)?;
-        tell(shared, &RunEvent::Dispatched(manifest));
-        goes(self.dispatch.apply_acknowledged())
+    fn read_outcomes(&mut self, from: &[i64], shared: &Shared) {
+        for (log, &from) in shared.broker.outcomes.iter().zip(from) {
+            for (_, payload) in records(log, from) {
+                if let Ok(batch) = OutcomeBatch::decode(payload) {
+                    let indexes = batch.outcomes().map(|job| job.index);
+                    self.watched.present.extend(indexes);
+                }
+                if shared.mutation != Some(Mutation::ResumeIgnoresOutcomes) {
+                    self.dispatch.apply_outcome_record(payload);
+                }
+            }
+        }
+        self.dispatch.apply_end_of_topic();
     }
 
     /// Publishes a batch, or waits, or is done.
-    fn publish(&mut self, shared: &mut Shared) {
-        let Some(publisher) = &mut self.publisher else {
-            self.publisher = Some(self.begin_to_publish(shared));
-            return;
+    fn publish(&mut self, shared: &mut Shared) -> Result<(), Violation> {
+        let mut publisher = match self.publisher.take() {
+            Some(publisher) => publisher,
+            None => self.begin_to_publish(shared),
         };
-        let data_set = Rc::clone(&shared.dispatch);
         loop {
-            match publisher.next(0) {
-                Next::Jobs => push(publisher, &data_set.jobs, &mut self.pushed, &self.dispatch),
+            let collected = match shared.mutation {
+                Some(Mutation::FlowControlIgnoresOutcomes) => u64::MAX,
+                _ => shared.collected,
+            };
+            match publisher.next(collected) {
+                Next::Jobs => self.push(&mut publisher, &shared.dispatch.jobs),
                 Next::CommittedOffsets => {
-                    publisher.apply_committed(&shared.broker.group.committed_offsets());
+                    let committed = match shared.mutation {
+                        Some(Mutation::FlowControlFreesNothing) => Vec::new(),
+                        Some(Mutation::FlowControlIgnoresCommitted) => ends(&shared.broker.jobs),
+                        _ => shared.broker.group.committed_offsets(),
+                    };
+                    publisher.apply_committed(&committed);
                 }
                 Next::Produce { partition } => {
-                    let batch = publisher.take_batch();
-                    let messages = batch.messages();
-                    let sent = messages.map(|(payload, _)| (partition, Payload::from(payload)));
-                    self.on_the_way.extend(sent);
-                    publisher.produced(batch.len());
-                    if shared.mutation == Some(Mutation::SwornBeforeAcknowledged) {
-                        publisher.apply_acknowledged(batch.len() as u64, shared.now());
-                    }
-                    publisher.give_back(batch);
-                    return;
+                    self.produce(partition, &mut publisher, shared)?;
+                    break;
                 }
-                Next::Wait(_) => return,
-                Next::Done => break,
+                Next::Wait(wait) => {
+                    if wait == Wait::FlowControl {
+                        shared.saw(Seen::FlowControlled);
+                    }
+                    break;
+                }
+                Next::Done => {
+                    if let Some(published) = publisher.finish() {
+                        self.dispatch.apply_published(&published, Vec::new());
+                    }
+                    return Ok(());
+                }
             }
         }
-        if let Some(published) = self.publisher.take().and_then(Publisher::finish) {
-            self.dispatch.apply_published(&published, Vec::new());
-        }
+        self.publisher = Some(publisher);
+        Ok(())
     }
 
     fn begin_to_publish(&self, shared: &mut Shared) -> Publisher {
@@ -233,15 +276,127 @@ impl DispatcherProcess {
             missing,
             partitions,
         );
+        let limited = shared.flow_control.then(|| ends(&shared.broker.jobs));
         Publisher::new(
             &data_set.run_id,
             missing,
             batching,
             partitions,
-            None,
+            limited.map(|ends| FlowControl::new(&ends, LIMIT_BYTES)),
             shared.now(),
         )
         .in_generation(self.dispatch.generation())
+    }
+
+    /// Hands jobs over until the publisher has something else to do.
+    fn push(&mut self, publisher: &mut Publisher, jobs: &JobSet) {
+        let mut takes = true;
+        let all = jobs.for_each(|job| {
+            if takes && job.index == self.pushed {
+                self.pushed += 1;
+                takes = !publisher.push(job, self.dispatch.resumed());
+            }
+            Ok(())
+        });
+        all.expect("jobs in memory can be read");
+        if takes {
+            publisher.end_of_jobs();
+        }
+    }
+
+    /// The producer takes a batch.
+    fn produce(
+        &mut self,
+        partition: usize,
+        publisher: &mut Publisher,
+        shared: &mut Shared,
+    ) -> Result<(), Violation> {
+        let partition = match shared.mutation {
+            Some(Mutation::RotationStands) => 0,
+            _ => partition,
+        };
+        let batch = publisher.take_batch();
+        self.check_batch(partition, &batch, shared)?;
+        let mut messages: Vec<&[u8]> = batch.messages().map(|(payload, _)| payload).collect();
+        if shared.mutation == Some(Mutation::MessageSkipped) {
+            messages.pop();
+        }
+        let sent = messages
+            .into_iter()
+            .map(|payload| (partition, Payload::from(payload)));
+        self.on_the_way.extend(sent);
+        match shared.mutation {
+            Some(Mutation::MessageRepeated) => publisher.produced(batch.len() - 1),
+            _ => publisher.produced(batch.len()),
+        }
+        let early = match shared.mutation {
+            Some(Mutation::SwornBeforeAcknowledged) => batch.len(),
+            Some(Mutation::MessageSkipped) => 1,
+            _ => 0,
+        };
+        if early > 0 {
+            publisher.apply_acknowledged(early as u64, shared.now());
+        }
+        publisher.give_back(batch);
+        Ok(())
+    }
+
+    fn check_batch(
+        &mut self,
+        partition: usize,
+        batch: &PartitionBatch,
+        shared: &Shared,
+    ) -> Result<(), Violation> {
+        let watched = &mut self.watched;
+        if shared.flow_control {
+            let own = self.on_the_way.iter().filter(|(own, _)| *own == partition);
+            let own: usize = own.map(|(_, payload)| RECORD_BYTES + payload.len()).sum();
+            let committed = shared.broker.group.committed_offsets()[partition];
+            let uncommitted = records(&shared.broker.jobs[partition], committed);
+            let held = own
+                + uncommitted
+                    .map(|(_, payload)| RECORD_BYTES + payload.len())
+                    .sum::<usize>();
+            if held >= LIMIT_BYTES {
+                return violated(
+                    "a broker that keeps little drops nothing that was not read",
+                    format!("partition {partition} holds {held} bytes"),
+                );
+            }
+            let uncollected = watched
+                .published_jobs
+                .saturating_sub(shared.collected as usize);
+            if uncollected * OUTCOME_BYTES >= LIMIT_BYTES * shared.broker.jobs.len() {
+                return violated(
+                    "a broker that keeps little drops nothing that was not read",
+                    format!("{uncollected} outcomes are not collected"),
+                );
+            }
+        }
+        for (payload, _) in batch.messages() {
+            let Ok(batch) = JobBatch::decode(payload) else {
+                return violated("messages of jobs can be read", "one cannot");
+            };
+            for job in batch.jobs() {
+                watched.published_jobs += 1;
+                if !watched.present.insert(job.index) {
+                    return violated(
+                        "a dispatcher publishes what is missing, and each job once",
+                        format!("job {}", job.index),
+                    );
+                }
+            }
+        }
+        watched.batches[partition] += 1;
+        let most = watched.batches.iter().max();
+        let least = watched.batches.iter().min();
+        match most.zip(least) {
+            Some((most, least)) if most - least > 1 && !shared.flow_control => violated(
+                "every partition has its turn before one has its second",
+                format!("{:?} batches", watched.batches),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// The broker has taken a message; it may take it twice, or store it as nobody can read it.
@@ -257,21 +412,26 @@ impl DispatcherProcess {
             publisher.apply_acknowledged(1, shared.now());
         }
     }
-}
 
-/// Hands jobs over until the publisher has something else to do.
-fn push(publisher: &mut Publisher, jobs: &JobSet, pushed: &mut u64, dispatch: &Dispatch) {
-    let mut takes = true;
-    let all = jobs.for_each(|job| {
-        if takes && job.index == *pushed {
-            *pushed += 1;
-            takes = !publisher.push(job, dispatch.resumed());
+    /// It is asked to end before it is done, and says that the run is aborted if it is its own.
+    pub fn stop(&self, shared: &mut Shared) -> Result<(), Violation> {
+        let stopped = dispatcher::Error::Stopped(Signal::Terminate);
+        let mut aborted = self.dispatch.abort(&stopped);
+        if shared.mutation == Some(Mutation::AbortsAnothersRun) {
+            aborted = Some(RunAborted {
+                run_id: shared.dispatch.run_id.clone(),
+                reason: stopped.to_string(),
+            });
         }
+        let Some(aborted) = aborted else {
+            return Ok(());
+        };
+        if self.watched.is_open && !self.has_begun {
+            return violated("a run is aborted by whom it belongs to", "by another");
+        }
+        shared.saw(Seen::Aborted);
+        tell(shared, &RunEvent::Aborted(aborted));
         Ok(())
-    });
-    all.expect("jobs in memory can be read");
-    if takes {
-        publisher.end_of_jobs();
     }
 }
 
@@ -290,7 +450,6 @@ pub fn arrive(partition: usize, payload: Payload, shared: &mut Shared) {
     } else {
         Rc::clone(&payload)
     };
-    shared.happens(&format!("{partition} {payload:?}"));
     let offset = shared.broker.jobs[partition].append(stored);
     shared.tell(|| format!("a message reaches the jobs topic, partition {partition} at {offset}"));
     shared.oracle.job_published(partition, &payload, spoiled);
@@ -307,25 +466,38 @@ pub fn records(log: &Log, from: i64) -> impl Iterator<Item = (i64, &Payload)> {
 /// What the runs topic has of the run now.
 pub fn history(shared: &Shared) -> RunHistory {
     let mut history = RunHistory::new(shared.dispatch.run_id.clone());
-    let events = shared.broker.runs.iter().flatten().filter_map(event);
-    events.for_each(|event| history.hear(event));
+    let events = events(&shared.broker.runs);
+    events.into_iter().for_each(|event| history.hear(event));
     history
 }
 
-/// The event that a record of the runs topic is.
-pub fn event((key, value): &RunRecord) -> Option<RunEvent> {
-    let value = value.as_ref()?;
-    RunEvent::decode(key.as_bytes(), value).ok()?
+/// The events that records of the runs topic are, without those that a tombstone takes back.
+pub fn events(records: &[Option<RunRecord>]) -> Vec<RunEvent> {
+    let mut events: Vec<RunEvent> = Vec::new();
+    for (key, value) in records.iter().flatten() {
+        match value {
+            None => events.retain(|event| event.key() != *key),
+            Some(value) => {
+                let event = RunEvent::decode(key.as_bytes(), value);
+                events.extend(event.expect("it can be decoded"));
+            }
+        }
+    }
+    events
 }
 
 pub fn tell(shared: &mut Shared, event: &RunEvent) {
-    shared.happens(&format!("{event:?}"));
-    shared.tell(|| format!("the runs topic is told {}", event.key()));
-    if let RunEvent::Generation(opened) = event
-        && opened.generation == history(shared).timeline().number() + 1
-    {
-        shared.oracle.generation_opened(opened);
+    if let RunEvent::Generation(opened) = event {
+        let history = history(shared);
+        let timeline = history.timeline();
+        let latest = timeline
+            .latest_verdict()
+            .map(|verdict| verdict.verdict_key());
+        if opened.generation == timeline.number() + 1 && opened.builds_on == latest {
+            shared.oracle.generation_opened(opened);
+        }
     }
+    shared.tell(|| format!("the runs topic is told {}", event.key()));
     let record = (event.key(), Some(event.encode()));
     shared.broker.runs.push(Some(record));
 }

@@ -79,7 +79,6 @@ fn every_history_keeps_every_invariant_and_every_fault_is_met() {
                         coverage: own,
                         steps,
                         deaths,
-                        ..
                     } => {
                         coverage.add(&own);
                         all_steps += u64::from(steps);

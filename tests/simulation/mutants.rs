@@ -54,6 +54,34 @@ pub enum Mutation {
     UndecidedOffsetsRead,
     /// Aborted and undecided outcomes are read.
     AbortedRead,
+    /// The partition rotation leaves a message out.
+    MessageSkipped,
+    /// The partition rotation sends a message again that the producer has taken.
+    MessageRepeated,
+    /// All batches go to one partition.
+    RotationStands,
+    /// Flow control takes every outcome for collected.
+    FlowControlIgnoresOutcomes,
+    /// Flow control takes every message for worked off.
+    FlowControlIgnoresCommitted,
+    /// Flow control never hears of a committed offset.
+    FlowControlFreesNothing,
+    /// A resume takes the jobs of a partition for never published.
+    ResumePassesPartition,
+    /// A resume takes jobs that have an outcome for jobs that have none.
+    ResumeIgnoresOutcomes,
+    /// A resume takes every copy of a job for one that is still to be worked on.
+    ResumeIgnoresCommitted,
+    /// A dispatcher says that a run is aborted which is another's.
+    AbortsAnothersRun,
+    /// A partition counts as read to its end though it was not.
+    PartitionNotRead,
+    /// The idle timer is not restarted by what comes.
+    IdleTimerStands,
+    /// The report is written before the tables that it names.
+    ReportBeforeTables,
+    /// The reports of an earlier aggregator are not removed.
+    ReportsStay,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -111,7 +139,8 @@ mutants! {
     taking_a_commit_for_done_when_asked_for_is_caught: ConfirmedWhenAsked within 20_000
         by "a death is put down to the job that caused it"
         | "a partition on which work goes on is never read carefully"
-        | "no innocent job is buried";
+        | "no innocent job is buried"
+        | "a committed offset never moves back";
     working_alone_beside_stale_work_is_caught: StaleWorkIgnored within 200_000
         by "a death is put down to the job that caused it"
         | "a partition on which work goes on is never read carefully"
@@ -130,7 +159,8 @@ mutants! {
         by "no job has two committed outcomes";
     dropping_what_was_aborted_is_caught: AbortTakenForCommit within 500
         by "committed offsets are behind acknowledged outcomes"
-        | "every job has its committed outcome";
+        | "every job has its committed outcome"
+        | "every history ends";
     taking_an_unknown_outcome_for_an_abort_is_caught: UnknownTakenForAborted within 500
         by "no job has two committed outcomes";
     asking_partitions_that_have_gone_is_caught: GoneHeardAsWell within 20_000
@@ -146,5 +176,33 @@ mutants! {
         by "no job has two committed outcomes"
         | "a committed offset never moves back";
     reading_aborted_outcomes_is_caught: AbortedRead within 2_000
+        by "the verdict is true" | "the series is the oracle's";
+    leaving_a_message_out_is_caught: MessageSkipped within 100
+        by "a manifest is told when every job is on the topic";
+    sending_a_message_again_is_caught: MessageRepeated within 100
+        by "a dispatcher publishes what is missing, and each job once";
+    sending_all_to_one_partition_is_caught: RotationStands within 100
+        by "every partition has its turn before one has its second";
+    flow_control_that_ignores_outcomes_is_caught: FlowControlIgnoresOutcomes within 1_000
+        by "a broker that keeps little drops nothing that was not read";
+    flow_control_that_ignores_commits_is_caught: FlowControlIgnoresCommitted within 10_000
+        by "a broker that keeps little drops nothing that was not read";
+    flow_control_that_frees_nothing_is_caught: FlowControlFreesNothing within 1_000
+        by "every history ends";
+    publishing_what_is_there_is_caught: ResumePassesPartition within 500
+        by "a dispatcher publishes what is missing, and each job once";
+    publishing_what_has_an_outcome_is_caught: ResumeIgnoresOutcomes within 2_000
+        by "a dispatcher publishes what is missing, and each job once";
+    leaving_out_what_is_missing_is_caught: ResumeIgnoresCommitted within 2_000
+        by "a run can be made complete";
+    aborting_the_run_of_another_is_caught: AbortsAnothersRun within 500
+        by "a run is aborted by whom it belongs to";
+    passing_over_a_partition_is_caught: PartitionNotRead within 2_000
         by "the verdict is true";
+    giving_up_while_something_comes_is_caught: IdleTimerStands within 2_000
+        by "an aggregator gives up when nothing new has come for its timeout";
+    writing_the_report_before_the_tables_is_caught: ReportBeforeTables within 100
+        by "a report has everything that it names beside it";
+    leaving_reports_of_an_earlier_aggregator_is_caught: ReportsStay within 500
+        by "a report has everything that it names beside it";
 }

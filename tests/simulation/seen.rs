@@ -69,6 +69,14 @@ seen! {
     Careful,
     /// A dispatcher was killed.
     DispatcherKilled,
+    /// A dispatcher was asked to end.
+    DispatcherStopped,
+    /// A dispatcher said that its run is aborted,
+    Aborted,
+    /// and another one took that back.
+    AbortRetracted,
+    /// A dispatcher waited, for the broker had as much as it may.
+    FlowControlled,
     /// A second dispatcher began.
     DispatcherDoubled,
     /// Two dispatchers have opened the run.
@@ -79,6 +87,10 @@ seen! {
     ResumedWithoutOutcome,
     /// A dispatcher has opened the next generation.
     GenerationOpened,
+    /// An aggregator has judged again at the end offsets of the verdict that stands.
+    JudgedAgain,
+    /// Retention had taken outcomes that the verdict rests on.
+    OutcomesOfVerdictDeleted,
     /// The runs topic was compacted.
     Compacted,
     /// Retention took jobs that were worked on.
@@ -95,6 +107,8 @@ seen! {
     OutcomesOutOfRange,
     /// An aggregator was killed.
     AggregatorKilled,
+    /// An aggregator ended because its run was aborted.
+    RunAborted,
     /// An aggregator gave up waiting.
     GaveUp,
     /// Duplicates were dropped.

@@ -369,8 +369,6 @@ mod tests {
             conflicts: Vec::new(),
             differing: Vec::new(),
             verdict: None,
-            differing: Vec::new(),
-            verdict: None,
             stages: Vec::new(),
             rates: Rates::default(),
             workers: vec![WorkerReport {

@@ -346,6 +346,9 @@ mod tests {
             grouping: None,
             manifest: None,
             aborted: None,
+            generation: 0,
+            verdict: None,
+            cancelled: None,
         }
     }
 

@@ -2,8 +2,7 @@
 //! the group, or what the broker keeps.
 
 use super::History;
-use crate::dispatcher::DispatcherProcess;
-use crate::dispatcher::arrive;
+use crate::dispatcher::{DispatcherProcess, arrive};
 use crate::invariants::Violation;
 use crate::seen::Seen;
 
@@ -57,7 +56,7 @@ impl History {
                     self.shared.broker.group.ask_back(partition as i32);
                 }
             }
-            9..=10 => self.kill_dispatcher(),
+            9..=10 => self.end_dispatcher()?,
             11 => {
                 if self.dispatchers.len() == 1 {
                     self.shared.saw(Seen::DispatcherDoubled);
@@ -88,13 +87,20 @@ impl History {
         Ok(())
     }
 
-    fn kill_dispatcher(&mut self) {
+    /// A dispatcher is killed, or is asked to end, and started again.
+    fn end_dispatcher(&mut self) -> Result<(), Violation> {
         let number = self.shared.rng.below(self.dispatchers.len());
         if self.dispatchers[number].is_done() {
-            return;
+            return Ok(());
         }
-        self.shared.saw(Seen::DispatcherKilled);
-        self.shared.tell(|| "a dispatcher is killed".to_owned());
+        if self.shared.rng.chance(1, 2) {
+            self.shared.saw(Seen::DispatcherStopped);
+            self.shared.tell(|| "a dispatcher is stopped".to_owned());
+            self.dispatchers[number].stop(&mut self.shared)?;
+        } else {
+            self.shared.saw(Seen::DispatcherKilled);
+            self.shared.tell(|| "a dispatcher is killed".to_owned());
+        }
         // What it has sent arrives, or not.
         for (partition, payload) in std::mem::take(&mut self.dispatchers[number].on_the_way) {
             if self.shared.rng.chance(1, 2) {
@@ -102,6 +108,7 @@ impl History {
             }
         }
         self.dispatchers[number] = DispatcherProcess::start(&self.shared, false);
+        Ok(())
     }
 
     fn retention_takes_jobs(&mut self, partition: usize) {
