@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use pipeline::ledger::counting::CountingRules;
 use pipeline::run::NUMBERING_VERSION;
+use pipeline::verdict::deleted_outcomes;
 use pipeline::{
     Collection, DecodeError, OutcomeBatch, RunCancelled, RunEvent, RunHistory, RunId, RunOpened,
+    RunReconciled,
 };
 
 use self::idle_timer::IdleTimer;
@@ -348,7 +350,11 @@ impl Collecting {
             if let Some(cancelled) = newest.cancelled() {
                 return Some(End::Cancelled(cancelled.clone()));
             }
-            if newest.verdict().is_some() && self.collection.manifest().is_some() {
+            // Where retention has taken some of its outcomes, what is left may still agree with it.
+            let start = self.outcomes_read.start();
+            let can_be_read =
+                |verdict: &RunReconciled| deleted_outcomes(&verdict.outcomes, start).is_none();
+            if newest.verdict().is_some_and(can_be_read) && self.collection.manifest().is_some() {
                 return Some(End::HasVerdict);
             }
         }

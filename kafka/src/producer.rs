@@ -154,6 +154,8 @@ impl BatchProducer {
     pub fn without_retries(cluster: &Cluster) -> Result<Self, Error> {
         let mut config = cluster.config(Role::Producer);
         config.set("message.send.max.retries", "0");
+        // An idempotent producer wants to retry.
+        config.set("enable.idempotence", "false");
         Self::with_config(cluster, &config)
     }
 

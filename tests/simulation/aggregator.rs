@@ -34,6 +34,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub enum Ended {
     /// It has judged, and everything is written.
     Judged(Verdict),
+    /// Retention has taken outcomes of the verdict that stands, and what is left says otherwise.
+    OutcomesDeleted,
     /// It could not go on, and is to be started again.
     Failed,
 }
@@ -362,7 +364,7 @@ impl AggregatorProcess {
         let beginnings: Vec<i64> = logs.map(Log::start).collect();
         if deleted_outcomes(&standing.outcomes, &beginnings).is_some() {
             shared.saw(Seen::OutcomesOfVerdictDeleted);
-            return Ok(Some(Ended::Judged(Verdict::Incomplete)));
+            return Ok(Some(Ended::OutcomesDeleted));
         }
         let rules = CountingRules::of(ResultsPolicy::Reproducible, &runs.timeline());
         let mut collection = Collection::under(rules);

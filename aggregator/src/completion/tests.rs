@@ -271,8 +271,20 @@ fn a_cancelled_run_ends_and_one_with_a_verdict_waits_for_no_outcome() {
         table_digest: ContentDigest::of(b"a table"),
         published_by: "another".to_owned(),
     });
-    let mut play = Play::found("a-run", &[opened("a-run"), manifest("a-run"), verdict]);
+    let mut play = Play::found(
+        "a-run",
+        &[opened("a-run"), manifest("a-run"), verdict.clone()],
+    );
     assert_eq!(play.outcomes_read(&[4, 0]), Next::End(End::HasVerdict));
+    // Some of its outcomes are gone: what is left is read to its end, and may still agree.
+    let events = [opened("a-run"), manifest("a-run"), verdict];
+    let mut play = Play::new("a-run");
+    play.completion.apply_runs_topic(true);
+    assert_eq!(play.runs(&events, true), Next::AskOffsets);
+    let now = play.now;
+    play.completion.apply_offsets(&[5, 0], vec![6, 1], now);
+    assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadOutcomes);
+    assert_eq!(play.outcomes_read(&[6, 1]), Next::End(End::Complete));
 }
 
 #[test]

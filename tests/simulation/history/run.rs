@@ -31,6 +31,16 @@ impl History {
         match aggregator.step(passing, &mut self.shared)? {
             None => {}
             Some(Ended::Failed) => self.aggregator = None,
+            // A further generation gets a verdict of its own, by the outcomes that are left.
+            Some(Ended::OutcomesDeleted) => {
+                let runs = history(&self.shared);
+                let next = runs.timeline();
+                let none = IndexRanges::default();
+                let next = next.next_generation(runs.run_id(), none, "somebody");
+                let next = next.expect("a run that has not failed gets a further generation");
+                tell(&mut self.shared, &RunEvent::Generation(next));
+                self.aggregator = None;
+            }
             Some(Ended::Judged(verdict)) => {
                 if verdict == Verdict::Failed {
                     return violated("a run that is not contradicted does not fail", "it failed");
