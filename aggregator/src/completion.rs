@@ -68,7 +68,7 @@ pub enum End {
 enum State {
     LooksForRunsTopic,
     FindsRun,
-    Found(RunHistory, RunOpened),
+    Found(Box<(RunHistory, RunOpened)>),
     ReadsOutcomes(Box<Collecting>),
     ReadsRuns(Box<Collecting>),
 }
@@ -155,7 +155,8 @@ impl Completion {
                 }
                 true
             }
-            State::Found(_, opened) => {
+            State::Found(found) => {
+                let (_, opened) = &**found;
                 let version = opened.numbering_version;
                 let is_known = version == NUMBERING_VERSION;
                 let run_id = || opened.run_id.clone();
@@ -199,7 +200,7 @@ impl Completion {
                 let found = run.and_then(|run| Some((run.clone(), run.opened()?.clone())));
                 if let Some((run, opened)) = found {
                     self.idle.restart(now);
-                    self.state = State::Found(run, opened);
+                    self.state = State::Found(Box::new((run, opened)));
                 }
             }
             State::ReadsRuns(own) => {
@@ -208,7 +209,7 @@ impl Completion {
                     self.idle.restart(now);
                 }
                 match own.newest_generation_is_other() {
-                    true => self.reads(|own| State::Found(own.run, own.opened)),
+                    true => self.reads(|own| State::Found(Box::new((own.run, own.opened)))),
                     false => self.reads(State::ReadsOutcomes),
                 }
                 self.is_done = true;
@@ -219,7 +220,8 @@ impl Completion {
 
     /// The outcomes topic keeps what begins at `kept`, and ends at `end`, by partition.
     pub fn apply_offsets(&mut self, kept: &[i64], end: Vec<i64>, now: Instant) {
-        if let State::Found(run, opened) = &self.state {
+        if let State::Found(found) = &self.state {
+            let (run, opened) = &**found;
             let starts = &opened.outcomes_start_offsets;
             let mut own = Collecting {
                 outcomes_read: OutcomesRead::new(starts, kept, end),
@@ -285,7 +287,7 @@ impl Completion {
         match &self.state {
             State::LooksForRunsTopic => None,
             State::FindsRun => self.search.run_id(),
-            State::Found(run, _) => Some(run.run_id()),
+            State::Found(found) => Some(found.0.run_id()),
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.opened.run_id),
         }
     }
@@ -294,7 +296,7 @@ impl Completion {
     pub fn run(&self) -> Option<&RunHistory> {
         match &self.state {
             State::LooksForRunsTopic | State::FindsRun => None,
-            State::Found(run, _) => Some(run),
+            State::Found(found) => Some(&found.0),
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.run),
         }
     }

@@ -14,7 +14,7 @@
 
 use crate::cancelled::RunCancelled;
 use crate::content_digest::ContentDigest;
-use crate::generation::{GenerationOpened, IndexRanges, MAX_GENERATION, VerdictKey};
+use crate::generation::{GenerationOpened, IndexRanges, MAX_GENERATION};
 use crate::reconciled::RunReconciled;
 use crate::reconciliation::Verdict;
 use crate::run_id::RunId;
@@ -255,13 +255,6 @@ impl<'a> Timeline<'a> {
             builds_on: latest.map(RunReconciled::verdict_key),
             opened_by: opened_by.to_owned(),
         })
-    }
-
-    /// Whether the verdict that this key names stands.
-    pub fn stands(&self, verdict: &VerdictKey) -> bool {
-        let generation = self.generations.get(verdict.generation as usize);
-        let standing = generation.and_then(Generation::verdict);
-        standing.is_some_and(|standing| standing.writer == verdict.writer)
     }
 
     /// Whether the event of this writer is the one that opened a generation.

@@ -37,6 +37,9 @@ pub fn violated<T>(invariant: &'static str, what: impl Into<String>) -> Result<T
     })
 }
 
+/// A job that has an outcome, and of one that is dead the generation.
+type OutcomeSeen = (u64, Option<u32>);
+
 /// What becomes of a job that is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -101,7 +104,7 @@ pub struct Oracle {
     partitions: Vec<Partition>,
     /// By partition and offset of the outcomes topic: indexes, and of those that are dead the
     /// generation.
-    outcomes: Vec<Vec<Vec<(u64, Option<u32>)>>>,
+    outcomes: Vec<Vec<Vec<OutcomeSeen>>>,
     /// Which jobs each generation that was opened has opened again.
     reopened: Vec<(u32, IndexRanges)>,
     counted: Vec<bool>,
