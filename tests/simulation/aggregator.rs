@@ -177,6 +177,9 @@ impl AggregatorProcess {
         if !read.is_empty() {
             self.news_at = self.now(shared);
         }
+        if shared.mutation == Some(Mutation::GenerationsUnseen) {
+            read.retain(|event| !matches!(event, RunEvent::Generation(_)));
+        }
         let is_caught_up = self.runs_read >= end_of_runs;
         let told_at = self.told_at(shared);
         self.completion

@@ -12,7 +12,8 @@ use dispatcher::publish::{
     Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
 };
 use pipeline::{
-    Grouping, JobBatch, OutcomeBatch, ResultsPolicy, RunAborted, RunEvent, RunHistory, RunId,
+    Grouping, JobBatch, Outcome, OutcomeBatch, ResultsPolicy, RunAborted, RunEvent, RunHistory,
+    RunId,
 };
 use service::Signal;
 
@@ -210,8 +211,14 @@ impl DispatcherProcess {
         for (log, &from) in shared.broker.outcomes.iter().zip(from) {
             for (_, payload) in records(log, from) {
                 if let Ok(batch) = OutcomeBatch::decode(payload) {
-                    let indexes = batch.outcomes().map(|job| job.index);
-                    self.watched.present.extend(indexes);
+                    // A dead letter of before its job was opened again is no outcome.
+                    let newest = self.dispatch.generation();
+                    let counts = batch.outcomes().filter(|job| {
+                        let reopened_in = shared.oracle.reopened_in(job.index, newest);
+                        let is_dead = matches!(job.outcome, Outcome::DeadLettered { .. });
+                        !is_dead || batch.generation() >= reopened_in
+                    });
+                    self.watched.present.extend(counts.map(|job| job.index));
                 }
                 if shared.mutation != Some(Mutation::ResumeIgnoresOutcomes) {
                     self.dispatch.apply_outcome_record(payload);

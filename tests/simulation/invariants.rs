@@ -218,6 +218,13 @@ impl Oracle {
         self.reopened.push(reopened);
     }
 
+    /// The generation that last opened a job again, of those up to the newest; 0 where none has.
+    pub fn reopened_in(&self, index: u64, newest: u32) -> u32 {
+        let known = self.reopened.iter().filter(|(opened, _)| *opened <= newest);
+        let own = known.filter(|(_, jobs)| jobs.contains(index));
+        own.map(|(opened, _)| *opened).max().unwrap_or(0)
+    }
+
     /// A message has reached the outcomes topic.
     pub fn outcomes_told(
         &mut self,
@@ -433,14 +440,7 @@ impl Oracle {
         to: &[i64],
         generation: Option<u32>,
     ) -> (Verdict, Vec<Option<bool>>) {
-        let reopened_in = |index: u64| {
-            let known = self
-                .reopened
-                .iter()
-                .filter(|(opened, _)| Some(*opened) <= generation);
-            let own = known.filter(|(_, jobs)| jobs.contains(index));
-            own.map(|(opened, _)| *opened).max().unwrap_or(0)
-        };
+        let newest = generation.unwrap_or(0);
         let mut known: Vec<Option<bool>> = vec![None; self.jobs.len()];
         for (partition, batches) in self.outcomes.iter().enumerate() {
             let within = |offset: i64| (offset as usize).min(batches.len());
@@ -448,7 +448,7 @@ impl Oracle {
             for &(index, dead_in) in batches[range].iter().flatten() {
                 let own = &mut known[index as usize];
                 match dead_in {
-                    Some(dead_in) if dead_in < reopened_in(index) => {}
+                    Some(dead_in) if dead_in < self.reopened_in(index, newest) => {}
                     _ => *own = Some(dead_in.is_some() && own.unwrap_or(true)),
                 }
             }

@@ -82,6 +82,8 @@ pub enum Mutation {
     ReportBeforeTables,
     /// The reports of an earlier aggregator are not removed.
     ReportsStay,
+    /// An aggregator is not told of the run's generations.
+    GenerationsUnseen,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -205,4 +207,6 @@ mutants! {
         by "a report has everything that it names beside it";
     leaving_reports_of_an_earlier_aggregator_is_caught: ReportsStay within 500
         by "a report has everything that it names beside it";
+    following_no_generation_is_caught: GenerationsUnseen within 100
+        by "every history ends";
 }
