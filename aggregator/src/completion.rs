@@ -366,6 +366,11 @@ impl Collecting {
         if self.collection.is_settled() {
             return Some(End::Complete);
         }
+        // What is gone does not come any more.
+        if self.run.timeline().newest().verdict().is_some() && self.collection.manifest().is_some()
+        {
+            return Some(End::HasVerdict);
+        }
         let reason = self.run.aborted()?;
         let is_aborted = self.collection.manifest().is_none();
         is_aborted.then(|| End::Aborted(self.opened.run_id.clone(), reason.to_owned()))
