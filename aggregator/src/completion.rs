@@ -1,5 +1,6 @@
 //! The completion of a run as a state machine without clock or I/O: which run is collected, what is
-//! read next, and when to stop reading. [`collect`](crate::collect) drives it with the topics, the
+//! read next, and when to stop reading. It follows the run's newest generation: when one is opened, it
+//! reads the outcomes again from the first. [`collect`](crate::collect) drives it with the topics, the
 //! simulation with models of them. What was collected is judged by [`Collection`].
 
 mod idle_timer;
@@ -9,8 +10,13 @@ mod run_search;
 use std::time::{Duration, Instant};
 
 use pipeline::ledger::SpillError;
+use pipeline::ledger::counting::CountingRules;
 use pipeline::run::NUMBERING_VERSION;
-use pipeline::{Collection, DecodeError, OutcomeBatch, RunEvent, RunHistory, RunId, RunOpened};
+use pipeline::verdict::deleted_outcomes;
+use pipeline::{
+    Collection, DecodeError, OutcomeBatch, RunCancelled, RunEvent, RunHistory, RunId, RunOpened,
+    RunReconciled,
+};
 
 use self::idle_timer::IdleTimer;
 pub use self::outcomes_read::OutcomesRead;
@@ -45,6 +51,10 @@ pub enum End {
     Complete,
     /// There will be no manifest, for this reason.
     Aborted(RunId, String),
+    /// No worker computes its jobs any more.
+    Cancelled(RunCancelled),
+    /// A verdict stands on the newest generation: what there is is held against it.
+    HasVerdict,
     /// Nothing new has come for as long as it may take: what there is is judged.
     GaveUp,
     /// The run did not appear in that time.
@@ -59,7 +69,7 @@ pub enum End {
 enum State {
     LooksForRunsTopic,
     FindsRun,
-    Found(RunHistory, RunOpened),
+    Found(Box<(RunHistory, RunOpened)>),
     ReadsOutcomes(Box<Collecting>),
     ReadsRuns(Box<Collecting>),
 }
@@ -94,6 +104,8 @@ pub enum Unrecorded {
 pub struct Collected {
     /// The run.
     pub opened: RunOpened,
+    /// The run as the runs topic had it last.
+    pub run: RunHistory,
     /// Everything that was read of it.
     pub collection: Collection,
     /// The offsets that outcomes were read from and up to.
@@ -155,7 +167,8 @@ impl Completion {
                 }
                 true
             }
-            State::Found(_, opened) => {
+            State::Found(found) => {
+                let (_, opened) = &**found;
                 let version = opened.options.numbering_version;
                 let is_known = version == NUMBERING_VERSION;
                 let run_id = || opened.run_id.clone();
@@ -199,7 +212,7 @@ impl Completion {
                 let found = run.and_then(|run| Some((run.clone(), run.opened()?.clone())));
                 if let Some((run, opened)) = found {
                     self.idle.restart(now);
-                    self.state = State::Found(run, opened);
+                    self.state = State::Found(Box::new((run, opened)));
                 }
             }
             State::ReadsRuns(own) => {
@@ -207,7 +220,10 @@ impl Completion {
                 if own.apply_run_events(events, is_caught_up, now) {
                     self.idle.restart(now);
                 }
-                self.reads(State::ReadsOutcomes);
+                match own.newest_generation_is_other() {
+                    true => self.reads(|own| State::Found(Box::new((own.run, own.opened)))),
+                    false => self.reads(State::ReadsOutcomes),
+                }
                 self.is_done = true;
             }
             State::LooksForRunsTopic | State::Found(..) | State::ReadsOutcomes(_) => {}
@@ -215,21 +231,22 @@ impl Completion {
     }
 
     /// The outcomes topic keeps what begins at `kept`, and ends at `end`, by partition. `collection`
-    /// is where outcomes are collected; it is empty.
+    /// makes the empty one that outcomes are collected in, by the rules that it is given.
     pub fn apply_offsets(
         &mut self,
         kept: &[i64],
         end: Vec<i64>,
-        collection: Collection,
+        collection: impl FnOnce(CountingRules) -> Collection,
         now: Instant,
     ) {
-        if let State::Found(run, opened) = &self.state {
+        if let State::Found(found) = &self.state {
+            let (run, opened) = &**found;
             let starts = &opened.outcomes_start_offsets;
             let mut own = Collecting {
                 outcomes_read: OutcomesRead::new(starts, kept, end),
                 run: run.clone(),
                 opened: opened.clone(),
-                collection,
+                collection: collection(CountingRules::of(opened.options.results, &run.timeline())),
                 // It was found there.
                 runs_are_caught_up: true,
                 runs_read_at: now,
@@ -242,16 +259,22 @@ impl Completion {
         }
     }
 
-    /// A record of the outcomes topic.
+    /// A record of the outcomes topic, at this place of it.
     ///
     /// # Errors
     /// When it cannot be decoded, in which case it is counted and dropped, or when results cannot be
     /// spilled.
-    pub fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<(), Unrecorded> {
+    pub fn apply_outcomes(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Unrecorded> {
         let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &mut self.state else {
             return Ok(());
         };
-        if own.apply_outcomes(payload, now)? {
+        if own.apply_outcomes(partition, offset, payload, now)? {
             self.idle.restart(now);
         }
         Ok(())
@@ -284,7 +307,7 @@ impl Completion {
         match &self.state {
             State::LooksForRunsTopic => None,
             State::FindsRun => self.search.run_id(),
-            State::Found(run, _) => Some(run.run_id()),
+            State::Found(found) => Some(found.0.run_id()),
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.opened.run_id),
         }
     }
@@ -293,7 +316,7 @@ impl Completion {
     pub fn run(&self) -> Option<&RunHistory> {
         match &self.state {
             State::LooksForRunsTopic | State::FindsRun => None,
-            State::Found(run, _) => Some(run),
+            State::Found(found) => Some(&found.0),
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.run),
         }
     }
@@ -323,6 +346,7 @@ impl Completion {
         let between = own.first_outcome_at.zip(own.last_outcome_at);
         Some(Collected {
             opened: own.opened,
+            run: own.run,
             collection: own.collection,
             outcomes_read: own.outcomes_read,
             undecodable: own.undecodable,
@@ -332,17 +356,40 @@ impl Completion {
 }
 
 impl Collecting {
+    fn newest_generation_is_other(&self) -> bool {
+        self.run.timeline().number() != self.collection.rules().generation()
+    }
+
     fn is_caught_up(&self) -> bool {
         self.runs_are_caught_up && self.outcomes_read.has_reached_end()
     }
 
     /// Why nothing more is to be read, as far as that follows from what was read.
     fn end(&self) -> Option<End> {
+        if self.runs_are_caught_up {
+            let timeline = self.run.timeline();
+            let newest = timeline.newest();
+            if let Some(cancelled) = newest.cancelled() {
+                return Some(End::Cancelled(cancelled.clone()));
+            }
+            // Where retention has taken some of its outcomes, what is left may still agree with it.
+            let start = self.outcomes_read.start();
+            let can_be_read =
+                |verdict: &RunReconciled| deleted_outcomes(&verdict.outcomes, start).is_none();
+            if newest.verdict().is_some_and(can_be_read) && self.collection.manifest().is_some() {
+                return Some(End::HasVerdict);
+            }
+        }
         if !self.is_caught_up() {
             return None;
         }
         if self.collection.is_settled() {
             return Some(End::Complete);
+        }
+        // What is gone does not come any more.
+        if self.run.timeline().newest().verdict().is_some() && self.collection.manifest().is_some()
+        {
+            return Some(End::HasVerdict);
         }
         let reason = self.run.aborted()?;
         let is_aborted = self.collection.manifest().is_none();
@@ -373,237 +420,22 @@ impl Collecting {
     }
 
     /// Returns whether there was anything new.
-    fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<bool, Unrecorded> {
+    fn apply_outcomes(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<bool, Unrecorded> {
         let batch = OutcomeBatch::decode(payload).inspect_err(|_| self.undecodable += 1)?;
         if *batch.run_id() != self.opened.run_id {
             return Ok(false);
         }
         self.first_outcome_at.get_or_insert(now);
         self.last_outcome_at = Some(now);
-        Ok(self.collection.hear_outcomes(&batch)?)
+        Ok((self.collection).hear_outcomes_at(partition, offset, &batch)?)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use pipeline::{
-        Computation, Cut, JobSetHasher, Manifest, OutcomeBatchBuilder, ResultsPolicy, RunAborted,
-        RunOptions, Worker,
-    };
-
-    use super::*;
-
-    const TIMEOUT: Duration = Duration::from_secs(30);
-
-    fn run_id(name: &str) -> RunId {
-        name.parse().expect("a run id")
-    }
-
-    fn opened(name: &str) -> RunEvent {
-        RunEvent::Opened(RunOpened {
-            run_id: run_id(name),
-            options: RunOptions {
-                numbering_version: NUMBERING_VERSION,
-                cut: Cut {
-                    label_columns: vec!["country".to_owned()],
-                    time: None,
-                    max_rows_per_job: 1_000,
-                },
-                computation: Computation::named("count"),
-                results: ResultsPolicy::Reproducible,
-            },
-            opened_at_ms: 0,
-            jobs_start_offsets: vec![0, 0],
-            outcomes_start_offsets: vec![4, 0],
-        })
-    }
-
-    fn manifest(name: &str) -> RunEvent {
-        RunEvent::Dispatched(Manifest {
-            run_id: run_id(name),
-            jobs: 0,
-            rows_read: 0,
-            rows_accepted: 0,
-            rejected: Default::default(),
-            job_set_digest: JobSetHasher::new().finish(),
-            messages: 0,
-            stages: Vec::new(),
-        })
-    }
-
-    fn aborted(name: &str) -> RunEvent {
-        RunEvent::Aborted(RunAborted {
-            run_id: run_id(name),
-            reason: "too many rejects".to_owned(),
-        })
-    }
-
-    /// An aggregator that is told to go on with what it asks for.
-    struct Play {
-        completion: Completion,
-        now: Instant,
-    }
-
-    impl Play {
-        fn new(run: &str) -> Self {
-            let now = Instant::now();
-            let choice: RunChoice = run.parse().expect("a choice");
-            Self {
-                completion: Completion::new(&choice, TIMEOUT, now),
-                now,
-            }
-        }
-
-        fn next(&mut self) -> Next {
-            self.completion.next(self.now, false)
-        }
-
-        fn runs(&mut self, events: &[RunEvent], is_caught_up: bool) -> Next {
-            assert_eq!(self.next(), Next::ReadRuns);
-            let events = events.to_vec();
-            self.completion
-                .apply_run_events(events, is_caught_up, self.now);
-            self.next()
-        }
-
-        /// The topics keep everything, and the outcomes topic ends at 5 and 1.
-        fn found(run: &str, events: &[RunEvent]) -> Self {
-            let mut play = Self::new(run);
-            assert_eq!(play.next(), Next::LookForRunsTopic);
-            play.completion.apply_runs_topic(true);
-            assert_eq!(play.runs(events, true), Next::AskOffsets);
-            let now = play.now;
-            play.completion
-                .apply_offsets(&[0, 0], vec![5, 1], Collection::new(), now);
-            play
-        }
-
-        fn outcomes_read(&mut self, next: &[i64]) -> Next {
-            assert_eq!(self.next(), Next::ReadOutcomes);
-            self.completion.apply_outcomes_read(next, self.now);
-            self.next()
-        }
-    }
-
-    #[test]
-    fn a_run_is_complete_when_it_is_settled_and_every_partition_was_read_to_its_end() {
-        let mut play = Play::found("a-run", &[opened("a-run"), manifest("a-run")]);
-        assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadOutcomes);
-        assert_eq!(play.outcomes_read(&[5, 0]), Next::End(End::Complete));
-        let collected = play.completion.into_collected().expect("it was found");
-        assert_eq!(collected.outcomes_read.start(), [4, 0]);
-        assert_eq!(collected.outcomes_read.next(), [5, 1]);
-    }
-
-    #[test]
-    fn a_run_without_a_manifest_has_the_runs_topic_read_each_time() {
-        let mut play = Play::found("a-run", &[opened("a-run")]);
-        assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
-        assert_eq!(play.runs(&[], true), Next::ReadOutcomes);
-        assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
-        let end = play.runs(&[manifest("a-run")], true);
-        assert_eq!(end, Next::End(End::Complete));
-    }
-
-    #[test]
-    fn the_runs_topic_is_read_at_intervals_once_the_manifest_is_known() {
-        let mut play = Play::found("a-run", &[opened("a-run"), manifest("a-run")]);
-        assert_eq!(play.outcomes_read(&[4, 0]), Next::ReadOutcomes);
-        play.now += RUNS_INTERVAL;
-        assert_eq!(play.outcomes_read(&[4, 0]), Next::ReadRuns);
-        assert_eq!(play.runs(&[], true), Next::ReadOutcomes);
-        assert_eq!(play.outcomes_read(&[4, 0]), Next::ReadOutcomes);
-    }
-
-    #[test]
-    fn an_aborted_run_ends_at_the_end_offsets_unless_its_manifest_is_there() {
-        let ends = Next::End(End::Aborted(run_id("a-run"), "too many rejects".to_owned()));
-        let mut play = Play::found("a-run", &[opened("a-run"), aborted("a-run")]);
-        assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadRuns);
-        assert_eq!(play.runs(&[], true), Next::ReadOutcomes);
-        assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
-        assert_eq!(play.runs(&[], true), ends);
-        let events = [opened("a-run"), aborted("a-run"), manifest("a-run")];
-        let mut play = Play::found("a-run", &events);
-        assert_eq!(play.outcomes_read(&[5, 1]), Next::End(End::Complete));
-        // One that was never opened is aborted as soon as that is read.
-        let mut play = Play::new("a-run");
-        play.completion.apply_runs_topic(true);
-        assert_eq!(play.runs(&[aborted("a-run")], true), ends);
-    }
-
-    #[test]
-    fn the_latest_run_is_chosen_when_all_of_the_runs_topic_is_read() {
-        let mut play = Play::new("latest");
-        play.completion.apply_runs_topic(true);
-        assert_eq!(play.runs(&[opened("one")], false), Next::ReadRuns);
-        assert_eq!(play.completion.run_id(), None);
-        assert_eq!(play.runs(&[opened("other")], true), Next::AskOffsets);
-        assert_eq!(play.completion.run_id(), Some(&run_id("other")));
-    }
-
-    #[test]
-    fn a_run_of_another_numbering_is_not_collected() {
-        let mut play = Play::new("a-run");
-        play.completion.apply_runs_topic(true);
-        let RunEvent::Opened(mut opened) = opened("a-run") else {
-            unreachable!("it is one")
-        };
-        opened.options.numbering_version += 1;
-        let end = End::OtherNumbering(run_id("a-run"), NUMBERING_VERSION + 1);
-        assert_eq!(play.runs(&[RunEvent::Opened(opened)], true), Next::End(end));
-    }
-
-    #[test]
-    fn an_aggregator_gives_up_when_nothing_new_of_its_run_has_come_for_the_timeout() {
-        let mut play = Play::new("a-run");
-        play.now += TIMEOUT;
-        assert_eq!(play.next(), Next::LookForRunsTopic);
-        play.completion.apply_runs_topic(false);
-        assert_eq!(play.next(), Next::End(End::NoRun));
-        let mut play = Play::found("a-run", &[opened("a-run")]);
-        let events = [opened("a-run"), manifest("other"), opened("other")];
-        for (event, gives_up) in events.into_iter().zip([false, false, true]) {
-            play.now += TIMEOUT * 2 / 3;
-            assert_eq!(play.outcomes_read(&[4, 0]), Next::ReadRuns);
-            let next = play.runs(&[event], true);
-            assert_eq!(next == Next::End(End::GaveUp), gives_up, "{next:?}");
-        }
-    }
-
-    #[test]
-    fn outcomes_of_the_run_restart_the_idle_timer_and_others_do_not() {
-        let batch = |name: &str| {
-            let builder = OutcomeBatchBuilder::new(&run_id(name), 0, &Worker::default());
-            builder.encode()
-        };
-        for (name, ends) in [("a-run", false), ("other", true)] {
-            let mut play = Play::found("a-run", &[opened("a-run")]);
-            play.now += TIMEOUT * 2 / 3;
-            let now = play.now;
-            assert_eq!(play.next(), Next::ReadOutcomes);
-            let applied = play.completion.apply_outcomes(&batch(name), now);
-            applied.expect("it can be decoded");
-            play.now += TIMEOUT * 2 / 3;
-            assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadRuns);
-            let gave_up = play.runs(&[], true) == Next::End(End::GaveUp);
-            assert_eq!(gave_up, ends, "{name}");
-        }
-        let mut play = Play::found("a-run", &[opened("a-run")]);
-        let now = play.now;
-        assert!(play.completion.apply_outcomes(b"\xff", now).is_err());
-        let collected = play.completion.into_collected().expect("it was found");
-        assert_eq!(collected.undecodable, 1);
-    }
-
-    #[test]
-    fn one_that_is_to_stop_does_so_unless_the_run_is_complete() {
-        let mut play = Play::found("a-run", &[opened("a-run"), manifest("a-run")]);
-        assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadOutcomes);
-        let now = play.now;
-        play.completion.apply_outcomes_read(&[4, 1], now);
-        assert_eq!(play.completion.next(now, true), Next::End(End::Stopped));
-        play.completion.apply_outcomes_read(&[5, 1], now);
-        assert_eq!(play.completion.next(now, true), Next::End(End::Complete));
-    }
-}
+mod tests;

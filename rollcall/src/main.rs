@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         Command::Runs(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             rollcall::runs::run(&args, &shutdown)
         }),
+        Command::Cancel(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
+            rollcall::cancel::run(&args, &shutdown)
+        }),
         Command::Dlq(args) => process::run(args.log(), Talk::Warnings, |shutdown| {
             rollcall::dlq::run(&args, &shutdown)
         }),

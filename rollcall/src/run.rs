@@ -374,7 +374,7 @@ impl Stage {
         let grouping = args.grouping.grouping()?;
         Ok(dispatcher::Config {
             input: input.clone(),
-            options: grouping.options(),
+            options: args.results.options(&grouping),
             payload: dispatcher::payload_columns(&grouping),
             grouping,
             run_id: self.run_id.clone(),

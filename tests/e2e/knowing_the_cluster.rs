@@ -123,7 +123,7 @@ fn runs_are_listed_newest_first_and_a_removed_one_is_as_if_it_had_never_been() {
     let row = table.lines().nth(1).expect("a row");
     assert!(row.starts_with(second.run_id.as_str()), "{table}");
     assert!(row.contains("  dispatched  "), "{table}");
-    assert!(row.ends_with("  country  day"), "{table}");
+    assert!(row.contains("  country  day  "), "{table}");
 
     // One mistake, and nothing is removed.
     let finished = finish(remove(&test, &[second.run_id.as_str(), "no-such-run"])).expect_code(2);

@@ -30,4 +30,5 @@ mod strangers;
 mod taking_runs_up;
 mod transactions;
 mod usage;
+mod verdicts;
 mod watching;

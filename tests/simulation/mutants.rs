@@ -136,6 +136,8 @@ pub enum Mutation {
     CommittedHalfWritten,
     /// No new producer ends what the old one has left open.
     NotRenewed,
+    /// An aggregator is not told of the run's generations.
+    GenerationsUnseen,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -329,5 +331,7 @@ mutants! {
     committing_half_is_caught: CommittedHalfWritten within 500
         by "committed offsets are behind acknowledged outcomes";
     not_renewing_a_producer_is_caught: NotRenewed within 2_000
+        by "every history ends";
+    following_no_generation_is_caught: GenerationsUnseen within 100
         by "every history ends";
 }

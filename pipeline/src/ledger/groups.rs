@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::labels::Labels;
-use super::lines::{Line, NO_TIME, State};
+use super::lines::{Line, NO_TIME};
 use super::results::{Reader, Stored};
 use super::spill::SpillError;
 use crate::grain::TimeBucket;
@@ -101,7 +101,7 @@ impl<'a> Groups<'a> {
             {
                 parts.hand_over(before, &mut visit)?;
             }
-            if line.state == State::Completed {
+            if line.state.is_completed() {
                 let result = self.ledger.results.get(&line.result);
                 if result.is_none() {
                     parts.spilled.push((parts.in_memory.len(), &line.result));
