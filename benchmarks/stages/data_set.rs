@@ -26,7 +26,7 @@ use dispatcher::timestamp::TimeFormat;
 use dispatcher::{Selection, payload_columns};
 use kafka::{Record, RecordBatch};
 use pipeline::{
-    Collection, Computation, Grain, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher, Ledger,
+    Collection, Computation, Grain, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher,
     Manifest, OutcomeBatch, RunId, Verdict, Worker,
 };
 use service::Shutdown;

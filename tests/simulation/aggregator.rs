@@ -228,7 +228,10 @@ impl AggregatorProcess {
         let mut read = reading.next.clone();
         match shared.mutation {
             Some(Mutation::JudgedBeforeTheEnd) => read.clone_from(&reading.end),
-            Some(Mutation::PartitionNotRead) => read[partition] = reading.end[partition],
+            // What was read beyond its end stays read.
+            Some(Mutation::PartitionNotRead) => {
+                read[partition] = read[partition].max(reading.end[partition]);
+            }
             _ => {}
         }
         if is_held {

@@ -282,7 +282,7 @@ mutants! {
     aborting_the_run_of_another_is_caught: AbortsAnothersRun within 500
         by "a run is aborted by whom it belongs to";
     passing_over_a_partition_is_caught: PartitionNotRead within 2_000
-        by "the verdict is true";
+        by "the verdict is true" | "the series is the oracle's";
     giving_up_while_something_comes_is_caught: IdleTimerStands within 2_000
         by "an aggregator gives up when nothing new has come for its timeout";
     writing_the_report_before_the_tables_is_caught: ReportBeforeTables within 100

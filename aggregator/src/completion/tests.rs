@@ -1,9 +1,9 @@
 //! A completion that is told to go on, step by step.
 
 use pipeline::{
-    Computation, ContentDigest, Cut, GenerationOpened, IndexRanges, JobSetHasher, Manifest,
-    OffsetRange, OutcomeBatchBuilder, ResultsPolicy, RunAborted, RunOptions, RunReconciled,
-    Verdict, Worker, WriterId,
+    Computation, ContentDigest, Cut, GenerationOpened, GroupKey, IndexRanges, Job, JobSetHasher,
+    LabelSet, Manifest, OffsetRange, Outcome, OutcomeBatchBuilder, ResultsPolicy, RunAborted,
+    RunOptions, RunReconciled, Verdict, Worker, WriterId,
 };
 
 use super::*;
@@ -189,7 +189,20 @@ fn an_aggregator_gives_up_when_nothing_new_of_its_run_has_come_for_the_timeout()
 #[test]
 fn outcomes_of_the_run_restart_the_idle_timer_and_others_do_not() {
     let batch = |name: &str| {
-        let builder = OutcomeBatchBuilder::new(&run_id(name), 0, &Worker::default());
+        let mut builder = OutcomeBatchBuilder::new(&run_id(name), 0, &Worker::default());
+        let labels = LabelSet::new(["Italy"]);
+        let key = GroupKey {
+            labels: &labels,
+            time: None,
+        };
+        let job = Job {
+            index: 0,
+            key,
+            part: 0,
+            weight: 1,
+            payload: &[],
+        };
+        builder.push(&job, 0, Outcome::Completed(&[]));
         builder.encode()
     };
     for (name, ends) in [("a-run", false), ("other", true)] {

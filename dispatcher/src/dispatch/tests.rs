@@ -65,7 +65,7 @@ impl Play {
                 self.dispatch.apply_end_of_topic();
             }
             Action::Compare => {
-                let rows = crate::source::Rows::default();
+                let rows = crate::source::Rows::new(crate::records::Width::Fixed(1));
                 let grouping = &columns::tests::grouping(&["country"]);
                 let folder = std::env::temp_dir();
                 let spill = crate::spill::Spill::new(&folder, grouping.grain, u64::MAX);

@@ -462,15 +462,15 @@ mod tests {
             outcomes in prop::collection::btree_set(0u64..400, 0..100),
         ) {
             let rule = Rule::WithoutOutcome { committed: vec![i64::MAX] };
-            let mut resumed = Resume::new(&run_id(), jobs, rule).expect("room");
+            let mut resumed = Resume::new(&header().run_id, jobs, rule).expect("room");
             let worker = pipeline::Worker::default();
-            let mut builder = pipeline::OutcomeBatchBuilder::new(&run_id(), &worker);
+            let mut builder = pipeline::OutcomeBatchBuilder::new(&header().run_id, 0, &worker);
             let labels = LabelSet::new(["Italy"]);
             let time = TimeBucket::from_hours(0);
             for &index in outcomes.range(..jobs) {
                 let key = GroupKey { labels: &labels, time };
                 let job = Job { index, key, part: 0, weight: 1, payload: &[1] };
-                builder.push(&job, pipeline::Outcome::Counted(Default::default()));
+                builder.push(&job, 0, pipeline::Outcome::Completed(&[]));
             }
             let batch = pipeline::OutcomeBatch::decode(&builder.encode()).expect("valid");
             resumed.hear_outcomes(&batch);
