@@ -350,3 +350,31 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
         done.stderr
     );
 }
+
+#[test]
+fn a_worker_passes_over_the_jobs_of_a_cancelled_run() {
+    let test = cluster("passed-over");
+    let data_set = data_set(&FEW_JOBS);
+    let run_id = id("not-computed");
+    finish(dispatcher(
+        &test,
+        &data_set,
+        &run_id,
+        &["--jobs-per-message", "7"],
+    ))
+    .expect_code(0);
+    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    // It takes a minute to compute all of them.
+    let slow = test.worker("slow", "10ms");
+    test.wait_until_committed();
+    end(slow);
+    let computed = test.jobs_with_outcome(&run_id);
+    assert!(computed < 3_000, "{computed} jobs were computed");
+
+    let _worker = test.worker("fast", "0ms");
+    finish(dispatcher(&test, &data_set, &run_id, &["--resume"])).expect_code(0);
+    assert_same(
+        &test.aggregate_complete(&run_id),
+        &local(&data_set, &BY_DAY),
+    );
+}
