@@ -18,8 +18,8 @@ use crate::table::Tabulation;
 /// How long one read waits for more.
 const STEP: Duration = Duration::from_millis(5);
 
-/// Collects a run until it is complete, or until nothing new has come for as long as the
-/// configuration allows.
+/// Collects a run until it is complete or has a verdict, or until nothing new has come for as long as the
+/// configuration allows. The runs topic is handed back to be read on.
 ///
 /// # Errors
 /// When the run does not appear, was aborted, cannot be read, or has a grain that what is to be
@@ -28,7 +28,7 @@ pub fn collect(
     config: &Config,
     shutdown: &Shutdown,
     progress: &Progress,
-) -> Result<(Collected, Tabulation), Error> {
+) -> Result<(Collected, Tabulation, RunsReader), Error> {
     let mut driver = Driver {
         completion: Completion::new(&config.run, config.timeout, Instant::now()),
         config,
@@ -154,7 +154,7 @@ impl Driver<'_> {
         })?;
         let end = end_offsets(&config.cluster, topic, partitions)?;
         let kept = beginning_offsets(&config.cluster, topic, partitions)?;
-        let collection = memory::collection(config);
+        let collection = |rules| memory::collection(config, rules);
         self.completion
             .apply_offsets(&kept, end, collection, Instant::now());
         let read = self.completion.outcomes_read();
@@ -176,11 +176,13 @@ impl Driver<'_> {
         metrics.consumed_messages.inc_by(self.batch.len() as u64);
         metrics.consumed_bytes.inc_by(self.batch.bytes() as u64);
         for record in self.batch.iter() {
-            match self.completion.apply_outcomes(record.payload, now) {
+            let (partition, offset) = (record.partition, record.offset);
+            let payload = record.payload;
+            match (self.completion).apply_outcomes(partition, offset, payload, now) {
                 Ok(()) => {}
                 Err(Unrecorded::Undecodable(error)) => {
                     metrics.undecodable_messages.inc();
-                    warn!(partition = record.partition, offset = record.offset, %error, "dropped");
+                    warn!(partition, offset, %error, "dropped");
                 }
                 Err(Unrecorded::Spill(error)) => {
                     return Err(Error::of_spill(&self.config.spill_folder)(error));
@@ -211,8 +213,9 @@ impl Driver<'_> {
         let duplicates = collection.recorded().duplicates;
         metrics
             .duplicates
-            .inc_by(duplicates - self.counted_duplicates);
-        self.counted_duplicates = duplicates;
+            .inc_by(duplicates.saturating_sub(self.counted_duplicates));
+        // Fewer after a generation was opened: outcomes are then read again.
+        self.counted_duplicates = self.counted_duplicates.max(duplicates);
         let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         set(&metrics.conflicts, number(collection.recorded().conflicts));
         self.memory.look(collection.memory_use());
@@ -223,15 +226,17 @@ impl Driver<'_> {
         }
     }
 
-    /// What was collected, and what is made of it, where there is something to be judged.
-    fn finish(self, end: End) -> Result<(Collected, Tabulation), Error> {
+    /// What was collected, what is made of it and the runs topic, where there is something to be
+    /// judged.
+    fn finish(self, end: End) -> Result<(Collected, Tabulation, RunsReader), Error> {
         let no_run = || Error::NoRun {
             run: self.config.run.to_string(),
             topic: self.config.topics.runs.clone(),
             waited: self.config.timeout,
         };
         match end {
-            End::Complete => {}
+            End::Complete | End::HasVerdict => {}
+            End::Cancelled(cancelled) => return Err(Error::cancelled(&cancelled)),
             End::GaveUp => warn!(
                 "nothing new for {}, giving up",
                 humantime::format_duration(self.config.timeout)
@@ -249,6 +254,8 @@ impl Driver<'_> {
         }
         let no_run = no_run();
         let collected = self.completion.into_collected();
-        collected.zip(self.tabulation).ok_or(no_run)
+        let all = collected.zip(self.tabulation).zip(self.runs);
+        all.map(|((collected, tabulation), runs)| (collected, tabulation, runs))
+            .ok_or(no_run)
     }
 }

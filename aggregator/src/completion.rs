@@ -1,5 +1,6 @@
 //! The completion of a run as a state machine without clock or I/O: which run is collected, what is
-//! read next, and when to stop reading. [`collect`](crate::collect) drives it with the topics, the
+//! read next, and when to stop reading. It follows the run's newest generation: when one is opened, it
+//! reads the outcomes again from the first. [`collect`](crate::collect) drives it with the topics, the
 //! simulation with models of them. What was collected is judged by [`Collection`].
 
 mod idle_timer;
@@ -9,8 +10,13 @@ mod run_search;
 use std::time::{Duration, Instant};
 
 use pipeline::ledger::SpillError;
+use pipeline::ledger::counting::CountingRules;
 use pipeline::run::NUMBERING_VERSION;
-use pipeline::{Collection, DecodeError, OutcomeBatch, RunEvent, RunHistory, RunId, RunOpened};
+use pipeline::verdict::deleted_outcomes;
+use pipeline::{
+    Collection, DecodeError, OutcomeBatch, RunCancelled, RunEvent, RunHistory, RunId, RunOpened,
+    RunReconciled,
+};
 
 use self::idle_timer::IdleTimer;
 pub use self::outcomes_read::OutcomesRead;
@@ -45,6 +51,10 @@ pub enum End {
     Complete,
     /// There will be no manifest, for this reason.
     Aborted(RunId, String),
+    /// No worker computes its jobs any more.
+    Cancelled(RunCancelled),
+    /// A verdict stands on the newest generation: what there is is held against it.
+    HasVerdict,
     /// Nothing new has come for as long as it may take: what there is is judged.
     GaveUp,
     /// The run did not appear in that time.
@@ -59,7 +69,7 @@ pub enum End {
 enum State {
     LooksForRunsTopic,
     FindsRun,
-    Found(Box<RunHistory>, Box<RunOpened>),
+    Found(Box<(RunHistory, RunOpened)>),
     ReadsOutcomes(Box<Collecting>),
     ReadsRuns(Box<Collecting>),
 }
@@ -94,6 +104,8 @@ pub enum Unrecorded {
 pub struct Collected {
     /// The run.
     pub opened: RunOpened,
+    /// The run as the runs topic had it last.
+    pub run: RunHistory,
     /// Everything that was read of it.
     pub collection: Collection,
     /// The offsets that outcomes were read from and up to.
@@ -155,7 +167,8 @@ impl Completion {
                 }
                 true
             }
-            State::Found(_, opened) => {
+            State::Found(found) => {
+                let (_, opened) = &**found;
                 let version = opened.options.numbering_version;
                 let is_known = version == NUMBERING_VERSION;
                 let run_id = || opened.run_id.clone();
@@ -199,7 +212,7 @@ impl Completion {
                 let found = run.and_then(|run| Some((run.clone(), run.opened()?.clone())));
                 if let Some((run, opened)) = found {
                     self.idle.restart(now);
-                    self.state = State::Found(Box::new(run), Box::new(opened));
+                    self.state = State::Found(Box::new((run, opened)));
                 }
             }
             State::ReadsRuns(own) => {
@@ -207,7 +220,10 @@ impl Completion {
                 if own.apply_run_events(events, is_caught_up, now) {
                     self.idle.restart(now);
                 }
-                self.reads(State::ReadsOutcomes);
+                match own.newest_generation_is_other() {
+                    true => self.reads(|own| State::Found(Box::new((own.run, own.opened)))),
+                    false => self.reads(State::ReadsOutcomes),
+                }
                 self.is_done = true;
             }
             State::LooksForRunsTopic | State::Found(..) | State::ReadsOutcomes(_) => {}
@@ -215,21 +231,22 @@ impl Completion {
     }
 
     /// The outcomes topic keeps what begins at `kept`, and ends at `end`, by partition. `collection`
-    /// is where outcomes are collected; it is empty.
+    /// makes the empty one that outcomes are collected in, by the rules that it is given.
     pub fn apply_offsets(
         &mut self,
         kept: &[i64],
         end: Vec<i64>,
-        collection: Collection,
+        collection: impl FnOnce(CountingRules) -> Collection,
         now: Instant,
     ) {
-        if let State::Found(run, opened) = &self.state {
+        if let State::Found(found) = &self.state {
+            let (run, opened) = &**found;
             let starts = &opened.outcomes_start_offsets;
             let mut own = Collecting {
                 outcomes_read: OutcomesRead::new(starts, kept, end),
-                run: (**run).clone(),
-                opened: (**opened).clone(),
-                collection,
+                run: run.clone(),
+                opened: opened.clone(),
+                collection: collection(CountingRules::of(opened.options.results, &run.timeline())),
                 // It was found there.
                 runs_are_caught_up: true,
                 runs_read_at: now,
@@ -242,16 +259,22 @@ impl Completion {
         }
     }
 
-    /// A record of the outcomes topic.
+    /// A record of the outcomes topic, at this place of it.
     ///
     /// # Errors
     /// When it cannot be decoded, in which case it is counted and dropped, or when results cannot be
     /// spilled.
-    pub fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<(), Unrecorded> {
+    pub fn apply_outcomes(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Unrecorded> {
         let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &mut self.state else {
             return Ok(());
         };
-        if own.apply_outcomes(payload, now)? {
+        if own.apply_outcomes(partition, offset, payload, now)? {
             self.idle.restart(now);
         }
         Ok(())
@@ -284,7 +307,7 @@ impl Completion {
         match &self.state {
             State::LooksForRunsTopic => None,
             State::FindsRun => self.search.run_id(),
-            State::Found(run, _) => Some(run.run_id()),
+            State::Found(found) => Some(found.0.run_id()),
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.opened.run_id),
         }
     }
@@ -293,7 +316,7 @@ impl Completion {
     pub fn run(&self) -> Option<&RunHistory> {
         match &self.state {
             State::LooksForRunsTopic | State::FindsRun => None,
-            State::Found(run, _) => Some(run),
+            State::Found(found) => Some(&found.0),
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.run),
         }
     }
@@ -323,6 +346,7 @@ impl Completion {
         let between = own.first_outcome_at.zip(own.last_outcome_at);
         Some(Collected {
             opened: own.opened,
+            run: own.run,
             collection: own.collection,
             outcomes_read: own.outcomes_read,
             undecodable: own.undecodable,
@@ -332,17 +356,40 @@ impl Completion {
 }
 
 impl Collecting {
+    fn newest_generation_is_other(&self) -> bool {
+        self.run.timeline().number() != self.collection.rules().generation()
+    }
+
     fn is_caught_up(&self) -> bool {
         self.runs_are_caught_up && self.outcomes_read.has_reached_end()
     }
 
     /// Why nothing more is to be read, as far as that follows from what was read.
     fn end(&self) -> Option<End> {
+        if self.runs_are_caught_up {
+            let timeline = self.run.timeline();
+            let newest = timeline.newest();
+            if let Some(cancelled) = newest.cancelled() {
+                return Some(End::Cancelled(cancelled.clone()));
+            }
+            // Where retention has taken some of its outcomes, what is left may still agree with it.
+            let start = self.outcomes_read.start();
+            let can_be_read =
+                |verdict: &RunReconciled| deleted_outcomes(&verdict.outcomes, start).is_none();
+            if newest.verdict().is_some_and(can_be_read) && self.collection.manifest().is_some() {
+                return Some(End::HasVerdict);
+            }
+        }
         if !self.is_caught_up() {
             return None;
         }
         if self.collection.is_settled() {
             return Some(End::Complete);
+        }
+        // What is gone does not come any more.
+        if self.run.timeline().newest().verdict().is_some() && self.collection.manifest().is_some()
+        {
+            return Some(End::HasVerdict);
         }
         let reason = self.run.aborted()?;
         let is_aborted = self.collection.manifest().is_none();
@@ -373,14 +420,20 @@ impl Collecting {
     }
 
     /// Returns whether there was anything new.
-    fn apply_outcomes(&mut self, payload: &[u8], now: Instant) -> Result<bool, Unrecorded> {
+    fn apply_outcomes(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<bool, Unrecorded> {
         let batch = OutcomeBatch::decode(payload).inspect_err(|_| self.undecodable += 1)?;
         if *batch.run_id() != self.opened.run_id {
             return Ok(false);
         }
         self.first_outcome_at.get_or_insert(now);
         self.last_outcome_at = Some(now);
-        Ok(self.collection.hear_outcomes(&batch)?)
+        Ok((self.collection).hear_outcomes_at(partition, offset, &batch)?)
     }
 }
 

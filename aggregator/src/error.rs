@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use computations::Unable;
 use pipeline::ledger::SpillError;
-use pipeline::{Grain, RunId};
+use pipeline::{Grain, RunCancelled, RunId};
 use service::{Ending, Exit, Signal};
 
 /// An error that ends an aggregator.
@@ -33,6 +33,33 @@ pub enum Error {
         run_id: RunId,
         /// Why.
         reason: String,
+    },
+
+    /// Somebody has cancelled the run.
+    #[error("run {run_id} was cancelled by {cancelled_by}: {reason}")]
+    Cancelled {
+        /// The run.
+        run_id: RunId,
+        /// Who cancelled it.
+        cancelled_by: String,
+        /// Why.
+        reason: String,
+    },
+
+    /// Outcomes are gone that the verdict of another aggregator rests on.
+    #[error(
+        "run {run_id} has a verdict, by {published_by}, but retention has deleted some of its outcomes \
+         on topic {topic}, partition {partition}: no table is written"
+    )]
+    OutcomesDeleted {
+        /// The run.
+        run_id: RunId,
+        /// Who published the verdict.
+        published_by: String,
+        /// The outcomes topic.
+        topic: String,
+        /// The first such partition.
+        partition: i32,
     },
 
     /// The run was made by another version.
@@ -149,6 +176,15 @@ impl Error {
             other => other,
         }
     }
+
+    /// A cancellation that holds.
+    pub(crate) fn cancelled(cancelled: &RunCancelled) -> Self {
+        Self::Cancelled {
+            run_id: cancelled.run_id.clone(),
+            cancelled_by: cancelled.cancelled_by.clone(),
+            reason: cancelled.reason.clone(),
+        }
+    }
 }
 
 fn names(grains: &[Grain]) -> String {
@@ -159,7 +195,7 @@ fn names(grains: &[Grain]) -> String {
 impl Ending for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::NoRun { .. } => Exit::Incomplete,
+            Self::NoRun { .. } | Self::OutcomesDeleted { .. } => Exit::Incomplete,
             Self::OutputFolder { .. } => Exit::Usage,
             Self::GrainOut { .. } | Self::GrainOutOfTable { .. } | Self::GrainOutWithoutForm => {
                 Exit::Usage
@@ -171,6 +207,7 @@ impl Ending for Error {
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::Listen(_)
             | Self::Aborted { .. }
+            | Self::Cancelled { .. }
             | Self::Numbering { .. }
             | Self::Say(_)
             | Self::Read { .. }

@@ -4,7 +4,8 @@
 //! [`collect`] moves data from the topics into the [`completion`] of the run, which says what is read
 //! and when to stop; [`pipeline::Collection`] judges what was read; [`table`] says which table the run
 //! leaves, [`report`] what it has come to, [`export`] what is written of it in which form, [`writing`]
-//! in which order, and [`outputs`] puts the files in place. [`read_back`] reads a series from them.
+//! in which order; [`settle`] agrees on the verdict with other aggregators, and [`outputs`] puts the
+//! files in place. [`read_back`] reads a series from them.
 
 pub mod args;
 pub mod collect;
@@ -18,6 +19,7 @@ pub mod read_back;
 mod read_positions;
 pub mod report;
 pub mod run;
+pub mod settle;
 pub mod spill;
 pub mod table;
 pub mod writing;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytesize::ByteSize;
 use pipeline::Collection;
+use pipeline::ledger::counting::CountingRules;
 use pipeline::ledger::{Memory, MemoryUse};
 use service::metrics::set;
 use tracing::{info, warn};
@@ -22,14 +23,14 @@ const LABEL_ORDER_BYTES: u64 = 8;
 /// What exporters and readers take that pass on what they make by the piece.
 const EXPORT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// A collection within the memory budget of a configuration.
-pub fn collection(config: &Config) -> Collection {
-    within(config.memory_budget_bytes, &config.spill_folder)
+/// A collection by these rules, within the memory budget of a configuration.
+pub fn collection(config: &Config, rules: CountingRules) -> Collection {
+    within(config.memory_budget_bytes, &config.spill_folder, rules)
 }
 
 /// A collection that spills results to a folder when it holds more than this many bytes.
-pub fn within(budget_bytes: u64, spill_folder: &Path) -> Collection {
-    Collection::with_memory(Memory {
+pub fn within(budget_bytes: u64, spill_folder: &Path, rules: CountingRules) -> Collection {
+    Collection::under(rules).with_memory(Memory {
         budget_bytes,
         store: Box::new(SpillFile::new(spill_folder)),
     })
@@ -105,7 +106,7 @@ mod tests {
     fn a_folder_without_room_is_named_with_the_option_that_helps() {
         let folder = tempfile::tempdir().expect("a folder");
         let gone = folder.path().join("gone");
-        let mut collection = within(0, &gone);
+        let mut collection = within(0, &gone, CountingRules::default());
         let run_id = "a-run".parse().expect("a run id");
         let labels = LabelSet::new(["Italy"]);
         let job = |index| Job {

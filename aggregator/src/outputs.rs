@@ -1,6 +1,7 @@
-//! Puts files in place: each is written under a temporary name beside its own and then renamed, so
-//! that nobody ever sees half of one; what was written is told with its digest.
+//! Writes the files of a run: each under a temporary name beside its own, so that half of one is never
+//! seen, and its digest is told. All of them are put in place together, once the verdict stands.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ pub struct OutputFile {
 #[derive(Debug)]
 pub struct Outputs {
     folder: PathBuf,
+    /// Files that are written and not in place yet, in the order in which they were written.
+    staged: RefCell<Vec<(NamedTempFile, PathBuf)>>,
     /// Passed before each file is put in place; the report is the last.
     before_rename: FaultPoint,
 }
@@ -70,6 +73,7 @@ impl Outputs {
     pub fn of_ended_run(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
+            staged: RefCell::default(),
             before_rename: FaultPoint::new("aggregator.before-rename"),
         }
     }
@@ -103,17 +107,18 @@ impl Outputs {
         })
     }
 
-    /// Writes a file and puts it in place. Returns it with what `write` returns.
+    /// Writes a file, which [`place`](Self::place) puts in place. Returns it with what `write`
+    /// returns.
     ///
     /// # Errors
-    /// When it cannot be written; a file of this name that was there before then stays as it was.
+    /// When it cannot be written.
     pub fn write<T>(
         &self,
         name: &str,
         write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
     ) -> Result<(OutputFile, T), Error> {
         let path = self.folder.join(name);
-        self.write_and_rename(&path, write)
+        self.stage(&path, write)
             .map(|(bytes, sha256, value)| {
                 let name = name.to_owned();
                 let file = OutputFile {
@@ -126,7 +131,25 @@ impl Outputs {
             .map_err(|source| Error::Write { path, source })
     }
 
-    fn write_and_rename<T>(
+    /// Puts the files in place that were written, in their order.
+    ///
+    /// # Errors
+    /// When one cannot be put in place; those before it are, and the others stay as they were.
+    pub fn place(&self) -> Result<(), Error> {
+        for (file, path) in self.staged.take() {
+            let placed = self.before_rename.pass().map_err(io::Error::other);
+            let placed = placed.and_then(|()| file.persist(&path).map_err(|error| error.error));
+            placed.map_err(|source| Error::Write { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files that were written and are not in place.
+    pub fn discard(&self) {
+        self.staged.take();
+    }
+
+    fn stage<T>(
         &self,
         path: &Path,
         write: impl FnOnce(&mut dyn Write) -> io::Result<T>,
@@ -141,8 +164,7 @@ impl Outputs {
         }
         let mut file = builder.tempfile_in(&self.folder)?;
         let (value, (bytes, sha256)) = in_background(Digesting::new(&mut file), write)?;
-        self.before_rename.pass().map_err(io::Error::other)?;
-        file.persist(path).map_err(|error| error.error)?;
+        self.staged.borrow_mut().push((file, path.to_owned()));
         Ok((bytes, sha256, value))
     }
 }
@@ -287,6 +309,10 @@ mod tests {
             .write("a.csv", |out| out.write_all(b"abc").map(|()| 1))
             .expect("it can be written");
         assert_eq!((file.bytes, lines), (3, 1));
+        let path = folder.path().join("deep/out/a.csv");
+        assert!(!path.exists());
+        outputs.place().expect("it can be put in place");
+        assert_eq!(fs::read(&path).expect("it is there"), b"abc");
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(file.sha256, abc);
     }
@@ -298,12 +324,18 @@ mod tests {
         outputs
             .write("a", |out| out.write_all(b"old"))
             .expect("it can be written");
+        outputs.place().expect("it can be put in place");
         let failed = outputs.write("a", |out| {
             out.write_all(b"new")?;
             Err::<(), _>(io::Error::other("disk full"))
         });
         let error = failed.expect_err("it failed");
         assert!(error.to_string().contains("/a; choose"), "{error}");
+        outputs
+            .write("a", |out| out.write_all(b"discarded"))
+            .expect("it can be written");
+        outputs.discard();
+        outputs.place().expect("nothing is left");
         assert_eq!(
             fs::read(folder.path().join("a")).expect("it is there"),
             b"old"

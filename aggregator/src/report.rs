@@ -11,6 +11,7 @@ use serde::Serialize;
 use service::{Exit, Usage};
 
 use crate::outputs::OutputFile;
+use crate::settle::VerdictReport;
 
 /// The version of the schema of `report.json`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -50,6 +51,11 @@ pub struct Report {
     pub missing: Vec<u64>,
     /// Outcomes that contradict each other, the first thousand.
     pub conflicts: Vec<String>,
+    /// Indexes of jobs with several results that differ, which the run's policy allows; the first
+    /// thousand.
+    pub differing: Vec<u64>,
+    /// The verdict as it was published; `None` for the reference, which publishes none.
+    pub verdict: Option<VerdictReport>,
     /// Wall seconds of each stage, in order. Stages overlap.
     pub stages: Vec<Stage>,
     /// Work per second of its stage.
@@ -318,6 +324,8 @@ impl Report {
             dead_letters: dead_letters.collect(),
             missing: ledger.map_or(Vec::new(), |ledger| ledger.first_missing(LISTED)),
             conflicts: conflicts.map(ToString::to_string).collect(),
+            differing: ledger.map_or(Vec::new(), |ledger| ledger.first_differing(LISTED)),
+            verdict: None,
             stages: Vec::new(),
             rates: Rates::default(),
             workers: shares
@@ -341,6 +349,16 @@ impl Report {
         self.tests = Some(tests);
         self.positive = Some(positive);
         self.rate = (tests > 0).then(|| positive as f64 / tests as f64);
+    }
+
+    /// The digest of the run's own series or table; empty when it leaves none.
+    pub fn table_digest(&self) -> &str {
+        let of_table = self.table.as_ref().map(|table| table.sha256.as_str());
+        self.series
+            .sha256
+            .as_deref()
+            .or(of_table)
+            .unwrap_or_default()
     }
 
     /// Adds the seconds of a stage.
@@ -539,7 +557,19 @@ impl Report {
         for conflict in self.conflicts.iter().take(SHOWN) {
             writeln!(f, "  conflict: {conflict}")?;
         }
-        Ok(())
+        let Some(verdict) = &self.verdict else {
+            return Ok(());
+        };
+        for conflict in verdict.late_conflicts.iter().take(SHOWN) {
+            writeln!(f, "  late conflict, after the verdict: {conflict}")?;
+        }
+        match (&verdict.published_by, verdict.published) {
+            // It is no end, so that nothing is to be published.
+            (None, _) if self.status == Verdict::Incomplete => Ok(()),
+            (Some(by), true) => writeln!(f, "  verdict published by {by}"),
+            (Some(by), false) => writeln!(f, "  another verdict was published by {by}"),
+            (None, _) => writeln!(f, "  verdict not published"),
+        }
     }
 }
 
@@ -563,14 +593,4 @@ fn grouped(number: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_and_digests_are_shown_for_people() {
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(shortened("2000000"), "2,000,000");
-        assert_eq!(shortened(&"ab".repeat(32)), "abababababababab…");
-        assert_eq!(shortened("yes"), "yes");
-    }
-}
+mod tests;

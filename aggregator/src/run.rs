@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use computations::Registry;
 use computations::positivity::Series;
-use pipeline::Grain;
+use pipeline::{Grain, VerdictKey};
+
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
@@ -25,6 +26,8 @@ use crate::export::{
 use crate::memory;
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report, TableReport};
+use crate::settle::{Attempt, Settled, Settling, judged};
+use crate::table::Tabulation;
 use crate::writing::{Leaves, Step, steps};
 
 /// The `aggregator` process of a program that knows these computations: shows its progress, and says
@@ -113,13 +116,13 @@ impl<'a> ReportResult<'a> {
     }
 }
 
-/// Collects a run, judges it and writes what came of it. A run that is incomplete when the time-out
-/// strikes, or has failed, is written too: its report says so.
+/// Collects a run, judges it, settles the verdict with other aggregators and writes what came of it. A
+/// run that is incomplete when the time-out strikes, or has failed, is written too: its report says so.
 ///
 /// `when_collected` is called as soon as no worker can add anything any more.
 ///
 /// # Errors
-/// When the run cannot be collected, or an output cannot be written.
+/// When the run cannot be collected or settled, or an output cannot be written.
 pub fn run(
     config: &Config,
     shutdown: &Shutdown,
@@ -128,39 +131,75 @@ pub fn run(
 ) -> Result<Report, Error> {
     // An output folder that cannot be had is better told before the run than after it.
     let outputs = Outputs::new(&config.out)?;
-    let (collected, tabulation) = collect(config, shutdown, progress)?;
-    let Collected {
-        opened,
-        mut collection,
-        undecodable,
-        duration,
-        ..
-    } = collected;
-    when_collected();
-    let seconds = duration.as_secs_f64();
+    let mut when_collected = Some(when_collected);
+    let settled = loop {
+        let (collected, tabulation, runs) = collect(config, shutdown, progress)?;
+        if let Some(when_collected) = when_collected.take() {
+            when_collected();
+        }
+        // What follows has no rounds that it could beat in, and waits for nobody.
+        progress.health.rest();
+        let mut settling = Settling {
+            config,
+            shutdown,
+            runs,
+            run: collected.run.clone(),
+        };
+        match settling.settle(collected, &mut |collected, at| {
+            judge(config, &outputs, &tabulation, collected, at)
+        })? {
+            Settled::NextGeneration => outputs.discard(),
+            settled => break settled,
+        }
+    };
+    let (attempt, verdict, contradicting) = match settled {
+        Settled::Done(attempt, verdict) => (attempt, verdict, None),
+        Settled::Contradicted(attempt, verdict, standing) => (attempt, verdict, Some(standing)),
+        Settled::NextGeneration => unreachable!("such a run is collected again"),
+    };
+    let Attempt {
+        series, mut report, ..
+    } = *attempt;
+    report.verdict = Some(verdict);
+    if let Some(standing) = contradicting {
+        report.contradict(&standing);
+    }
+    write_reports(&outputs, &config.outputs, series.as_ref(), &mut report)?;
+    info!(status = report.status.word(), "run judged");
+    Ok(report)
+}
 
-    // What follows has no rounds that it could beat in, and waits for nobody.
-    progress.health.rest();
+/// Judges what was collected, and writes its tables under temporary names.
+fn judge(
+    config: &Config,
+    outputs: &Outputs,
+    tabulation: &Tabulation,
+    mut collected: Collected,
+    at: Option<VerdictKey>,
+) -> Result<Attempt, Error> {
+    outputs.discard();
+    let seconds = collected.duration.as_secs_f64();
     let started = Instant::now();
     let of_spill = Error::of_spill(&config.spill_folder);
     let is_series = tabulation.series_grain.is_some();
-    let room = memory::table_bytes(&collection, is_series);
-    collection.make_room(room).map_err(&of_spill)?;
+    let room = memory::table_bytes(&collected.collection, is_series);
+    collected.collection.make_room(room).map_err(&of_spill)?;
+    let collection = &collected.collection;
     // The digest of the jobs on one core, the series on another.
     let tabulate = &*tabulation.tabulate;
-    let (judged, series) = thread::scope(|scope| {
+    let (reconciliation, series) = thread::scope(|scope| {
         let series = scope.spawn(|| tabulation.series(collection.ledger()));
         let judged = collection.reconcile(|ledger| tabulate.checks(ledger));
         (judged, series.join())
     });
     let series = series.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let series = series.map_err(&of_spill)?;
-    let judged = judged.map_err(&of_spill)?;
-    let mut report = Report::new(&opened, &collection, &judged);
+    let reconciliation = reconciliation.map_err(&of_spill)?;
+    let mut report = Report::new(&collected.opened, collection, &reconciliation);
     if let (Some(series), Some(_)) = (&series, collection.ledger()) {
         report.add_series_totals(series);
     }
-    report.jobs.undecodable_dropped = Some(undecodable);
+    report.jobs.undecodable_dropped = Some(collected.undecodable);
     let reconcile_seconds = started.elapsed().as_secs_f64();
     for (stage, seconds) in collection.manifest().iter().flat_map(|known| &known.stages) {
         report.add_stage(stage, *seconds);
@@ -171,7 +210,7 @@ pub fn run(
     report.add_stage("collect", seconds);
     report.add_stage("reconcile", reconcile_seconds);
     let rejects = config.rejects.as_deref();
-    let cut = &opened.options.cut;
+    let cut = &collected.opened.options.cut;
     let left = match (&series, collection.ledger()) {
         (Some(series), _) => Left::Series(series),
         (None, Some(ledger)) => Left::Table(RunTable {
@@ -182,10 +221,16 @@ pub fn run(
         }),
         (None, None) => Left::Nothing,
     };
-    write_outputs(&outputs, &config.outputs, left, rejects, &mut report)
+    write_tables(outputs, &config.outputs, left, rejects, &mut report)
         .map_err(|error| error.or_of_spill(&config.spill_folder))?;
-    info!(status = report.status.word(), "run judged");
-    Ok(report)
+    let table = report.table_digest();
+    let judged = judged(&collected, reconciliation.verdict, table, at);
+    Ok(Attempt {
+        collected,
+        series,
+        report,
+        judged,
+    })
 }
 
 /// What a run leaves beside its reports.
@@ -199,7 +244,7 @@ pub enum Left<'a> {
     Nothing,
 }
 
-impl Left<'_> {
+impl<'a> Left<'a> {
     fn leaves(self) -> Leaves {
         match self {
             Self::Series(_) => Leaves::Series,
@@ -207,14 +252,34 @@ impl Left<'_> {
             Self::Nothing => Leaves::Nothing,
         }
     }
+
+    fn series(self) -> Option<&'a Series> {
+        match self {
+            Self::Series(series) => Some(series),
+            Self::Table(_) | Self::Nothing => None,
+        }
+    }
 }
 
-/// Writes what was chosen, and last the report with the digests of what was written before it.
-/// `rejects` is where the rejected rows are, if there are any and it is known here.
+/// Writes what was chosen, and last the report with the digests of what was written before it, and
+/// puts all of it in place. `rejects` is where the rejected rows are, if there are any and it is
+/// known here.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn write_outputs(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    left: Left<'_>,
+    rejects: Option<&Path>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    write_tables(outputs, choice, left, rejects, report)?;
+    write_reports(outputs, choice, left.series(), report)
+}
+
+/// Writes the tables under temporary names, and adds what follows from them to the report.
+fn write_tables(
     outputs: &Outputs,
     choice: &OutputChoice,
     left: Left<'_>,
@@ -226,7 +291,8 @@ pub fn write_outputs(
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejects.filter(|_| has_rejects);
     report.files.clear();
-    for step in steps(choice, left.leaves(), rejects.is_some()) {
+    let all = steps(choice, left.leaves(), rejects.is_some());
+    for step in all.into_iter().filter(|step| !step.needs_verdict()) {
         let file = match step {
             Step::Series(format) => write_series(outputs, left, format, report)?,
             Step::DigestOfSeries => {
@@ -266,17 +332,30 @@ pub fn write_outputs(
                 report.work_out_rates();
                 None
             }
-            Step::Report(Format::Md) => Some(outputs.export(&mut ReportMd(report))?),
-            Step::Report(_) => match left {
-                Left::Series(series) => Some(outputs.export(&mut page(series, report)?)?),
-                Left::Table(_) | Left::Nothing => None,
-            },
-            Step::ReportJson => {
-                write_report(outputs, report)?;
-                None
-            }
+            // They need the verdict.
+            Step::Report(_) | Step::ReportJson => None,
         };
         report.files.extend(file);
+    }
+    Ok(())
+}
+
+/// Writes the reports, and puts them and the tables in place.
+fn write_reports(
+    outputs: &Outputs,
+    choice: &OutputChoice,
+    series: Option<&Series>,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let leaves = series.map_or(Leaves::Nothing, |_| Leaves::Series);
+    for step in steps(choice, leaves, false) {
+        let file = match (step, series) {
+            (Step::Report(Format::Md), _) => outputs.export(&mut ReportMd(report))?,
+            (Step::Report(_), Some(series)) => outputs.export(&mut page(series, report)?)?,
+            (Step::ReportJson, _) => return write_report(outputs, report),
+            _ => continue,
+        };
+        report.files.push(file);
     }
     Ok(())
 }
@@ -343,7 +422,7 @@ fn to_nowhere(exporter: &mut dyn Exporter) -> Result<(), Error> {
         })
 }
 
-/// Writes `report.json`, in place of what was there.
+/// Writes `report.json`, and puts it and what else was written in place of what was there.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -352,7 +431,7 @@ pub fn write_report(outputs: &Outputs, report: &Report) -> Result<(), Error> {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         out.write_all(b"\n")
     })?;
-    Ok(())
+    outputs.place()
 }
 
 /// The series with what its columns are called. A run that leaves a series groups by time.

@@ -10,6 +10,7 @@ use aggregator::outputs::Outputs;
 use computations::Tabulate;
 use computations::tabulate::{Cell, Kind, MalformedResult, ResultColumn, ResultRows, readable};
 use pipeline::ledger::SpillError;
+use pipeline::ledger::counting::CountingRules;
 use pipeline::outcome::Worker;
 use pipeline::reconciliation::Check;
 use pipeline::{
@@ -123,7 +124,7 @@ fn collect(collection: &mut Collection) {
 #[test]
 fn a_million_results_of_one_kibibyte_are_a_table_within_256_mebibytes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut collection = memory::within(BUDGET_BYTES, folder.path());
+    let mut collection = memory::within(BUDGET_BYTES, folder.path(), CountingRules::default());
     collect(&mut collection);
     let used = collection.memory_use();
     assert!(used.held <= BUDGET_BYTES, "{used:?}");

@@ -24,13 +24,13 @@ use dispatcher::source::sink::Sink;
 use dispatcher::spill::Spill;
 use dispatcher::timestamp::TimeFormat;
 use dispatcher::{Selection, payload_columns};
-use kafka::{Record, RecordBatch};
+use kafka::{Record, RecordBatch, SharedCancellations};
 use pipeline::{
     Collection, Computation, Grain, JobBatchEncoder, JobHeader, JobSetDigest, JobSetHasher,
     Manifest, OutcomeBatch, RunId, Verdict, Worker,
 };
 use service::Shutdown;
-use service::metrics::SecondsCounter;
+use service::metrics::{Counter, SecondsCounter};
 use worker::SimulatedWork;
 use worker::executor::{self, Inability, Inline, Lease, Leases, Settings, Watch, WorkUnit};
 use worker::outbox::Finished;
@@ -219,6 +219,8 @@ pub fn work(slices: &[WorkUnit]) -> Vec<Finished> {
         apart_by_partition: false,
         seconds: SecondsCounter::default(),
         inability: Inability::default(),
+        cancellations: SharedCancellations::default(),
+        cancelled_jobs: Counter::default(),
     };
     let (hand_out, taken) = unbounded();
     for slice in slices {

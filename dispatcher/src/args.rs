@@ -11,7 +11,7 @@ use clap::builder::TypedValueParser;
 use computations::{Registry, positivity};
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
 use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{Computation, Grain, RunId, RunOptions};
+use pipeline::{Computation, Grain, ResultsPolicy, RunId, RunOptions};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
 
@@ -43,6 +43,10 @@ pub struct Args {
     /// How rows become jobs.
     #[command(flatten)]
     pub grouping: GroupingArgs,
+
+    /// What counts where results differ.
+    #[command(flatten)]
+    pub results: ResultArgs,
 
     /// How jobs become messages.
     #[command(flatten)]
@@ -198,6 +202,34 @@ pub struct GroupingArgs {
         value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROWS_PER_JOB))
     )]
     pub max_rows_per_job: u32,
+}
+
+/// What counts where a job has several results that differ.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct ResultArgs {
+    /// Where a job has several results that differ: reproducible, the run fails; any, the lowest
+    /// counts, and the report says how many jobs have several
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "reproducible",
+        value_parser = clap::builder::PossibleValuesParser::new(ResultsPolicy::ALL.map(ResultsPolicy::name))
+            .map(|name| match name.as_str() {
+                "any" => ResultsPolicy::Any,
+                _ => ResultsPolicy::Reproducible,
+            })
+    )]
+    pub results: ResultsPolicy,
+}
+
+impl ResultArgs {
+    /// The options of a run that is grouped so.
+    pub fn options(self, grouping: &Grouping) -> RunOptions {
+        RunOptions {
+            results: self.results,
+            ..grouping.options()
+        }
+    }
 }
 
 /// How much memory rows may take. No result depends on these.
@@ -414,7 +446,7 @@ impl Args {
         let grouping = self.grouping.grouping(computations)?;
         Ok(Config {
             input: self.input.input(&self.data_sets)?,
-            options: grouping.options(),
+            options: self.results.options(&grouping),
             payload: payload_columns(&grouping, computations)?,
             grouping,
             run_is_named,

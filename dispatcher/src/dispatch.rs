@@ -1,13 +1,14 @@
-//! The order of a dispatch as a state machine without clock or I/O: open the run or resume it,
-//! publish what is missing, and publish the manifest after the last acknowledgement. [`mod@crate::run`]
+//! The order of a dispatch as a state machine without clock or I/O: open the run or resume it, which
+//! opens its next generation, publish what is missing, and publish the manifest after the last
+//! acknowledgement. [`mod@crate::run`]
 //! drives it with a broker, the simulation with a model of one.
 
 use std::collections::BTreeMap;
 
 use pipeline::resume::{Attempt, Plan, Refusal, Rule, plan};
 use pipeline::{
-    Difference, JobBatch, JobSetDigest, JobSetHasher, Manifest, OutcomeBatch, Resume, RunAborted,
-    RunEvent, RunHistory, RunId, RunOpened, RunOptions,
+    Difference, GenerationOpened, JobBatch, JobSetDigest, JobSetHasher, Manifest, OutcomeBatch,
+    Resume, RunAborted, RunEvent, RunHistory, RunId, RunOpened, RunOptions,
 };
 
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub struct Options {
     /// Whether jobs without an outcome are published again, not only those that are not on the jobs
     /// topic.
     pub republishes: bool,
+    /// Who it is to those who read of it on the runs topic.
+    pub published_by: String,
 }
 
 /// How much the data set has of everything.
@@ -71,6 +74,8 @@ pub enum Action {
     ReadOutcomes(Vec<i64>),
     /// [Compare](Dispatch::compare) the data set with what was published.
     Compare,
+    /// Publish that the run's next generation is opened, at most once, and say that it is acknowledged.
+    OpenGeneration(GenerationOpened),
     /// Publish the jobs that are missing, and [apply](Dispatch::apply_published) what was published.
     PublishJobs,
     /// Publish the manifest, and say that it is acknowledged.
@@ -95,6 +100,8 @@ enum State {
     ReadsJobs(RunOpened),
     ReadsOutcomes(RunOpened),
     Compares,
+    OpensGeneration(GenerationOpened),
+    LooksAfterGeneration(GenerationOpened),
     PublishesJobs,
     LooksBeforeManifest(Manifest),
     /// A manifest that disagrees with the first fails the run for everybody, and then the dispatch.
@@ -153,6 +160,7 @@ impl Dispatch {
             State::LooksEarly
             | State::Looks
             | State::LooksAfterOpening
+            | State::LooksAfterGeneration(_)
             | State::LooksBeforeManifest(_) => Action::ReadRuns,
             State::AsksEndOffsets => Action::AskEndOffsets,
             State::ReadsDataSet => Action::ReadDataSet,
@@ -165,6 +173,7 @@ impl Dispatch {
                 Action::ReadOutcomes(opened.outcomes_start_offsets.clone())
             }
             State::Compares => Action::Compare,
+            State::OpensGeneration(opened) => Action::OpenGeneration(opened.clone()),
             State::PublishesJobs => Action::PublishJobs,
             State::PublishesManifest(manifest, _) => Action::PublishManifest(manifest.clone()),
             State::Done => Action::Done,
@@ -208,7 +217,14 @@ impl Dispatch {
                 self.is_own = self.history.openings() <= 1;
                 self.open_again()?;
             }
-            State::LooksBeforeManifest(manifest) => self.look_before_manifest(manifest),
+            State::LooksAfterGeneration(opened) => match self.generation_is_open(&opened) {
+                true => self.publish_jobs(),
+                false => self.open_generation()?,
+            },
+            State::LooksBeforeManifest(manifest) => {
+                self.check_cancelled()?;
+                self.look_before_manifest(manifest);
+            }
             // Nobody has asked.
             other => self.state = other,
         }
@@ -282,6 +298,9 @@ impl Dispatch {
             Some(opened) if self.plan != Plan::Open => opened.clone(),
             _ => return Err(Error::Removed(self.options.run_id.clone())),
         };
+        if !self.options.republishes {
+            self.check_cancelled()?;
+        }
         match self.plan {
             Plan::PublishAll => self.publish_jobs(),
             _ if self.options.republishes => self.state = State::AsksCommitted(opened),
@@ -308,7 +327,8 @@ impl Dispatch {
     fn load(&mut self, rule: Rule, opened: RunOpened) -> Result<(), Error> {
         let jobs = self.data_set.jobs;
         let resume = Resume::new(&self.options.run_id, jobs, rule);
-        self.resume = Some(resume.ok_or(Error::TooManyJobs { jobs })?);
+        let resume = resume.ok_or(Error::TooManyJobs { jobs })?;
+        self.resume = Some(resume.in_generation_of(&self.history.timeline()));
         self.state = State::ReadsJobs(opened);
         Ok(())
     }
@@ -357,8 +377,44 @@ impl Dispatch {
                 .map_err(|difference| Refusal::differs(&self.options.run_id, difference).into())
         })?;
         self.refuse_other_manifests(&self.manifest_of(hasher.finish(), 0, Vec::new()))?;
-        self.publish_jobs();
+        let is_cancelled = self.history.timeline().newest().cancelled().is_some();
+        match self.options.republishes && (self.missing() > 0 || is_cancelled) {
+            true => self.open_generation(),
+            false => {
+                self.publish_jobs();
+                Ok(())
+            }
+        }
+    }
+
+    /// What is published again is of a generation of its own. One without jobs would take the verdict
+    /// of a run away for nothing, unless it ends a cancellation.
+    fn open_generation(&mut self) -> Result<(), Error> {
+        let run_id = &self.options.run_id;
+        let missing = self.resume.as_ref().map(Resume::missing_jobs);
+        let timeline = self.history.timeline();
+        let published_by = &self.options.published_by;
+        let next = timeline.next_generation(run_id, missing.unwrap_or_default(), published_by);
+        let opened = next.map_err(kafka::Error::from)?;
+        self.state = State::OpensGeneration(opened);
         Ok(())
+    }
+
+    fn generation_is_open(&self, opened: &GenerationOpened) -> bool {
+        let timeline = self.history.timeline();
+        timeline.is_opened_by(opened.generation, &opened.writer)
+    }
+
+    /// A run that is cancelled is gone on with by `--resume` alone.
+    fn check_cancelled(&self) -> Result<(), Error> {
+        match self.history.timeline().newest().cancelled() {
+            None => Ok(()),
+            Some(cancelled) => Err(Error::Cancelled {
+                run_id: self.options.run_id.clone(),
+                cancelled_by: cancelled.cancelled_by.clone(),
+                reason: cancelled.reason.clone(),
+            }),
+        }
     }
 
     /// The run is this one, so from here on its end is this dispatcher's to tell, unless it was told.
@@ -441,6 +497,10 @@ impl Dispatch {
                 self.begin()
             }
             State::OpensAgain(_) => self.begin(),
+            State::OpensGeneration(opened) => {
+                self.state = State::LooksAfterGeneration(opened);
+                Ok(())
+            }
             State::PublishesManifest(_, Some(refusal)) => Err(refusal.into()),
             State::PublishesManifest(_, None) => Ok(()),
             other => {
@@ -453,7 +513,7 @@ impl Dispatch {
     /// What is to be said where the dispatch ends with this error: that the run is aborted, if it is
     /// this dispatcher's.
     pub fn abort(&self, error: &Error) -> Option<RunAborted> {
-        let is_refused = matches!(error, Error::Refused(_));
+        let is_refused = matches!(error, Error::Refused(_) | Error::Cancelled { .. });
         (self.is_own && !is_refused).then(|| RunAborted {
             run_id: self.options.run_id.clone(),
             reason: error.without_rows(),
@@ -463,6 +523,16 @@ impl Dispatch {
     /// What is on the topics of a run that others have begun, once it was read.
     pub fn resumed(&self) -> Option<&Resume> {
         self.resume.as_ref()
+    }
+
+    /// The run, as the runs topic had it last.
+    pub fn history(&self) -> &RunHistory {
+        &self.history
+    }
+
+    /// The generation that jobs are published in.
+    pub fn generation(&self) -> u32 {
+        self.history.timeline().number()
     }
 
     /// How many jobs are to be published.

@@ -280,6 +280,17 @@ pub enum Error {
     #[error("run {0} was removed while it was opened; dispatch it again")]
     Removed(RunId),
 
+    /// Somebody has cancelled the run.
+    #[error("run {run_id} was cancelled by {cancelled_by}: {reason}; --resume goes on with it")]
+    Cancelled {
+        /// The run.
+        run_id: RunId,
+        /// Who cancelled it.
+        cancelled_by: String,
+        /// Why.
+        reason: String,
+    },
+
     /// What is known of so many jobs cannot be held in memory.
     #[error("no memory to compare {jobs} jobs with those that are published")]
     TooManyJobs {
@@ -408,6 +419,7 @@ impl Error {
             | Self::Compute(_)
             | Self::Refused(_)
             | Self::Removed(_)
+            | Self::Cancelled { .. }
             | Self::TooManyJobs { .. }
             | Self::Injected(_)
             | Self::TooFewWorkers { .. }
@@ -459,6 +471,7 @@ impl Ending for Error {
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::TooManyRejects { .. }
             | Self::Removed(_)
+            | Self::Cancelled { .. }
             | Self::TooManyJobs { .. }
             | Self::Injected(_)
             | Self::WriteRejects { .. }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use computations::Registry;
 use kafka::{
-    BatchProducer, GroupOffsets, Record, Topic, end_offsets, publish_run_event, read_to_end,
-    retract_abort, topics,
+    BatchProducer, GroupOffsets, Record, RunEventWriter, Topic, check_frozen_outcomes, end_offsets,
+    publish_run_event, read_to_end, retract_abort, topics,
 };
 use pipeline::{JobHeader, Resume, RunEvent, RunHistory};
 use service::listen::{self, Probing};
 use service::metrics::set;
-use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machine, say};
+use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machine, process, say};
 use tracing::{info, warn};
 
 use crate::args::{Args, Config};
@@ -266,6 +266,7 @@ fn options(config: &Config) -> Options {
         run: config.options.clone(),
         is_rereadable: config.input.is_rereadable(),
         republishes: config.resume.is_some(),
+        published_by: process::on_this_host("dispatcher"),
     }
 }
 
@@ -465,6 +466,13 @@ fn go_on(
             info!(missing = broker.dispatch.missing(), waiting, "run resumed");
             Ok(())
         }
+        Action::OpenGeneration(opened) => {
+            let cluster = &config.cluster;
+            check_frozen_outcomes(cluster, &config.topics, broker.dispatch.history())?;
+            let writer = RunEventWriter::new(cluster, &config.topics.runs)?;
+            writer.write(&RunEvent::Generation(opened), broker.event_timeout)?;
+            broker.dispatch.apply_acknowledged()
+        }
         Action::PublishManifest(manifest) => {
             broker.publish_event(&RunEvent::Dispatched(manifest))?;
             FaultPoint::new("dispatcher.after-manifest").pass()?;
@@ -516,7 +524,7 @@ fn publish_missing(
     });
     let header = JobHeader {
         run_id: config.run_id.clone(),
-        generation: 0,
+        generation: broker.dispatch.generation(),
         computation: config.options.computation.clone().into(),
     };
     let publisher = Publisher::new(

@@ -25,7 +25,7 @@ pub fn holds(input: &[u8]) {
     // Whichever of them is replayed is the job that died.
     let last = batch.jobs_count() as usize - 1;
     let letter = Letter::new(0, headers.into(), batch.into(), last);
-    let payload = letter.payload();
+    let payload = letter.payload(0);
     let alone = JobBatch::decode(&payload).expect("the job alone");
     assert_eq!(alone.jobs().next(), Some(letter.job()));
 }

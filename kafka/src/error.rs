@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pipeline::timeline::NoFurtherGeneration;
 use pipeline::{DecodeError, RunId};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -170,6 +171,49 @@ pub enum Error {
         waited: Duration,
     },
 
+    /// A run gets no further generation.
+    #[error(transparent)]
+    NoFurtherGeneration(#[from] NoFurtherGeneration),
+
+    /// Others open generations of the run all the time.
+    #[error(
+        "run {run_id}: others opened a generation or published a verdict in each of {attempts} \
+         attempts to open the next; try again when they are done"
+    )]
+    GenerationRaced {
+        /// The run.
+        run_id: RunId,
+        /// How often it was tried.
+        attempts: usize,
+    },
+
+    /// Results that a verdict has counted are gone, and others may differ.
+    #[error(
+        "run {run_id}: retention has deleted outcomes on topic {topic}, partition {partition}, that \
+         its verdict rests on; with --results any they cannot be computed again: dispatch the data \
+         set under another --run-id"
+    )]
+    FrozenOutcomesDeleted {
+        /// The run.
+        run_id: RunId,
+        /// The outcomes topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+
+    /// A run cannot be removed while others write events of it.
+    #[error(
+        "topic {topic}: events of a run came after each of {rounds} attempts to remove it; stop its \
+         dispatchers and aggregators first"
+    )]
+    StillWritten {
+        /// The runs topic.
+        topic: String,
+        /// How often it was tried.
+        rounds: usize,
+    },
+
     /// Messages that should be there are gone, or the offset lies behind the end.
     #[error(
         "topic {topic}, partition {partition}: the offset to read next is out of range; \
@@ -233,6 +277,8 @@ impl Error {
                 | Self::UserInServers
                 | Self::PropertiesFile { .. }
                 | Self::PropertyLine { .. }
+                | Self::NoFurtherGeneration(_)
+                | Self::FrozenOutcomesDeleted { .. }
         )
     }
 

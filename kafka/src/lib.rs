@@ -6,6 +6,7 @@
 //! three times as much end to end (docs/adr/0003).
 
 pub mod args;
+pub mod cancellations;
 mod closing;
 pub mod cluster;
 pub mod dlq;
@@ -27,6 +28,7 @@ pub mod transactions;
 mod within;
 
 pub use args::BrokerArgs;
+pub use cancellations::{CancellationReader, SharedCancellations};
 pub use cluster::Cluster;
 pub use dlq::{DlqRecord, read_dlq};
 pub use error::Error;
@@ -39,7 +41,8 @@ pub use reader::{Reader, read_to_end};
 pub use record::{Record, RecordBatch};
 pub use rejection::Rejection;
 pub use runs::{
-    RunsReader, all_run_events, publish_run_event, remove_runs, retract_abort, run_history,
+    RunEventWriter, RunsReader, all_run_events, check_frozen_outcomes, open_generation,
+    publish_run_event, remove_runs, retract_abort, run_history,
 };
 pub use survey::{Refusal, Survey, survey};
 pub use topics::{TopicNames, TopicSpec, default_group};

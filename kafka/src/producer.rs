@@ -147,6 +147,18 @@ impl BatchProducer {
         Self::with_config(cluster, &cluster.config(Role::Producer))
     }
 
+    /// A producer that sends each message at most once: one whose answer is lost is given up.
+    ///
+    /// # Errors
+    /// When a property is wrong.
+    pub fn without_retries(cluster: &Cluster) -> Result<Self, Error> {
+        let mut config = cluster.config(Role::Producer);
+        config.set("message.send.max.retries", "0");
+        // An idempotent producer wants to retry.
+        config.set("enable.idempotence", "false");
+        Self::with_config(cluster, &config)
+    }
+
     pub(crate) fn with_config(cluster: &Cluster, config: &ClientConfig) -> Result<Self, Error> {
         let context = Context {
             admission: Arc::clone(cluster.admission()),

@@ -94,7 +94,11 @@ impl Reader {
         // Errors and log lines; data goes to the queue.
         while self.events.waiting() > 0 {
             if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
-                debug!(%error, "reader");
+                // No right on the group is needed, for it is never joined.
+                let code = error.rdkafka_error_code();
+                if code != Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+                    debug!(%error, "reader");
+                }
             }
         }
         self.consumer.context().check_admission()?;

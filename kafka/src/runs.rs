@@ -5,10 +5,11 @@
 //! A message that is no event stops nobody but those who want to know of the very run that its key
 //! names: whoever may write to the topic could else stop every run on it by a single message.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use pipeline::{DecodeError, RunEvent, RunHistory, RunId};
+use pipeline::verdict::deleted_outcomes;
+use pipeline::{DecodeError, IndexRanges, ResultsPolicy, RunEvent, RunHistory, RunId, RunLog};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::warn;
 
@@ -16,8 +17,9 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::offsets::{beginning_offsets, end_offsets};
 use crate::producer::{BatchProducer, Outgoing, Topic};
-use crate::reader::Reader;
-use crate::record::{Record, RecordBatch};
+use crate::reader::{Reader, read_to_end};
+use crate::record::RecordBatch;
+use crate::topics::TopicNames;
 
 /// The runs topic has one partition, so that all agree on the order of its events.
 const PARTITION: i32 = 0;
@@ -66,32 +68,177 @@ fn not_delivered(topic: &Topic, code: RDKafkaErrorCode) -> Error {
     Error::undelivered(topic.name(), PARTITION, code)
 }
 
-/// Removes runs from the runs topic: a tombstone for each key that one can have. Nothing else is
-/// touched; what they have on other topics goes with the retention of those. Returns when the
-/// broker has acknowledged all.
+/// Writes events that have a key of their own: each at most once, for a key that is written twice is
+/// moved to the end of the log by compaction. So nothing is sent a second time where the broker's
+/// answer is lost; whoever writes reads the topic to know what became of it.
+pub struct RunEventWriter {
+    producer: BatchProducer,
+    topic: Topic,
+}
+
+impl RunEventWriter {
+    /// A writer to the runs topic, which connects in the background.
+    ///
+    /// # Errors
+    /// When a property is wrong or the topic's name is not one.
+    pub fn new(cluster: &Cluster, topic: &str) -> Result<Self, Error> {
+        let mut producer = BatchProducer::without_retries(cluster)?;
+        let topic = producer.topic(topic)?;
+        Ok(Self { producer, topic })
+    }
+
+    /// Writes an event and waits until the broker has acknowledged it.
+    ///
+    /// # Errors
+    /// When it is not acknowledged within `deadline`; it may be on the topic all the same.
+    pub fn write(&self, event: &RunEvent, deadline: Duration) -> Result<(), Error> {
+        publish_run_event(&self.producer, &self.topic, event, deadline)
+    }
+}
+
+/// Opens the next generation of a run, in which these jobs are published again: writes the event and
+/// reads the topic, until an event of its own counts. Returns the generation, and what the topic
+/// tells of the run then.
 ///
 /// # Errors
-/// When a tombstone is not delivered within `deadline`.
+/// When the run gets no further generation, or others open one each time.
+pub fn open_generation(
+    cluster: &Cluster,
+    topics: &TopicNames,
+    run_id: &RunId,
+    reopened: &IndexRanges,
+    opened_by: &str,
+    deadline: Duration,
+    stopped: &dyn Fn() -> bool,
+) -> Result<(u32, RunHistory), Error> {
+    /// Each of those that open one at once needs an attempt, and one for a verdict that comes between.
+    const ATTEMPTS: usize = 10;
+    let writer = RunEventWriter::new(cluster, &topics.runs)?;
+    let mut history = run_history(cluster, &topics.runs, run_id, stopped)?;
+    for _ in 0..ATTEMPTS {
+        check_frozen_outcomes(cluster, topics, &history)?;
+        let next = history.timeline();
+        let next = next.next_generation(run_id, reopened.clone(), opened_by)?;
+        let event = RunEvent::Generation(next.clone());
+        let written = writer.write(&event, deadline);
+        history = run_history(cluster, &topics.runs, run_id, stopped)?;
+        let timeline = history.timeline();
+        if timeline.is_opened_by(next.generation, &next.writer) {
+            return Ok((next.generation, history));
+        }
+        written?;
+    }
+    Err(Error::GenerationRaced {
+        run_id: run_id.clone(),
+        attempts: ATTEMPTS,
+    })
+}
+
+/// Whether a run may get a further generation: where results may differ, those that a verdict has
+/// counted are to stay what they are, which needs their outcomes.
+///
+/// # Errors
+/// [`Error::FrozenOutcomesDeleted`], or when the topic cannot be asked where it begins.
+pub fn check_frozen_outcomes(
+    cluster: &Cluster,
+    topics: &TopicNames,
+    history: &RunHistory,
+) -> Result<(), Error> {
+    let policy = history.opened().map(|opened| opened.options.results);
+    let timeline = history.timeline();
+    let Some(verdict) = timeline.latest_verdict() else {
+        return Ok(());
+    };
+    if policy != Some(ResultsPolicy::Any) {
+        return Ok(());
+    }
+    let partitions = verdict.outcomes.len();
+    let beginnings = beginning_offsets(cluster, &topics.outcomes, partitions)?;
+    match deleted_outcomes(&verdict.outcomes, &beginnings) {
+        None => Ok(()),
+        Some(partition) => Err(Error::FrozenOutcomesDeleted {
+            run_id: history.run_id().clone(),
+            topic: topics.outcomes.clone(),
+            partition: partition as i32,
+        }),
+    }
+}
+
+/// Removes runs from the runs topic: a tombstone for each key that they have there, the opening last,
+/// so that a removal that ends half way leaves a run that is listed and can be removed again. Nothing
+/// else is touched; what they have on other topics goes with the retention of those. Returns when the
+/// broker has acknowledged all, and the topic has no further key of them.
+///
+/// # Errors
+/// When a tombstone is not delivered within `deadline`, `stopped` says so, or others go on writing
+/// events of the runs.
 pub fn remove_runs(
     cluster: &Cluster,
     topic: &str,
     run_ids: &[RunId],
     deadline: Duration,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<(), Error> {
+    /// Somebody may write an event between the reading and the tombstones.
+    const ROUNDS: usize = 5;
     let mut producer = BatchProducer::new(cluster)?;
     let target = producer.topic(topic)?;
     let until = Instant::now() + deadline;
-    for run_id in run_ids {
-        for key in RunEvent::keys_of(run_id) {
-            if !producer.produce_tombstone(&target, PARTITION, key.as_bytes())? {
-                return Err(not_delivered(&target, RDKafkaErrorCode::QueueFull));
-            }
+    for _ in 0..ROUNDS {
+        let mut keys = LiveKeys::of(run_ids);
+        read_to_end(cluster, topic, &[0], stopped, &mut |record| {
+            keys.add(record.key.unwrap_or_default(), record.payload.is_empty());
+        })?;
+        let keys = keys.in_order_of_removal();
+        if keys.is_empty() {
+            return Ok(());
         }
-        // Run by run, so that the queue is never full however many there are.
-        let left = until.saturating_duration_since(Instant::now());
-        await_delivery(&producer, &target, left)?;
+        // Some at a time, so that the queue is never full however many there are.
+        for keys in keys.chunks(1_000) {
+            for key in keys {
+                if !producer.produce_tombstone(&target, PARTITION, key)? {
+                    return Err(not_delivered(&target, RDKafkaErrorCode::QueueFull));
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            await_delivery(&producer, &target, left)?;
+        }
     }
-    Ok(())
+    Err(Error::StillWritten {
+        topic: topic.to_owned(),
+        rounds: ROUNDS,
+    })
+}
+
+/// The keys of some runs that have a value.
+#[derive(Debug)]
+struct LiveKeys(BTreeMap<RunId, BTreeSet<Vec<u8>>>);
+
+impl LiveKeys {
+    fn of(run_ids: &[RunId]) -> Self {
+        let runs = run_ids
+            .iter()
+            .map(|run_id| (run_id.clone(), BTreeSet::new()));
+        Self(runs.collect())
+    }
+
+    fn add(&mut self, key: &[u8], is_tombstone: bool) {
+        let run = RunEvent::run_of_key(key);
+        let Some(keys) = run.and_then(|run_id| self.0.get_mut(&run_id)) else {
+            return;
+        };
+        match is_tombstone {
+            true => keys.remove(key),
+            false => keys.insert(key.to_vec()),
+        };
+    }
+
+    /// The openings last.
+    fn in_order_of_removal(self) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = self.0.into_values().flatten().collect();
+        keys.sort_by_key(|key| RunEvent::is_key_of_opening(key));
+        keys
+    }
 }
 
 /// Takes back what was said of a run's end by an attempt that gave it up, for another has taken it
@@ -150,7 +297,7 @@ pub struct RunsReader {
     /// Where the topic ended when the reader began.
     end: Vec<i64>,
     /// What was there when the reader began, as far as it is read; handed out when all of it is.
-    history: History,
+    log: RunLog,
     unreadable: Unreadable,
 }
 
@@ -168,9 +315,18 @@ impl RunsReader {
             reader: Reader::start(cluster, topic, &beginning)?,
             topic: topic.to_owned(),
             end,
-            history: History::default(),
+            log: RunLog::default(),
             unreadable: Unreadable::default(),
         })
+    }
+
+    /// Has [`is_caught_up`](Self::is_caught_up) be about what is on the topic now.
+    ///
+    /// # Errors
+    /// When the topic cannot be asked for its end.
+    pub fn look_for_end(&mut self, cluster: &Cluster) -> Result<(), Error> {
+        self.end = end_offsets(cluster, &self.topic, 1)?;
+        Ok(())
     }
 
     /// Whether all that was there when the reader began was read.
@@ -189,14 +345,15 @@ impl RunsReader {
         let mut batch = RecordBatch::default();
         self.reader.read(timeout, &mut batch)?;
         for record in batch.iter() {
-            self.history.hear(record);
+            let key = record.key.unwrap_or_default();
+            self.log.add(record.offset, key, record.payload);
         }
         if !self.is_caught_up() {
             // A tombstone for any of it may be still to come.
             return Ok(Vec::new());
         }
-        let mut events = Vec::with_capacity(self.history.len());
-        for (offset, key, value) in self.history.take() {
+        let mut events = Vec::with_capacity(self.log.len());
+        for (offset, key, value) in self.log.take() {
             match RunEvent::decode(&key, &value) {
                 Ok(event) => events.extend(event),
                 Err(error) => {
@@ -255,51 +412,10 @@ impl Unreadable {
     /// Adds a message, and says which run it is about by its key.
     fn add(&mut self, offset: i64, key: &[u8], error: DecodeError) -> Option<RunId> {
         self.count += 1;
-        let (run_id, _) = std::str::from_utf8(key).ok()?.rsplit_once('/')?;
-        let run_id: RunId = run_id.parse().ok()?;
+        let run_id = RunEvent::run_of_key(key)?;
         let first = self.by_run.entry(run_id.clone());
         first.or_insert((offset, error));
         Some(run_id)
-    }
-}
-
-/// A record's offset, key and value.
-type Heard = (i64, Vec<u8>, Vec<u8>);
-
-/// Records of the runs topic that no later tombstone has taken back, in order.
-#[derive(Debug, Default)]
-struct History {
-    /// `None` where a tombstone came for it.
-    records: Vec<Option<Heard>>,
-    /// Where in `records` those of a key are. All of them, not the last: two manifests of one run
-    /// that disagree must both be seen.
-    by_key: HashMap<Vec<u8>, Vec<usize>>,
-}
-
-impl History {
-    fn hear(&mut self, record: Record<'_>) {
-        let key = record.key.unwrap_or_default();
-        if record.payload.is_empty() {
-            for position in self.by_key.remove(key).unwrap_or_default() {
-                self.records[position] = None;
-            }
-            return;
-        }
-        let positions = self.by_key.entry(key.to_vec()).or_default();
-        positions.push(self.records.len());
-        let record = (record.offset, key.to_vec(), record.payload.to_vec());
-        self.records.push(Some(record));
-    }
-
-    /// How many records were heard since the last [`take`](Self::take).
-    fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Hands out what is left and forgets it.
-    fn take(&mut self) -> impl Iterator<Item = Heard> {
-        self.by_key.clear();
-        std::mem::take(&mut self.records).into_iter().flatten()
     }
 }
 
@@ -307,39 +423,31 @@ impl History {
 mod tests {
     use super::*;
 
-    /// What is left of keys and values, an empty one being a tombstone.
-    fn left(of: &[(&str, &str)]) -> Vec<(i64, String)> {
-        let mut history = History::default();
-        for (offset, (key, value)) in (0..).zip(of) {
-            history.hear(Record {
-                partition: PARTITION,
-                offset,
-                key: Some(key.as_bytes()),
-                payload: value.as_bytes(),
-            });
+    #[test]
+    fn every_key_of_a_run_is_removed_and_its_opening_last() {
+        let run = |name: &str| name.parse::<RunId>().expect("a run id");
+        let mut keys = LiveKeys::of(&[run("a"), run("b")]);
+        for key in [
+            "a/opened",
+            "c/opened",
+            "b/opened",
+            "a/reconciled/0/x",
+            "b/unknown/1",
+        ] {
+            keys.add(key.as_bytes(), false);
         }
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        let left = history.take().map(|(offset, key, _)| (offset, text(key)));
-        left.collect()
-    }
-
-    #[test]
-    fn a_tombstone_takes_back_every_earlier_record_of_its_key_and_no_other() {
-        let records = [
-            ("a/opened", "1"),
-            ("b/opened", "2"),
-            ("a/opened", "3"),
-            ("a/opened", ""),
-            ("a/dispatched", "4"),
-        ];
-        let left = left(&records);
-        assert_eq!(left, [(1, "b/opened".into()), (4, "a/dispatched".into())]);
-    }
-
-    #[test]
-    fn what_comes_after_a_tombstone_stays() {
-        let left = left(&[("a/opened", "1"), ("a/opened", ""), ("a/opened", "2")]);
-        assert_eq!(left, [(2, "a/opened".into())]);
+        keys.add(b"a/aborted", false);
+        keys.add(b"a/aborted", true);
+        keys.add(b"\xff", false);
+        let keys = keys.in_order_of_removal();
+        let keys: Vec<_> = keys
+            .iter()
+            .map(|key| String::from_utf8_lossy(key))
+            .collect();
+        assert_eq!(
+            keys,
+            ["a/reconciled/0/x", "b/unknown/1", "a/opened", "b/opened"]
+        );
     }
 
     #[test]
@@ -352,7 +460,7 @@ mod tests {
         let run = |name: &str| name.parse::<RunId>().expect("a run id");
         let added = [
             (7, "a-run/dispatched", Some(run("a-run"))),
-            (8, "a-run/opened", Some(run("a-run"))),
+            (8, "a-run/reconciled/0/x", Some(run("a-run"))),
             (9, "no run/opened", None),
             (10, "/opened", None),
             (11, "", None),
@@ -367,11 +475,5 @@ mod tests {
             .iter()
             .map(|(run, (offset, _))| (run, *offset));
         assert_eq!(offsets.collect::<Vec<_>>(), [(&run("a-run"), 7)]);
-    }
-
-    #[test]
-    fn two_records_of_one_key_are_both_handed_out() {
-        let left = left(&[("a/dispatched", "1"), ("a/dispatched", "2")]);
-        assert_eq!(left.len(), 2);
     }
 }

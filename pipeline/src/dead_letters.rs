@@ -91,9 +91,13 @@ impl Letter {
         self.batch.header()
     }
 
-    /// The job alone, as a message of the jobs topic.
-    pub fn payload(&self) -> Vec<u8> {
-        self.job().alone(self.batch.header())
+    /// The job alone, as a message of the jobs topic in this generation.
+    pub fn payload(&self, generation: u32) -> Vec<u8> {
+        let header = JobHeader {
+            generation,
+            ..self.header().clone()
+        };
+        self.job().alone(&header)
     }
 }
 
@@ -359,8 +363,13 @@ mod tests {
         let recorded = ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
         recorded.expect("all is in memory");
         let dead: Vec<_> = letters.still_dead(&ledger).collect();
-        let payload = dead[0].letter.expect("it is there").payload();
-        assert_eq!(payload, letter("a-run", 3));
+        let payload = dead[0].letter.expect("it is there").payload(2);
+        let again = JobHeader {
+            generation: 2,
+            ..header("a-run")
+        };
+        let again = with_job(3, |job| job.alone(&again));
+        assert_eq!(payload, again);
         assert_eq!(dead.len(), 1);
     }
 }

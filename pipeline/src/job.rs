@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::computation::{Computation, MAX_COMPUTATION_BYTES};
 use crate::error::DecodeError;
+use crate::generation::checked_generation;
 use crate::grain::TimeBucket;
 use crate::group_key::{GroupKey, LabelSet};
 use crate::label_runs;
@@ -100,6 +101,11 @@ impl JobBatch {
     /// The run that the jobs belong to.
     pub fn run_id(&self) -> &RunId {
         &self.header.run_id
+    }
+
+    /// The generation of the run that the jobs were published in.
+    pub fn generation(&self) -> u32 {
+        self.header.generation
     }
 
     /// The index of the first job.
@@ -301,6 +307,7 @@ fn check(wire: &wire::JobBatch) -> Result<(), DecodeError> {
     if !wire.times.iter().all(|&seconds| in_range(seconds)) {
         return Err(invalid("it has a time out of range"));
     }
+    checked_generation("JobBatch", wire.generation, 0)?;
     Ok(())
 }
 

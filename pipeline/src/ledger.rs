@@ -2,7 +2,8 @@
 //! cut into any batches and repeated any number of times, make the same ledger.
 //!
 //! Outcomes are ordered: nothing < dead-lettered < completed. The ledger keeps the highest, so a dead
-//! letter that is replayed and completed later leaves no trace.
+//! letter that is replayed and completed later leaves no trace. Which dead letters and which of several
+//! results count is decided by the rules in [`counting`].
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,15 @@ use crate::digest::{JobSetDigest, JobSetHasher};
 use crate::error::Conflict;
 use crate::grain::TimeBucket;
 use crate::outcome::{JobOutcome, Outcome, OutcomeBatch};
+use crate::run::ResultsPolicy;
 
+use counting::{CountingRules, Tier};
 use groups::time_of;
 use labels::LabelArena;
 use lines::{Line, Lines, NO_TIME, State};
 use results::{Reader, Results, SEGMENT_BYTES, Stored};
 
+pub mod counting;
 mod groups;
 mod labels;
 mod lines;
@@ -52,7 +56,7 @@ pub struct DeadJob {
 pub enum Change {
     /// The job had no outcome.
     New,
-    /// A result replaced a dead letter.
+    /// A result replaced a dead letter, or a result that does not count beside it.
     Replaced,
     /// The outcome was there already, or a higher one, and it was dropped.
     Duplicate,
@@ -60,6 +64,8 @@ pub enum Change {
     OutOfRange,
     /// The outcome contradicts the one that is there, and was dropped.
     Conflict,
+    /// The outcome is a dead letter of a job that was opened again since, and was dropped.
+    Outdated,
 }
 
 /// A job of which a ledger has an outcome.
@@ -80,7 +86,7 @@ pub struct KnownJob<'a> {
 pub struct Recorded {
     /// Outcomes of jobs that had none.
     pub new: u64,
-    /// Results that replaced a dead letter.
+    /// Results that replaced a dead letter, or a result that does not count beside them.
     pub replaced: u64,
     /// Outcomes that said nothing new, and were dropped.
     pub duplicates: u64,
@@ -88,6 +94,8 @@ pub struct Recorded {
     pub beyond: u64,
     /// Outcomes that contradict what was said before, and were dropped.
     pub conflicts: u64,
+    /// Dead letters of jobs that were opened again since, and were dropped.
+    pub outdated: u64,
 }
 
 impl Recorded {
@@ -106,6 +114,7 @@ impl Recorded {
             Change::Duplicate => &mut self.duplicates,
             Change::OutOfRange => &mut self.beyond,
             Change::Conflict => &mut self.conflicts,
+            Change::Outdated => &mut self.outdated,
         }
     }
 }
@@ -119,6 +128,7 @@ pub struct Ledger {
     dead: BTreeMap<u64, DeadJob>,
     dead_bytes: usize,
     totals: Totals,
+    rules: CountingRules,
     memory: Option<Memory>,
 }
 
@@ -133,12 +143,26 @@ pub struct Totals {
     pub weight_completed: u64,
     /// Rows in dead-lettered jobs.
     pub weight_dead_lettered: u64,
+    /// Jobs with several results that differ, which the run's policy allows.
+    pub differing: u64,
+}
+
+/// What the outcomes of a batch have in common.
+#[derive(Clone, Copy)]
+struct Origin {
+    tier: Tier,
+    generation: u32,
 }
 
 impl Ledger {
     /// The ledger of a run with so many jobs, none of which has an outcome. It takes memory for jobs
     /// that have one, and for their neighbours.
     pub fn new(jobs: u64) -> Self {
+        Self::under(jobs, CountingRules::default())
+    }
+
+    /// The ledger of a run in which outcomes count by these rules.
+    pub fn under(jobs: u64, rules: CountingRules) -> Self {
         Self {
             lines: Lines::new(jobs),
             results: Results::default(),
@@ -146,13 +170,14 @@ impl Ledger {
             dead: BTreeMap::new(),
             dead_bytes: 0,
             totals: Totals::default(),
+            rules,
             memory: None,
         }
     }
 
     /// The ledger of a run whose number of jobs is not known yet.
-    pub fn of_unknown_length() -> Self {
-        Self::new(u64::MAX)
+    pub fn of_unknown_length(rules: CountingRules) -> Self {
+        Self::under(u64::MAX, rules)
     }
 
     /// Gives the ledger a memory budget, and a store for the results beyond it.
@@ -167,13 +192,14 @@ impl Ledger {
         for (index, line) in self.lines.truncate(jobs) {
             let weight = u64::from(line.weight);
             match line.state {
-                State::Missing => {}
+                State::Missing | State::Reopened => {}
                 State::DeadLettered => {
                     self.totals.dead_lettered -= 1;
                     self.totals.weight_dead_lettered -= weight;
                     self.remove_dead(index);
                 }
-                State::Completed => {
+                State::Completed | State::Differing => {
+                    self.totals.differing -= u64::from(line.state == State::Differing);
                     self.totals.completed -= 1;
                     self.totals.weight_completed -= weight;
                 }
@@ -217,6 +243,11 @@ impl Ledger {
         self.results.reader(store)
     }
 
+    /// The rules by which outcomes count.
+    pub fn rules(&self) -> &CountingRules {
+        &self.rules
+    }
+
     /// How many jobs the run has.
     pub fn jobs(&self) -> u64 {
         self.lines.len()
@@ -237,8 +268,8 @@ impl Ledger {
         &self.dead
     }
 
-    /// Records the outcomes of a batch. Contradictions are appended to `conflicts`, until that has
-    /// 1,000 of them; the outcome that came first stays.
+    /// Records the outcomes of a batch that no earlier verdict covers. Contradictions are appended to
+    /// `conflicts`, until that has 1,000 of them; the outcome that came first stays.
     ///
     /// # Errors
     /// When a spilled result that is contradicted cannot be read back.
@@ -247,15 +278,17 @@ impl Ledger {
         batch: &OutcomeBatch,
         conflicts: &mut Vec<Conflict>,
     ) -> Result<Recorded, SpillError> {
-        self.record_each(batch, conflicts, |_, _| {})
+        self.record_in(self.rules.last_tier(), batch, conflicts, |_, _| {})
     }
 
-    /// The same; `changed` is given each job's index with what its outcome changed.
+    /// Records the outcomes of a batch of this tier, as [`record`](Self::record) does; `changed` is
+    /// given each job's index with what its outcome changed.
     ///
     /// # Errors
     /// Those of [`record`](Self::record).
-    pub fn record_each(
+    pub fn record_in(
         &mut self,
+        tier: Tier,
         batch: &OutcomeBatch,
         conflicts: &mut Vec<Conflict>,
         mut changed: impl FnMut(u64, Change),
@@ -264,9 +297,13 @@ impl Ledger {
         let ids: Vec<u32> = label_sets
             .map(|labels| self.labels.intern(labels))
             .collect();
+        let origin = Origin {
+            tier,
+            generation: batch.generation(),
+        };
         let mut recorded = Recorded::default();
         for job in batch.outcomes() {
-            let change = self.record_one(&job, ids[job.label_position]);
+            let change = self.record_one(&job, ids[job.label_position], origin)?;
             if change == Change::Conflict && conflicts.len() < MAX_CONFLICTS {
                 conflicts.push(self.conflict(&job)?);
             }
@@ -278,12 +315,18 @@ impl Ledger {
 
     // Every outcome goes through here, and to hand it over would cost about what is done.
     #[inline(always)]
-    fn record_one(&mut self, job: &JobOutcome<'_>, label_set: u32) -> Change {
+    fn record_one(
+        &mut self,
+        job: &JobOutcome<'_>,
+        label_set: u32,
+        origin: Origin,
+    ) -> Result<Change, SpillError> {
         let Some(line) = self.lines.get_mut(job.index) else {
-            return Change::OutOfRange;
+            return Ok(Change::OutOfRange);
         };
         let mut reported = Line {
             state: State::DeadLettered,
+            tier: origin.tier,
             label_set,
             time: job.key.time.map_or(NO_TIME, TimeBucket::seconds),
             part: job.part,
@@ -293,43 +336,80 @@ impl Ledger {
         };
         let weight = u64::from(job.weight);
         let before = line.state;
-        if before != State::Missing {
-            let same_result = match job.outcome {
-                Outcome::Completed(result) if before == State::Completed => {
-                    self.results.is_equal(&line.result, result)
-                }
-                _ => true,
-            };
-            if !line.is_of_same_job(&reported) || !same_result {
-                return Change::Conflict;
-            }
+        if before != State::Missing && !line.is_of_same_job(&reported) {
+            return Ok(Change::Conflict);
         }
-        match (before, job.outcome) {
-            (State::Missing, Outcome::DeadLettered { reason, attempts }) => {
+        match job.outcome {
+            Outcome::Completed(result) if before.is_completed() => {
+                return self.record_further(job.index, origin.tier, result);
+            }
+            Outcome::Completed(result) => {
+                reported.state = State::Completed;
+                reported.result = self.results.store(result);
+                *line = reported;
+                self.totals.completed += 1;
+                self.totals.weight_completed += weight;
+                if before != State::DeadLettered {
+                    return Ok(Change::New);
+                }
+                self.totals.dead_lettered -= 1;
+                self.totals.weight_dead_lettered -= weight;
+                self.remove_dead(job.index);
+                Ok(Change::Replaced)
+            }
+            Outcome::DeadLettered { .. }
+                if origin.generation < self.rules.reopened_in(job.index) =>
+            {
+                if before == State::Missing {
+                    reported.state = State::Reopened;
+                    *line = reported;
+                }
+                Ok(Change::Outdated)
+            }
+            Outcome::DeadLettered { .. } if before.has_outcome() => Ok(Change::Duplicate),
+            Outcome::DeadLettered { reason, attempts } => {
                 *line = reported;
                 self.totals.dead_lettered += 1;
                 self.totals.weight_dead_lettered += weight;
                 self.dead_bytes += DEAD_JOB_BYTES + reason.len();
                 let reason = reason.to_owned();
                 self.dead.insert(job.index, DeadJob { reason, attempts });
-                Change::New
+                Ok(Change::New)
             }
-            (State::Missing | State::DeadLettered, Outcome::Completed(result)) => {
-                reported.state = State::Completed;
-                reported.result = self.results.store(result);
-                *line = reported;
-                self.totals.completed += 1;
-                self.totals.weight_completed += weight;
-                if before == State::Missing {
-                    return Change::New;
-                }
-                self.totals.dead_lettered -= 1;
-                self.totals.weight_dead_lettered -= weight;
-                self.remove_dead(job.index);
-                Change::Replaced
-            }
-            _ => Change::Duplicate,
         }
+    }
+
+    /// Records a further result of a job that has one. Its weight is the same, so what is replaced
+    /// changes no sum; its bytes stay in the arena, which only grows.
+    fn record_further(
+        &mut self,
+        index: u64,
+        tier: Tier,
+        result: &[u8],
+    ) -> Result<Change, SpillError> {
+        let store = self.memory.as_ref().map(|memory| &*memory.store);
+        let Some(line) = self.lines.get_mut(index) else {
+            return Ok(Change::OutOfRange);
+        };
+        if self.results.is_equal(&line.result, result) {
+            // As early as the earliest with these bytes.
+            line.tier = line.tier.min(tier);
+            return Ok(Change::Duplicate);
+        }
+        if self.rules.policy() == ResultsPolicy::Reproducible {
+            return Ok(Change::Conflict);
+        }
+        if line.state != State::Differing {
+            line.state = State::Differing;
+            self.totals.differing += 1;
+        }
+        let mut reader = self.results.reader(store);
+        if (line.tier, reader.read(&line.result)?) < (tier, result) {
+            return Ok(Change::Duplicate);
+        }
+        line.tier = tier;
+        line.result = self.results.store(result);
+        Ok(Change::Replaced)
     }
 
     fn remove_dead(&mut self, index: u64) {
@@ -387,6 +467,13 @@ impl Ledger {
         missing
     }
 
+    /// The lowest indexes of jobs with several results that differ, `at_most` of them.
+    pub fn first_differing(&self, at_most: usize) -> Vec<u64> {
+        let lines = self.lines.known();
+        let differing = lines.filter(|(_, line)| line.state == State::Differing);
+        differing.map(|(index, _)| index).take(at_most).collect()
+    }
+
     /// A job that has an outcome.
     pub fn describe(&self, index: u64) -> Option<KnownJob<'_>> {
         let line = self.lines.get(index)?;
@@ -404,7 +491,7 @@ impl Ledger {
     /// When it was spilled and cannot be read back.
     pub fn result(&self, index: u64) -> Result<Option<Vec<u8>>, SpillError> {
         let line = self.lines.get(index);
-        let Some(line) = line.filter(|line| line.state == State::Completed) else {
+        let Some(line) = line.filter(|line| line.state.is_completed()) else {
             return Ok(None);
         };
         let mut reader = self.reader();
@@ -419,7 +506,7 @@ impl Ledger {
     pub fn for_each_completed(&self, mut visit: impl FnMut(u32, &[u8])) -> Result<(), SpillError> {
         let mut reader = self.reader();
         self.lines.known().try_for_each(|(_, line)| {
-            if line.state == State::Completed {
+            if line.state.is_completed() {
                 visit(line.weight, reader.read(&line.result)?);
             }
             Ok(())

@@ -5,6 +5,7 @@ use std::fmt;
 use prost::Message;
 
 use crate::error::DecodeError;
+use crate::generation::checked_generation;
 use crate::group_key::GroupKey;
 use crate::job::{Job, checked_time, in_range};
 use crate::label_runs;
@@ -220,6 +221,7 @@ fn check(wire: &wire::OutcomeBatch) -> Result<(), DecodeError> {
     {
         return Err(invalid("its dead letters are out of order"));
     }
+    checked_generation("OutcomeBatch", wire.generation, 0)?;
     check_results(wire)
 }
 

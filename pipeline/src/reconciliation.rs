@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::error::Conflict;
+use crate::ledger::counting::{CountingRules, Tier};
 use crate::ledger::{Change, Ledger, Memory, MemoryUse, Recorded, SpillError};
 use crate::outcome::{OutcomeBatch, Worker};
 use crate::run::Manifest;
@@ -53,10 +54,15 @@ impl Default for Collection {
 impl Collection {
     /// Nothing was received yet.
     pub fn new() -> Self {
+        Self::under(CountingRules::default())
+    }
+
+    /// Nothing was received yet of a generation in which outcomes count by these rules.
+    pub fn under(rules: CountingRules) -> Self {
         Self {
             manifest: None,
             disagreeing: None,
-            ledger: Ledger::of_unknown_length(),
+            ledger: Ledger::of_unknown_length(rules),
             early: BTreeMap::new(),
             conflicts: Vec::new(),
             totals: Recorded::default(),
@@ -64,12 +70,16 @@ impl Collection {
         }
     }
 
-    /// The same, with a memory budget and a store for the results beyond it.
-    pub fn with_memory(memory: Memory) -> Self {
-        Self {
-            ledger: Ledger::of_unknown_length().with_memory(memory),
-            ..Self::new()
-        }
+    /// Gives it a memory budget, and a store for the results beyond it.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Memory) -> Self {
+        self.ledger = self.ledger.with_memory(memory);
+        self
+    }
+
+    /// The rules by which outcomes count.
+    pub fn rules(&self) -> &CountingRules {
+        self.ledger.rules()
     }
 
     /// Hears a manifest. The same again changes nothing.
@@ -91,33 +101,53 @@ impl Collection {
                 match change {
                     Change::New | Change::Replaced => share.jobs -= outcomes,
                     Change::Duplicate => share.duplicates -= outcomes,
-                    Change::OutOfRange | Change::Conflict => {}
+                    Change::OutOfRange | Change::Conflict | Change::Outdated => {}
                 }
             }
         }
         self.manifest = Some(manifest);
     }
 
-    /// Hears outcomes of this run. Returns whether they said anything new.
+    /// Records outcomes of this run that stand at this place of the outcomes topic. Returns as
+    /// [`hear_outcomes`](Self::hear_outcomes) does.
+    ///
+    /// # Errors
+    /// Those of [`hear_outcomes`](Self::hear_outcomes).
+    pub fn hear_outcomes_at(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        batch: &OutcomeBatch,
+    ) -> Result<bool, SpillError> {
+        self.record(self.rules().tier(partition, offset), batch)
+    }
+
+    /// Records outcomes of this run that no earlier verdict covers. Returns whether they changed what
+    /// counts.
     ///
     /// # Errors
     /// When results cannot be spilled or read back.
     pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) -> Result<bool, SpillError> {
+        self.record(self.rules().last_tier(), batch)
+    }
+
+    fn record(&mut self, tier: Tier, batch: &OutcomeBatch) -> Result<bool, SpillError> {
         let Worker { host, id } = batch.worker().clone();
         let worker = (host, id);
+        let (ledger, conflicts) = (&mut self.ledger, &mut self.conflicts);
         let recorded = if self.manifest.is_some() {
-            self.ledger.record(batch, &mut self.conflicts)?
+            ledger.record_in(tier, batch, conflicts, |_, _| {})?
         } else {
             let early = self.early.entry(worker.clone()).or_default();
             let changed = |index, change| early.push(index, change);
-            self.ledger
-                .record_each(batch, &mut self.conflicts, changed)?
+            ledger.record_in(tier, batch, conflicts, changed)?
         };
         self.totals.new += recorded.new;
         self.totals.replaced += recorded.replaced;
         self.totals.duplicates += recorded.duplicates;
         self.totals.beyond += recorded.beyond;
         self.totals.conflicts += recorded.conflicts;
+        self.totals.outdated += recorded.outdated;
         let share = self.shares.entry(worker).or_default();
         share.jobs += recorded.new + recorded.replaced;
         share.duplicates += recorded.duplicates;

@@ -2,12 +2,15 @@
 //! tells, and which jobs are missing, given what the other topics hold. Pure: topics are told to it.
 
 use crate::difference::{Difference, shown};
+use crate::generation::IndexRanges;
 use crate::grain::TimeBucket;
 use crate::job::{Job, JobBatch};
-use crate::outcome::OutcomeBatch;
-use crate::run::RunOptions;
+use crate::ledger::counting::CountingRules;
+use crate::outcome::{Outcome, OutcomeBatch};
+use crate::run::{ResultsPolicy, RunOptions};
 use crate::run_history::RunHistory;
 use crate::run_id::RunId;
+use crate::timeline::Timeline;
 
 /// One dispatcher's attempt at a run.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +134,8 @@ pub struct Resume {
     marks: Vec<u8>,
     difference: Option<Difference>,
     messages: u64,
+    rules: CountingRules,
+    cancelled_up_to: Option<u32>,
 }
 
 impl Resume {
@@ -151,7 +156,18 @@ impl Resume {
             marks,
             difference: None,
             messages: 0,
+            rules: CountingRules::default(),
+            cancelled_up_to: None,
         })
+    }
+
+    /// Has outcomes count as in the newest generation of the run, and no copy wait that workers pass
+    /// over because its generation is cancelled.
+    pub fn in_generation_of(mut self, timeline: &Timeline<'_>) -> Self {
+        // Which of several results counts is not looked at here.
+        self.rules = CountingRules::of(ResultsPolicy::Any, timeline);
+        self.cancelled_up_to = timeline.cancelled_up_to();
+        self
     }
 
     /// Hears a message of the jobs topic. Those of other runs change nothing.
@@ -165,8 +181,11 @@ impl Resume {
             Rule::WithoutOutcome { committed } => {
                 let own = usize::try_from(partition).ok();
                 let committed = own.and_then(|partition| committed.get(partition));
+                let cancelled = self.cancelled_up_to;
+                let is_cancelled = cancelled.is_some_and(|up_to| batch.generation() <= up_to);
                 match committed {
                     Some(&committed) if offset < committed => PUBLISHED,
+                    _ if is_cancelled => PUBLISHED,
                     _ => PUBLISHED | WAITING,
                 }
             }
@@ -194,6 +213,10 @@ impl Resume {
             return;
         }
         for outcome in batch.outcomes() {
+            let is_dead = matches!(outcome.outcome, Outcome::DeadLettered { .. });
+            if is_dead && batch.generation() < self.rules.reopened_in(outcome.index) {
+                continue;
+            }
             match self.position(outcome.index) {
                 Some(own) => self.marks[own] |= HAS_OUTCOME,
                 None => self.beyond(outcome.index, || shown(outcome.key)),
@@ -244,6 +267,12 @@ impl Resume {
                 "another key"
             },
         })
+    }
+
+    /// The jobs that are to be published now.
+    pub fn missing_jobs(&self) -> IndexRanges {
+        let indexes = 0..self.marks.len() as u64;
+        IndexRanges::of_ascending(indexes.filter(|&index| self.is_missing(index)))
     }
 
     /// Whether a job is to be published now.
@@ -305,308 +334,4 @@ fn first_bits(hasher: &blake3::Hasher) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::job::tests::{OwnedJob, any_jobs, header};
-    use crate::outcome::{Outcome, OutcomeBatchBuilder, Worker};
-    use crate::run::tests::{manifest, opened, options};
-    use crate::run::{RunAborted, RunEvent};
-    use crate::{LabelSet, RunOpened, payload_digest};
-
-    fn run_id(name: &str) -> RunId {
-        name.parse().expect("a run id")
-    }
-
-    fn published(run: &str, job: &Job<'_>) -> JobBatch {
-        JobBatch::decode(&job.alone(&header(run))).expect("a valid batch")
-    }
-
-    fn outcome(run: &str, job: &Job<'_>, is_dead: bool) -> OutcomeBatch {
-        let mut builder = OutcomeBatchBuilder::new(&run_id(run), 0, &Worker::default());
-        let outcome = match is_dead {
-            true => Outcome::DeadLettered {
-                reason: "it is broken",
-                attempts: 3,
-            },
-            false => Outcome::Completed(&[]),
-        };
-        builder.push(job, payload_digest(job.payload), outcome);
-        OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
-    }
-
-    fn job(hours: i64, payload: &[u8]) -> OwnedJob {
-        OwnedJob {
-            labels: LabelSet::new(["Italy"]),
-            time: TimeBucket::from_hours(hours),
-            part: 0,
-            weight: payload.len() as u32,
-            payload: payload.to_vec(),
-        }
-    }
-
-    fn resume(jobs: u64, rule: Rule) -> Resume {
-        Resume::new(&run_id("a-run"), jobs, rule).expect("room")
-    }
-
-    /// What was heard of `events`, by an attempt whose options are those of the first opening.
-    fn planned(
-        events: &[RunEvent],
-        change: impl FnOnce(&mut Attempt<'_>),
-    ) -> Result<Plan, Refusal> {
-        let mut history = RunHistory::new(run_id("a-run"));
-        for event in events {
-            history.hear(event.clone());
-        }
-        let options = options();
-        let mut attempt = Attempt {
-            options: &options,
-            is_rereadable: true,
-            has_opened: false,
-        };
-        change(&mut attempt);
-        plan(&history, &attempt)
-    }
-
-    #[test]
-    fn a_run_is_opened_once_gone_on_with_after_that_and_compared_in_the_end() {
-        let opening = RunEvent::Opened(opened());
-        let dispatched = RunEvent::Dispatched(manifest(3, 9));
-        let aborted = RunEvent::Aborted(RunAborted {
-            run_id: run_id("a-run"),
-            reason: "stopped".to_owned(),
-        });
-        assert_eq!(planned(&[], |_| {}), Ok(Plan::Open));
-        assert_eq!(
-            planned(std::slice::from_ref(&aborted), |_| {}),
-            Ok(Plan::Open)
-        );
-        let alone = [opening.clone()];
-        let opener = |attempt: &mut Attempt<'_>| attempt.has_opened = true;
-        assert_eq!(planned(&alone, opener), Ok(Plan::PublishAll));
-        assert_eq!(planned(&alone, |_| {}), Ok(Plan::GoOn));
-        let twice = [opening.clone(), opening.clone()];
-        assert_eq!(planned(&twice, opener), Ok(Plan::GoOn));
-        assert_eq!(planned(&[opening.clone(), aborted], |_| {}), Ok(Plan::GoOn));
-        assert_eq!(planned(&[opening, dispatched], |_| {}), Ok(Plan::Compare));
-    }
-
-    #[test]
-    fn standard_input_takes_no_run_up_but_goes_on_with_its_own() {
-        let alone = [RunEvent::Opened(opened())];
-        let refused = planned(&alone, |attempt| attempt.is_rereadable = false);
-        assert!(matches!(refused, Err(Refusal::StandardInput { .. })));
-        let own = |attempt: &mut Attempt<'_>| {
-            attempt.is_rereadable = false;
-            attempt.has_opened = true;
-        };
-        assert_eq!(planned(&alone, own), Ok(Plan::PublishAll));
-        assert_eq!(
-            planned(&[], |attempt| attempt.is_rereadable = false),
-            Ok(Plan::Open)
-        );
-    }
-
-    #[test]
-    fn other_options_are_refused_by_name_whoever_came_first() {
-        let mut other = opened();
-        other.options.cut.max_rows_per_job = 7;
-        let events = [other, opened()].map(RunEvent::Opened);
-        let refused = planned(&events, |attempt| attempt.has_opened = true).expect_err("7 rows");
-        assert!(
-            refused.to_string().contains("--max-rows-per-job"),
-            "{refused}"
-        );
-        let [first, second] = events;
-        assert_eq!(planned(&[second, first], |_| {}), Ok(Plan::GoOn));
-    }
-
-    #[test]
-    fn a_difference_names_the_job_and_what_differs() {
-        let (one, other) = (job(440_000, &[1, 0]), job(440_001, &[1, 0]));
-        let mut resume = resume(2, Rule::NeverPublished);
-        resume.hear_published(0, 0, &published("a-run", &one.at(0)));
-        assert_eq!(resume.check(&one.at(0)), Ok(()));
-        assert_eq!(resume.check(&other.at(1)), Ok(()));
-        let rows = job(440_000, &[1, 1]);
-        assert_eq!(
-            resume
-                .check(&rows.at(0))
-                .expect_err("another result")
-                .to_string(),
-            "data set differs: job 0 (Italy, 2020-03-12T08:00:00) was published with other rows"
-        );
-        let key = resume
-            .check(&other.at(0))
-            .expect_err("another time")
-            .to_string();
-        assert!(key.ends_with("was published with another key"), "{key}");
-        resume.hear_published(0, 1, &published("a-run", &rows.at(0)));
-        let twice = resume
-            .check(&other.at(1))
-            .expect_err("it was published twice");
-        assert!(
-            matches!(twice, Difference::Twice { index: 0, .. }),
-            "{twice}"
-        );
-    }
-
-    #[test]
-    fn an_index_beyond_the_own_jobs_is_a_difference_and_sizes_nothing() {
-        let one = job(440_000, &[1]);
-        for far in [1, u64::MAX - 1] {
-            let mut heard = resume(1, Rule::NeverPublished);
-            heard.hear_published(0, 0, &published("a-run", &one.at(far)));
-            let beyond = heard.check(&one.at(0)).expect_err("beyond").to_string();
-            assert!(beyond.contains("it has 1 jobs"), "{beyond}");
-            let mut heard = resume(1, Rule::NeverPublished);
-            heard.hear_outcomes(&outcome("a-run", &one.at(far), false));
-            assert!(heard.check(&one.at(0)).is_err());
-        }
-    }
-
-    #[test]
-    fn a_dead_letter_is_an_outcome() {
-        let one = job(440_000, &[1]);
-        let rule = Rule::WithoutOutcome { committed: vec![9] };
-        let mut resume = resume(1, rule);
-        resume.hear_published(0, 3, &published("a-run", &one.at(0)));
-        assert!(resume.is_missing(0));
-        resume.hear_outcomes(&outcome("a-run", &one.at(0), true));
-        assert!(!resume.is_missing(0));
-    }
-
-    /// Something that stands on a topic.
-    #[derive(Clone, Debug)]
-    enum Heard {
-        Published {
-            partition: i32,
-            offset: i64,
-            index: u64,
-            own: bool,
-        },
-        Outcome {
-            index: u64,
-            own: bool,
-        },
-    }
-
-    const JOBS: u64 = 12;
-
-    fn any_heard() -> impl Strategy<Value = Heard> {
-        prop_oneof![
-            (0i32..3, 0i64..20, 0..JOBS, any::<bool>()).prop_map(
-                |(partition, offset, index, own)| Heard::Published {
-                    partition,
-                    offset,
-                    index,
-                    own
-                }
-            ),
-            (0..JOBS, any::<bool>()).prop_map(|(index, own)| Heard::Outcome { index, own }),
-        ]
-    }
-
-    proptest! {
-        /// Against a model of sets, for every order in which topics may be heard.
-        #[test]
-        fn what_is_missing_is_what_the_rule_says(
-            heard in prop::collection::vec(any_heard(), 0..60),
-            // The last partition has no committed offset.
-            committed in prop::collection::vec(0i64..20, 2),
-            jobs in any_jobs(JOBS as usize..JOBS as usize + 1),
-        ) {
-            let mut by_rule = [
-                resume(JOBS, Rule::NeverPublished),
-                resume(JOBS, Rule::WithoutOutcome { committed: committed.clone() }),
-            ];
-            let mut copies: BTreeMap<u64, Vec<(usize, i64)>> = BTreeMap::new();
-            let mut outcomes = BTreeSet::new();
-            for heard in &heard {
-                let name = |own: bool| if own { "a-run" } else { "b-run" };
-                for resume in &mut by_rule {
-                    match *heard {
-                        Heard::Published { partition, offset, index, own } => {
-                            let job = jobs[index as usize].at(index);
-                            resume.hear_published(partition, offset, &published(name(own), &job));
-                        }
-                        Heard::Outcome { index, own } => {
-                            let job = jobs[index as usize].at(index);
-                            resume.hear_outcomes(&outcome(name(own), &job, false));
-                        }
-                    }
-                }
-                match *heard {
-                    Heard::Published { partition, offset, index, own: true } => {
-                        copies.entry(index).or_default().push((partition as usize, offset));
-                    }
-                    Heard::Outcome { index, own: true } => {
-                        outcomes.insert(index);
-                    }
-                    _ => {}
-                }
-            }
-            let passed = |&(partition, offset): &(usize, i64)| {
-                committed.get(partition).is_some_and(|&committed| offset < committed)
-            };
-            for index in 0..JOBS {
-                let own = copies.get(&index).map_or(&[][..], Vec::as_slice);
-                prop_assert_eq!(by_rule[0].is_missing(index), own.is_empty());
-                let lost = !outcomes.contains(&index) && own.iter().all(passed);
-                prop_assert_eq!(by_rule[1].is_missing(index), lost);
-                for resume in &by_rule {
-                    prop_assert_eq!(resume.check(&jobs[index as usize].at(index)), Ok(()));
-                }
-            }
-            prop_assert!(!by_rule[0].is_missing(JOBS));
-            let missing = (0..JOBS).filter(|&index| by_rule[1].is_missing(index)).count();
-            prop_assert_eq!(by_rule[1].missing(), missing as u64);
-            // Every job has an outcome, is with the workers, or is published now.
-            let known = outcomes.len() as u64 + by_rule[1].waiting() + by_rule[1].missing();
-            prop_assert_eq!(known, JOBS);
-        }
-
-        #[test]
-        fn any_change_of_a_job_is_a_difference(
-            of in any_jobs(1..2),
-            at in any::<prop::sample::Index>(),
-            kind in 0usize..6,
-        ) {
-            let [of] = of.as_slice() else {
-                unreachable!("one job was asked for");
-            };
-            let mut other = of.clone();
-            match kind {
-                0 if of.payload.is_empty() => other.payload.push(0),
-                0 => other.payload[at.index(of.payload.len())] ^= 1,
-                1 => other.payload.push(1),
-                2 => other.part += 1,
-                3 => {
-                    let seconds = of.time.map_or(0, |time| time.seconds() + 1);
-                    other.time = TimeBucket::from_seconds(seconds);
-                }
-                4 => other.weight += 1,
-                _ => other.labels.values.push(String::new()),
-            }
-            let mut resume = resume(1, Rule::NeverPublished);
-            resume.hear_published(0, 0, &published("a-run", &of.at(0)));
-            prop_assert!(resume.check(&other.at(0)).is_err());
-        }
-    }
-
-    #[test]
-    fn an_opening_that_is_merged_serves_the_plan() {
-        let later = RunOpened {
-            jobs_start_offsets: vec![9, 9],
-            ..opened()
-        };
-        let events = [later, opened()].map(RunEvent::Opened);
-        assert_eq!(
-            planned(&events, |attempt| attempt.has_opened = true),
-            Ok(Plan::GoOn)
-        );
-    }
-}
+mod tests;

@@ -1,16 +1,21 @@
-//! The life of a run as the runs topic tells it: opened once, then dispatched (with a manifest) or
-//! aborted.
+//! The events of a run on the runs topic: opened once, then dispatched (with a manifest) or aborted;
+//! then generations, verdicts and cancellations, which have files of their own.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use prost::Message;
 use serde::Serialize;
 
+use crate::cancelled::RunCancelled;
 use crate::computation::Computation;
+use crate::content_digest::ContentDigest;
 use crate::difference::Difference;
 use crate::digest::JobSetDigest;
 use crate::error::DecodeError;
+use crate::generation::GenerationOpened;
 use crate::grain::Grain;
+use crate::reconciled::RunReconciled;
 use crate::run_id::RunId;
 use crate::wire;
 
@@ -52,17 +57,26 @@ pub enum ResultsPolicy {
     /// They contradict each other: the run fails.
     #[default]
     Reproducible,
-    /// The lowest result bytes count.
+    /// The lowest result bytes count, and the jobs with several are counted and listed.
     Any,
 }
 
 impl ResultsPolicy {
+    /// Both, in the order in which they are offered.
+    pub const ALL: [Self; 2] = [Self::Reproducible, Self::Any];
+
     /// The name, as options spell it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reproducible => "reproducible",
             Self::Any => "any",
         }
+    }
+}
+
+impl fmt::Display for ResultsPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -128,6 +142,16 @@ impl Manifest {
     pub fn agrees_with(&self, other: &Self) -> bool {
         self.run_id == other.run_id && Difference::of_manifests(self, other).is_none()
     }
+
+    /// BLAKE3 of what two manifests of one run must agree on, so equal for manifests that agree.
+    pub fn digest(&self) -> ContentDigest {
+        let agreed = wire::Manifest {
+            messages: 0,
+            stages: Vec::new(),
+            ..self.to_wire()
+        };
+        ContentDigest::of(&agreed.encode_to_vec())
+    }
 }
 
 /// The dispatcher gave up: no manifest will follow.
@@ -148,12 +172,21 @@ pub enum RunEvent {
     Dispatched(Manifest),
     /// It will never be complete.
     Aborted(RunAborted),
+    /// Jobs of it are to be published again.
+    Generation(GenerationOpened),
+    /// An aggregator has reconciled it.
+    Reconciled(RunReconciled),
+    /// It is cancelled.
+    Cancelled(RunCancelled),
 }
 
 impl RunEvent {
     const OPENED: &'static str = "opened";
     const DISPATCHED: &'static str = "dispatched";
     const ABORTED: &'static str = "aborted";
+    const GENERATION: &'static str = "generation";
+    const RECONCILED: &'static str = "reconciled";
+    const CANCELLED: &'static str = "cancelled";
 
     /// The run that it is about.
     pub fn run_id(&self) -> &RunId {
@@ -161,27 +194,43 @@ impl RunEvent {
             Self::Opened(opened) => &opened.run_id,
             Self::Dispatched(manifest) => &manifest.run_id,
             Self::Aborted(aborted) => &aborted.run_id,
+            Self::Generation(generation) => &generation.run_id,
+            Self::Reconciled(reconciled) => &reconciled.run_id,
+            Self::Cancelled(cancelled) => &cancelled.run_id,
         }
     }
 
     /// The key of the message: the topic is compacted by it.
     pub fn key(&self) -> String {
-        let kind = match self {
-            Self::Opened(_) => Self::OPENED,
-            Self::Dispatched(_) => Self::DISPATCHED,
-            Self::Aborted(_) => Self::ABORTED,
+        let run_id = self.run_id();
+        let (kind, generation, writer) = match self {
+            Self::Opened(_) => return format!("{run_id}/{}", Self::OPENED),
+            Self::Dispatched(_) => return format!("{run_id}/{}", Self::DISPATCHED),
+            Self::Aborted(_) => return Self::key_of_abort(run_id),
+            Self::Generation(event) => (Self::GENERATION, event.generation, &event.writer),
+            Self::Reconciled(event) => (Self::RECONCILED, event.generation, &event.writer),
+            Self::Cancelled(event) => (Self::CANCELLED, event.generation, &event.writer),
         };
-        format!("{}/{kind}", self.run_id())
-    }
-
-    /// Every key that a message about a run can have.
-    pub fn keys_of(run_id: &RunId) -> [String; 3] {
-        [Self::OPENED, Self::DISPATCHED, Self::ABORTED].map(|kind| format!("{run_id}/{kind}"))
+        format!("{run_id}/{kind}/{generation}/{writer}")
     }
 
     /// The key under which a run is told to be aborted.
     pub fn key_of_abort(run_id: &RunId) -> String {
         format!("{run_id}/{}", Self::ABORTED)
+    }
+
+    /// The run that a key is about, whether or not this version knows the rest of the key.
+    pub fn run_of_key(key: &[u8]) -> Option<RunId> {
+        let (run_id, _) = std::str::from_utf8(key).ok()?.split_once('/')?;
+        run_id.parse().ok()
+    }
+
+    /// Whether a key is that of a run's opening, by which a run is known to those who list runs.
+    pub fn is_key_of_opening(key: &[u8]) -> bool {
+        let kind = std::str::from_utf8(key)
+            .ok()
+            .and_then(|key| key.split_once('/'));
+        kind.is_some_and(|(_, kind)| kind == Self::OPENED)
     }
 
     /// The value of the message.
@@ -194,6 +243,9 @@ impl RunEvent {
                 reason: aborted.reason.clone(),
             }
             .encode_to_vec(),
+            Self::Generation(generation) => generation.to_wire().encode_to_vec(),
+            Self::Reconciled(reconciled) => reconciled.to_wire().encode_to_vec(),
+            Self::Cancelled(cancelled) => cancelled.to_wire().encode_to_vec(),
         }
     }
 
@@ -203,13 +255,13 @@ impl RunEvent {
     /// # Errors
     /// When the value is not what the key says.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let Some((run_id, kind)) = std::str::from_utf8(key)
+        let Some((_, kind)) = std::str::from_utf8(key)
             .ok()
-            .and_then(|key| key.rsplit_once('/'))
+            .and_then(|key| key.split_once('/'))
         else {
             return Ok(None);
         };
-        let event = match kind {
+        let event = match kind.split('/').next().unwrap_or_default() {
             Self::OPENED => Self::Opened(RunOpened::from_wire(decode("RunOpened", value)?)?),
             Self::DISPATCHED => Self::Dispatched(Manifest::from_wire(decode("Manifest", value)?)?),
             Self::ABORTED => {
@@ -219,12 +271,24 @@ impl RunEvent {
                     reason: wire.reason,
                 })
             }
+            Self::GENERATION => {
+                let wire = decode("GenerationOpened", value)?;
+                Self::Generation(GenerationOpened::from_wire(wire)?)
+            }
+            Self::RECONCILED => {
+                let wire = decode("RunReconciled", value)?;
+                Self::Reconciled(RunReconciled::from_wire(wire)?)
+            }
+            Self::CANCELLED => {
+                let wire = decode("RunCancelled", value)?;
+                Self::Cancelled(RunCancelled::from_wire(wire)?)
+            }
             _ => return Ok(None),
         };
-        if event.run_id().as_str() != run_id {
+        if event.key().as_bytes() != key {
             return Err(DecodeError::Invalid {
                 message: "RunEvent",
-                what: "its key names another run",
+                what: "its key names another run, generation or writer",
             });
         }
         Ok(Some(event))
@@ -235,7 +299,7 @@ fn decode<M: Message + Default>(message: &'static str, value: &[u8]) -> Result<M
     M::decode(value).map_err(|source| DecodeError::Protobuf { message, source })
 }
 
-fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
+pub(crate) fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
     run_id.parse().map_err(|_| DecodeError::Invalid {
         message,
         what: "its run id is invalid",
@@ -395,138 +459,4 @@ impl Manifest {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::digest::JobSetHasher;
-
-    pub(crate) fn manifest(jobs: u64, rows: u64) -> Manifest {
-        Manifest {
-            run_id: "a-run".parse().expect("a run id"),
-            jobs,
-            rows_read: rows,
-            rows_accepted: rows,
-            rejected: BTreeMap::new(),
-            job_set_digest: JobSetHasher::new().finish(),
-            messages: 1,
-            stages: vec![("read".to_owned(), 0.5)],
-        }
-    }
-
-    pub(crate) fn options() -> RunOptions {
-        RunOptions {
-            numbering_version: NUMBERING_VERSION,
-            cut: Cut {
-                label_columns: vec!["country".to_owned()],
-                time: Some(TimeColumn {
-                    name: "test_date".to_owned(),
-                    grain: Grain::Week,
-                }),
-                max_rows_per_job: 10_000,
-            },
-            computation: Computation::named("a-computation").with("column", "result"),
-            results: ResultsPolicy::Reproducible,
-        }
-    }
-
-    pub(crate) fn opened() -> RunOpened {
-        RunOpened {
-            run_id: "a-run".parse().expect("a run id"),
-            options: options(),
-            opened_at_ms: 1_594_718_631_000,
-            jobs_start_offsets: vec![3, 0],
-            outcomes_start_offsets: vec![7],
-        }
-    }
-
-    #[test]
-    fn every_option_comes_back_from_the_wire() {
-        let change = |change: &dyn Fn(&mut RunOptions)| {
-            let mut opened = opened();
-            change(&mut opened.options);
-            opened
-        };
-        let all = [
-            change(&|options| options.cut.time = None),
-            change(&|options| options.cut.label_columns.clear()),
-            change(&|options| options.results = ResultsPolicy::Any),
-            change(&|options| options.numbering_version = 9),
-        ];
-        for opened in all {
-            let event = RunEvent::Opened(opened);
-            let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
-            assert_eq!(decoded.expect("a valid event"), Some(event));
-        }
-    }
-
-    #[test]
-    fn what_this_version_does_not_know_of_a_run_is_refused_by_name() {
-        let refused = |change: &dyn Fn(&mut wire::RunOpened)| {
-            let mut wire = opened().to_wire();
-            change(&mut wire);
-            let decoded = RunEvent::decode(b"a-run/opened", &wire.encode_to_vec());
-            decoded.expect_err("it is not known").to_string()
-        };
-        let grain = refused(&|wire| {
-            let Some(wire::Cut {
-                kind: Some(wire::cut::Kind::ByGroup(cut)),
-            }) = &mut wire.cut
-            else {
-                panic!("a run is cut by group");
-            };
-            cut.time.as_mut().expect("it has a time").grain = 99;
-        });
-        assert_eq!(grain, "RunOpened: unknown grain 99");
-        let policy = refused(&|wire| wire.results = 3);
-        assert_eq!(policy, "RunOpened: unknown results policy 3");
-        let cut = refused(&|wire| wire.cut = Some(wire::Cut { kind: None }));
-        assert_eq!(cut, "RunOpened: it has no cut that this version knows");
-        let computation = refused(&|wire| wire.computation = None);
-        assert_eq!(computation, "RunOpened: it has no computation");
-    }
-
-    #[test]
-    fn every_event_comes_back_from_the_wire() {
-        let mut dispatched = manifest(3, 9);
-        dispatched.rejected.insert("unknown_result".to_owned(), 2);
-        let events = [
-            RunEvent::Opened(opened()),
-            RunEvent::Dispatched(dispatched),
-            RunEvent::Aborted(RunAborted {
-                run_id: "a-run".parse().expect("a run id"),
-                reason: "too many rejects".to_owned(),
-            }),
-        ];
-        for event in events {
-            assert!(RunEvent::keys_of(event.run_id()).contains(&event.key()));
-            let is_abort = matches!(event, RunEvent::Aborted(_));
-            let key_of_abort = RunEvent::key_of_abort(event.run_id());
-            assert_eq!(event.key() == key_of_abort, is_abort);
-            let decoded = RunEvent::decode(event.key().as_bytes(), &event.encode());
-            assert_eq!(decoded.expect("a valid event"), Some(event));
-        }
-    }
-
-    #[test]
-    fn a_key_of_another_kind_is_skipped_and_one_of_another_run_refused() {
-        let value = RunEvent::Opened(opened()).encode();
-        assert!(matches!(
-            RunEvent::decode(b"a-run/paused", &value),
-            Ok(None)
-        ));
-        assert!(matches!(RunEvent::decode(b"\xff", &value), Ok(None)));
-        assert!(RunEvent::decode(b"b-run/opened", &value).is_err());
-        assert!(RunEvent::decode(b"a-run/dispatched", &value).is_err());
-    }
-
-    #[test]
-    fn manifests_agree_on_the_job_set_and_not_on_how_it_was_sent() {
-        let one = manifest(3, 9);
-        let mut repacked = one.clone();
-        repacked.messages = 99;
-        repacked.stages.clear();
-        assert!(one.agrees_with(&repacked));
-        let mut other = one.clone();
-        other.rows_accepted = 8;
-        assert!(!one.agrees_with(&other));
-    }
-}
+pub(crate) mod tests;

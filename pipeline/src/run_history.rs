@@ -4,6 +4,7 @@
 use crate::difference::Difference;
 use crate::run::{Manifest, RunEvent, RunOpened};
 use crate::run_id::RunId;
+use crate::timeline::{Expected, GenerationEvent, Timeline};
 
 /// One run, as far as its events tell.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct RunHistory {
     manifest: Option<Manifest>,
     disagreeing: Option<Manifest>,
     aborted: Option<String>,
+    /// What opens or ends a generation, in the order of the log.
+    events: Vec<GenerationEvent>,
 }
 
 impl RunHistory {
@@ -30,6 +33,7 @@ impl RunHistory {
             manifest: None,
             disagreeing: None,
             aborted: None,
+            events: Vec::new(),
         }
     }
 
@@ -53,6 +57,11 @@ impl RunHistory {
                 }
             },
             RunEvent::Aborted(aborted) => self.aborted = Some(aborted.reason),
+            RunEvent::Generation(opened) => self.events.push(GenerationEvent::Opened(opened)),
+            RunEvent::Reconciled(verdict) => self.events.push(GenerationEvent::Reconciled(verdict)),
+            RunEvent::Cancelled(cancelled) => {
+                self.events.push(GenerationEvent::Cancelled(cancelled));
+            }
         }
     }
 
@@ -111,6 +120,17 @@ impl RunHistory {
     /// Both manifests, or the one, or none.
     pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
         self.manifest.iter().chain(&self.disagreeing)
+    }
+
+    /// Its generations, and how each ended.
+    pub fn timeline(&self) -> Timeline<'_> {
+        let expected = self.opened.as_ref().zip(self.manifest.as_ref());
+        let expected = expected.map(|(opened, manifest)| Expected {
+            manifest_digest: manifest.digest(),
+            has_jobs: manifest.jobs > 0,
+            outcomes_start_offsets: &opened.outcomes_start_offsets,
+        });
+        Timeline::of(&self.events, expected)
     }
 
     /// Why its dispatcher gave it up, if it has and no manifest says otherwise.

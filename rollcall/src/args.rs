@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aggregator::OutputArgs;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use dispatcher::args::{MemoryArgs, MessageArgs};
+use dispatcher::args::{MemoryArgs, MessageArgs, ResultArgs};
 use dispatcher::{GroupingArgs, InputArgs};
 use kafka::BrokerArgs;
 use pipeline::RunId;
@@ -17,6 +17,7 @@ use service::{JsonArgs, LogArgs};
 use worker::{Delivery, SimulatedWork};
 
 use crate::bench::args::BenchArgs;
+use crate::cancel::CancelArgs;
 use crate::config_file::CONFIG_VARIABLE;
 use crate::dlq::DlqArgs;
 use crate::doctor::DoctorArgs;
@@ -85,6 +86,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// List the runs on a cluster, or remove some
     Runs(RunsArgs),
+    /// Cancel a run: its jobs are not computed any more
+    Cancel(CancelArgs),
     /// List, show or replay the dead letters of a run
     Dlq(DlqArgs),
     /// Print a script that completes commands and options in a shell
@@ -163,6 +166,10 @@ pub struct RunArgs {
     /// How rows become jobs.
     #[command(flatten, next_help_heading = "Jobs")]
     pub grouping: GroupingArgs,
+
+    /// What counts where results differ.
+    #[command(flatten, next_help_heading = "Jobs")]
+    pub results: ResultArgs,
 
     /// How jobs become messages.
     #[command(flatten, next_help_heading = "Messages")]

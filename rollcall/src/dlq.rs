@@ -2,25 +2,21 @@
 //! holds, and the way back to the jobs topic. What is still dead is for [`DeadLetters`] to say.
 
 use std::fmt::{self, Write as _};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use computations::positivity::{self, NEGATIVE, POSITIVE};
 use dispatcher::shown::shown;
-use kafka::{
-    BatchProducer, BrokerArgs, Cluster, Outgoing, TopicNames, read_dlq, read_to_end, run_history,
-    topics,
-};
+use kafka::{BrokerArgs, Cluster, TopicNames, read_dlq, read_to_end, run_history, topics};
 use pipeline::dead_letters::{Dead, Letter, LetterHeaders, Unreadable};
-use pipeline::{Collection, DeadLetters, Grain, Ledger, OutcomeBatch, RunId};
+use pipeline::ledger::counting::CountingRules;
+use pipeline::{Collection, DeadLetters, Grain, Ledger, OutcomeBatch, RunHistory, RunId};
 use serde::Serialize;
 use service::{Exit, LogArgs, Shutdown, say};
 
 use crate::error::Error;
 use crate::table::{Align, table};
 
-/// How long the broker may take to acknowledge what is replayed.
-const REPLAY_PATIENCE: Duration = Duration::from_secs(60);
+mod replay;
 
 /// No message has more, so that what is shown of one is all of it.
 const MAX_CHARACTERS: usize = 16 * 1024 * 1024;
@@ -130,7 +126,7 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     cluster
         .wait_until_reachable(&|| shutdown.is_requested())
         .map_err(|error| Error::of_cluster(error, shutdown))?;
-    let (letters, ledger) = look(&cluster, &names, &place.run_id, shutdown)?;
+    let (history, letters, ledger) = look(&cluster, &names, &place.run_id, shutdown)?;
     let dead: Vec<Dead<'_>> = letters.still_dead(&ledger).collect();
     let text = match &args.action {
         Action::List(list) if list.json => {
@@ -152,9 +148,15 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             }
         }
         Action::Replay(wanted) => {
-            let chosen = choose(&dead, &wanted.indexes, &place.run_id)?;
-            replay(&cluster, &names, &chosen)?;
-            said_of_replay(place, &names, &chosen, dead.len())
+            let chosen = replay::choose(&dead, &wanted.indexes, &place.run_id)?;
+            let replay = replay::Replay {
+                cluster: &cluster,
+                names: &names,
+                history: &history,
+                shutdown,
+            };
+            let generation = replay.run(&chosen)?;
+            replay::report(place, &names, &chosen, dead.len(), generation)
         }
     };
     say(&text).map_err(Error::Say)?;
@@ -168,7 +170,7 @@ fn look(
     names: &TopicNames,
     run_id: &RunId,
     shutdown: &Shutdown,
-) -> Result<(DeadLetters, Ledger), Error> {
+) -> Result<(RunHistory, DeadLetters, Ledger), Error> {
     let stopped = || shutdown.is_requested();
     let of_cluster = |error| Error::of_cluster(error, shutdown);
     let no_such_run = || Error::NoSuchRun {
@@ -180,7 +182,8 @@ fn look(
     }
     let history = run_history(cluster, &names.runs, run_id, &stopped).map_err(of_cluster)?;
     let opened = history.opened().ok_or_else(no_such_run)?;
-    let mut collection = Collection::new();
+    let rules = CountingRules::of(opened.options.results, &history.timeline());
+    let mut collection = Collection::under(rules);
     for manifest in history.manifests() {
         collection.hear_manifest(manifest.clone());
     }
@@ -198,7 +201,7 @@ fn look(
         };
         if batch.run_id() == run_id {
             letters.hear_outcomes(&batch);
-            let recorded = collection.hear_outcomes(&batch);
+            let recorded = collection.hear_outcomes_at(record.partition, record.offset, &batch);
             recorded.expect("nothing is spilled without a memory budget");
         }
     })
@@ -207,7 +210,7 @@ fn look(
     let ledger = ledger.ok_or_else(|| Error::NotDispatched {
         run_id: run_id.clone(),
     })?;
-    Ok((letters, ledger))
+    Ok((history, letters, ledger))
 }
 
 fn find<'d, 'a>(dead: &'d [Dead<'a>], index: u64, run_id: &RunId) -> Result<&'d Dead<'a>, Error> {
@@ -216,111 +219,6 @@ fn find<'d, 'a>(dead: &'d [Dead<'a>], index: u64, run_id: &RunId) -> Result<&'d 
         index,
         run_id: run_id.clone(),
     })
-}
-
-/// Those to be replayed, each once: all that are there, or those that are named. Nothing is
-/// replayed when one of the named is a mistake.
-fn choose<'d, 'a>(
-    dead: &'d [Dead<'a>],
-    indexes: &[u64],
-    run_id: &RunId,
-) -> Result<Vec<&'d Dead<'a>>, Error> {
-    if indexes.is_empty() {
-        return Ok(dead.iter().filter(|dead| dead.letter.is_some()).collect());
-    }
-    let mut indexes = indexes.to_vec();
-    indexes.sort_unstable();
-    indexes.dedup();
-    let mut chosen = Vec::with_capacity(indexes.len());
-    for index in indexes {
-        let one = find(dead, index, run_id)?;
-        if one.letter.is_none() {
-            return Err(Error::LetterGone {
-                index,
-                run_id: run_id.clone(),
-            });
-        }
-        chosen.push(one);
-    }
-    Ok(chosen)
-}
-
-/// Publishes jobs to the jobs topic, one a message, from partition to partition, and waits until the
-/// broker has acknowledged all.
-fn replay(cluster: &Cluster, names: &TopicNames, chosen: &[&Dead<'_>]) -> Result<(), Error> {
-    const TURN: usize = 100;
-    let partitions = topics::partition_count(cluster, &names.jobs)?;
-    let partitions = partitions.ok_or_else(|| kafka::Error::NoTopic {
-        topic: names.jobs.clone(),
-    })?;
-    let mut producer = BatchProducer::new(cluster)?;
-    let topic = producer.topic(&names.jobs)?;
-    let not_delivered = |partition, code| kafka::Error::undelivered(&names.jobs, partition, code);
-    for (turn, jobs) in chosen.chunks(TURN).enumerate() {
-        let partition = (turn % partitions) as i32;
-        let letters = jobs.iter().filter_map(|dead| dead.letter);
-        let payloads: Vec<_> = letters.map(Letter::payload).collect();
-        let messages: Vec<_> = payloads
-            .iter()
-            .map(|payload| Outgoing { payload, id: 0 })
-            .collect();
-        let mut left = messages;
-        let mut deliveries = Vec::new();
-        loop {
-            left = producer.produce(&topic, partition, &left)?;
-            // Turn by turn, so that the queue has room however many there are.
-            if !producer.drain(REPLAY_PATIENCE, &mut deliveries) {
-                return Err(kafka::Error::NotAcknowledged {
-                    topic: names.jobs.clone(),
-                    waited: REPLAY_PATIENCE,
-                }
-                .into());
-            }
-            if left.is_empty() {
-                break;
-            }
-        }
-        let failed = deliveries
-            .iter()
-            .find_map(|delivery| Some((delivery.partition, delivery.error?)));
-        if let Some((partition, code)) = failed {
-            return Err(not_delivered(partition, code).into());
-        }
-    }
-    Ok(())
-}
-
-fn said_of_replay(place: &Place, names: &TopicNames, chosen: &[&Dead<'_>], dead: usize) -> String {
-    let run_id = &place.run_id;
-    if chosen.is_empty() {
-        return match dead {
-            0 => format!("run {run_id} has no dead letters\n"),
-            dead => format!(
-                "none of the {dead} dead letters of run {run_id} is on topic {} any more\n",
-                names.dlq
-            ),
-        };
-    }
-    const SHOWN: usize = 20;
-    let mut indexes: Vec<String> = chosen
-        .iter()
-        .take(SHOWN)
-        .map(|dead| dead.index.to_string())
-        .collect();
-    if chosen.len() > SHOWN {
-        indexes.push("…".to_owned());
-    }
-    let prefix = match place.topic_prefix.as_str() {
-        "rollcall" => String::new(),
-        prefix => format!(" --topic-prefix {prefix}"),
-    };
-    format!(
-        "{} of {dead} dead letters of run {run_id} replayed to topic {}: {}\n\
-         when workers have done them: rollcall aggregator --run-id {run_id}{prefix}\n",
-        chosen.len(),
-        names.jobs,
-        indexes.join(", "),
-    )
 }
 
 /// What is known of a dead job; what is not known is null in JSON.
@@ -599,71 +497,7 @@ impl<'a> WholeJob<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use pipeline::{
-        Computation, GroupKey, Job, JobBatch, JobHeader, LabelSet, Outcome, OutcomeBatchBuilder,
-        TimeBucket, Worker,
-    };
-
     use super::*;
-
-    #[test]
-    fn those_to_be_replayed_are_chosen_once_each_or_not_at_all() {
-        let labels = LabelSet::new(["Italy"]);
-        let run_id: RunId = "a-run".parse().expect("a run id");
-        let job = Job {
-            index: 3,
-            key: GroupKey {
-                labels: &labels,
-                time: TimeBucket::from_hours(0),
-            },
-            part: 0,
-            weight: 1,
-            payload: &[POSITIVE],
-        };
-        let header = JobHeader {
-            run_id: run_id.clone(),
-            generation: 0,
-            computation: Computation::named("positivity").into(),
-        };
-        let batch = JobBatch::decode(&job.alone(&header)).expect("a valid batch");
-        let letter = Letter::new(0, Arc::default(), Arc::new(batch), 0);
-        let mut outcomes = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
-        outcomes.push(&job, 0, Outcome::Completed(&[]));
-        let outcomes = OutcomeBatch::decode(&outcomes.encode()).expect("a valid batch");
-        let mut ledger = Ledger::new(4);
-        let recorded = ledger.record(&outcomes, &mut Vec::new());
-        recorded.expect("nothing was spilled");
-        let known = ledger.describe(3).expect("it has an outcome");
-        let dead = |index, letter| Dead {
-            index,
-            job: known,
-            reason: "it is broken",
-            attempts: 3,
-            worker: None,
-            letter,
-        };
-        let all = [
-            dead(3, Some(&letter)),
-            dead(5, None),
-            dead(7, Some(&letter)),
-        ];
-        let chosen = |indexes: &[u64]| {
-            let chosen = choose(&all, indexes, &run_id);
-            chosen.map(|chosen| chosen.iter().map(|dead| dead.index).collect::<Vec<_>>())
-        };
-        assert_eq!(chosen(&[]).expect("all"), [3, 7]);
-        assert_eq!(chosen(&[7, 7, 3]).expect("both"), [3, 7]);
-        assert!(matches!(
-            chosen(&[3, 4]),
-            Err(Error::NotDead { index: 4, .. })
-        ));
-        assert!(matches!(
-            chosen(&[5]),
-            Err(Error::LetterGone { index: 5, .. })
-        ));
-    }
 
     #[test]
     fn results_are_counted_by_what_they_are() {

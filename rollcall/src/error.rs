@@ -97,6 +97,42 @@ pub enum Error {
         topic: String,
     },
 
+    /// A run that is cancelled has jobs that nobody computes.
+    #[error(
+        "run {run_id} was cancelled, by {cancelled_by}; rollcall dispatcher --run-id {run_id} \
+         --resume publishes its jobs again"
+    )]
+    Cancelled {
+        /// The run.
+        run_id: RunId,
+        /// Who cancelled it.
+        cancelled_by: String,
+    },
+
+    /// A run that has a verdict has nothing to cancel.
+    #[error(
+        "run {run_id} is {verdict}, by the verdict of {published_by}: nothing is left to cancel"
+    )]
+    HasVerdict {
+        /// The run.
+        run_id: RunId,
+        /// Its verdict.
+        verdict: &'static str,
+        /// Who published it.
+        published_by: String,
+    },
+
+    /// A generation was opened while the run was cancelled.
+    #[error(
+        "run {run_id}: generation {generation} was opened before the cancellation; cancel it again"
+    )]
+    CancelledTooLate {
+        /// The run.
+        run_id: RunId,
+        /// The generation that goes on.
+        generation: u32,
+    },
+
     /// Which letters are dead is known only when it is known how many jobs there are.
     #[error(
         "run {run_id} is not dispatched yet: start its dispatcher again with this --run-id, then \
@@ -209,6 +245,8 @@ impl Ending for Error {
             | Self::NoTransactions
             | Self::EngineOfPositivity
             | Self::NotDispatched { .. }
+            | Self::Cancelled { .. }
+            | Self::HasVerdict { .. }
             | Self::NotDead { .. }
             | Self::RejectsOverOutput(_)
             | Self::ProtocolInProcess(_)
@@ -218,6 +256,7 @@ impl Ending for Error {
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::UselessWorker { exit, .. } => *exit,
             Self::Kafka(_)
+            | Self::CancelledTooLate { .. }
             | Self::Write { .. }
             | Self::StartWorker(_)
             | Self::DyingWorker { .. }

@@ -121,6 +121,8 @@ pub(crate) fn report(
         dead_letters: Vec::new(),
         missing: Vec::new(),
         conflicts: Vec::new(),
+        differing: Vec::new(),
+        verdict: None,
         stages: Vec::new(),
         rates: Rates::default(),
         workers: Vec::new(),

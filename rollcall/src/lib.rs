@@ -4,12 +4,13 @@
 //! and aggregator in this process and workers as child processes ([`fleet`]). [`local`] is the
 //! reference that the pipeline must agree with: the same rows, one polars query, no Kafka;
 //! [`plain_loop`] computes the same jobs one after the other in one process. [`mod@bench`] measures it
-//! all. [`report`] makes the page of a run again; [`doctor`] and [`runs`] look at a cluster, [`dlq`]
-//! brings dead letters back; [`config_file`] and [`manual`] are for comfort.
+//! all. [`report`] makes the page of a run again; [`doctor`] and [`runs`] look at a cluster, [`cancel`]
+//! ends a run early, [`dlq`] brings dead letters back; [`config_file`] and [`manual`] are for comfort.
 
 pub mod args;
 pub mod bench;
 pub mod build;
+pub mod cancel;
 pub mod config_file;
 pub mod dlq;
 pub mod doctor;

@@ -48,6 +48,9 @@ pub fn program(computations: &Registry) -> ExitCode {
         Command::Doctor(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             crate::doctor::run(&args, &shutdown)
         }),
+        Command::Cancel(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
+            crate::cancel::run(&args, &shutdown)
+        }),
         Command::Runs(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             crate::runs::run(&args, &shutdown)
         }),

@@ -192,7 +192,9 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
         check(table, folder, expected)?;
     }
     let mut page = ReportHtml::new(table, &text).map_err(not_a_report)?;
-    let file = Outputs::of_ended_run(folder).export(&mut page)?;
+    let outputs = Outputs::of_ended_run(folder);
+    let file = outputs.export(&mut page)?;
+    outputs.place()?;
     if !args.log.quiet {
         let path = folder.join(file.name);
         say(&format!("{}\n", path.display())).map_err(ReportError::Say)?;

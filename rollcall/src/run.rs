@@ -393,7 +393,7 @@ impl Stage {
         let grouping = args.grouping.grouping(&self.computations)?;
         Ok(dispatcher::Config {
             input: input.clone(),
-            options: grouping.options(),
+            options: args.results.options(&grouping),
             payload: dispatcher::payload_columns(&grouping, &self.computations)?,
             grouping,
             run_id: self.run_id.clone(),

@@ -8,7 +8,9 @@ use aggregator::report::GroupingReport;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, topics};
-use pipeline::{Computation, Manifest, RunEvent, RunHistory, RunId, RunOptions};
+use pipeline::{
+    Computation, Manifest, RunCancelled, RunEvent, RunHistory, RunId, RunOptions, RunReconciled,
+};
 use serde::Serialize;
 use service::progress::grouped;
 use service::{Exit, LogArgs, Shutdown, say};
@@ -88,6 +90,8 @@ pub enum State {
     Dispatched,
     /// Its dispatcher gave it up.
     Aborted,
+    /// Somebody has cancelled it.
+    Cancelled,
 }
 
 impl State {
@@ -97,6 +101,7 @@ impl State {
             Self::Open => "open",
             Self::Dispatched => "dispatched",
             Self::Aborted => "aborted",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -114,17 +119,28 @@ pub struct Run {
     pub manifest: Option<Manifest>,
     /// Why its dispatcher gave it up.
     pub aborted: Option<String>,
+    /// Its newest generation.
+    pub generation: u32,
+    /// The verdict that stands on that.
+    pub verdict: Option<RunReconciled>,
+    /// The cancellation of that, which holds.
+    pub cancelled: Option<RunCancelled>,
 }
 
 impl From<RunHistory> for Run {
     fn from(history: RunHistory) -> Self {
         let opened = history.opened();
+        let timeline = history.timeline();
+        let newest = timeline.newest();
         Self {
             run_id: history.run_id().clone(),
             opened_at_ms: opened.map(|opened| opened.opened_at_ms),
             options: opened.map(|opened| opened.options.clone()),
             manifest: history.manifest().cloned(),
             aborted: history.aborted().map(str::to_owned),
+            generation: timeline.number(),
+            verdict: newest.verdict().cloned(),
+            cancelled: newest.cancelled().cloned(),
         }
     }
 }
@@ -132,6 +148,9 @@ impl From<RunHistory> for Run {
 impl Run {
     /// How far it has come. A run that was dispatched after all is no longer aborted.
     pub fn state(&self) -> State {
+        if self.cancelled.is_some() {
+            return State::Cancelled;
+        }
         match (&self.manifest, &self.aborted) {
             (Some(_), _) => State::Dispatched,
             (None, Some(_)) => State::Aborted,
@@ -167,7 +186,27 @@ impl Run {
                     .map(|grain| grain.to_string()),
             ),
             text(options.map(|options| options.computation.name.clone())),
+            self.generation.to_string(),
+            text(
+                self.verdict
+                    .as_ref()
+                    .map(|known| known.verdict.word().to_owned()),
+            ),
+            text(self.said_by().map(str::to_owned)),
         ]
+    }
+
+    /// Who published the verdict or cancelled the run.
+    fn said_by(&self) -> Option<&str> {
+        let verdict = self
+            .verdict
+            .as_ref()
+            .map(|known| known.published_by.as_str());
+        let cancelled = self
+            .cancelled
+            .as_ref()
+            .map(|known| known.cancelled_by.as_str());
+        verdict.or(cancelled)
     }
 
     fn line(&self) -> RunLine<'_> {
@@ -184,7 +223,20 @@ impl Run {
                 .as_ref()
                 .map(|options| GroupingReport::new(&options.cut)),
             computation: self.options.as_ref().map(|options| &options.computation),
-            reason: self.aborted.as_deref(),
+            reason: match &self.cancelled {
+                Some(cancelled) => Some(&cancelled.reason),
+                None => self.aborted.as_deref(),
+            },
+            generation: self.generation,
+            verdict: self.verdict.as_ref().map(|known| known.verdict.word()),
+            completed: self.verdict.as_ref().map(|known| known.completed),
+            dead_lettered: self.verdict.as_ref().map(|known| known.dead_lettered),
+            differing: self.verdict.as_ref().map(|known| known.differing),
+            table_digest: self
+                .verdict
+                .as_ref()
+                .map(|known| known.table_digest.to_string()),
+            by: self.said_by(),
         }
     }
 }
@@ -200,7 +252,17 @@ struct RunLine<'a> {
     rejected: Option<u64>,
     grouping: Option<GroupingReport>,
     computation: Option<&'a Computation>,
+    /// Why it was aborted or cancelled.
     reason: Option<&'a str>,
+    generation: u32,
+    /// Those of the verdict that stands on this generation.
+    verdict: Option<&'static str>,
+    completed: Option<u64>,
+    dead_lettered: Option<u64>,
+    differing: Option<u64>,
+    table_digest: Option<String>,
+    /// Who published the verdict or cancelled the run.
+    by: Option<&'a str>,
 }
 
 /// Gathers what events tell of each run, the one that was opened last first.
@@ -233,6 +295,9 @@ fn as_table(runs: &[Run]) -> String {
         ("BY", Align::Left),
         ("EVERY", Align::Left),
         ("COMPUTE", Align::Left),
+        ("GENERATION", Align::Right),
+        ("VERDICT", Align::Left),
+        ("SAID BY", Align::Left),
     ];
     table(&head, runs.iter().map(Run::cells))
 }
@@ -271,7 +336,7 @@ pub fn run(args: &RunsArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         .map_err(|error| Error::of_cluster(error, shutdown))?;
     let runs = known(&cluster, &names, shutdown)?;
     match &args.action {
-        Some(Action::Rm(remove)) => rm(&cluster, &names, &runs, &remove.run_ids),
+        Some(Action::Rm(remove)) => rm(&cluster, &names, &runs, &remove.run_ids, shutdown),
         None => list(&names, &runs, args.json),
     }
 }
@@ -300,6 +365,7 @@ fn rm(
     names: &TopicNames,
     runs: &[Run],
     run_ids: &[RunId],
+    shutdown: &Shutdown,
 ) -> Result<Exit, Error> {
     let mut chosen = Vec::with_capacity(run_ids.len());
     // Nothing is removed when one of them is a mistake.
@@ -310,7 +376,9 @@ fn rm(
             topic: names.runs.clone(),
         })?);
     }
-    remove_runs(cluster, &names.runs, run_ids, REMOVAL_PATIENCE)?;
+    let stopped = || shutdown.is_requested();
+    remove_runs(cluster, &names.runs, run_ids, REMOVAL_PATIENCE, &stopped)
+        .map_err(|error| Error::of_cluster(error, shutdown))?;
     let mut text = String::new();
     for run in chosen {
         text.push_str(&format!(
@@ -336,7 +404,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use pipeline::run::NUMBERING_VERSION;
-    use pipeline::{Cut, Grain, JobSetHasher, ResultsPolicy, RunAborted, RunOpened, TimeColumn};
+    use pipeline::{
+        ContentDigest, Cut, Grain, JobSetHasher, OffsetRange, ResultsPolicy, RunAborted, RunOpened,
+        TimeColumn, Verdict, WriterId,
+    };
 
     use super::*;
 
@@ -416,17 +487,63 @@ mod tests {
         assert_eq!(runs[0].state(), State::Dispatched);
     }
 
+    fn cancelled(name: &str) -> RunEvent {
+        RunEvent::Cancelled(RunCancelled {
+            run_id: id(name),
+            generation: 0,
+            writer: WriterId::fresh(),
+            reason: "the wrong data set".to_owned(),
+            cancelled_by: "cancel on a-host".to_owned(),
+        })
+    }
+
+    fn reconciled(name: &str) -> RunEvent {
+        let RunEvent::Dispatched(manifest) = dispatched(name) else {
+            panic!("it is a manifest");
+        };
+        RunEvent::Reconciled(RunReconciled {
+            run_id: id(name),
+            generation: 0,
+            writer: WriterId::fresh(),
+            outcomes: vec![OffsetRange { start: 0, end: 9 }],
+            manifest_digest: manifest.digest(),
+            verdict: Verdict::CompleteWithDeadLetters,
+            completed: 1_199,
+            dead_lettered: 1,
+            differing: 0,
+            table_digest: ContentDigest::of(b"a table"),
+            published_by: "aggregator on a-host".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_run_that_is_cancelled_says_by_whom() {
+        let runs = gather([
+            opened("a", 1),
+            cancelled("a"),
+            dispatched("a"),
+            reconciled("a"),
+        ]);
+        assert_eq!(runs[0].state(), State::Cancelled);
+        let line = serde_json::to_value(runs[0].line()).expect("JSON");
+        assert_eq!(line["state"], "cancelled");
+        assert_eq!(line["reason"], "the wrong data set");
+        assert_eq!(line["by"], "cancel on a-host");
+        assert!(line["verdict"].is_null(), "{line}");
+    }
+
     #[test]
     fn the_table_shows_a_dash_for_what_is_not_known() {
         let runs = gather([
             opened("a", 1_594_718_631_000),
             dispatched("a"),
+            reconciled("a"),
             aborted("b"),
         ]);
         let expected = "\
-RUN  STATE       OPENED                 JOBS       ROWS  REJECTED  BY            EVERY  COMPUTE
-a    dispatched  2020-07-14T09:23:51Z  1,200  2,000,000         7  country,city  day    count
-b    aborted     -                         -          -         -  -             -      -
+RUN  STATE       OPENED                 JOBS       ROWS  REJECTED  BY            EVERY  COMPUTE  GENERATION  VERDICT                     SAID BY
+a    dispatched  2020-07-14T09:23:51Z  1,200  2,000,000         7  country,city  day    count             0  complete with dead letters  aggregator on a-host
+b    aborted     -                         -          -         -  -             -      -                 0  -                           -
 ";
         assert_eq!(as_table(&runs), expected);
     }

@@ -12,6 +12,12 @@ use crate::logging::{LogArgs, Talk};
 use crate::output::Harmless;
 use crate::shutdown::{Shutdown, Signal};
 
+/// What a process is to people who read of it elsewhere: what it does, and on which host.
+pub fn on_this_host(what: &str) -> String {
+    let host = gethostname::gethostname();
+    format!("{what} on {}", host.to_string_lossy())
+}
+
 /// Runs a service to its end.
 ///
 /// The first SIGINT or SIGTERM asks `service` to end through its [`Shutdown`]; a second one ends

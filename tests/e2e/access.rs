@@ -142,6 +142,41 @@ fn the_tools_work_with_their_documented_rights_alone() {
 }
 
 #[test]
+fn an_aggregator_that_may_not_publish_its_verdict_warns_or_ends_as_the_policy_says() {
+    let kafka = SecuredKafka::shared();
+    for (policy, code) in [("reproducible", 0), ("any", DENIED)] {
+        let test = kafka.test(&format!("no-verdict-{policy}"));
+        for program in ["dispatcher", "worker", "aggregator"] {
+            kafka.grant_documented(program, program, &test.prefix);
+        }
+        kafka.deny(&[Right {
+            user: "aggregator".to_owned(),
+            kind: Resource::Topic,
+            name: test.topics.runs.clone(),
+            is_prefix: false,
+            operation: Operation::Write,
+        }]);
+        let mut dispatch = test.dispatcher(&data_set(&ROWS), &BY_DAY);
+        dispatch.args(["--results", policy]);
+        finish(kafka.as_user(dispatch, "dispatcher")).expect_code(0);
+        let _worker = start(&test, kafka.as_user(worker(&test, &[]), "worker"), "worker");
+        let out = test.folder.path().join("out");
+        let command = aggregator(&test, &out);
+        let ended = finish(kafka.as_user(command, "aggregator")).expect_code(code);
+        let is_written = out.join("series.csv").exists();
+        assert_eq!(is_written, code == 0, "{policy}: {}", ended.stderr);
+        if is_written {
+            assert!(
+                ended.stdout.contains("verdict not published"),
+                "{}",
+                ended.stdout
+            );
+            assert_eq!(report(&out)["verdict"]["published"], false);
+        }
+    }
+}
+
+#[test]
 fn a_dispatcher_that_resumes_works_with_its_documented_rights() {
     let kafka = SecuredKafka::shared();
     let test = kafka.test("rights-resume");
@@ -211,8 +246,8 @@ fn no_program_may_write_or_read_more_than_it_has_to() {
     // (user, what it may write, what it may read)
     let expected: [(&str, &[&str], &[&str]); 4] = [
         ("dispatcher", &[jobs, runs], &[runs]),
-        ("worker", &[outcomes, dlq], &[jobs]),
-        ("aggregator", &[], &[outcomes, runs]),
+        ("worker", &[outcomes, dlq], &[jobs, runs]),
+        ("aggregator", &[runs], &[outcomes, runs]),
         ("stranger", &[], &[]),
     ];
     for (user, written, read) in expected {

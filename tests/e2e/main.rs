@@ -31,4 +31,5 @@ mod strangers;
 mod taking_runs_up;
 mod transactions;
 mod usage;
+mod verdicts;
 mod watching;

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use pipeline::{
-    Computation, Cut, Grain, GroupKey, Job, JobBatchEncoder, JobHeader, JobSetHasher, LabelSet,
-    Manifest, Outcome, OutcomeBatchBuilder, ResultsPolicy, RunAborted, RunEvent, RunId, RunOpened,
-    RunOptions, TimeBucket, TimeColumn, outcome::Worker, payload_digest, run::NUMBERING_VERSION,
+    Computation, ContentDigest, Cut, GenerationOpened, Grain, GroupKey, IndexRanges, Job,
+    JobBatchEncoder, JobHeader, JobSetHasher, LabelSet, Manifest, OffsetRange, Outcome,
+    OutcomeBatchBuilder, ResultsPolicy, RunAborted, RunCancelled, RunEvent, RunId, RunOpened,
+    RunOptions, RunReconciled, TimeBucket, TimeColumn, Verdict, VerdictKey, WriterId,
+    outcome::Worker, payload_digest, run::NUMBERING_VERSION,
 };
 use polars::prelude::*;
 
@@ -153,6 +155,11 @@ fn outcomes(lengths: [usize; 5]) -> Vec<u8> {
     builder.encode()
 }
 
+/// The same each time, as a seed has to be.
+fn writer() -> WriterId {
+    "a-writer".parse().expect("the id of a writer")
+}
+
 fn events() -> Vec<Vec<u8>> {
     let events = [
         RunEvent::Opened(RunOpened {
@@ -187,6 +194,37 @@ fn events() -> Vec<Vec<u8>> {
         RunEvent::Aborted(RunAborted {
             run_id: run_id(),
             reason: "too many rejects".to_owned(),
+        }),
+        RunEvent::Generation(GenerationOpened {
+            run_id: run_id(),
+            generation: 2,
+            writer: writer(),
+            reopened: IndexRanges::of_ascending([0, 1, 7]),
+            builds_on: Some(VerdictKey {
+                generation: 1,
+                writer: writer(),
+            }),
+            opened_by: "a replay".to_owned(),
+        }),
+        RunEvent::Reconciled(RunReconciled {
+            run_id: run_id(),
+            generation: 1,
+            writer: writer(),
+            outcomes: vec![OffsetRange { start: 3, end: 9 }],
+            manifest_digest: ContentDigest::of(b"a manifest"),
+            verdict: Verdict::CompleteWithDeadLetters,
+            completed: 2,
+            dead_lettered: 1,
+            differing: 0,
+            table_digest: ContentDigest::of(b"a table"),
+            published_by: "an aggregator".to_owned(),
+        }),
+        RunEvent::Cancelled(RunCancelled {
+            run_id: run_id(),
+            generation: 2,
+            writer: writer(),
+            reason: "no longer wanted".to_owned(),
+            cancelled_by: "somebody".to_owned(),
         }),
     ];
     let bytes = events.map(|event| [event.key().as_bytes(), b"\n", &event.encode()].concat());

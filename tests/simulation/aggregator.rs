@@ -11,10 +11,15 @@ use aggregator::writing::{Leaves, Step, steps};
 use aggregator::{OutputArgs, OutputChoice, RunChoice};
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
-use pipeline::{Collection, Grain, OutcomeBatch, Verdict};
+use pipeline::ledger::counting::CountingRules;
+use pipeline::verdict::deleted_outcomes;
+use pipeline::{
+    Collection, ContentDigest, Grain, Judged, OffsetRange, OutcomeBatch, ResultsPolicy, RunEvent,
+    Settlement, Verdict, VerdictKey,
+};
 
 use crate::broker::{Log, ends};
-use crate::dispatcher::events;
+use crate::dispatcher::{events, history, records, tell};
 use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
@@ -31,6 +36,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub enum Ended {
     /// It has judged, and everything is written.
     Judged(Verdict),
+    /// Retention has taken outcomes of the verdict that stands, and what is left says otherwise.
+    OutcomesDeleted,
     /// It could not go on, and is to be started again.
     Failed,
 }
@@ -67,6 +74,8 @@ pub struct AggregatorProcess {
     runs_read: usize,
     end_of_runs: Option<usize>,
     reading: Option<Reading>,
+    /// What it has judged, and whether it has published that.
+    settling: Option<(Judged, bool)>,
     /// What it is to write of its verdict.
     writing: Option<(Verdict, VecDeque<Step>)>,
     /// Every batch that it has read, to be read again in another order.
@@ -91,6 +100,7 @@ impl AggregatorProcess {
             runs_read: 0,
             end_of_runs: None,
             reading: None,
+            settling: None,
             writing: None,
             heard: Vec::new(),
             duplicates: Vec::new(),
@@ -122,6 +132,9 @@ impl AggregatorProcess {
     ) -> Result<Option<Ended>, Violation> {
         if self.writing.is_some() {
             return self.write(shared);
+        }
+        if let Some((judged, is_published)) = self.settling.take() {
+            return self.settle(judged, is_published, shared);
         }
         match passing {
             Passing::Quiet if self.has_read_all(shared) => self.ahead += TIMEOUT,
@@ -166,6 +179,9 @@ impl AggregatorProcess {
         if !read.is_empty() {
             self.news_at = self.now(shared);
         }
+        if shared.mutation == Some(Mutation::GenerationsUnseen) {
+            read.retain(|event| !matches!(event, RunEvent::Generation(_)));
+        }
         let is_caught_up = self.runs_read >= end_of_runs;
         let told_at = self.told_at(shared);
         self.completion
@@ -177,7 +193,7 @@ impl AggregatorProcess {
         let end = ends(&shared.broker.outcomes);
         let told_at = self.told_at(shared);
         self.completion
-            .apply_offsets(&kept, end.clone(), Collection::new(), told_at);
+            .apply_offsets(&kept, end.clone(), Collection::under, told_at);
         let next = self.completion.outcomes_read().map(|read| read.next());
         let next = next.map(<[i64]>::to_vec);
         self.reading = next.map(|next| Reading { next, end });
@@ -206,8 +222,8 @@ impl AggregatorProcess {
                 is_held = log.holds(*position);
                 break;
             };
+            payloads.extend(payload.map(|payload| (*position, Rc::clone(payload))));
             *position += 1;
-            payloads.extend(payload.map(Rc::clone));
         }
         let mut read = reading.next.clone();
         match shared.mutation {
@@ -221,15 +237,15 @@ impl AggregatorProcess {
         if is_held {
             shared.saw(Seen::ReaderHeld);
         }
-        for payload in payloads {
-            self.apply_outcomes(&payload, shared);
+        for (offset, payload) in payloads {
+            self.apply_outcomes((partition as i32, offset), &payload, shared);
         }
         let told_at = self.told_at(shared);
         self.completion.apply_outcomes_read(&read, told_at);
         true
     }
 
-    fn apply_outcomes(&mut self, payload: &[u8], shared: &Shared) {
+    fn apply_outcomes(&mut self, at: (i32, i64), payload: &[u8], shared: &Shared) {
         let Ok(batch) = OutcomeBatch::decode(payload) else {
             return;
         };
@@ -242,7 +258,7 @@ impl AggregatorProcess {
         };
         let before = news(self);
         let told_at = self.told_at(shared);
-        let applied = self.completion.apply_outcomes(payload, told_at);
+        let applied = self.completion.apply_outcomes(at.0, at.1, payload, told_at);
         applied.expect("it was decoded before");
         let is_known = self
             .collection()
@@ -265,7 +281,7 @@ impl AggregatorProcess {
 
     fn end(&mut self, end: &End, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
         match end {
-            End::Complete => {}
+            End::Complete | End::HasVerdict => {}
             End::GaveUp | End::NoRun if self.now(shared) < self.news_at + TIMEOUT => {
                 return violated(
                     "an aggregator gives up when nothing new has come for its timeout",
@@ -296,9 +312,17 @@ impl AggregatorProcess {
                 }
             }
         }
-        let known = collection.manifest().is_some();
+        let manifest = collection.manifest();
+        let generation = collection.rules().generation();
         let oracle = &shared.oracle;
-        oracle.judged(read.start(), read.next(), known, verdict, series.as_ref())?;
+        oracle.judged(
+            read.start(),
+            read.next(),
+            manifest.map(|_| generation),
+            verdict,
+            series.as_ref(),
+        )?;
+        let judged = judged(collection, read.ranges(), None);
         shared.tell(|| format!("an aggregator judges: {verdict:?}"));
         if collection.recorded().duplicates > 0 {
             shared.saw(Seen::DuplicatesDropped);
@@ -312,12 +336,75 @@ impl AggregatorProcess {
         if verdict != Verdict::Incomplete {
             self.replay(shared)?;
         }
+        self.settling = Some((judged, false));
+        Ok(None)
+    }
+
+    /// Publishes its verdict, judges again, or begins to write, as the runs topic has it now.
+    fn settle(
+        &mut self,
+        mut judged: Judged,
+        is_published: bool,
+        shared: &mut Shared,
+    ) -> Result<Option<Ended>, Violation> {
+        let runs = history(shared);
+        let standing = match judged.settle(&runs.timeline(), is_published) {
+            Settlement::Publish => {
+                let event = judged.event(runs.run_id(), "an aggregator");
+                let event = event.expect("a verdict that is to be published");
+                tell(shared, &RunEvent::Reconciled(event));
+                self.settling = Some((judged, true));
+                return Ok(None);
+            }
+            Settlement::Incomplete => return Ok(self.begin_to_write(judged.verdict, shared)),
+            Settlement::Agrees(_) => {
+                let own = (judged.verdict, judged.table_digest);
+                let known = *shared.tables.entry(judged.generation).or_insert(own);
+                if known != own {
+                    return violated(
+                        "all aggregators write one table of a generation",
+                        format!("{own:?} and {known:?}"),
+                    );
+                }
+                return Ok(self.begin_to_write(judged.verdict, shared));
+            }
+            Settlement::NextGeneration(_) => return Ok(Some(Ended::Failed)),
+            Settlement::JudgeAt(standing) => standing.clone(),
+            other => return violated("a verdict that stands agrees", format!("{other:?}")),
+        };
+        shared.saw(Seen::JudgedAgain);
+        let logs = shared.broker.outcomes.iter();
+        let beginnings: Vec<i64> = logs.map(Log::start).collect();
+        if deleted_outcomes(&standing.outcomes, &beginnings).is_some() {
+            shared.saw(Seen::OutcomesOfVerdictDeleted);
+            return Ok(Some(Ended::OutcomesDeleted));
+        }
+        let rules = CountingRules::of(ResultsPolicy::Reproducible, &runs.timeline());
+        let mut collection = Collection::under(rules);
+        let manifests = runs.manifests().cloned();
+        manifests.for_each(|manifest| collection.hear_manifest(manifest));
+        let both = shared.broker.outcomes.iter().zip(&standing.outcomes);
+        for (partition, (log, range)) in (0..).zip(both) {
+            let kept = records(log, range.start).take_while(|(offset, _)| *offset < range.end);
+            for (offset, payload) in kept {
+                let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
+                let recorded = collection.hear_outcomes_at(partition, offset, &batch);
+                recorded.expect("all is in memory");
+            }
+        }
+        let at = Some(standing.verdict_key());
+        judged = self::judged(&collection, standing.outcomes, at);
+        self.settling = Some((judged, false));
+        Ok(None)
+    }
+
+    fn begin_to_write(&mut self, verdict: Verdict, shared: &Shared) -> Option<Ended> {
         let mut steps = VecDeque::from(steps(&output_choice(), Leaves::Series, true));
         if shared.mutation == Some(Mutation::ReportBeforeTables) {
             steps.rotate_right(1);
         }
         self.writing = Some((verdict, steps));
-        Ok(None)
+        None
     }
 
     /// Puts the next file in place.
@@ -362,7 +449,7 @@ impl AggregatorProcess {
         batches.extend_from_within(..prefix);
         shared.rng.shuffle(&mut batches);
         let manifest_at = shared.rng.below(batches.len() + 1);
-        let mut again = Collection::new();
+        let mut again = Collection::under(collection.rules().clone());
         for (position, batch) in batches.iter().enumerate() {
             if position == manifest_at {
                 again.hear_manifest(manifest.clone());
@@ -380,6 +467,24 @@ impl AggregatorProcess {
                 format!("{} batches", batches.len()),
             ),
         }
+    }
+}
+
+/// What an aggregator has judged of a collection.
+fn judged(collection: &Collection, outcomes: Vec<OffsetRange>, at: Option<VerdictKey>) -> Judged {
+    let ledger = collection.ledger();
+    let totals = ledger.map(|ledger| ledger.totals()).unwrap_or_default();
+    let series = series(collection);
+    Judged {
+        generation: collection.rules().generation(),
+        outcomes,
+        at,
+        manifest_digest: collection.manifest().map(|manifest| manifest.digest()),
+        verdict: reconcile(collection),
+        completed: totals.completed,
+        dead_lettered: totals.dead_lettered,
+        differing: totals.differing,
+        table_digest: ContentDigest::of(format!("{series:?}").as_bytes()),
     }
 }
 

@@ -12,7 +12,7 @@ use dispatcher::publish::{
     Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
 };
 use pipeline::{
-    JobBatch, JobHeader, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId, RunOptions,
+    JobBatch, JobHeader, Outcome, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId, RunOptions,
 };
 use service::Signal;
 
@@ -36,11 +36,11 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// What all jobs have in common.
-    pub fn header(&self) -> JobHeader {
+    /// What all jobs of a generation have in common.
+    pub fn header(&self, generation: u32) -> JobHeader {
         JobHeader {
             run_id: self.run_id.clone(),
-            generation: 0,
+            generation,
             computation: self.options.computation.clone().into(),
         }
     }
@@ -95,6 +95,7 @@ impl DispatcherProcess {
                 run: data_set.options.clone(),
                 is_rereadable: true,
                 republishes: resumes,
+                published_by: "a dispatcher".to_owned(),
             }),
             publisher: None,
             pushed: 0,
@@ -180,6 +181,11 @@ impl DispatcherProcess {
                 self.has_begun = true;
                 goes(self.dispatch.compare(&shared.dispatch.jobs))
             }
+            Action::OpenGeneration(opened) => {
+                shared.saw(Seen::GenerationOpened);
+                tell(shared, &RunEvent::Generation(opened));
+                goes(self.dispatch.apply_acknowledged())
+            }
             Action::PublishJobs => self.publish(shared),
             Action::PublishManifest(manifest) => {
                 shared.oracle.manifest_told(&manifest)?;
@@ -214,8 +220,14 @@ impl DispatcherProcess {
         for (log, &from) in shared.broker.outcomes.iter().zip(from) {
             for (_, payload) in records(log, from) {
                 if let Ok(batch) = OutcomeBatch::decode(payload) {
-                    let indexes = batch.outcomes().map(|job| job.index);
-                    self.watched.present.extend(indexes);
+                    // A dead letter of before its job was opened again is no outcome.
+                    let newest = self.dispatch.generation();
+                    let counts = batch.outcomes().filter(|job| {
+                        let reopened_in = shared.oracle.reopened_in(job.index, newest);
+                        let is_dead = matches!(job.outcome, Outcome::DeadLettered { .. });
+                        !is_dead || batch.generation() >= reopened_in
+                    });
+                    self.watched.present.extend(counts.map(|job| job.index));
                 }
                 if shared.mutation != Some(Mutation::ResumeIgnoresOutcomes) {
                     self.dispatch.apply_outcome_record(payload);
@@ -282,7 +294,7 @@ impl DispatcherProcess {
         );
         let limited = shared.flow_control.then(|| ends(&shared.broker.jobs));
         Publisher::new(
-            &data_set.header(),
+            &data_set.header(self.dispatch.generation()),
             missing,
             batching,
             partitions,
@@ -489,7 +501,17 @@ pub fn events(records: &[Option<RunRecord>]) -> Vec<RunEvent> {
     events
 }
 
-fn tell(shared: &mut Shared, event: &RunEvent) {
+pub fn tell(shared: &mut Shared, event: &RunEvent) {
+    if let RunEvent::Generation(opened) = event {
+        let history = history(shared);
+        let timeline = history.timeline();
+        let latest = timeline
+            .latest_verdict()
+            .map(|verdict| verdict.verdict_key());
+        if opened.generation == timeline.number() + 1 && opened.builds_on == latest {
+            shared.oracle.generation_opened(opened);
+        }
+    }
     shared.tell(|| format!("the runs topic is told {}", event.key()));
     let record = (event.key(), Some(event.encode()));
     shared.broker.runs.push(Some(record));

@@ -13,7 +13,7 @@ use aggregator::writing::Step;
 use dispatcher::job_set::JobSet;
 use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
-use pipeline::Verdict;
+use pipeline::{ContentDigest, Verdict};
 
 use crate::aggregator::AggregatorProcess;
 use crate::broker::{Broker, MemberId};
@@ -64,6 +64,8 @@ pub struct Shared {
     pub aggregators: u64,
     /// What is in the output folder, and the aggregator that wrote it.
     pub folder: Vec<(Step, u64)>,
+    /// By generation, the verdict and the digest of the table that an aggregator has written.
+    pub tables: BTreeMap<u32, (Verdict, ContentDigest)>,
     coverage: Coverage,
     faults_left: usize,
     is_cured: bool,
@@ -240,6 +242,7 @@ impl History {
             collected: 0,
             aggregators: 0,
             folder: Vec::new(),
+            tables: BTreeMap::new(),
             coverage: Coverage::new(),
             faults_left,
             is_cured: false,

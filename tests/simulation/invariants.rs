@@ -2,13 +2,15 @@
 //! data set by plainer means than the pipeline does, hears of everything that reaches the broker,
 //! and looks at each commit, each outcome, each manifest and each judgement as it is made.
 
+mod verdicts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use computations::positivity::{Series, Tally};
+use computations::positivity::Tally;
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Mark, Reading};
 use pipeline::offsets::{Commit, NARROW_MESSAGES};
-use pipeline::{JobBatch, Manifest, Outcome, OutcomeBatch, Verdict};
+use pipeline::{IndexRanges, JobBatch, Manifest, Outcome, OutcomeBatch};
 
 use crate::broker::MemberId;
 
@@ -34,6 +36,9 @@ pub fn violated<T>(invariant: &'static str, what: impl Into<String>) -> Result<T
         what: what.into(),
     })
 }
+
+/// A job that has an outcome, and of one that is dead the generation.
+type OutcomeSeen = (u64, Option<u32>);
 
 /// What becomes of a job that is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +104,11 @@ pub struct Oracle {
     /// Tests and positive ones by key, grouped without jobs.
     plain_series: BTreeMap<(String, i32), (u64, u64)>,
     partitions: Vec<Partition>,
-    /// By partition and offset of the outcomes topic: indexes, and whether each is dead.
-    outcomes: Vec<Vec<Vec<(u64, bool)>>>,
+    /// By partition and offset of the outcomes topic: indexes, and of those that are dead the
+    /// generation.
+    outcomes: Vec<Vec<Vec<OutcomeSeen>>>,
+    /// Which jobs each generation that was opened has opened again.
+    reopened: Vec<(u32, IndexRanges)>,
     counted: Vec<bool>,
     dead: Vec<bool>,
     published: Vec<bool>,
@@ -140,6 +148,7 @@ impl Oracle {
             plain_series,
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             outcomes: vec![Vec::new(); partitions],
+            reopened: Vec::new(),
             counted: vec![false; count],
             dead: vec![false; count],
             published: vec![false; count],
@@ -231,21 +240,21 @@ impl Oracle {
             if job.payload_digest != self.jobs[index].payload_digest {
                 return violated("payload digests are right", format!("job {index}"));
             }
-            let is_dead = match job.outcome {
+            let dead_in = match job.outcome {
                 Outcome::Completed(result) => {
                     self.counted[index] = true;
                     let tally = Tally::read(result);
                     if tally != Some(self.jobs[index].tally) {
                         return violated("tallies are right", format!("job {index}: {tally:?}"));
                     }
-                    false
+                    None
                 }
                 Outcome::DeadLettered { reason, attempts } => {
                     self.buried(job.index, reason, attempts)?;
-                    true
+                    Some(batch.generation())
                 }
             };
-            told.push((job.index, is_dead));
+            told.push((job.index, dead_in));
         }
         let own = &mut self.outcomes[partition];
         let offset = offset as usize;
@@ -423,72 +432,6 @@ impl Oracle {
         }
     }
 
-    /// What a reader of these outcomes (from and up to these offsets, by partition) must judge, and
-    /// how many outcomes it must have dropped as duplicates at least. `manifest`: whether it knows it.
-    fn truth(&self, from: &[i64], to: &[i64], manifest: bool) -> (Verdict, Vec<Option<bool>>) {
-        let mut known: Vec<Option<bool>> = vec![None; self.jobs.len()];
-        for (partition, batches) in self.outcomes.iter().enumerate() {
-            let within = |offset: i64| (offset as usize).min(batches.len());
-            let range = within(from[partition])..within(to[partition]);
-            for &(index, is_dead) in batches[range].iter().flatten() {
-                let own = &mut known[index as usize];
-                *own = Some(is_dead && own.unwrap_or(true));
-            }
-        }
-        let verdict = if !manifest || known.contains(&None) {
-            Verdict::Incomplete
-        } else if known.contains(&Some(true)) {
-            Verdict::CompleteWithDeadLetters
-        } else {
-            Verdict::Complete
-        };
-        (verdict, known)
-    }
-
-    /// An aggregator that read from and up to these offsets has judged.
-    pub fn judged(
-        &self,
-        from: &[i64],
-        to: &[i64],
-        manifest: bool,
-        verdict: Verdict,
-        series: Option<&Series>,
-    ) -> Result<(), Violation> {
-        let (truth, known) = self.truth(from, to, manifest);
-        if verdict != truth {
-            return violated(
-                "the verdict is true",
-                format!("{verdict:?}, and it is {truth:?}"),
-            );
-        }
-        let Some(series) = series else {
-            return Ok(());
-        };
-        let found = spelled_out(series);
-        let mut expected: BTreeMap<(String, i32), (u64, u64)> = BTreeMap::new();
-        for (job, known) in self.jobs.iter().zip(&known) {
-            let Some(is_dead) = known else { continue };
-            let group = expected.entry(job.key.clone()).or_default();
-            if !is_dead {
-                group.0 += u64::from(job.tally.tests);
-                group.1 += u64::from(job.tally.positive);
-            }
-        }
-        if found != expected {
-            return violated(
-                "the series is the oracle's",
-                format!("{found:?}, expected {expected:?}"),
-            );
-        }
-        if verdict == Verdict::Complete && found != self.plain_series {
-            return violated(
-                "a complete series is that of the rows",
-                format!("{found:?}, expected {:?}", self.plain_series),
-            );
-        }
-        Ok(())
-    }
-
     /// A job has cost a worker its life. `is_plain`: in a life without progress of its partition and
     /// without a refused commit.
     pub fn has_cost_a_worker(&mut self, index: u64, is_plain: bool) {
@@ -599,14 +542,4 @@ impl Oracle {
         let both = self.dead.iter().zip(&self.counted);
         both.filter(|(dead, counted)| **dead && !**counted).count()
     }
-}
-
-/// Tests and positive ones by label and hour.
-fn spelled_out(series: &Series) -> BTreeMap<(String, i32), (u64, u64)> {
-    let rows = series.rows.iter();
-    rows.map(|row| {
-        let label = series.label_sets[row.label_set as usize].values[0].clone();
-        ((label, row.time.hours()), (row.tests, row.positive))
-    })
-    .collect()
 }

@@ -142,6 +142,8 @@ pub enum Mutation {
     NotAskedWhetherKnown,
     /// The event loop is not told that a thread does not know a computation.
     InabilityNotReported,
+    /// An aggregator is not told of the run's generations.
+    GenerationsUnseen,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -343,5 +345,7 @@ mutants! {
     computing_what_is_not_known_is_caught: NotAskedWhetherKnown within 500
         by "a worker settles nothing that it cannot compute";
     not_reporting_an_inability_is_caught: InabilityNotReported within 500
+        by "every history ends";
+    following_no_generation_is_caught: GenerationsUnseen within 100
         by "every history ends";
 }

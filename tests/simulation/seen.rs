@@ -103,6 +103,12 @@ seen! {
     Resumed,
     /// What has no outcome was asked for again.
     ResumedWithoutOutcome,
+    /// A dispatcher has opened the next generation.
+    GenerationOpened,
+    /// An aggregator has judged again at the end offsets of the verdict that stands.
+    JudgedAgain,
+    /// Retention had taken outcomes that the verdict rests on.
+    OutcomesOfVerdictDeleted,
     /// The runs topic was compacted.
     Compacted,
     /// Retention took jobs that were worked on.

@@ -14,6 +14,7 @@ use service::metrics::set;
 use tracing::{debug, warn};
 
 use crate::args::{Config, Delivery as DeliveryKind};
+use crate::cancellations;
 use crate::client::{Client, Producing};
 use crate::delivery::{AtLeastOnce, Delivery, ExactlyOnce};
 use crate::error::Error;
@@ -124,6 +125,8 @@ impl Driver {
             apart_by_partition: config.delivery == DeliveryKind::ExactlyOnce,
             seconds: metrics.compute_seconds.clone(),
             inability: Inability::default(),
+            cancellations: cancellations::follow(config, shutdown)?,
+            cancelled_jobs: metrics.cancelled_jobs.clone(),
         };
         let inability = settings.inability.clone();
         let threads = (0..threads)

@@ -8,6 +8,7 @@
 //! its own commits outcomes and offsets, as the [`transaction_loop`] says.
 
 pub mod args;
+mod cancellations;
 mod client;
 pub mod delivery;
 mod driver;

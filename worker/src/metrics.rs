@@ -24,6 +24,8 @@ pub struct Metrics {
     pub retries: Counter,
     /// Messages that the dead-letter queue has acknowledged.
     pub dead_letters: Counter,
+    /// Jobs of cancelled runs that were passed over.
+    pub cancelled_jobs: Counter,
     /// Messages taken from the jobs topic.
     pub consumed_messages: Counter,
     /// Their payloads.
@@ -70,6 +72,7 @@ impl Default for Metrics {
             jobs,
             retries: Counter::default(),
             dead_letters: Counter::default(),
+            cancelled_jobs: Counter::default(),
             consumed_messages: Counter::default(),
             consumed_bytes: Counter::default(),
             produced_messages: Counter::default(),
@@ -98,7 +101,8 @@ impl Metrics {
         match (has_outcomes, is_dead) {
             (true, false) => _ = self.counted.inc_by(jobs),
             (true, true) => _ = self.dead_lettered.inc_by(jobs),
-            // A message that could not be decoded: which jobs it held nobody knows.
+            // A message that could not be decoded, of whose jobs nothing is known, or jobs of a cancelled
+            // run, which are counted apart.
             (false, _) => {}
         }
     }
@@ -120,6 +124,11 @@ impl Metrics {
             "dead_letters",
             "Messages that the dead-letter queue has acknowledged",
             self.dead_letters.clone(),
+        );
+        registry.register(
+            "cancelled_jobs",
+            "Jobs of cancelled runs that were passed over",
+            self.cancelled_jobs.clone(),
         );
         registry.register(
             "consumed_messages",

@@ -1,5 +1,7 @@
 //! How far each partition of the outcomes topic was read, and how far it is to be read.
 
+use pipeline::OffsetRange;
+
 /// Offsets of the outcomes topic, by partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutcomesRead {
@@ -26,6 +28,23 @@ impl OutcomesRead {
             start,
             end,
         }
+    }
+
+    /// These ranges, read to their ends.
+    pub fn of(ranges: &[OffsetRange]) -> Self {
+        let end: Vec<i64> = ranges.iter().map(|range| range.end).collect();
+        Self {
+            start: ranges.iter().map(|range| range.start).collect(),
+            next: end.clone(),
+            end,
+        }
+    }
+
+    /// What was read of each partition.
+    pub fn ranges(&self) -> Vec<OffsetRange> {
+        let both = self.start.iter().zip(&self.next);
+        both.map(|(&start, &end)| OffsetRange { start, end })
+            .collect()
     }
 
     /// Everything before these offsets was read.

@@ -1,8 +1,9 @@
-//! An aggregator that is told to go on with what it asks for.
+//! A completion that is told to go on, step by step.
 
 use pipeline::{
-    Computation, Cut, GroupKey, Job, JobSetHasher, LabelSet, Manifest, Outcome,
-    OutcomeBatchBuilder, ResultsPolicy, RunAborted, RunOptions, Worker,
+    Computation, ContentDigest, Cut, GenerationOpened, GroupKey, IndexRanges, Job, JobSetHasher,
+    LabelSet, Manifest, OffsetRange, Outcome, OutcomeBatchBuilder, ResultsPolicy, RunAborted,
+    RunOptions, RunReconciled, Verdict, Worker, WriterId,
 };
 
 use super::*;
@@ -88,7 +89,7 @@ impl Play {
         assert_eq!(play.runs(events, true), Next::AskOffsets);
         let now = play.now;
         play.completion
-            .apply_offsets(&[0, 0], vec![5, 1], Collection::new(), now);
+            .apply_offsets(&[0, 0], vec![5, 1], Collection::under, now);
         play
     }
 
@@ -209,7 +210,7 @@ fn outcomes_of_the_run_restart_the_idle_timer_and_others_do_not() {
         play.now += TIMEOUT * 2 / 3;
         let now = play.now;
         assert_eq!(play.next(), Next::ReadOutcomes);
-        let applied = play.completion.apply_outcomes(&batch(name), now);
+        let applied = play.completion.apply_outcomes(0, 4, &batch(name), now);
         applied.expect("it can be decoded");
         play.now += TIMEOUT * 2 / 3;
         assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadRuns);
@@ -218,9 +219,87 @@ fn outcomes_of_the_run_restart_the_idle_timer_and_others_do_not() {
     }
     let mut play = Play::found("a-run", &[opened("a-run")]);
     let now = play.now;
-    assert!(play.completion.apply_outcomes(b"\xff", now).is_err());
+    assert!(play.completion.apply_outcomes(0, 4, b"\xff", now).is_err());
     let collected = play.completion.into_collected().expect("it was found");
     assert_eq!(collected.undecodable, 1);
+}
+
+fn generation() -> RunEvent {
+    RunEvent::Generation(GenerationOpened {
+        run_id: run_id("a-run"),
+        generation: 1,
+        writer: WriterId::fresh(),
+        reopened: IndexRanges::default(),
+        builds_on: None,
+        opened_by: "a replay".to_owned(),
+    })
+}
+
+#[test]
+fn a_generation_that_is_opened_has_the_outcomes_read_again() {
+    let mut play = Play::found("a-run", &[opened("a-run")]);
+    assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
+    assert_eq!(play.runs(&[generation()], true), Next::AskOffsets);
+    let now = play.now;
+    play.completion
+        .apply_offsets(&[0, 0], vec![7, 1], Collection::under, now);
+    let rules = play.completion.collection().expect("it is found").rules();
+    assert_eq!(rules.generation(), 1);
+    let read = play.completion.outcomes_read().expect("it is found");
+    assert_eq!(read.next(), [4, 0]);
+    assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
+    assert_eq!(play.runs(&[manifest("a-run")], true), Next::ReadOutcomes);
+    assert_eq!(play.outcomes_read(&[7, 1]), Next::End(End::Complete));
+}
+
+#[test]
+fn a_cancelled_run_ends_and_one_with_a_verdict_waits_for_no_outcome() {
+    let cancelled = RunCancelled {
+        run_id: run_id("a-run"),
+        generation: 0,
+        writer: WriterId::fresh(),
+        reason: "no longer wanted".to_owned(),
+        cancelled_by: "somebody".to_owned(),
+    };
+    let mut play = Play::found("a-run", &[opened("a-run")]);
+    assert_eq!(play.outcomes_read(&[4, 0]), Next::ReadRuns);
+    let next = play.runs(&[RunEvent::Cancelled(cancelled.clone())], true);
+    assert_eq!(next, Next::End(End::Cancelled(cancelled)));
+
+    let RunEvent::Dispatched(known) = manifest("a-run") else {
+        unreachable!("it is one")
+    };
+    let verdict = RunEvent::Reconciled(RunReconciled {
+        run_id: run_id("a-run"),
+        generation: 0,
+        writer: WriterId::fresh(),
+        outcomes: vec![
+            OffsetRange { start: 4, end: 5 },
+            OffsetRange { start: 0, end: 0 },
+        ],
+        manifest_digest: known.digest(),
+        verdict: Verdict::Complete,
+        completed: 0,
+        dead_lettered: 0,
+        differing: 0,
+        table_digest: ContentDigest::of(b"a table"),
+        published_by: "another".to_owned(),
+    });
+    let mut play = Play::found(
+        "a-run",
+        &[opened("a-run"), manifest("a-run"), verdict.clone()],
+    );
+    assert_eq!(play.outcomes_read(&[4, 0]), Next::End(End::HasVerdict));
+    // Some of its outcomes are gone: what is left is read to its end, and may still agree.
+    let events = [opened("a-run"), manifest("a-run"), verdict];
+    let mut play = Play::new("a-run");
+    play.completion.apply_runs_topic(true);
+    assert_eq!(play.runs(&events, true), Next::AskOffsets);
+    let now = play.now;
+    play.completion
+        .apply_offsets(&[5, 0], vec![6, 1], Collection::under, now);
+    assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadOutcomes);
+    assert_eq!(play.outcomes_read(&[6, 1]), Next::End(End::Complete));
 }
 
 #[test]

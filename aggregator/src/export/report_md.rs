@@ -373,6 +373,8 @@ mod tests {
             }],
             missing: Vec::new(),
             conflicts: Vec::new(),
+            differing: Vec::new(),
+            verdict: None,
             stages: Vec::new(),
             rates: Rates::default(),
             workers: vec![WorkerReport {

@@ -12,6 +12,7 @@ fn options(run_is_named: bool, republishes: bool) -> Options {
         run: columns::tests::grouping(&["country"]).options(),
         is_rereadable: true,
         republishes,
+        published_by: "a dispatcher".to_owned(),
     }
 }
 
@@ -58,6 +59,7 @@ impl Play {
             Action::Open(opened) | Action::OpenAgain(opened) => {
                 self.publish(RunEvent::Opened(opened))?;
             }
+            Action::OpenGeneration(opened) => self.publish(RunEvent::Generation(opened))?,
             Action::AskCommitted => self.dispatch.apply_committed(vec![0])?,
             Action::ReadJobs(_) | Action::ReadOutcomes(_) => {
                 self.dispatch.apply_end_of_topic();
@@ -261,4 +263,67 @@ fn a_run_that_was_removed_while_it_was_opened_ends() {
     play.step().expect("it goes on");
     play.events.clear();
     assert!(matches!(play.step(), Err(Error::Removed(_))));
+}
+
+fn cancelled() -> RunEvent {
+    RunEvent::Cancelled(pipeline::RunCancelled {
+        run_id: "a-run".parse().expect("a run id"),
+        generation: 0,
+        writer: pipeline::WriterId::fresh(),
+        reason: "no longer wanted".to_owned(),
+        cancelled_by: "somebody".to_owned(),
+    })
+}
+
+#[test]
+fn a_cancelled_run_is_refused_and_goes_on_in_a_generation_of_its_own_where_it_is_resumed() {
+    let mut play = Play::new(options(true, false), &[]);
+    play.names();
+    play.events.push(cancelled());
+    let mut again = Play::new(options(true, false), &play.events);
+    let error = loop {
+        if let Err(error) = again.step() {
+            break error;
+        }
+    };
+    assert!(error.to_string().contains("somebody"), "{error}");
+    assert_eq!(again.dispatch.abort(&error), None);
+    let mut resumed = Play::new(options(true, true), &play.events);
+    let names = resumed.names();
+    let at = |name: &str| names.iter().position(|own| own == name);
+    assert!(at("OpenGeneration") < at("PublishJobs"), "{names:?}");
+    assert_eq!(resumed.dispatch.generation(), 1);
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_is_published_gets_no_manifest() {
+    let mut play = Play::new(options(true, false), &[]);
+    play.until(|action| matches!(action, Action::PublishJobs));
+    play.events.push(cancelled());
+    play.step().expect("jobs are published");
+    assert!(play.step().is_err());
+    assert_eq!(play.dispatch.manifest().map(|_| ()), Some(()));
+    assert!(
+        !play
+            .events
+            .iter()
+            .any(|event| matches!(event, RunEvent::Dispatched(_)))
+    );
+}
+
+#[test]
+fn a_resumer_whose_generation_does_not_count_opens_the_next() {
+    let mut play = Play::new(options(true, false), &[]);
+    play.names();
+    play.events.push(cancelled());
+    let mut resumed = Play::new(options(true, true), &play.events);
+    resumed.until(|action| matches!(action, Action::OpenGeneration(_)));
+    // Another one is first.
+    let Action::OpenGeneration(mut first) = resumed.dispatch.next() else {
+        unreachable!("it was seen")
+    };
+    first.writer = pipeline::WriterId::fresh();
+    resumed.events.push(RunEvent::Generation(first));
+    resumed.names();
+    assert_eq!(resumed.dispatch.generation(), 2);
 }

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::labels::Labels;
-use super::lines::{Line, NO_TIME, State};
+use super::lines::{Line, NO_TIME};
 use super::results::{Reader, Results, Stored};
 use super::spill::SpillError;
 use crate::grain::TimeBucket;
@@ -123,7 +123,7 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn add(&mut self, line: &'a Line) {
-        if line.state == State::Completed {
+        if line.state.is_completed() {
             let result = self.results.get(&line.result);
             if result.is_none() {
                 self.spilled.push((self.in_memory.len(), &line.result));
@@ -148,7 +148,7 @@ impl<'a> Parts<'a> {
         // Most groups are of one job, whose result stands in its line: to collect such results costs
         // several times what is done with them.
         if self.in_memory.is_empty()
-            && last.state == State::Completed
+            && last.state.is_completed()
             && let Some(result) = last.result.inline()
         {
             return visit(group(&[result]));

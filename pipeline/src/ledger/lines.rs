@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::counting::Tier;
 use super::results::Stored;
 
 /// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
@@ -15,8 +16,24 @@ const BLOCK: u64 = 32;
 pub enum State {
     #[default]
     Missing,
+    /// Its dead letter no longer counts, so it has no outcome; the rest of the line is known.
+    Reopened,
     DeadLettered,
     Completed,
+    /// Completed by several results that differ, one of which counts.
+    Differing,
+}
+
+impl State {
+    /// Whether the job has an outcome that counts.
+    pub fn has_outcome(self) -> bool {
+        matches!(self, Self::DeadLettered | Self::Completed | Self::Differing)
+    }
+
+    /// Whether the job has a result.
+    pub fn is_completed(self) -> bool {
+        matches!(self, Self::Completed | Self::Differing)
+    }
 }
 
 /// The time of a line whose job has none; it is no bucket's.
@@ -26,6 +43,8 @@ pub const NO_TIME: i64 = i64::MIN;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Line {
     pub state: State,
+    /// Of the result that counts.
+    pub tier: Tier,
     pub label_set: u32,
     /// Seconds, as [`crate::TimeBucket::seconds`], or [`NO_TIME`].
     pub time: i64,
@@ -121,7 +140,7 @@ impl Lines {
     pub fn get(&self, index: u64) -> Option<&Line> {
         let &place = self.places.get(&(index / BLOCK))?;
         let line = &self.blocks[place][(index % BLOCK) as usize];
-        (line.state != State::Missing).then_some(line)
+        line.state.has_outcome().then_some(line)
     }
 
     /// The lines of all jobs that have an outcome, in index order.
@@ -141,7 +160,7 @@ impl Lines {
         places.flat_map(|(number, &place)| {
             let first = number * BLOCK;
             let lines = self.blocks[place].iter().enumerate();
-            let known = lines.filter(|(_, line)| line.state != State::Missing);
+            let known = lines.filter(|(_, line)| line.state.has_outcome());
             known.map(move |(nth, line)| (first + nth as u64, line))
         })
     }

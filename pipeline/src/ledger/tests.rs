@@ -492,3 +492,40 @@ fn what_cannot_be_spilled_may_exceed_the_budget_and_is_told_apart() {
     assert_eq!((used.spilled, used.held), (0, used.fixed));
     assert!(used.fixed > 400_000, "{used:?}");
 }
+
+#[test]
+fn of_results_that_differ_the_lowest_counts_even_where_the_other_was_spilled() {
+    let results = heavy_tail();
+    let rules = CountingRules::new(ResultsPolicy::Any);
+    let mut ledger = Ledger::under(results.len() as u64, rules).with_memory(Memory {
+        budget_bytes: 0,
+        store: Box::new(InMemory::default()),
+    });
+    let mut conflicts = Vec::new();
+    for (first, results) in (0..).step_by(100).zip(results.chunks(100)) {
+        record(&mut ledger, &tail_batch(first, results), &mut conflicts);
+        ledger.make_room(0).expect("a vector has room");
+    }
+    let kept = &results[10_009];
+    let changed = |by: fn(u8) -> u8| {
+        let mut other = kept.clone();
+        other[100_000] = by(other[100_000]);
+        other
+    };
+    let (higher, lower) = (changed(|byte| byte + 1), changed(|byte| byte - 1));
+    for (other, expected) in [(higher, kept), (lower.clone(), &lower)] {
+        let recorded = record(&mut ledger, &tail_batch(10_009, &[other]), &mut conflicts);
+        assert_eq!(recorded.duplicates + recorded.replaced, 1);
+        assert_eq!(result_of(&ledger, 10_009).as_ref(), Some(expected));
+        assert_eq!(ledger.totals().differing, 1);
+        assert_eq!(ledger.first_differing(9), [10_009]);
+    }
+    assert_eq!(conflicts, []);
+    let totals = ledger.totals();
+    assert_eq!(totals.completed, results.len() as u64);
+    // The run turns out to have fewer jobs.
+    ledger.set_jobs(10_009);
+    let totals = ledger.totals();
+    assert_eq!((totals.completed, totals.differing), (10_009, 0));
+    assert_eq!(ledger.missing(), 0);
+}

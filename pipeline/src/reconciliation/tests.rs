@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::digest::JobSetHasher;
+use crate::ledger::counting::tests::rules;
 use crate::outcome::{Outcome, OutcomeBatchBuilder};
+use crate::run::ResultsPolicy;
 use crate::run::tests::manifest;
 use crate::{GroupKey, Job, LabelSet, TimeBucket, payload_digest};
 
@@ -220,13 +222,13 @@ fn any_reported() -> impl Strategy<Value = Vec<Vec<Reported>>> {
     prop::collection::vec(batch, 0..12)
 }
 
-fn reported(run: &Run, outcomes: &[Reported]) -> OutcomeBatch {
+fn reported(run: &Run, generation: u32, outcomes: &[Reported]) -> OutcomeBatch {
     let run_id = "a-run".parse().expect("a run id");
     let worker = Worker {
         host: "a-host".to_owned(),
         id: outcomes[0].1.to_string(),
     };
-    let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &worker);
+    let mut builder = OutcomeBatchBuilder::new(&run_id, generation, &worker);
     for &(index, _, outcome) in outcomes {
         let mut job = run.job(index % 1_000);
         job.index = index;
@@ -264,23 +266,28 @@ fn known(collection: &Collection) -> impl PartialEq + std::fmt::Debug + use<> {
 
 proptest! {
     /// The manifest may come before, between or after the outcomes, also those of jobs that the run
-    /// does not have: ledger, counts, shares and verdict are the same.
+    /// does not have: ledger, counts, shares and verdict are the same, whatever counts.
     #[test]
     fn when_the_manifest_comes_makes_no_difference(
         batches in any_reported(),
         jobs in prop_oneof![4 => 0u64..14, 1 => Just(u64::MAX)],
+        is_any in any::<bool>(),
     ) {
         let run = Run::new();
-        let batches: Vec<OutcomeBatch> =
-            batches.iter().map(|outcomes| reported(&run, outcomes)).collect();
+        let batches: Vec<OutcomeBatch> = (0..)
+            .zip(&batches)
+            .map(|(number, outcomes)| reported(&run, number % 3, outcomes))
+            .collect();
+        let policy = if is_any { ResultsPolicy::Any } else { ResultsPolicy::Reproducible };
         let collected = |manifest_at: usize| {
-            let mut collection = Collection::new();
+            let mut collection = Collection::under(rules(policy));
             let manifest = Manifest { jobs, ..run.manifest(jobs.min(14)) };
             for (number, batch) in batches.iter().enumerate() {
                 if number == manifest_at {
                     collection.hear_manifest(manifest.clone());
                 }
-                hear(&mut collection, batch.clone());
+                let recorded = collection.hear_outcomes_at(0, number as i64, batch);
+                recorded.expect("all is in memory");
             }
             collection.hear_manifest(manifest);
             collection

@@ -346,6 +346,9 @@ mod tests {
             options: None,
             manifest: None,
             aborted: None,
+            generation: 0,
+            verdict: None,
+            cancelled: None,
         }
     }
 

@@ -2,12 +2,12 @@
 //! until it is complete, and its dead letters are replayed.
 
 use pipeline::dead_letters::LetterHeaders;
-use pipeline::{DeadLetters, Verdict};
+use pipeline::{DeadLetters, IndexRanges, RunEvent, Verdict};
 
 use super::History;
 use crate::aggregator::{AggregatorProcess, Ended, Passing};
 use crate::broker::Payload;
-use crate::dispatcher::{DispatcherProcess, arrive};
+use crate::dispatcher::{DispatcherProcess, arrive, history, tell};
 use crate::invariants::{Violation, violated};
 use crate::seen::Seen;
 
@@ -31,6 +31,16 @@ impl History {
         match aggregator.step(passing, &mut self.shared)? {
             None => {}
             Some(Ended::Failed) => self.aggregator = None,
+            // A further generation gets a verdict of its own, by the outcomes that are left.
+            Some(Ended::OutcomesDeleted) => {
+                let runs = history(&self.shared);
+                let next = runs.timeline();
+                let none = IndexRanges::default();
+                let next = next.next_generation(runs.run_id(), none, "somebody");
+                let next = next.expect("a run that has not failed gets a further generation");
+                tell(&mut self.shared, &RunEvent::Generation(next));
+                self.aggregator = None;
+            }
             Some(Ended::Judged(verdict)) => {
                 if verdict == Verdict::Failed {
                     return violated("a run that is not contradicted does not fail", "it failed");
@@ -140,10 +150,20 @@ impl History {
         else {
             return;
         };
-        let dead = letters.still_dead(ledger);
-        let payloads: Vec<Payload> = dead
-            .filter_map(|dead| Some(Payload::from(dead.letter?.payload().as_slice())))
+        let dead: Vec<_> = letters
+            .still_dead(ledger)
+            .filter_map(|dead| Some((dead.index, dead.letter?)))
             .collect();
+        let runs = history(&self.shared);
+        let reopened = IndexRanges::of_ascending(dead.iter().map(|(index, _)| *index));
+        let next = runs.timeline();
+        let next = next.next_generation(runs.run_id(), reopened, "a replay");
+        let next = next.expect("a run that has not failed can be replayed");
+        let payloads: Vec<Payload> = dead
+            .iter()
+            .map(|(_, letter)| Payload::from(letter.payload(next.generation).as_slice()))
+            .collect();
+        tell(&mut self.shared, &RunEvent::Generation(next));
         for payload in payloads {
             let partition = self.shared.rng.below(self.shared.broker.jobs.len());
             arrive(partition, payload, &mut self.shared);

@@ -59,7 +59,9 @@ impl Thread {
         let watch = Arc::<Watch>::default();
         let apart = with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);
         let now = shared.now();
-        let bookkeeping = Bookkeeping::new(worker.clone(), RETRY, apart, Arc::clone(&watch), now);
+        let cancellations = kafka::SharedCancellations::default();
+        let own = Arc::clone(&watch);
+        let bookkeeping = Bookkeeping::new(worker.clone(), RETRY, apart, own, cancellations, now);
         Self {
             bookkeeping,
             watch,

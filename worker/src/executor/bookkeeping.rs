@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use computations::Unable;
+use kafka::SharedCancellations;
 use pipeline::job::Cursor;
 use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
@@ -45,6 +46,7 @@ pub struct Bookkeeping {
     message: Option<Message>,
     decoder: JobBatchDecoder,
     jobs: BegunJobs,
+    cancellations: SharedCancellations,
     is_stopped: bool,
 }
 
@@ -62,12 +64,13 @@ type Clock<'a> = &'a mut dyn FnMut() -> Instant;
 
 impl Bookkeeping {
     /// The bookkeeping of a thread of this worker. `apart_by_partition`: a batch of outcomes is of one
-    /// partition of the jobs topic.
+    /// partition of the jobs topic. `cancellations`: what is passed over.
     pub fn new(
         worker: Worker,
         retry: RetryPolicy,
         apart_by_partition: bool,
         watch: Arc<Watch>,
+        cancellations: SharedCancellations,
         now: Instant,
     ) -> Self {
         Self {
@@ -76,6 +79,7 @@ impl Bookkeeping {
             message: None,
             decoder: JobBatchDecoder::default(),
             jobs: BegunJobs::new(worker, retry, apart_by_partition, watch, now),
+            cancellations,
             is_stopped: false,
         }
     }
@@ -306,6 +310,16 @@ impl Bookkeeping {
             }
         };
         message.jobs_in_message = batch.jobs_count();
+        let place = (record.partition, record.offset);
+        if (self.cancellations).covers(batch.run_id(), batch.generation(), place) {
+            // Settled without an outcome: of a job that would be tried alone, that job.
+            let jobs = unit.job.map_or(message.jobs_in_message, |_| 1);
+            self.jobs.finished.push_back(Finished {
+                settles: vec![Settled { jobs, ..message }],
+                ..Finished::default()
+            });
+            return 0;
+        }
         if let Some(job) = unit.job {
             return self
                 .jobs

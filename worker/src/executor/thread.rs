@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, at, never, select};
+use kafka::SharedCancellations;
 use pipeline::Worker;
 use service::Shutdown;
-use service::metrics::SecondsCounter;
+use service::metrics::{Counter, SecondsCounter};
 
 use super::pace::Pace;
 use super::{Bookkeeping, Executor, Inability, Watch, WorkUnit};
@@ -30,6 +31,10 @@ pub struct Settings {
     pub seconds: SecondsCounter,
     /// Where it is told that jobs were left to other workers.
     pub inability: Inability,
+    /// Which jobs are passed over.
+    pub cancellations: SharedCancellations,
+    /// Where those are counted.
+    pub cancelled_jobs: Counter,
 }
 
 /// Runs a compute thread until the channel of work units closes.
@@ -47,6 +52,7 @@ pub fn run(
         settings.retry,
         settings.apart_by_partition,
         watch,
+        settings.cancellations,
         now,
     );
     let mut is_open = true;
@@ -60,6 +66,7 @@ pub fn run(
             bookkeeping.look(&mut executor, now);
             let step = bookkeeping.step(&mut executor, pace.jobs(), &mut Instant::now);
             for own in bookkeeping.take_finished() {
+                settings.cancelled_jobs.inc_by(own.passed_over_jobs());
                 // The receiver is gone only when the process gives up; then nobody commits either.
                 let _ = finished.send(own);
             }
@@ -229,6 +236,8 @@ mod tests {
             apart_by_partition: false,
             seconds: SecondsCounter::default(),
             inability: Inability::default(),
+            cancellations: SharedCancellations::default(),
+            cancelled_jobs: Counter::default(),
         };
         let (hand_out, units) = unbounded();
         let (finished, done) = unbounded();

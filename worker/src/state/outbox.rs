@@ -27,7 +27,8 @@ pub struct DeadLetterMessage {
 pub struct Finished {
     /// To be acknowledged by the DLQ first.
     pub dead_letter: Option<DeadLetterMessage>,
-    /// A batch of outcomes; `None` for a message that could not be decoded.
+    /// A batch of outcomes; `None` for a message that could not be decoded, and for jobs of a cancelled
+    /// run.
     pub outcomes: Option<Vec<u8>>,
     /// What is settled once all of it is acknowledged.
     pub settles: Vec<Settled>,
@@ -36,6 +37,14 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// How many jobs of a cancelled run it settles without an outcome.
+    pub fn passed_over_jobs(&self) -> u64 {
+        match (&self.dead_letter, &self.outcomes) {
+            (None, None) => self.settles.iter().map(|own| u64::from(own.jobs)).sum(),
+            _ => 0,
+        }
+    }
+
     /// Bytes of its messages.
     pub fn bytes(&self) -> usize {
         let dead_letter = self.dead_letter.as_ref();

@@ -197,7 +197,7 @@ impl Executor for Model<'_> {
         result: &mut Vec<u8>,
     ) -> Poll<Result<(), JobError>> {
         if self.flight.is_window() {
-            let batch = job.alone(&self.shared.dispatch.header());
+            let batch = job.alone(&self.shared.dispatch.header(0));
             self.flight.submitted.push(Submitted {
                 id,
                 batch,

@@ -99,6 +99,7 @@ struct Driven<E> {
     own: Bookkeeping,
     executor: E,
     watch: Arc<Watch>,
+    cancellations: SharedCancellations,
     now: Instant,
     finished: Vec<Finished>,
 }
@@ -107,6 +108,7 @@ impl<E: Executor> Driven<E> {
     fn new(executor: E, apart_by_partition: bool) -> Self {
         let now = Instant::now();
         let watch = Arc::<Watch>::default();
+        let cancellations = SharedCancellations::default();
         let retry = RetryPolicy {
             max_attempts: NonZeroU32::new(3).expect("not zero"),
             first_pause: Duration::from_millis(1),
@@ -117,10 +119,12 @@ impl<E: Executor> Driven<E> {
                 retry,
                 apart_by_partition,
                 Arc::clone(&watch),
+                cancellations.clone(),
                 now,
             ),
             executor,
             watch,
+            cancellations,
             now,
             finished: Vec::new(),
         }

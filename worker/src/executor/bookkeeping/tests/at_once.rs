@@ -3,6 +3,7 @@
 use computations::{Compute, Definition, ParameterError, Registry, count};
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE};
 use pipeline::outcome::MAX_RESULT_BYTES;
+use pipeline::{RunCancelled, RunEvent, RunHistory, WriterId};
 
 use super::*;
 use crate::executor::Inline;
@@ -334,4 +335,43 @@ fn a_stop_hands_on_what_is_finished_and_drops_the_rest() {
     driven.run_out();
     assert_eq!(driven.outcomes(), [(0, false)]);
     assert_eq!(driven.own.next_call(), None);
+}
+
+#[test]
+fn jobs_of_a_cancelled_run_are_settled_without_an_outcome() {
+    let run_id = header("bytes").run_id;
+    let mut history = RunHistory::new(run_id.clone());
+    history.hear(RunEvent::Cancelled(RunCancelled {
+        run_id,
+        generation: 0,
+        writer: WriterId::fresh(),
+        reason: String::new(),
+        cancelled_by: String::new(),
+    }));
+    let (first, second) = (message(&[&[0, 1], &[1]]), message(&[&[9]]));
+    let cancelled = |job| {
+        let mut driven = driven(false);
+        let ends = vec![0, 0, 0, OFFSET + 2];
+        driven
+            .cancellations
+            .update(|known| known.update(&history, ends));
+        // The third is beyond what was looked up.
+        let messages = [first.clone(), second.clone(), second.clone()];
+        driven.begin(unit(&messages, job, &lease()));
+        driven.run_out();
+        let passed_over = driven.finished.iter().map(Finished::passed_over_jobs);
+        (
+            passed_over.sum::<u64>(),
+            driven.settled(),
+            driven.outcomes(),
+        )
+    };
+    let settled = BTreeMap::from([(OFFSET, 2), (OFFSET + 1, 1), (OFFSET + 2, 1)]);
+    assert_eq!(cancelled(None), (3, settled, vec![(0, true)]));
+    let alone = IsolatedJob {
+        position: 1,
+        deaths: 1,
+    };
+    let (passed_over, settled, _) = cancelled(Some(alone));
+    assert_eq!((passed_over, settled[&OFFSET]), (2, 1));
 }

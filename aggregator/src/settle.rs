@@ -1,0 +1,341 @@
+//! Drives what follows a judgement, which [`Judged`] decides: publishes the verdict, or has the run
+//! judged again at the end offsets of the one that stands.
+
+use std::time::{Duration, Instant};
+
+use computations::positivity::Series;
+use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets};
+use pipeline::ledger::SpillError;
+use pipeline::ledger::counting::CountingRules;
+use pipeline::reconciliation::Check;
+use pipeline::verdict::deleted_outcomes;
+use pipeline::{
+    Collection, ContentDigest, Judged, OutcomeBatch, ResultsPolicy, RunEvent, RunHistory,
+    RunOpened, RunReconciled, Settlement, Verdict, VerdictKey,
+};
+use serde::Serialize;
+use service::{Shutdown, process};
+use tracing::warn;
+
+use crate::args::Config;
+use crate::collect::Collected;
+use crate::completion::OutcomesRead;
+use crate::error::Error;
+use crate::memory;
+use crate::report::Report;
+
+/// How long the broker may take to acknowledge a verdict; longer where it is waited for longer.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long one read waits for more.
+const STEP: Duration = Duration::from_millis(5);
+
+/// What has come of a verdict, as the report shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct VerdictReport {
+    /// The generation of the run.
+    pub generation: u32,
+    /// Whether the verdict that stands agrees with the table here.
+    pub published: bool,
+    /// Who published it.
+    pub published_by: Option<String>,
+    /// By partition of the outcomes topic: where it holds.
+    pub end_offsets: Vec<i64>,
+    /// Conflicts beyond the end offsets, which change nothing any more; the first thousand.
+    pub late_conflicts: Vec<String>,
+}
+
+/// What was collected, judged, with its tables written under temporary names.
+pub struct Attempt {
+    /// Everything that was read.
+    pub collected: Collected,
+    /// The series of positivity; `None` when the run leaves a table, or nothing.
+    pub series: Option<Series>,
+    /// The report on it, as far as it is known.
+    pub report: Report,
+    /// What is settled.
+    pub judged: Judged,
+}
+
+/// Where a judgement has led.
+pub enum Settled {
+    /// The files are to be put in place.
+    Done(Box<Attempt>, VerdictReport),
+    /// The verdict that stands says otherwise at its own end offsets.
+    Contradicted(Box<Attempt>, VerdictReport, RunReconciled),
+    /// A newer generation was opened: collect it.
+    NextGeneration,
+}
+
+/// Settles one run.
+pub struct Settling<'a> {
+    /// What the aggregator is asked for.
+    pub config: &'a Config,
+    /// Whether it is to stop.
+    pub shutdown: &'a Shutdown,
+    /// The runs topic, read as far as the run was collected.
+    pub runs: RunsReader,
+    /// What it has of the run.
+    pub run: RunHistory,
+}
+
+impl Settling<'_> {
+    /// Settles what was collected. `judge` judges it, and again what is read again.
+    ///
+    /// # Errors
+    /// When the run is cancelled, the outcomes of the verdict that stands are deleted, the verdict
+    /// has to be published and must not, or a topic cannot be read.
+    pub fn settle(
+        &mut self,
+        collected: Collected,
+        judge: &mut dyn FnMut(Collected, Option<VerdictKey>) -> Result<Attempt, Error>,
+    ) -> Result<Settled, Error> {
+        let mut attempt = judge(collected, None)?;
+        let mut report = VerdictReport {
+            generation: attempt.judged.generation,
+            ..VerdictReport::default()
+        };
+        let mut published: Option<Result<(), kafka::Error>> = None;
+        loop {
+            self.catch_up()?;
+            let timeline = self.run.timeline();
+            let again = match attempt.judged.settle(&timeline, published.is_some()) {
+                Settlement::Publish => {
+                    let written = self.publish(&attempt.judged)?;
+                    match written {
+                        Err(error) if error.is_denied() => {
+                            return self.denied(attempt, report, error);
+                        }
+                        written => published = Some(written),
+                    }
+                    continue;
+                }
+                Settlement::Incomplete => return Ok(Settled::Done(Box::new(attempt), report)),
+                Settlement::NotCounted => {
+                    if let Some(Err(error)) = published {
+                        return Err(error.into());
+                    }
+                    warn!(
+                        "the verdict does not count: the run has another manifest, or was removed"
+                    );
+                    return Ok(Settled::Done(Box::new(attempt), report));
+                }
+                Settlement::Agrees(standing) => {
+                    report.published = true;
+                    report.note(standing);
+                    return Ok(Settled::Done(Box::new(attempt), report));
+                }
+                Settlement::Contradicts(standing) => {
+                    report.note(standing);
+                    let standing = standing.clone();
+                    return Ok(Settled::Contradicted(Box::new(attempt), report, standing));
+                }
+                Settlement::Cancelled(cancelled) => return Err(Error::cancelled(cancelled)),
+                Settlement::NextGeneration(_) => return Ok(Settled::NextGeneration),
+                Settlement::JudgeAt(standing) => standing.clone(),
+            };
+            report.note_late(&attempt.collected.collection);
+            let at = Some(again.verdict_key());
+            attempt = judge(self.collect_again(attempt.collected, &again)?, at)?;
+            report.keep_late(&attempt.collected.collection);
+        }
+    }
+
+    /// Reads the runs topic to its end.
+    fn catch_up(&mut self) -> Result<(), Error> {
+        self.runs.look_for_end(&self.config.cluster)?;
+        loop {
+            let events = self.runs.read(if self.runs.is_caught_up() {
+                Duration::ZERO
+            } else {
+                STEP
+            })?;
+            events.into_iter().for_each(|event| self.run.hear(event));
+            if self.runs.is_caught_up() {
+                break;
+            }
+            self.check_stopped()?;
+        }
+        Ok(self.runs.check(self.run.run_id())?)
+    }
+
+    fn check_stopped(&self) -> Result<(), Error> {
+        match self.shutdown.requested() {
+            Some(signal) => Err(Error::Stopped(signal)),
+            None => Ok(()),
+        }
+    }
+
+    fn publish(&self, judged: &Judged) -> Result<Result<(), kafka::Error>, Error> {
+        let published_by = process::on_this_host("aggregator");
+        let Some(event) = judged.event(self.run.run_id(), &published_by) else {
+            return Ok(Ok(()));
+        };
+        let writer = RunEventWriter::new(&self.config.cluster, &self.config.topics.runs)?;
+        let timeout = EVENT_TIMEOUT.max(self.config.cluster.broker_timeout());
+        Ok(writer.write(&RunEvent::Reconciled(event), timeout))
+    }
+
+    /// Of a reproducible run everybody finds the same table, whether the verdict is published or not.
+    fn denied(
+        &self,
+        attempt: Attempt,
+        report: VerdictReport,
+        error: kafka::Error,
+    ) -> Result<Settled, Error> {
+        match attempt.collected.opened.options.results {
+            ResultsPolicy::Reproducible => {
+                warn!(%error, "the verdict is not published; grant Write on the runs topic");
+                Ok(Settled::Done(Box::new(attempt), report))
+            }
+            ResultsPolicy::Any => Err(error.into()),
+        }
+    }
+
+    /// Reads the outcomes again that a verdict rests on, and no others.
+    fn collect_again(
+        &self,
+        before: Collected,
+        standing: &RunReconciled,
+    ) -> Result<Collected, Error> {
+        let (cluster, topic) = (&self.config.cluster, &self.config.topics.outcomes);
+        let beginnings = beginning_offsets(cluster, topic, standing.outcomes.len())?;
+        if let Some(partition) = deleted_outcomes(&standing.outcomes, &beginnings) {
+            return Err(Error::OutcomesDeleted {
+                run_id: self.run.run_id().clone(),
+                published_by: standing.published_by.clone(),
+                topic: topic.clone(),
+                partition: partition as i32,
+            });
+        }
+        let starts: Vec<i64> = standing.outcomes.iter().map(|range| range.start).collect();
+        let ends = standing.ends();
+        // Before others take its place in the memory budget.
+        drop(before.collection);
+        let mut own = Again::new(self.config, before.opened, &self.run);
+        let started = Instant::now();
+        let mut reader = Reader::start(cluster, topic, &starts)?;
+        let mut batch = RecordBatch::default();
+        while !reader.has_reached(&ends) {
+            batch.clear();
+            reader.read(STEP, &mut batch)?;
+            for record in batch.iter() {
+                let end = ends.get(record.partition as usize);
+                if end.is_some_and(|&end| record.offset < end) {
+                    own.apply(record.partition, record.offset, record.payload)
+                        .map_err(Error::of_spill(&self.config.spill_folder))?;
+                }
+            }
+            self.check_stopped()?;
+        }
+        Ok(Collected {
+            opened: own.opened,
+            run: self.run.clone(),
+            collection: own.collection,
+            outcomes_read: OutcomesRead::of(&standing.outcomes),
+            undecodable: own.undecodable,
+            duration: started.elapsed(),
+        })
+    }
+}
+
+/// What is read again of a run.
+struct Again {
+    opened: RunOpened,
+    collection: Collection,
+    undecodable: u64,
+}
+
+impl Again {
+    fn new(config: &Config, opened: RunOpened, run: &RunHistory) -> Self {
+        let rules = CountingRules::of(opened.options.results, &run.timeline());
+        let mut collection = memory::collection(config, rules);
+        for manifest in run.manifests() {
+            collection.hear_manifest(manifest.clone());
+        }
+        Self {
+            opened,
+            collection,
+            undecodable: 0,
+        }
+    }
+
+    fn apply(&mut self, partition: i32, offset: i64, payload: &[u8]) -> Result<(), SpillError> {
+        match OutcomeBatch::decode(payload) {
+            Ok(batch) if *batch.run_id() == self.opened.run_id => {
+                (self.collection).hear_outcomes_at(partition, offset, &batch)?;
+            }
+            Ok(_) => {}
+            Err(_) => self.undecodable += 1,
+        }
+        Ok(())
+    }
+}
+
+impl VerdictReport {
+    fn note(&mut self, standing: &RunReconciled) {
+        self.published_by = Some(standing.published_by.clone());
+        self.end_offsets = standing.ends();
+    }
+
+    /// Conflicts of a collection that may reach beyond the end offsets.
+    fn note_late(&mut self, collection: &Collection) {
+        let conflicts = collection.conflicts().iter();
+        self.late_conflicts = conflicts.map(ToString::to_string).collect();
+    }
+
+    /// Keeps those that are not in a collection up to the end offsets.
+    fn keep_late(&mut self, collection: &Collection) {
+        let early: Vec<String> = collection
+            .conflicts()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        self.late_conflicts
+            .retain(|conflict| !early.contains(conflict));
+    }
+}
+
+impl Report {
+    /// The verdict of another aggregator says otherwise of the very same outcomes.
+    pub fn contradict(&mut self, standing: &RunReconciled) {
+        let own = format!(
+            "{}, table {}, by this aggregator",
+            self.status.word(),
+            self.table_digest(),
+        );
+        let other = format!(
+            "{}, table digest {}, by {}",
+            standing.verdict.word(),
+            standing.table_digest,
+            standing.published_by
+        );
+        let name = "the verdict that stands holds at its end offsets";
+        self.reconciliation
+            .push(Check::new(name, &other, &own, false));
+        self.status = Verdict::Failed;
+    }
+}
+
+/// What is settled of a run that was collected and judged; `table` is the digest of the table.
+pub fn judged(
+    collected: &Collected,
+    verdict: Verdict,
+    table: &str,
+    at: Option<VerdictKey>,
+) -> Judged {
+    let totals = collected.collection.ledger().map(|ledger| ledger.totals());
+    let totals = totals.unwrap_or_default();
+    let manifest = collected.collection.manifest();
+    Judged {
+        generation: collected.collection.rules().generation(),
+        outcomes: collected.outcomes_read.ranges(),
+        at,
+        manifest_digest: manifest.map(|manifest| manifest.digest()),
+        verdict,
+        completed: totals.completed,
+        dead_lettered: totals.dead_lettered,
+        differing: totals.differing,
+        table_digest: ContentDigest::of(table.as_bytes()),
+    }
+}

@@ -1,0 +1,145 @@
+//! The cancellation of a run: its jobs, of one generation and of all before it, are not computed any
+//! more.
+
+use std::collections::HashMap;
+
+use crate::error::DecodeError;
+use crate::generation::{checked_generation, checked_writer};
+use crate::run_history::RunHistory;
+use crate::run_id::RunId;
+use crate::wire;
+use crate::writer_id::WriterId;
+
+/// One generation of a run is cancelled. It holds unless a verdict on that generation comes before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunCancelled {
+    /// The run.
+    pub run_id: RunId,
+    /// The generation.
+    pub generation: u32,
+    /// The process that cancels it.
+    pub writer: WriterId,
+    /// Why, in one line.
+    pub reason: String,
+    /// Who cancelled it, for people.
+    pub cancelled_by: String,
+}
+
+impl RunCancelled {
+    pub(crate) fn to_wire(&self) -> wire::RunCancelled {
+        wire::RunCancelled {
+            run_id: self.run_id.to_string(),
+            generation: self.generation,
+            writer: self.writer.to_string(),
+            reason: self.reason.clone(),
+            cancelled_by: self.cancelled_by.clone(),
+        }
+    }
+
+    pub(crate) fn from_wire(wire: wire::RunCancelled) -> Result<Self, DecodeError> {
+        const MESSAGE: &str = "RunCancelled";
+        Ok(Self {
+            run_id: crate::run::valid_run_id(MESSAGE, &wire.run_id)?,
+            generation: checked_generation(MESSAGE, wire.generation, 0)?,
+            writer: checked_writer(MESSAGE, &wire.writer)?,
+            reason: wire.reason,
+            cancelled_by: wire.cancelled_by,
+        })
+    }
+}
+
+/// Which jobs a worker passes over before the computation: those of cancelled generations, as far as
+/// they were on the jobs topic when the cancellation was looked up. Later ones may be of a run that
+/// was removed and opened again under its name. What is passed over gets no outcome and is counted,
+/// and its offsets are committed as if it were done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cancellations {
+    by_run: HashMap<RunId, CancelledJobs>,
+}
+
+/// The jobs of one run that are passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CancelledJobs {
+    /// The highest generation that is cancelled; those before it are passed over, too.
+    up_to: u32,
+    /// By partition, the end of the jobs topic at the look-up.
+    ends: Vec<i64>,
+}
+
+impl Cancellations {
+    /// Notes which generations of a run are cancelled. `ends`: by partition, where the jobs topic ended
+    /// before the run's history was read.
+    pub fn update(&mut self, history: &RunHistory, ends: Vec<i64>) {
+        let run_id = history.run_id();
+        match history.timeline().cancelled_up_to() {
+            Some(up_to) => self
+                .by_run
+                .insert(run_id.clone(), CancelledJobs { up_to, ends }),
+            None => self.by_run.remove(run_id),
+        };
+    }
+
+    /// Whether no run is cancelled, so that nothing is to be looked up.
+    pub fn is_empty(&self) -> bool {
+        self.by_run.is_empty()
+    }
+
+    /// Whether the jobs of a message are passed over: of this run and generation, at this partition and
+    /// offset of the jobs topic.
+    pub fn covers(&self, run_id: &RunId, generation: u32, (partition, offset): (i32, i64)) -> bool {
+        self.by_run.get(run_id).is_some_and(|own| {
+            let partition = usize::try_from(partition).ok();
+            let end = partition.and_then(|partition| own.ends.get(partition));
+            generation <= own.up_to && end.is_some_and(|&end| offset < end)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IndexRanges, RunEvent};
+
+    #[test]
+    fn jobs_of_a_cancelled_generation_and_of_those_before_it_are_passed_over() {
+        let run_id: RunId = "a-run".parse().expect("a run id");
+        let mut history = RunHistory::new(run_id.clone());
+        let mut cancellations = Cancellations::default();
+        let cancel = |generation| {
+            RunEvent::Cancelled(RunCancelled {
+                run_id: run_id.clone(),
+                generation,
+                writer: WriterId::fresh(),
+                reason: String::new(),
+                cancelled_by: String::new(),
+            })
+        };
+        let mut covered = |history: &RunHistory| {
+            cancellations.update(history, vec![0, 9]);
+            let other = "b-run".parse().expect("a run id");
+            assert!(!cancellations.covers(&other, 0, (1, 8)));
+            // Beyond the ends they may be of another run of this name.
+            for place in [(0, 0), (1, 9), (2, 0), (-1, 0)] {
+                assert!(!cancellations.covers(&run_id, 0, place));
+            }
+            let covered = [0, 1, 2].map(|number| cancellations.covers(&run_id, number, (1, 8)));
+            assert_eq!(cancellations.is_empty(), covered == [false; 3]);
+            covered
+        };
+        assert_eq!(covered(&history), [false; 3]);
+        // Of a generation that is not there yet.
+        history.hear(cancel(1));
+        assert_eq!(covered(&history), [false; 3]);
+        let open = |history: &RunHistory| {
+            let next = history.timeline();
+            let next = next.next_generation(&run_id, IndexRanges::default(), "a resume");
+            RunEvent::Generation(next.expect("the next"))
+        };
+        history.hear(open(&history));
+        assert_eq!(covered(&history), [false; 3]);
+        history.hear(cancel(1));
+        assert_eq!(covered(&history), [true, true, false]);
+        history.hear(open(&history));
+        assert_eq!(covered(&history), [true, true, false]);
+    }
+}

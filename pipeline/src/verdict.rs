@@ -1,0 +1,123 @@
+//! What an aggregator does with what it has judged: publish it, put its files in place, or judge again
+//! at the end offsets of the verdict that stands. Pure: it is given what the runs topic holds.
+//!
+//! The order, for each aggregator: it reads outcomes up to end offsets, judges, writes files under
+//! temporary names, and settles. Where no verdict stands it publishes its own, reads the runs topic
+//! to its end and settles again. Files are put in place only where a verdict stands that agrees, so
+//! two aggregators of one generation never leave two tables.
+
+use crate::cancelled::RunCancelled;
+use crate::content_digest::ContentDigest;
+use crate::generation::VerdictKey;
+use crate::reconciled::{OffsetRange, RunReconciled};
+use crate::reconciliation::Verdict;
+use crate::run_id::RunId;
+use crate::timeline::{GenerationEnd, Timeline};
+use crate::writer_id::WriterId;
+
+/// What an aggregator has made of one generation of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The generation.
+    pub generation: u32,
+    /// By partition of the outcomes topic: what was read.
+    pub outcomes: Vec<OffsetRange>,
+    /// The verdict at whose end offsets it judged; `None` where it chose them itself.
+    pub at: Option<VerdictKey>,
+    /// The manifest that the outcomes were held against; `None` where there is none yet.
+    pub manifest_digest: Option<ContentDigest>,
+    /// What the run has come to.
+    pub verdict: Verdict,
+    /// Jobs with a result.
+    pub completed: u64,
+    /// Jobs that are dead letters.
+    pub dead_lettered: u64,
+    /// Jobs with several results that differ.
+    pub differing: u64,
+    /// Over the whole table.
+    pub table_digest: ContentDigest,
+}
+
+/// What an aggregator does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Settlement<'a> {
+    /// No verdict stands: publish this one, read the runs topic to its end, and settle again.
+    Publish,
+    /// The run is incomplete and no verdict stands: nothing is published.
+    Incomplete,
+    /// This verdict stands and agrees: put the files in place.
+    Agrees(&'a RunReconciled),
+    /// This verdict stands and does not agree: judge again at its end offsets.
+    JudgeAt(&'a RunReconciled),
+    /// This verdict stands, and the outcomes up to its end offsets say otherwise: a failed check.
+    Contradicts(&'a RunReconciled),
+    /// The generation is cancelled.
+    Cancelled(&'a RunCancelled),
+    /// A newer generation was opened: begin again with that one.
+    NextGeneration(u32),
+    /// The own verdict was published and does not stand, though none does: another manifest came, or
+    /// the run was removed.
+    NotCounted,
+}
+
+impl Judged {
+    /// What to do next. `is_published`: the own verdict was published, and the runs topic was read to
+    /// its end after that.
+    pub fn settle<'a>(&self, timeline: &Timeline<'a>, is_published: bool) -> Settlement<'a> {
+        if timeline.number() != self.generation {
+            return Settlement::NextGeneration(timeline.number());
+        }
+        match timeline.newest().end {
+            Some(GenerationEnd::Cancelled(cancelled)) => Settlement::Cancelled(cancelled),
+            Some(GenerationEnd::Reconciled(standing)) if self.agrees_with(standing) => {
+                Settlement::Agrees(standing)
+            }
+            Some(GenerationEnd::Reconciled(standing)) => {
+                match self.at == Some(standing.verdict_key()) {
+                    true => Settlement::Contradicts(standing),
+                    false => Settlement::JudgeAt(standing),
+                }
+            }
+            None if self.verdict == Verdict::Incomplete || self.manifest_digest.is_none() => {
+                Settlement::Incomplete
+            }
+            None if is_published => Settlement::NotCounted,
+            None => Settlement::Publish,
+        }
+    }
+
+    /// Whether the files that were made are those of a verdict.
+    pub fn agrees_with(&self, verdict: &RunReconciled) -> bool {
+        (self.verdict, self.table_digest) == (verdict.verdict, verdict.table_digest)
+    }
+
+    /// The event that publishes it; `None` where nothing is to be published.
+    pub fn event(&self, run_id: &RunId, published_by: &str) -> Option<RunReconciled> {
+        let manifest_digest = self.manifest_digest?;
+        (self.verdict != Verdict::Incomplete).then(|| RunReconciled {
+            run_id: run_id.clone(),
+            generation: self.generation,
+            writer: WriterId::fresh(),
+            outcomes: self.outcomes.clone(),
+            manifest_digest,
+            verdict: self.verdict,
+            completed: self.completed,
+            dead_lettered: self.dead_lettered,
+            differing: self.differing,
+            table_digest: self.table_digest,
+            published_by: published_by.to_owned(),
+        })
+    }
+}
+
+/// The first partition in which outcomes that a verdict rests on are gone, for the partitions begin
+/// at these offsets now.
+pub fn deleted_outcomes(outcomes: &[OffsetRange], beginnings: &[i64]) -> Option<usize> {
+    outcomes.iter().enumerate().position(|(partition, range)| {
+        let beginning = beginnings.get(partition).copied().unwrap_or(i64::MAX);
+        range.start < range.end && range.start < beginning
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+//! Aggregators that stop at different prefixes come to one table a generation, under both policies
+//! and across a replay.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::digest::JobSetHasher;
+use crate::ledger::counting::CountingRules;
+use crate::ledger::{Ledger, SpillError};
+use crate::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
+use crate::run::RunOptions;
+use crate::run::tests::{manifest, opened, options};
+use crate::{
+    Collection, GroupKey, IndexRanges, Job, LabelSet, Manifest, ResultsPolicy, RunEvent,
+    RunHistory, RunOpened, TimeBucket, payload_digest,
+};
+
+const JOBS: u64 = 3;
+const PARTITIONS: usize = 2;
+
+fn run_id() -> RunId {
+    "a-run".parse().expect("a run id")
+}
+
+fn with_job<T>(index: u64, of: impl FnOnce(&Job<'_>) -> T) -> T {
+    let labels = LabelSet::new(["Italy"]);
+    of(&Job {
+        index,
+        key: GroupKey {
+            labels: &labels,
+            time: TimeBucket::from_hours(index as i64),
+        },
+        part: 0,
+        weight: 3,
+        payload: &[1, 1, 1],
+    })
+}
+
+fn outcome(index: u64, generation: u32, result: Option<u8>) -> OutcomeBatch {
+    let mut builder = OutcomeBatchBuilder::new(&run_id(), generation, &Worker::default());
+    let bytes = result.map(|result| [result]);
+    let outcome = match &bytes {
+        Some(bytes) => Outcome::Completed(bytes),
+        None => Outcome::DeadLettered {
+            reason: "it is broken",
+            attempts: 3,
+        },
+    };
+    with_job(index, |job| {
+        builder.push(job, payload_digest(job.payload), outcome);
+    });
+    OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
+}
+
+fn run_manifest() -> Manifest {
+    let mut hasher = JobSetHasher::new();
+    for index in 0..JOBS {
+        with_job(index, |job| hasher.update(job));
+    }
+    Manifest {
+        job_set_digest: hasher.finish(),
+        ..manifest(JOBS, 3 * JOBS)
+    }
+}
+
+/// The topics of one run.
+struct Topics {
+    policy: ResultsPolicy,
+    history: RunHistory,
+    outcomes: Vec<Vec<OutcomeBatch>>,
+}
+
+/// A table: by job, its result, `None` for a dead letter.
+type Table = BTreeMap<u64, Option<u8>>;
+
+impl Topics {
+    fn new(policy: ResultsPolicy) -> Self {
+        let mut history = RunHistory::new(run_id());
+        history.hear(RunEvent::Opened(RunOpened {
+            outcomes_start_offsets: vec![0; PARTITIONS],
+            options: RunOptions {
+                results: policy,
+                ..options()
+            },
+            ..opened()
+        }));
+        history.hear(RunEvent::Dispatched(run_manifest()));
+        Self {
+            policy,
+            history,
+            outcomes: vec![Vec::new(); PARTITIONS],
+        }
+    }
+
+    fn ends(&self) -> Vec<i64> {
+        self.outcomes.iter().map(|log| log.len() as i64).collect()
+    }
+
+    /// Judges as an aggregator does that has read up to these offsets, partitions in either order.
+    fn judge(&self, ends: &[i64], at: Option<VerdictKey>, turned: bool) -> (Judged, Table) {
+        let timeline = self.history.timeline();
+        let mut collection = Collection::under(CountingRules::of(self.policy, &timeline));
+        collection.hear_manifest(run_manifest());
+        let mut partitions: Vec<usize> = (0..PARTITIONS).collect();
+        if turned {
+            partitions.reverse();
+        }
+        for partition in partitions {
+            let log = self.outcomes[partition]
+                .iter()
+                .take(ends[partition] as usize);
+            for (offset, batch) in (0..).zip(log) {
+                let heard = collection.hear_outcomes_at(partition as i32, offset, batch);
+                heard.expect("all is in memory");
+            }
+        }
+        let no_checks = |_: &Ledger| Ok::<_, SpillError>(Vec::new());
+        let judged = collection.reconcile(no_checks);
+        let verdict = judged.expect("no check of results").verdict;
+        let ledger = collection.ledger().expect("it has a manifest");
+        let mut table = Table::new();
+        let known = (0..JOBS).filter(|&index| ledger.describe(index).is_some());
+        for index in known {
+            let result = ledger.result(index).expect("all is in memory");
+            table.insert(index, result.map(|bytes| bytes[0]));
+        }
+        let totals = ledger.totals();
+        let judged = Judged {
+            generation: timeline.number(),
+            outcomes: ends
+                .iter()
+                .map(|&end| OffsetRange { start: 0, end })
+                .collect(),
+            at,
+            manifest_digest: Some(run_manifest().digest()),
+            verdict,
+            completed: totals.completed,
+            dead_lettered: totals.dead_lettered,
+            differing: totals.differing,
+            table_digest: ContentDigest::of(format!("{table:?}").as_bytes()),
+        };
+        (judged, table)
+    }
+}
+
+/// How an aggregator ended.
+#[derive(Clone, Debug, PartialEq)]
+enum Ended {
+    Placed(u32, Verdict, Table),
+    Contradiction,
+    Other,
+}
+
+/// An aggregator, which may pause before each step.
+struct Aggregator {
+    judged: Judged,
+    table: Table,
+    is_published: bool,
+    turned: bool,
+}
+
+impl Aggregator {
+    fn start(topics: &Topics, behind: &[i64], turned: bool) -> Self {
+        let ends = topics.ends();
+        let ends: Vec<i64> = ends
+            .iter()
+            .zip(behind)
+            .map(|(end, by)| (end - by).max(0))
+            .collect();
+        let (judged, table) = topics.judge(&ends, None, turned);
+        Self {
+            judged,
+            table,
+            is_published: false,
+            turned,
+        }
+    }
+
+    fn step(&mut self, topics: &mut Topics) -> Option<Ended> {
+        let event = {
+            let timeline = topics.history.timeline();
+            match self.judged.settle(&timeline, self.is_published) {
+                Settlement::Publish => self.judged.event(&run_id(), "an aggregator")?,
+                Settlement::Agrees(standing) => {
+                    let (generation, verdict) = (standing.generation, standing.verdict);
+                    return Some(Ended::Placed(generation, verdict, self.table.clone()));
+                }
+                Settlement::JudgeAt(standing) => {
+                    let at = Some(standing.verdict_key());
+                    let (judged, table) = topics.judge(&standing.ends(), at, self.turned);
+                    (self.judged, self.table) = (judged, table);
+                    return None;
+                }
+                Settlement::Contradicts(_) => return Some(Ended::Contradiction),
+                Settlement::NextGeneration(_) => {
+                    (self.judged, self.table) = topics.judge(&topics.ends(), None, self.turned);
+                    self.is_published = false;
+                    return None;
+                }
+                Settlement::Incomplete | Settlement::Cancelled(_) | Settlement::NotCounted => {
+                    return Some(Ended::Other);
+                }
+            }
+        };
+        topics.history.hear(RunEvent::Reconciled(event));
+        self.is_published = true;
+        None
+    }
+}
+
+/// What happens next to the run.
+#[derive(Clone, Debug)]
+enum Act {
+    Outcome {
+        partition: usize,
+        index: u64,
+        result: Option<u8>,
+        is_old: bool,
+    },
+    Start {
+        behind: [i64; PARTITIONS],
+        turned: bool,
+    },
+    Step(prop::sample::Index),
+    Replay,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let result = prop_oneof![1 => Just(None), 3 => (1u8..3).prop_map(Some)];
+    let outcome = (0..PARTITIONS, 0..JOBS, result, any::<bool>()).prop_map(
+        |(partition, index, result, is_old)| Act::Outcome {
+            partition,
+            index,
+            result,
+            is_old,
+        },
+    );
+    prop_oneof![
+        6 => outcome,
+        3 => ([0i64..3, 0i64..3], any::<bool>())
+            .prop_map(|(behind, turned)| Act::Start { behind, turned }),
+        6 => any::<prop::sample::Index>().prop_map(Act::Step),
+        1 => Just(Act::Replay),
+    ]
+}
+
+/// Reopens what is dead at the verdict that stands, if one does.
+fn replay(topics: &mut Topics) -> bool {
+    let next = {
+        let timeline = topics.history.timeline();
+        let Some(latest) = timeline.newest().verdict() else {
+            return false;
+        };
+        let (_, table) = topics.judge(&latest.ends(), None, false);
+        let dead = table.iter().filter(|(_, result)| result.is_none());
+        let dead = IndexRanges::of_ascending(dead.map(|(index, _)| *index));
+        timeline.next_generation(&run_id(), dead, "a replay")
+    };
+    match next {
+        Ok(next) => {
+            topics.history.hear(RunEvent::Generation(next));
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Plays acts, and hands back how each aggregator ended.
+fn play(policy: ResultsPolicy, acts: &[Act]) -> Vec<Ended> {
+    let mut topics = Topics::new(policy);
+    let mut aggregators = Vec::new();
+    let mut ended = Vec::new();
+    for act in acts {
+        match act {
+            Act::Outcome {
+                partition,
+                index,
+                result,
+                is_old,
+            } => {
+                let newest = topics.history.timeline().number();
+                let generation = if *is_old { 0 } else { newest };
+                // Whoever is reproducible has one result for a job.
+                let result = match policy {
+                    ResultsPolicy::Any => *result,
+                    ResultsPolicy::Reproducible => result.map(|_| 1),
+                };
+                topics.outcomes[*partition].push(outcome(*index, generation, result));
+            }
+            Act::Start { behind, turned } => {
+                aggregators.push(Aggregator::start(&topics, behind, *turned));
+            }
+            Act::Step(which) if !aggregators.is_empty() => {
+                let which = which.index(aggregators.len());
+                if let Some(end) = aggregators[which].step(&mut topics) {
+                    aggregators.swap_remove(which);
+                    ended.push(end);
+                }
+            }
+            Act::Step(_) => {}
+            Act::Replay => {
+                replay(&mut topics);
+            }
+        }
+    }
+    for mut aggregator in aggregators {
+        ended.push(loop {
+            if let Some(end) = aggregator.step(&mut topics) {
+                break end;
+            }
+        });
+    }
+    ended
+}
+
+proptest! {
+    #[test]
+    fn aggregators_that_stop_at_different_prefixes_agree(
+        // Every job has some outcome early on, so that runs come to verdicts.
+        first in prop::collection::vec(prop_oneof![Just(None), (1u8..3).prop_map(Some)], 3),
+        acts in prop::collection::vec(any_act(), 0..60),
+        is_any in any::<bool>(),
+    ) {
+        let policy = if is_any { ResultsPolicy::Any } else { ResultsPolicy::Reproducible };
+        let mut all: Vec<Act> = (0..)
+            .zip(first)
+            .map(|(index, result)| Act::Outcome { partition: 0, index, result, is_old: true })
+            .collect();
+        all.extend(acts);
+        let mut tables: BTreeMap<u32, (Verdict, Table)> = BTreeMap::new();
+        for end in play(policy, &all) {
+            prop_assert_ne!(&end, &Ended::Contradiction);
+            if let Ended::Placed(generation, verdict, table) = end {
+                let known = tables.entry(generation).or_insert((verdict, table.clone()));
+                prop_assert_eq!(&*known, &(verdict, table), "generation {}", generation);
+            }
+        }
+        // A completed job's result is frozen by the first verdict that counts it.
+        let tables: Vec<&Table> = tables.values().map(|(_, table)| table).collect();
+        for (one, next) in tables.iter().zip(tables.iter().skip(1)) {
+            for (index, result) in one.iter().filter(|(_, result)| result.is_some()) {
+                prop_assert_eq!(next.get(index), Some(result), "job {}", index);
+            }
+        }
+    }
+}
+
+#[test]
+fn two_results_beyond_the_verdict_change_nothing_at_its_end_offsets() {
+    let mut topics = Topics::new(ResultsPolicy::Any);
+    for index in 0..JOBS {
+        topics.outcomes[0].push(outcome(index, 0, Some(2)));
+    }
+    let mut early = Aggregator::start(&topics, &[0, 0], false);
+    topics.outcomes[1].push(outcome(0, 0, Some(1)));
+    let mut late = Aggregator::start(&topics, &[0, 0], true);
+    assert_ne!(early.table, late.table);
+    assert_eq!(early.step(&mut topics), None);
+    let placed = late.step(&mut topics).or_else(|| late.step(&mut topics));
+    assert_eq!(placed, early.step(&mut topics));
+    assert!(
+        matches!(placed, Some(Ended::Placed(0, Verdict::Complete, _))),
+        "{placed:?}"
+    );
+}
+
+#[test]
+fn outcomes_that_say_otherwise_at_the_same_end_offsets_are_a_contradiction() {
+    let mut topics = Topics::new(ResultsPolicy::Reproducible);
+    for index in 0..JOBS {
+        topics.outcomes[0].push(outcome(index, 0, Some(2)));
+    }
+    let mut honest = Aggregator::start(&topics, &[0, 0], false);
+    let mut wrong = honest.judged.clone();
+    wrong.table_digest = ContentDigest::of(b"another table");
+    let event = wrong.event(&run_id(), "another").expect("it is complete");
+    topics.history.hear(RunEvent::Reconciled(event));
+    assert_eq!(honest.step(&mut topics), None);
+    assert_eq!(honest.step(&mut topics), Some(Ended::Contradiction));
+}
+
+#[test]
+fn an_incomplete_run_publishes_nothing_and_one_without_a_manifest_neither() {
+    let topics = Topics::new(ResultsPolicy::Reproducible);
+    let (judged, _) = topics.judge(&topics.ends(), None, false);
+    assert_eq!(judged.verdict, Verdict::Incomplete);
+    let timeline = topics.history.timeline();
+    assert_eq!(judged.settle(&timeline, false), Settlement::Incomplete);
+    assert_eq!(judged.event(&run_id(), "an aggregator"), None);
+    let blind = Judged {
+        manifest_digest: None,
+        verdict: Verdict::Failed,
+        ..judged
+    };
+    assert_eq!(blind.settle(&timeline, false), Settlement::Incomplete);
+}
+
+#[test]
+fn a_published_verdict_that_does_not_count_is_not_published_again() {
+    let mut topics = Topics::new(ResultsPolicy::Reproducible);
+    for index in 0..JOBS {
+        topics.outcomes[0].push(outcome(index, 0, Some(2)));
+    }
+    let (mut judged, _) = topics.judge(&topics.ends(), None, false);
+    let timeline = topics.history.timeline();
+    assert_eq!(judged.settle(&timeline, false), Settlement::Publish);
+    judged.manifest_digest = Some(manifest(9, 9).digest());
+    assert_eq!(judged.settle(&timeline, true), Settlement::NotCounted);
+}
+
+#[test]
+fn outcomes_are_deleted_where_a_partition_begins_after_what_was_read() {
+    let range = |start, end| OffsetRange { start, end };
+    let outcomes = [range(3, 3), range(2, 5)];
+    assert_eq!(deleted_outcomes(&outcomes, &[9, 2]), None);
+    assert_eq!(deleted_outcomes(&outcomes, &[0, 3]), Some(1));
+    assert_eq!(deleted_outcomes(&outcomes, &[0]), Some(1));
+}

@@ -1,0 +1,67 @@
+//! The id of a process that writes to the runs topic. It is the last part of the keys of those events
+//! that several processes may write, so that no process overwrites what another has written.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The id of a writer: 1 to 64 of the letters `A-Z a-z 0-9 . _ -`. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriterId(Arc<str>);
+
+/// A text that is not the id of a writer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a writer is 1 to 64 letters, digits, '.', '_' or '-', not {0:?}")]
+pub struct InvalidWriterId(String);
+
+impl WriterId {
+    const MAX_LENGTH: usize = 64;
+
+    /// An id that no other writer has, a UUIDv7. An event is written under a fresh id each time: a
+    /// key that is written twice is moved to the end of the log by compaction.
+    pub fn fresh() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for WriterId {
+    type Err = InvalidWriterId;
+
+    fn from_str(id: &str) -> Result<Self, Self::Err> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+        if id.is_empty() || id.len() > Self::MAX_LENGTH || !id.bytes().all(allowed) {
+            return Err(InvalidWriterId(id.chars().take(Self::MAX_LENGTH).collect()));
+        }
+        Ok(Self(id.into()))
+    }
+}
+
+impl fmt::Display for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_id_is_valid_and_the_only_one() {
+        let (one, other) = (WriterId::fresh(), WriterId::fresh());
+        assert_ne!(one, other);
+        assert_eq!(one.as_str().parse(), Ok(one));
+    }
+
+    #[test]
+    fn an_id_with_a_slash_is_refused() {
+        for id in ["", "a/b", "a b", &"x".repeat(65)] {
+            assert!(id.parse::<WriterId>().is_err(), "{id:?}");
+        }
+    }
+}

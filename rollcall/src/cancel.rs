@@ -1,0 +1,120 @@
+//! `rollcall cancel`: has the workers compute no further job of a run, and whoever dispatches or
+//! collects it end.
+
+use std::time::Duration;
+
+use clap::Args;
+use kafka::{BrokerArgs, Cluster, RunEventWriter, TopicNames, run_history, topics};
+use pipeline::{RunCancelled, RunEvent, RunHistory, RunId, WriterId};
+use service::{Exit, LogArgs, Shutdown, process, say};
+
+use crate::error::Error;
+
+/// How long the broker may take to acknowledge the cancellation.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The options of `rollcall cancel`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Jobs that are computed already stay so. The run can be gone on with later: dispatcher --resume
+publishes each job again that has no outcome.
+
+Examples:
+  rollcall cancel tuesday --bootstrap-servers localhost:9092
+  rollcall cancel tuesday --reason 'the wrong data set'")]
+pub struct CancelArgs {
+    /// The run
+    #[arg(value_name = "RUN_ID")]
+    run_id: RunId,
+
+    /// Why, for those who wait for the run
+    #[arg(long, value_name = "TEXT", default_value = "no longer wanted")]
+    reason: String,
+
+    /// Prefix of the topics
+    #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
+    topic_prefix: String,
+
+    /// The cluster.
+    #[command(flatten)]
+    broker: BrokerArgs,
+
+    /// How much is said.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Cancels the newest generation of a run.
+///
+/// # Errors
+/// When the run is not there or has a verdict, or the cluster cannot be used.
+pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
+    let cluster = Cluster::new(&args.broker, "rollcall-cancel")?;
+    let names = TopicNames::new(&args.topic_prefix);
+    let stopped = || shutdown.is_requested();
+    let of_cluster = |error| Error::of_cluster(error, shutdown);
+    cluster.wait_until_reachable(&stopped).map_err(of_cluster)?;
+    let run_id = &args.run_id;
+    let no_such_run = || Error::NoSuchRun {
+        run_id: run_id.clone(),
+        topic: names.runs.clone(),
+    };
+    if topics::partition_count(&cluster, &names.runs)?.is_none() {
+        return Err(no_such_run());
+    }
+    let history = || run_history(&cluster, &names.runs, run_id, &stopped).map_err(of_cluster);
+    let before = history()?;
+    if before.opened().is_none() {
+        return Err(no_such_run());
+    }
+    let generation = before.timeline().number();
+    if let Some(text) = outcome(&before, generation)? {
+        say(&text).map_err(Error::Say)?;
+        return Ok(Exit::Complete);
+    }
+    let event = RunEvent::Cancelled(RunCancelled {
+        run_id: run_id.clone(),
+        generation,
+        writer: WriterId::fresh(),
+        reason: args.reason.clone(),
+        cancelled_by: process::on_this_host("cancel"),
+    });
+    let written = RunEventWriter::new(&cluster, &names.runs)?.write(&event, TIMEOUT);
+    // Whether it holds is for the topic to say: a verdict may have come before it, and where the
+    // broker's answer was lost, the event may be there all the same.
+    match outcome(&history()?, generation)? {
+        Some(text) => say(&text).map_err(Error::Say)?,
+        None => {
+            written?;
+            return Err(no_such_run());
+        }
+    }
+    Ok(Exit::Complete)
+}
+
+/// What became of a generation that is to be cancelled, for people; `None` while it goes on.
+fn outcome(history: &RunHistory, generation: u32) -> Result<Option<String>, Error> {
+    let run_id = history.run_id();
+    let timeline = history.timeline();
+    if timeline.number() != generation {
+        return Err(Error::CancelledTooLate {
+            run_id: run_id.clone(),
+            generation: timeline.number(),
+        });
+    }
+    let newest = timeline.newest();
+    if let Some(verdict) = newest.verdict() {
+        return Err(Error::HasVerdict {
+            run_id: run_id.clone(),
+            verdict: verdict.verdict.word(),
+            published_by: verdict.published_by.clone(),
+        });
+    }
+    Ok(newest.cancelled().map(|cancelled| {
+        format!(
+            "run {run_id} is cancelled (generation {generation}, by {}: {})\n\
+             rollcall dispatcher --run-id {run_id} --resume goes on with it\n",
+            cancelled.cancelled_by, cancelled.reason
+        )
+    }))
+}

@@ -1,0 +1,380 @@
+//! Verdicts, generations and cancellations on a real Apache Kafka that compacts the runs topic as
+//! often as it can, and deletes what is older than its retention at once.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use kafka::{BatchProducer, Outgoing, beginning_offsets, run_history, topics};
+use pipeline::{
+    GroupKey, Job, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunHistory, RunId,
+    TimeBucket, Verdict, Worker,
+};
+use serde_json::Value;
+
+use crate::apache_kafka::ApacheKafka;
+use crate::cluster::TestCluster;
+use crate::processes::{
+    Running, assert_same, data_set, finish, local, report, rollcall, wait_until,
+};
+
+/// Twenty countries by the day: 6,120 jobs.
+const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+const BY_DAY: [&str; 2] = ["--every", "day"];
+const FAULTS: &str = "ROLLCALL_FAULTS";
+
+fn cluster(test: &str) -> TestCluster {
+    static BROKER: OnceLock<ApacheKafka> = OnceLock::new();
+    let broker = BROKER.get_or_init(|| {
+        ApacheKafka::start(&[
+            ("log.initial.task.delay.ms", "200"),
+            ("log.retention.check.interval.ms", "500"),
+            ("log.roll.ms", "300"),
+            ("log.cleaner.backoff.ms", "100"),
+            ("log.cleaner.min.cleanable.ratio", "0.001"),
+            ("log.cleaner.delete.retention.ms", "100"),
+        ])
+    });
+    TestCluster::on(&broker.bootstrap_servers(), test)
+}
+
+fn id(name: &str) -> RunId {
+    name.parse().expect("a run id")
+}
+
+fn history(test: &TestCluster, run_id: &RunId) -> RunHistory {
+    run_history(&test.cluster, &test.topics.runs, run_id, &|| false).expect("it can be read")
+}
+
+/// Keys of a run on the runs topic that begin so, without tombstones.
+fn keys(test: &TestCluster, run_id: &RunId, kind: &str) -> usize {
+    let begins = format!("{run_id}/{kind}");
+    let records = test.records(&test.topics.runs);
+    let own = records.iter().filter(|record| {
+        let key = record.key.unwrap_or_default();
+        key.starts_with(begins.as_bytes()) && !record.payload.is_empty()
+    });
+    own.count()
+}
+
+fn publish(test: &TestCluster, topic: &str, key: Option<&[u8]>, payload: &[u8]) {
+    let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
+    let topic = producer.topic(topic).expect("a topic");
+    let message = Outgoing { payload, id: 0 };
+    let produced = producer.produce_one(&topic, 0, key, &[], message);
+    assert!(produced.expect("produced"));
+    assert!(producer.drain(Duration::from_secs(20), &mut Vec::new()));
+}
+
+/// Waits until the broker has compacted all that is on the runs topic now.
+fn compact(test: &TestCluster) {
+    let key = b"a-stranger/of-another-kind".as_slice();
+    let mut written = 0;
+    wait_until("the runs topic is compacted", || {
+        publish(test, &test.topics.runs, Some(key), b"something");
+        written += 1;
+        let records = test.records(&test.topics.runs);
+        let left = records.iter().filter(|record| record.key == Some(key));
+        left.count() < written
+    });
+}
+
+fn dispatcher(test: &TestCluster, data_set: &Path, run_id: &RunId, options: &[&str]) -> Command {
+    let mut command = test.dispatcher(data_set, &BY_DAY);
+    command.args(["--run-id", run_id.as_str()]).args(options);
+    command
+}
+
+fn command(test: &TestCluster, arguments: &[&str]) -> Command {
+    let mut command = rollcall();
+    command.args(arguments);
+    command.args(["--topic-prefix", &test.prefix]);
+    command.args(["--bootstrap-servers", &test.bootstrap_servers]);
+    command
+}
+
+fn replay(test: &TestCluster, run_id: &RunId) -> Command {
+    command(test, &["dlq", "replay", "--run-id", run_id.as_str()])
+}
+
+/// The run as `rollcall runs` lists it.
+fn listed(test: &TestCluster, run_id: &RunId) -> Value {
+    let listed = finish(command(test, &["runs", "--json"])).expect_code(0);
+    let mut lines = listed.stdout.lines();
+    let own = lines.find(|line| line.contains(&format!("\"run_id\":\"{run_id}\"")));
+    serde_json::from_str(own.expect("it is listed")).expect("JSON")
+}
+
+/// A worker by which these jobs die.
+fn poisoned(test: &TestCluster, jobs: &[u64]) -> Running {
+    let mut worker = test.service("worker");
+    worker.args(["--group", &test.group(), "--worker-id", "poisoned"]);
+    worker.args(["--max-attempts", "1"]);
+    let faults = jobs.iter();
+    let faults = faults.map(|index| format!("worker.before-compute=error@{index}"));
+    worker.env(FAULTS, faults.collect::<Vec<_>>().join(";"));
+    Running::start(worker, test.folder.path(), "poisoned")
+}
+
+fn end(mut worker: Running) {
+    worker.signal("TERM");
+    assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+}
+
+#[test]
+fn an_aggregator_that_dies_before_it_puts_files_in_place_has_published_what_the_next_one_finds() {
+    let test = cluster("dies-before-rename");
+    let data_set = data_set(&FEW_JOBS);
+    let run = test.dispatch(&data_set, &BY_DAY);
+    let _worker = test.worker("a", "0ms");
+    let mut killed = test.service("aggregator");
+    killed.args(["--run-id", run.run_id.as_str(), "--out"]);
+    killed.arg(test.out(&run.run_id));
+    killed.env(FAULTS, "aggregator.before-rename=abort");
+    assert_eq!(finish(killed).code, None);
+    let out = test.out(&run.run_id);
+    assert!(!out.join("series.csv").exists() && !out.join("report.json").exists());
+    assert_eq!(keys(&test, &run.run_id, "reconciled/0/"), 1);
+    compact(&test);
+    let verdict = listed(&test, &run.run_id);
+    assert_eq!(verdict["verdict"], "complete", "{verdict}");
+    assert_eq!(verdict["completed"], run.jobs, "{verdict}");
+    // The verdict that stands is not published again.
+    let report = test.aggregate_complete(&run.run_id);
+    assert_same(&report, &local(&data_set, &BY_DAY));
+    assert_eq!(report["verdict"]["published"], true, "{report}");
+    assert_eq!(keys(&test, &run.run_id, "reconciled/0/"), 1);
+}
+
+#[test]
+fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
+    let test = cluster("replay-races");
+    let data_set = data_set(&FEW_JOBS);
+    let run = test.dispatch(&data_set, &BY_DAY);
+    let worker = poisoned(&test, &[17, 42]);
+    test.wait_until_committed();
+    end(worker);
+    // Before any verdict: the replay is first.
+    let replayed = finish(replay(&test, &run.run_id)).expect_code(0);
+    assert!(
+        replayed.stdout.contains("as generation 1"),
+        "{}",
+        replayed.stdout
+    );
+    compact(&test);
+    test.aggregate(&run.run_id, "2s").expect_code(4);
+    let missing = &report(&test.out(&run.run_id))["missing"];
+    assert_eq!(*missing, serde_json::json!([17, 42]));
+    assert_eq!(keys(&test, &run.run_id, "reconciled"), 0);
+
+    // A dead letter of generation 0 that comes late is none of generation 1.
+    publish_outcome(&test, &run.run_id, 17);
+    test.aggregate(&run.run_id, "2s").expect_code(4);
+
+    let worker = poisoned(&test, &[42]);
+    test.aggregate(&run.run_id, "60s").expect_code(3);
+    test.wait_until_committed();
+    end(worker);
+    let history_of_run = history(&test, &run.run_id);
+    let timeline = history_of_run.timeline();
+    let verdict = timeline.newest().verdict().expect("it is published");
+    assert_eq!(verdict.verdict, Verdict::CompleteWithDeadLetters);
+    assert_eq!((verdict.generation, verdict.dead_lettered), (1, 1));
+
+    // After the verdict: the next generation builds on it.
+    finish(replay(&test, &run.run_id)).expect_code(0);
+    compact(&test);
+    let _worker = test.worker("healthy", "0ms");
+    assert_same(
+        &test.aggregate_complete(&run.run_id),
+        &local(&data_set, &BY_DAY),
+    );
+    let line = listed(&test, &run.run_id);
+    assert_eq!(
+        (&line["generation"], &line["verdict"]),
+        (&2.into(), &"complete".into())
+    );
+    let none = finish(replay(&test, &run.run_id)).expect_code(0);
+    assert!(
+        none.stdout.contains("has no dead letters"),
+        "{}",
+        none.stdout
+    );
+}
+
+/// The dead letter of a job, in generation 0, as a worker that was away publishes it.
+fn publish_outcome(test: &TestCluster, run_id: &RunId, index: u64) {
+    let records = test.records(&test.topics.outcomes);
+    let batches = records.iter();
+    let batches: Vec<OutcomeBatch> = batches
+        .map(|record| OutcomeBatch::decode(record.payload).expect("an outcome batch"))
+        .filter(|batch| batch.run_id() == run_id)
+        .collect();
+    let mut outcomes = batches.iter().flat_map(OutcomeBatch::outcomes);
+    let dead = outcomes
+        .find(|outcome| outcome.index == index)
+        .expect("it has died");
+    let (labels, time): (LabelSet, Option<TimeBucket>) = (dead.key.labels.clone(), dead.key.time);
+    let job = Job {
+        index,
+        key: GroupKey {
+            labels: &labels,
+            time,
+        },
+        part: dead.part,
+        weight: dead.weight,
+        payload: &[],
+    };
+    let mut builder = OutcomeBatchBuilder::new(run_id, 0, &Worker::default());
+    builder.push(
+        &job,
+        dead.payload_digest,
+        Outcome::DeadLettered {
+            reason: "it was away",
+            attempts: 1,
+        },
+    );
+    publish(test, &test.topics.outcomes, None, &builder.encode());
+}
+
+#[test]
+fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
+    let test = cluster("deleted-outcomes");
+    let data_set = data_set(&FEW_JOBS);
+    let _worker = test.worker("a", "0ms");
+    let run_id = id("short-lived");
+    let options = ["--retention", "20s", "--partitions", "1"];
+    finish(dispatcher(&test, &data_set, &run_id, &options)).expect_code(0);
+    test.aggregate_complete(&run_id);
+    let topic = &test.topics.outcomes;
+    wait_until("outcomes are deleted", || {
+        let partitions = topics::partition_count(&test.cluster, topic);
+        let partitions = partitions.expect("it can be asked").expect("it is there");
+        let beginnings = beginning_offsets(&test.cluster, topic, partitions);
+        beginnings
+            .expect("it can be asked")
+            .iter()
+            .any(|&beginning| beginning > 0)
+    });
+    let out = test.folder.path().join("second");
+    let mut second = test.service("aggregator");
+    second
+        .args(["--run-id", run_id.as_str(), "--out"])
+        .arg(&out);
+    let second = finish(second).expect_code(4);
+    assert!(
+        second.stderr.contains("no table is written"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(fs::read_dir(&out).expect("it is there").count(), 0);
+    assert_eq!(listed(&test, &run_id)["verdict"], "complete");
+}
+
+#[test]
+fn a_removed_run_leaves_no_key_and_its_name_is_free() {
+    let test = cluster("removed");
+    let data_set = data_set(&FEW_JOBS);
+    let run_id = id("again");
+    let worker = poisoned(&test, &[17]);
+    finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
+    test.aggregate(&run_id, "60s").expect_code(3);
+    test.wait_until_committed();
+    end(worker);
+    finish(replay(&test, &run_id)).expect_code(0);
+    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    assert!(keys(&test, &run_id, "") >= 5);
+    compact(&test);
+    finish(command(&test, &["runs", "rm", run_id.as_str()])).expect_code(0);
+    compact(&test);
+    assert_eq!(keys(&test, &run_id, ""), 0);
+    assert_eq!(history(&test, &run_id), RunHistory::new(run_id.clone()));
+
+    let _worker = test.worker("healthy", "0ms");
+    finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
+    assert_same(
+        &test.aggregate_complete(&run_id),
+        &local(&data_set, &BY_DAY),
+    );
+    let line = listed(&test, &run_id);
+    assert_eq!(
+        (&line["generation"], &line["state"]),
+        (&0.into(), &"dispatched".into())
+    );
+}
+
+#[test]
+fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
+    let test = cluster("cancelled");
+    let data_set = data_set(&FEW_JOBS);
+    let run_id = id("unwanted");
+    let mut killed = dispatcher(&test, &data_set, &run_id, &["--jobs-per-message", "7"]);
+    killed.env(FAULTS, "dispatcher.mid-publish=abort");
+    assert_eq!(finish(killed).code, None);
+    let mut waiting = test.service("aggregator");
+    waiting.args(["--run-id", run_id.as_str(), "--timeout", "120s", "--out"]);
+    waiting.arg(test.out(&run_id));
+    let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
+    let reason = ["cancel", run_id.as_str(), "--reason", "the wrong data set"];
+    finish(command(&test, &reason)).expect_code(0);
+    compact(&test);
+    assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
+    assert!(
+        waiting.said().contains("the wrong data set"),
+        "{}",
+        waiting.said()
+    );
+    let again = finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(1);
+    assert!(again.stderr.contains("was cancelled"), "{}", again.stderr);
+    let refused = finish(replay(&test, &run_id)).expect_code(2);
+    assert!(!refused.stderr.is_empty());
+    assert_eq!(listed(&test, &run_id)["state"], "cancelled");
+    // Once more says the same.
+    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    assert_eq!(keys(&test, &run_id, "cancelled"), 1);
+
+    let resumed = finish(dispatcher(&test, &data_set, &run_id, &["--resume"])).expect_code(0);
+    let all = "6120 of its 6120 jobs were missing";
+    assert!(resumed.stdout.contains(all), "{}", resumed.stdout);
+    let _worker = test.worker("a", "0ms");
+    assert_same(
+        &test.aggregate_complete(&run_id),
+        &local(&data_set, &BY_DAY),
+    );
+    let done = finish(command(&test, &["cancel", run_id.as_str()])).expect_code(2);
+    assert!(
+        done.stderr.contains("nothing is left to cancel"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_worker_passes_over_the_jobs_of_a_cancelled_run() {
+    let test = cluster("passed-over");
+    let data_set = data_set(&FEW_JOBS);
+    let run_id = id("not-computed");
+    finish(dispatcher(
+        &test,
+        &data_set,
+        &run_id,
+        &["--jobs-per-message", "7"],
+    ))
+    .expect_code(0);
+    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    // It takes a minute to compute all of them.
+    let slow = test.worker("slow", "10ms");
+    test.wait_until_committed();
+    end(slow);
+    let computed = test.jobs_with_outcome(&run_id);
+    assert!(computed < 3_000, "{computed} jobs were computed");
+
+    let _worker = test.worker("fast", "0ms");
+    finish(dispatcher(&test, &data_set, &run_id, &["--resume"])).expect_code(0);
+    assert_same(
+        &test.aggregate_complete(&run_id),
+        &local(&data_set, &BY_DAY),
+    );
+}
