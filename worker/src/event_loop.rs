@@ -345,7 +345,7 @@ impl EventLoop {
         if has_ended {
             self.state.fail(Failure::ThreadDied);
         } else if let Some((partition, timeout)) = hanging {
-            self.state.in_flight.hangs(partition);
+            self.state.apply_hang(partition);
             self.state.fail(Failure::Hang { partition, timeout });
         } else if is_unable {
             self.state.fail(Failure::Unable);

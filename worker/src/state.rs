@@ -22,8 +22,8 @@ pub struct WorkerState {
     pub(crate) in_flight: InFlight,
     pub(crate) delivery: Box<dyn Delivery>,
     leases: Leases,
-    /// Leases that have ended and may still be in use by compute threads.
-    ended: Vec<Weak<Lease>>,
+    /// Leases that have ended and may still be in use by compute threads, with their partitions.
+    ended: Vec<(i32, Weak<Lease>)>,
     /// Partitions that are read from queues of their own, because workers died with them.
     isolated: BTreeSet<i32>,
     /// Why the worker is to end.
@@ -116,7 +116,7 @@ impl WorkerState {
             self.isolated.remove(partition);
             if let Some(lease) = self.leases.remove(partition) {
                 lease.end();
-                self.ended.push(Arc::downgrade(&lease));
+                self.ended.push((*partition, Arc::downgrade(&lease)));
             }
         }
         self.refresh_stale_work();
@@ -125,8 +125,17 @@ impl WorkerState {
     /// Looks whether compute threads are still at work of leases that have ended: a thread that works
     /// on a message has its partition's lease.
     pub(crate) fn refresh_stale_work(&mut self) {
-        self.ended.retain(|lease| lease.strong_count() > 0);
+        self.ended.retain(|(_, lease)| lease.strong_count() > 0);
         self.in_flight.set_stale_work(!self.ended.is_empty());
+    }
+
+    /// A job of a partition hangs. Where it may be one of an assignment that has ended, the marker of
+    /// the present one names another job and is not held for it.
+    pub(crate) fn apply_hang(&mut self, partition: i32) {
+        self.refresh_stale_work();
+        if self.ended.iter().all(|(ended, _)| *ended != partition) {
+            self.in_flight.hangs(partition);
+        }
     }
 
     /// Whether nothing is in hand and nothing on its way.

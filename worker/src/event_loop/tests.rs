@@ -287,3 +287,37 @@ fn isolation_ends_when_nothing_comes_unless_the_next_message_was_begun() {
     let begun = "rollcall/1 take-overs=3 position=2 deaths=0";
     assert_eq!(isolation_after_idling(begun), Some(Reading::Carefully));
 }
+
+/// The metadata that the last commit of partition 0 leaves, where a job of it hangs. `is_stale`: the
+/// job is of an assignment that has ended.
+fn marker_after_hang(is_stale: bool) -> String {
+    let now = Instant::now();
+    let mut own = event_loop(Limits::default(), now);
+    assign(&mut own);
+    let lease = own.state().lease(0);
+    if is_stale {
+        own.lost(&[0]);
+        assign(&mut own);
+    }
+    let at_work = Some(Attempt {
+        id: 1,
+        partition: 0,
+        since: Some(now),
+    });
+    let status = ThreadStatus {
+        is_finished: false,
+        is_unable: false,
+        at_work,
+    };
+    own.apply_threads([status], now + Duration::from_secs(5));
+    assert!(own.state().has_failed());
+    drop(lease);
+    let commits = own.state_mut().in_flight.release(&[0]);
+    commits[0].metadata.clone()
+}
+
+#[test]
+fn a_job_that_hangs_after_its_assignment_is_not_put_down_to_the_next_one() {
+    assert!(marker_after_hang(false).contains("held"));
+    assert!(!marker_after_hang(true).contains("held"));
+}
