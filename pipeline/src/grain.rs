@@ -70,6 +70,8 @@ impl Grain {
 
     /// The bucket that `seconds` since 1970-01-01T00:00:00Z fall into; `None` outside the years
     /// 0 to 9999.
+    // It is done for each row, in another crate, as are the conversions of its bucket.
+    #[inline]
     pub fn truncate(self, seconds: i64) -> Option<TimeBucket> {
         let hours = seconds.div_euclid(SECONDS_PER_HOUR);
         let days = hours.div_euclid(HOURS_PER_DAY);
@@ -122,6 +124,7 @@ impl TimeBucket {
     }
 
     /// The bucket that begins so many hours after 1970-01-01T00:00:00Z, if that is in range.
+    #[inline]
     pub fn from_hours(hours: i64) -> Option<Self> {
         // The range is known before it is multiplied, so that what divides it again is free.
         let range = Self::MIN / SECONDS_PER_HOUR..=Self::MAX / SECONDS_PER_HOUR;
@@ -131,6 +134,7 @@ impl TimeBucket {
     }
 
     /// Whole hours since 1970-01-01T00:00:00Z.
+    #[inline]
     pub fn hours(self) -> i32 {
         // The range in hours is that of an i32.
         self.0.div_euclid(SECONDS_PER_HOUR) as i32

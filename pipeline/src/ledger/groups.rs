@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::labels::Labels;
-use super::lines::{Line, NO_TIME};
+use super::lines::Line;
 use super::results::{Reader, Results, Stored};
 use super::spill::SpillError;
 use crate::grain::TimeBucket;
@@ -190,8 +190,6 @@ impl<'a> Parts<'a> {
 
 /// The time of a line.
 pub(super) fn time_of(seconds: i64) -> Option<TimeBucket> {
-    match seconds {
-        NO_TIME => None,
-        seconds => TimeBucket::from_seconds(seconds),
-    }
+    // NO_TIME is out of range, too.
+    TimeBucket::from_seconds(seconds)
 }
