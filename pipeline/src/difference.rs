@@ -163,6 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_option_that_differs_is_named_with_both_values() {
+        type Case<'a> = (&'a dyn Fn(&mut RunOptions), &'static str);
         let known = options();
         let of = |change: &dyn Fn(&mut RunOptions)| {
             let mut own = known.clone();
@@ -174,7 +175,7 @@ mod tests {
         let time = |options: &mut RunOptions, change: &dyn Fn(&mut TimeColumn)| {
             change(options.cut.time.as_mut().expect("it has a time"));
         };
-        let cases: [(&dyn Fn(&mut RunOptions), &str); 8] = [
+        let cases: [Case<'_>; 8] = [
             (
                 &|own| time(own, &|time| time.grain = Grain::Day),
                 "--every is day, but the run was opened with week",

@@ -206,8 +206,11 @@ mod tests {
         }
     }
 
-    /// A ledger of groups (label, hour, part) with these outcomes.
-    fn ledger(of: &[(&str, Option<i64>, u32, Option<&[u8]>)]) -> Ledger {
+    /// Label, hour and part of a job, and its result, or none of a dead letter.
+    type OneJob<'a> = (&'a str, Option<i64>, u32, Option<&'a [u8]>);
+
+    /// A ledger of these jobs.
+    fn ledger(of: &[OneJob<'_>]) -> Ledger {
         let run_id = "a-run".parse().expect("a run id");
         let mut ledger = Ledger::new(of.len() as u64);
         for (index, &(label, hours, part, result)) in (0..).zip(of) {

@@ -34,8 +34,8 @@ pub fn encode<'v>(
                 unlisted,
             } => match values.iter().find(|(known, _)| known.as_bytes() == value) {
                 Some(&(_, code)) => out.push(code),
-                None if value.is_empty() => return Err(Reason::NoCode(*missing)),
-                None => return Err(Reason::NoCode(*unlisted)),
+                None if value.is_empty() => return Err(Reason::NoCode(missing)),
+                None => return Err(Reason::NoCode(unlisted)),
             },
             Coding::Text => push_text(value, start, out)?,
         }

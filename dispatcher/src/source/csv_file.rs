@@ -176,7 +176,7 @@ impl Cutter<'_> {
 
 /// What a thread has made of a block.
 enum Done {
-    Read(Slot),
+    Read(Box<Slot>),
     NoBlock(NoBlock),
     Unreadable(csv::Error),
     /// The thread is unwinding.
@@ -221,7 +221,7 @@ fn read_blocks(cutter: &Mutex<Cutter<'_>>, reading: Reading<'_>, done: &Sender<(
         let result = match cut {
             Err(none) => Done::NoBlock(none),
             Ok(()) => match slot.rows.read(&slot.block, reading) {
-                Ok(()) => Done::Read(slot),
+                Ok(()) => Done::Read(Box::new(slot)),
                 Err(error) => Done::Unreadable(error),
             },
         };
@@ -262,7 +262,7 @@ impl InOrder<'_, '_> {
                 self.sink.append(&self.name, self.records, &slot.rows)?;
                 self.records += slot.rows.records;
                 self.lines += slot.rows.lines;
-                Ok(slot)
+                Ok(*slot)
             }
             Done::NoBlock(none) => Err(no_block(name(), none, self.records, self.lines)),
             Done::Unreadable(error) => {
