@@ -218,6 +218,8 @@ pub fn work(slices: &[WorkUnit]) -> Vec<Finished> {
         apart_by_partition: false,
         seconds: SecondsCounter::default(),
         inability: Inability::default(),
+        cancellations: kafka::SharedCancellations::default(),
+        cancelled_jobs: Default::default(),
     };
     let (hand_out, taken) = unbounded();
     for slice in slices {
