@@ -145,6 +145,7 @@ fn a_million_results_of_one_kibibyte_are_a_table_within_256_mebibytes() {
         grain: None,
     });
     let file = outputs.export(&mut table).expect("the disk has room");
+    outputs.place().expect("the folder is there");
     let peak = peak_kib();
 
     let written = File::open(folder.path().join(file.name)).expect("it was written");

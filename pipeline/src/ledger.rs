@@ -341,7 +341,7 @@ impl Ledger {
         }
         match job.outcome {
             Outcome::Completed(result) if before.is_completed() => {
-                return self.record_further(job.index, origin.tier, result);
+                self.record_further(job.index, origin.tier, result)
             }
             Outcome::Completed(result) => {
                 reported.state = State::Completed;
