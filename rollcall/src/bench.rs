@@ -82,6 +82,7 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         Some(path) => {
             let text = read(path)?;
             out.write(export::json::NAME, |file| file.write_all(text.as_bytes()))?;
+            out.place()?;
         }
     }
     export(&out, &mut BenchCsv(&head))?;
@@ -136,6 +137,7 @@ fn check_limit(args: &BenchArgs) -> Result<(), Refusal> {
 
 fn export(out: &Outputs, exporter: &mut dyn Exporter) -> Result<(), Error> {
     out.export(exporter)?;
+    out.place()?;
     Ok(())
 }
 
