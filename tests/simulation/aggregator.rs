@@ -12,18 +12,19 @@ use aggregator::{OutputArgs, OutputChoice, RunChoice};
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
 use pipeline::ledger::counting::CountingRules;
+use pipeline::outcome::JobOutcome;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{
-    Collection, ContentDigest, Grain, Judged, OffsetRange, OutcomeBatch, ResultsPolicy, RunEvent,
-    Settlement, Verdict, VerdictKey,
+    Collection, ContentDigest, Grain, Job, Judged, OffsetRange, Outcome, OutcomeBatch,
+    OutcomeBatchBuilder, RunEvent, RunReconciled, Settlement, Verdict, VerdictKey,
 };
 
 use crate::broker::{Log, ends};
-use crate::dispatcher::{events, history, records, tell};
 use crate::history::Shared;
-use crate::invariants::{Violation, violated};
+use crate::invariants::{Judgement, Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
+use crate::topics::{events, history, records, tell};
 
 /// How long nothing new may come.
 const TIMEOUT: Duration = Duration::from_secs(1_000_000);
@@ -38,6 +39,8 @@ pub enum Ended {
     Judged(Verdict),
     /// Retention has taken outcomes of the verdict that stands, and what is left says otherwise.
     OutcomesDeleted,
+    /// The run is cancelled.
+    Cancelled,
     /// It could not go on, and is to be started again.
     Failed,
 }
@@ -61,10 +64,31 @@ struct Reading {
     end: Vec<i64>,
 }
 
+/// Which of a history's aggregators one is. Each has an output folder of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The one that the history waits for.
+    First,
+    /// One that reads beside it, and is at another offset at any time.
+    Second,
+}
+
+/// How far the publication of a verdict has come.
+#[derive(Clone, Debug)]
+enum Publication {
+    /// It was not asked for.
+    None,
+    /// The event is on its way: others may come before it.
+    Sent(RunReconciled),
+    /// The event is on the runs topic.
+    Written,
+}
+
 /// An aggregator process.
 #[derive(Debug)]
 pub struct AggregatorProcess {
     number: u64,
+    place: Place,
     completion: Completion,
     /// How much further its clock is than everybody's.
     ahead: Duration,
@@ -75,25 +99,26 @@ pub struct AggregatorProcess {
     end_of_runs: Option<usize>,
     reading: Option<Reading>,
     /// What it has judged, and whether it has published that.
-    settling: Option<(Judged, bool)>,
+    settling: Option<(Judged, Publication)>,
     /// What it is to write of its verdict.
     writing: Option<(Verdict, VecDeque<Step>)>,
-    /// Every batch that it has read, to be read again in another order.
-    heard: Vec<OutcomeBatch>,
+    /// Every batch that it has read, with its place, to be read again in another order.
+    heard: Vec<((i32, i64), OutcomeBatch)>,
     duplicates: Vec<OutcomeBatch>,
 }
 
 impl AggregatorProcess {
     /// An aggregator that knows nothing yet. It removes the reports of an earlier one.
-    pub fn start(shared: &mut Shared) -> Self {
+    pub fn start(place: Place, shared: &mut Shared) -> Self {
         let choice = RunChoice::Named(shared.dispatch.run_id.clone());
         if shared.mutation != Some(Mutation::ReportsStay) {
             let is_report = |step: &Step| matches!(step, Step::Report(_) | Step::ReportJson);
-            shared.folder.retain(|(step, _)| !is_report(step));
+            shared.folders[place as usize].retain(|(step, _)| !is_report(step));
         }
         shared.aggregators += 1;
         Self {
             number: shared.aggregators,
+            place,
             completion: Completion::new(&choice, TIMEOUT, shared.now()),
             ahead: Duration::ZERO,
             news_at: shared.now(),
@@ -133,8 +158,8 @@ impl AggregatorProcess {
         if self.writing.is_some() {
             return self.write(shared);
         }
-        if let Some((judged, is_published)) = self.settling.take() {
-            return self.settle(judged, is_published, shared);
+        if let Some((judged, publication)) = self.settling.take() {
+            return self.settle(judged, publication, shared);
         }
         match passing {
             Passing::Quiet if self.has_read_all(shared) => self.ahead += TIMEOUT,
@@ -157,9 +182,19 @@ impl AggregatorProcess {
             }
             Next::End(end) => return self.end(&end, shared),
         }
-        let jobs = self.collection().map_or(0, Collection::jobs_with_outcome);
-        shared.collected = jobs;
+        if self.place == Place::First {
+            let jobs = self.collection().map_or(0, Collection::jobs_with_outcome);
+            shared.collected = jobs;
+            self.make_position_known(shared);
+        }
         Ok(None)
+    }
+
+    /// Workers hold outcomes back by how far the run's first aggregator has read.
+    fn make_position_known(&self, shared: &mut Shared) {
+        if let (Some(known), Some(reading)) = (&mut shared.outcomes_read, &self.reading) {
+            known.clone_from(&reading.next);
+        }
     }
 
     fn has_read_all(&self, shared: &Shared) -> bool {
@@ -197,6 +232,9 @@ impl AggregatorProcess {
         let next = self.completion.outcomes_read().map(|read| read.next());
         let next = next.map(<[i64]>::to_vec);
         self.reading = next.map(|next| Reading { next, end });
+        // Of a further generation, everything is read again.
+        self.heard.clear();
+        self.duplicates.clear();
     }
 
     /// Reads some outcomes; false where they are gone.
@@ -246,11 +284,19 @@ impl AggregatorProcess {
     }
 
     fn apply_outcomes(&mut self, at: (i32, i64), payload: &[u8], shared: &Shared) {
-        let Ok(batch) = OutcomeBatch::decode(payload) else {
+        let Ok(mut batch) = OutcomeBatch::decode(payload) else {
             return;
         };
         if shared.mutation == Some(Mutation::FirstOutcomeWins) && self.knows_all(&batch) {
             return;
+        }
+        let rewritten = self.mutated(&batch, shared);
+        let payload = rewritten.as_deref().unwrap_or(payload);
+        if rewritten.is_some() {
+            let Ok(other) = OutcomeBatch::decode(payload) else {
+                return;
+            };
+            batch = other;
         }
         let news = |own: &Self| {
             let recorded = own.collection().map(Collection::recorded);
@@ -258,7 +304,13 @@ impl AggregatorProcess {
         };
         let before = news(self);
         let told_at = self.told_at(shared);
-        let applied = self.completion.apply_outcomes(at.0, at.1, payload, told_at);
+        let offset = match shared.mutation {
+            Some(Mutation::FrozenResultReplaced) => i64::MAX,
+            _ => at.1,
+        };
+        let applied = self
+            .completion
+            .apply_outcomes(at.0, offset, payload, told_at);
         applied.expect("it was decoded before");
         let is_known = self
             .collection()
@@ -268,13 +320,32 @@ impl AggregatorProcess {
         } else {
             self.news_at = self.now(shared);
         }
-        self.heard.push(batch);
+        self.heard.push((at, batch));
+    }
+
+    /// A batch as a defect has it.
+    fn mutated(&self, batch: &OutcomeBatch, shared: &Shared) -> Option<Vec<u8>> {
+        let is_result = |job: &JobOutcome<'_>| matches!(job.outcome, Outcome::Completed(_));
+        match shared.mutation {
+            Some(Mutation::FirstResultCounts) => Some(rewritten(batch, |job| {
+                let known = self.heard.iter().flat_map(|(_, own)| own.outcomes());
+                let has_result = is_result(job)
+                    && known
+                        .into_iter()
+                        .any(|own| is_result(&own) && own.index == job.index);
+                (!has_result).then_some(job.payload_digest)
+            })),
+            Some(Mutation::PayloadDigestNotChecked) => Some(rewritten(batch, |job| {
+                Some(shared.oracle.jobs[job.index as usize].payload_digest)
+            })),
+            _ => None,
+        }
     }
 
     fn knows_all(&self, batch: &OutcomeBatch) -> bool {
         let mut indexes = batch.outcomes().map(|job| job.index);
         indexes.all(|index| {
-            let mut known = self.heard.iter().flat_map(OutcomeBatch::outcomes);
+            let mut known = self.heard.iter().flat_map(|(_, own)| own.outcomes());
             known.any(|job| job.index == index)
         })
     }
@@ -289,6 +360,7 @@ impl AggregatorProcess {
                 );
             }
             End::GaveUp => shared.saw(Seen::GaveUp),
+            End::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
             End::Aborted(..) => {
                 shared.saw(Seen::RunAborted);
                 return Ok(Some(Ended::Failed));
@@ -312,16 +384,16 @@ impl AggregatorProcess {
                 }
             }
         }
-        let manifest = collection.manifest();
         let generation = collection.rules().generation();
-        let oracle = &shared.oracle;
-        oracle.judged(
-            read.start(),
-            read.next(),
-            manifest.map(|_| generation),
+        let totals = collection.ledger().map(|ledger| ledger.totals());
+        shared.oracle.judged(Judgement {
+            from: read.start(),
+            to: read.next(),
+            generation: collection.manifest().map(|_| generation),
             verdict,
-            series.as_ref(),
-        )?;
+            series: series.as_ref(),
+            differing: totals.map_or(0, |totals| totals.differing),
+        })?;
         let judged = judged(collection, read.ranges(), None);
         shared.tell(|| format!("an aggregator judges: {verdict:?}"));
         if collection.recorded().duplicates > 0 {
@@ -331,12 +403,15 @@ impl AggregatorProcess {
             Verdict::Complete => shared.saw(Seen::Complete),
             Verdict::CompleteWithDeadLetters => shared.saw(Seen::CompleteWithDeadLetters),
             Verdict::Incomplete => shared.saw(Seen::Incomplete),
-            Verdict::Failed => {}
+            Verdict::Failed => shared.saw(Seen::RunFailed),
+        }
+        if totals.is_some_and(|totals| totals.differing > 0) {
+            shared.saw(Seen::ResultsDiffered);
         }
         if verdict != Verdict::Incomplete {
             self.replay(shared)?;
         }
-        self.settling = Some((judged, false));
+        self.settling = Some((judged, Publication::None));
         Ok(None)
     }
 
@@ -344,16 +419,21 @@ impl AggregatorProcess {
     fn settle(
         &mut self,
         mut judged: Judged,
-        is_published: bool,
+        publication: Publication,
         shared: &mut Shared,
     ) -> Result<Option<Ended>, Violation> {
+        if let Publication::Sent(event) = publication {
+            tell(shared, &RunEvent::Reconciled(event))?;
+            self.settling = Some((judged, Publication::Written));
+            return Ok(None);
+        }
         let runs = history(shared);
+        let is_published = matches!(publication, Publication::Written);
         let standing = match judged.settle(&runs.timeline(), is_published) {
             Settlement::Publish => {
                 let event = judged.event(runs.run_id(), "an aggregator");
                 let event = event.expect("a verdict that is to be published");
-                tell(shared, &RunEvent::Reconciled(event));
-                self.settling = Some((judged, true));
+                self.settling = Some((judged, Publication::Sent(event)));
                 return Ok(None);
             }
             Settlement::Incomplete => return Ok(self.begin_to_write(judged.verdict, shared)),
@@ -368,7 +448,19 @@ impl AggregatorProcess {
                 }
                 return Ok(self.begin_to_write(judged.verdict, shared));
             }
-            Settlement::NextGeneration(_) => return Ok(Some(Ended::Failed)),
+            Settlement::NextGeneration(_) => {
+                if is_published {
+                    shared.saw(Seen::VerdictPassedOver);
+                }
+                return Ok(Some(Ended::Failed));
+            }
+            Settlement::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
+            // Which of the outcomes that contradict one another is shown depends on the order of reading.
+            Settlement::Contradicts(standing)
+                if judged.verdict == Verdict::Failed && standing.verdict == Verdict::Failed =>
+            {
+                return Ok(self.begin_to_write(judged.verdict, shared));
+            }
             Settlement::JudgeAt(standing) => standing.clone(),
             other => return violated("a verdict that stands agrees", format!("{other:?}")),
         };
@@ -379,13 +471,17 @@ impl AggregatorProcess {
             shared.saw(Seen::OutcomesOfVerdictDeleted);
             return Ok(Some(Ended::OutcomesDeleted));
         }
-        let rules = CountingRules::of(ResultsPolicy::Reproducible, &runs.timeline());
+        let rules = CountingRules::of(shared.dispatch.options.results, &runs.timeline());
         let mut collection = Collection::under(rules);
         let manifests = runs.manifests().cloned();
         manifests.for_each(|manifest| collection.hear_manifest(manifest));
         let both = shared.broker.outcomes.iter().zip(&standing.outcomes);
         for (partition, (log, range)) in (0..).zip(both) {
-            let kept = records(log, range.start).take_while(|(offset, _)| *offset < range.end);
+            let end = match shared.mutation {
+                Some(Mutation::JudgedBeyondEndOffsets) => i64::MAX,
+                _ => range.end,
+            };
+            let kept = records(log, range.start).take_while(|(offset, _)| *offset < end);
             for (offset, payload) in kept {
                 let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
                 let recorded = collection.hear_outcomes_at(partition, offset, &batch);
@@ -394,7 +490,7 @@ impl AggregatorProcess {
         }
         let at = Some(standing.verdict_key());
         judged = self::judged(&collection, standing.outcomes, at);
-        self.settling = Some((judged, false));
+        self.settling = Some((judged, Publication::None));
         Ok(None)
     }
 
@@ -415,7 +511,7 @@ impl AggregatorProcess {
         let Some(step) = left.pop_front() else {
             return Ok(Some(Ended::Judged(*verdict)));
         };
-        let folder = &mut shared.folder;
+        let folder = &mut shared.folders[self.place as usize];
         folder.retain(|(own, _)| *own != step);
         folder.push((step, self.number));
         let report = folder.iter().find(|(step, _)| *step == Step::ReportJson);
@@ -444,22 +540,24 @@ impl AggregatorProcess {
         let Some(manifest) = collection.manifest() else {
             return Ok(());
         };
-        let mut batches: Vec<&OutcomeBatch> = self.heard.iter().collect();
+        let mut batches: Vec<_> = self.heard.iter().collect();
         let prefix = shared.rng.below(batches.len() + 1);
         batches.extend_from_within(..prefix);
         shared.rng.shuffle(&mut batches);
         let manifest_at = shared.rng.below(batches.len() + 1);
         let mut again = Collection::under(collection.rules().clone());
-        for (position, batch) in batches.iter().enumerate() {
+        for (position, ((partition, offset), batch)) in batches.iter().enumerate() {
             if position == manifest_at {
                 again.hear_manifest(manifest.clone());
             }
-            let recorded = again.hear_outcomes(batch);
+            let recorded = again.hear_outcomes_at(*partition, *offset, batch);
             recorded.expect("all is in memory");
         }
         again.hear_manifest(manifest.clone());
-        let same =
-            series(&again) == series(collection) && reconcile(&again) == reconcile(collection);
+        let verdict = reconcile(collection);
+        // Of outcomes that contradict one another, the one that came first stays.
+        let is_same_series = verdict == Verdict::Failed || series(&again) == series(collection);
+        let same = is_same_series && reconcile(&again) == verdict;
         match same {
             true => Ok(()),
             false => violated(
@@ -468,6 +566,25 @@ impl AggregatorProcess {
             ),
         }
     }
+}
+
+/// A batch with other payload digests, and without the outcomes that have none.
+fn rewritten(batch: &OutcomeBatch, digest: impl Fn(&JobOutcome<'_>) -> Option<u64>) -> Vec<u8> {
+    let (run_id, generation) = (batch.run_id(), batch.generation());
+    let mut builder = OutcomeBatchBuilder::new(run_id, generation, batch.worker());
+    for own in batch.outcomes() {
+        if let Some(digest) = digest(&own) {
+            let job = Job {
+                index: own.index,
+                key: own.key,
+                part: own.part,
+                weight: own.weight,
+                payload: &[],
+            };
+            builder.push(&job, digest, own.outcome);
+        }
+    }
+    builder.encode()
 }
 
 /// What an aggregator has judged of a collection.

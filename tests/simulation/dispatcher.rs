@@ -12,15 +12,16 @@ use dispatcher::publish::{
     Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
 };
 use pipeline::{
-    JobBatch, JobHeader, Outcome, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId, RunOptions,
+    JobBatch, JobHeader, Outcome, OutcomeBatch, RunAborted, RunEvent, RunId, RunOptions,
 };
 use service::Signal;
 
-use crate::broker::{Log, Payload, RunRecord, ends};
+use crate::broker::{Payload, ends};
 use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
+use crate::topics::{arrive, history, lacks_frozen, records, tell};
 
 /// The data set and the options of all dispatchers of a history.
 #[derive(Debug)]
@@ -55,6 +56,15 @@ const RECORD_BYTES: usize = 70;
 /// and an outcome at least this much.
 const OUTCOME_BYTES: usize = 100;
 
+/// Why a dispatcher may go no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The run is cancelled; a resume goes on with it.
+    Cancelled,
+    /// The run is another one, has failed, or must not have a further generation.
+    ForGood,
+}
+
 /// A dispatcher process.
 #[derive(Debug)]
 pub struct DispatcherProcess {
@@ -64,6 +74,8 @@ pub struct DispatcherProcess {
     /// Jobs that the publisher has taken.
     pushed: u64,
     has_begun: bool,
+    /// It has ended with an error: another one goes on, or nobody.
+    refused: Option<Refused>,
     watched: Watched,
     /// Sent and not acknowledged, with the partition.
     pub on_the_way: Vec<(usize, Payload)>,
@@ -100,6 +112,7 @@ impl DispatcherProcess {
             publisher: None,
             pushed: 0,
             has_begun: false,
+            refused: None,
             watched: Watched {
                 batches: vec![0; partitions],
                 ..Watched::default()
@@ -110,16 +123,30 @@ impl DispatcherProcess {
 
     /// Whether it has nothing left to do.
     pub fn is_done(&self) -> bool {
-        self.dispatch.is_done() && self.on_the_way.is_empty()
+        (self.dispatch.is_done() || self.refused.is_some()) && self.on_the_way.is_empty()
+    }
+
+    /// Whether it resumes the run and is not done.
+    pub fn is_resuming(&self) -> bool {
+        self.dispatch.republishes() && !self.is_done()
+    }
+
+    /// Why it may go no further, if it must not.
+    pub fn refused(&self) -> Option<Refused> {
+        self.refused
     }
 
     /// The next step of the dispatcher's way.
     pub fn step(&mut self, shared: &mut Shared) -> Result<(), Violation> {
+        if self.refused.is_some() {
+            return Ok(());
+        }
         match self.dispatch.next() {
             Action::ReadRuns => {
                 let history = history(shared);
                 self.watched.is_open = history.opened().is_some();
-                goes(self.dispatch.apply_history(history))?;
+                let answer = self.dispatch.apply_history(history);
+                self.goes(answer, shared)?;
                 if self.has_begun
                     && self.dispatch.manifest().is_none()
                     && self.dispatch.openings() > 1
@@ -141,22 +168,23 @@ impl DispatcherProcess {
                     rows_accepted: counts.rows,
                     rejected: Default::default(),
                 };
-                goes(self.dispatch.apply_data_set(counts, 0))
+                let answer = self.dispatch.apply_data_set(counts, 0);
+                self.goes(answer, shared)
             }
             Action::RetractAbort => {
                 shared.saw(Seen::AbortRetracted);
                 let key = RunEvent::key_of_abort(&shared.dispatch.run_id);
                 shared.broker.runs.push(Some((key, None)));
-                goes(self.dispatch.apply_acknowledged())
+                self.acknowledged(shared)
             }
             Action::Open(opened) => {
                 self.has_begun = true;
-                tell(shared, &RunEvent::Opened(opened));
-                goes(self.dispatch.apply_acknowledged())
+                tell(shared, &RunEvent::Opened(opened))?;
+                self.acknowledged(shared)
             }
             Action::OpenAgain(opened) => {
-                tell(shared, &RunEvent::Opened(opened));
-                goes(self.dispatch.apply_acknowledged())
+                tell(shared, &RunEvent::Opened(opened))?;
+                self.acknowledged(shared)
             }
             Action::AskCommitted => {
                 let mut committed = shared.broker.group.committed_offsets();
@@ -164,7 +192,8 @@ impl DispatcherProcess {
                 if shared.mutation == Some(Mutation::ResumeIgnoresCommitted) {
                     committed.fill(0);
                 }
-                goes(self.dispatch.apply_committed(committed))
+                let answer = self.dispatch.apply_committed(committed);
+                self.goes(answer, shared)
             }
             Action::ReadJobs(from) => {
                 shared.saw(Seen::Resumed);
@@ -179,30 +208,73 @@ impl DispatcherProcess {
             }
             Action::Compare => {
                 self.has_begun = true;
-                goes(self.dispatch.compare(&shared.dispatch.jobs))
+                let answer = self.dispatch.compare(&shared.dispatch.jobs);
+                self.goes(answer, shared)
+            }
+            Action::OpenGeneration(_) if lacks_frozen(self.dispatch.history(), shared) => {
+                self.refused = Some(Refused::ForGood);
+                Ok(())
             }
             Action::OpenGeneration(opened) => {
                 shared.saw(Seen::GenerationOpened);
-                tell(shared, &RunEvent::Generation(opened));
-                goes(self.dispatch.apply_acknowledged())
+                tell(shared, &RunEvent::Generation(opened))?;
+                self.acknowledged(shared)
             }
             Action::PublishJobs => self.publish(shared),
             Action::PublishManifest(manifest) => {
                 shared.oracle.manifest_told(&manifest)?;
-                tell(shared, &RunEvent::Dispatched(manifest));
-                goes(self.dispatch.apply_acknowledged())
+                tell(shared, &RunEvent::Dispatched(manifest))?;
+                self.acknowledged(shared)
             }
             Action::Done => Ok(()),
         }
     }
 
+    fn acknowledged(&mut self, shared: &mut Shared) -> Result<(), Violation> {
+        let answer = self.dispatch.apply_acknowledged();
+        self.goes(answer, shared)
+    }
+
+    /// A dispatcher of this very run and data set is refused for a reason that is true.
+    fn goes(
+        &mut self,
+        answer: Result<(), dispatcher::Error>,
+        shared: &mut Shared,
+    ) -> Result<(), Violation> {
+        let Err(error) = answer else {
+            return Ok(());
+        };
+        let oracle = &shared.oracle;
+        let (is_true, refused) = match &error {
+            dispatcher::Error::Cancelled { .. } => {
+                (oracle.cancelled_up_to.is_some(), Refused::Cancelled)
+            }
+            dispatcher::Error::Refused(_) => (oracle.has_altered(), Refused::ForGood),
+            _ => (oracle.is_contradicted(), Refused::ForGood),
+        };
+        if !is_true {
+            return violated("a dispatcher of this run may go on", error.to_string());
+        }
+        shared.tell(|| format!("a dispatcher is refused: {error}"));
+        shared.saw(match refused {
+            Refused::Cancelled => Seen::DispatcherCancelled,
+            Refused::ForGood => Seen::DispatcherRefused,
+        });
+        self.refused = Some(refused);
+        Ok(())
+    }
+
     fn read_jobs(&mut self, from: &[i64], shared: &Shared) {
+        let cancelled = self.dispatch.history().timeline().cancelled_up_to();
         let logs = shared.broker.jobs.iter().zip(from);
         for (partition, (log, &from)) in (0..).zip(logs) {
             for (offset, payload) in records(log, from) {
                 let committed = self.watched.committed.get(partition as usize);
-                if committed.is_none_or(|&committed| offset >= committed)
+                // A resume leaves to the workers what they do not pass over.
+                let is_waiting = committed.is_none_or(|&committed| offset >= committed);
+                if is_waiting
                     && let Ok(batch) = JobBatch::decode(payload)
+                    && (committed.is_none() || Some(batch.generation()) > cancelled)
                 {
                     let indexes = batch.jobs().map(|job| job.index);
                     self.watched.present.extend(indexes);
@@ -445,74 +517,6 @@ impl DispatcherProcess {
             return violated("a run is aborted by whom it belongs to", "by another");
         }
         shared.saw(Seen::Aborted);
-        tell(shared, &RunEvent::Aborted(aborted));
-        Ok(())
+        tell(shared, &RunEvent::Aborted(aborted))
     }
-}
-
-/// A dispatcher of this very run and data set is never refused.
-fn goes<T>(answer: Result<T, dispatcher::Error>) -> Result<T, Violation> {
-    answer.or_else(|error| violated("a dispatcher of this run may go on", error.to_string()))
-}
-
-/// A message reaches the jobs topic.
-pub fn arrive(partition: usize, payload: Payload, shared: &mut Shared) {
-    let spoiled = shared.fault(1, 60);
-    let stored = if spoiled {
-        shared.saw(Seen::MessageSpoiled);
-        shared.spoiled += 1;
-        Payload::from(b"\xffno message".as_slice())
-    } else {
-        Rc::clone(&payload)
-    };
-    let offset = shared.broker.jobs[partition].append(stored);
-    shared.tell(|| format!("a message reaches the jobs topic, partition {partition} at {offset}"));
-    shared.oracle.job_published(partition, &payload, spoiled);
-}
-
-/// The committed records of a partition from an offset on, or from the first that is kept, up to the
-/// first that is not decided.
-pub fn records(log: &Log, from: i64) -> impl Iterator<Item = (i64, &Payload)> {
-    let offsets = from.max(log.start())..log.end();
-    let decided = offsets.map_while(|offset| Some((offset, log.read(offset)?)));
-    decided.filter_map(|(offset, payload)| Some((offset, payload?)))
-}
-
-/// What the runs topic has of the run now.
-pub fn history(shared: &Shared) -> RunHistory {
-    let mut history = RunHistory::new(shared.dispatch.run_id.clone());
-    let events = events(&shared.broker.runs);
-    events.into_iter().for_each(|event| history.hear(event));
-    history
-}
-
-/// The events that records of the runs topic are, without those that a tombstone takes back.
-pub fn events(records: &[Option<RunRecord>]) -> Vec<RunEvent> {
-    let mut events: Vec<RunEvent> = Vec::new();
-    for (key, value) in records.iter().flatten() {
-        match value {
-            None => events.retain(|event| event.key() != *key),
-            Some(value) => {
-                let event = RunEvent::decode(key.as_bytes(), value);
-                events.extend(event.expect("it can be decoded"));
-            }
-        }
-    }
-    events
-}
-
-pub fn tell(shared: &mut Shared, event: &RunEvent) {
-    if let RunEvent::Generation(opened) = event {
-        let history = history(shared);
-        let timeline = history.timeline();
-        let latest = timeline
-            .latest_verdict()
-            .map(|verdict| verdict.verdict_key());
-        if opened.generation == timeline.number() + 1 && opened.builds_on == latest {
-            shared.oracle.generation_opened(opened);
-        }
-    }
-    shared.tell(|| format!("the runs topic is told {}", event.key()));
-    let record = (event.key(), Some(event.encode()));
-    shared.broker.runs.push(Some(record));
 }

@@ -4,6 +4,8 @@
 
 mod faults;
 mod run;
+mod strangers;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,9 +15,9 @@ use aggregator::writing::Step;
 use dispatcher::job_set::JobSet;
 use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
-use pipeline::{ContentDigest, Verdict};
+use pipeline::{ContentDigest, ResultsPolicy, RunCancelled, Verdict};
 
-use crate::aggregator::AggregatorProcess;
+use crate::aggregator::{AggregatorProcess, Place};
 use crate::broker::{Broker, MemberId};
 use crate::data_set::{data_set, expected_jobs, plain_rows};
 use crate::dispatcher::{DataSet, DispatcherProcess};
@@ -24,16 +26,13 @@ use crate::mutants::Mutation;
 use crate::rng::Rng;
 use crate::seen::{Coverage, Seen};
 use crate::transactions::Transaction;
-use crate::worker::{Committer, OnTheWay, Stop, WorkerProcess};
+use crate::worker::{OnTheWay, WorkerProcess};
 
 /// A history that takes more steps has no end.
 const MAX_STEPS: u32 = 60_000;
 
 /// So many faults at most.
 const MAX_FAULTS: usize = 30;
-
-/// So many workers at most do not know the computation of a run.
-const MAX_UNABLE: usize = 8;
 
 /// So many deaths of a job, for each of its copies on the jobs topic, in lives without progress of
 /// its partition and without refused commits: three to find the message, three to find the job.
@@ -62,8 +61,17 @@ pub struct Shared {
     pub collected: u64,
     /// Aggregators until now.
     pub aggregators: u64,
-    /// What is in the output folder, and the aggregator that wrote it.
-    pub folder: Vec<(Step, u64)>,
+    /// What is in the output folder of each [`Place`], and the aggregator that wrote it.
+    pub folders: [Vec<(Step, u64)>; 2],
+    /// How far the first aggregator has read the outcomes, where the broker keeps little of them and as
+    /// long as it reads.
+    pub outcomes_read: Option<Vec<i64>>,
+    /// Workers that send to one outcomes partition, at most.
+    pub workers_of_partition: usize,
+    /// A second source of chance, so that what it decides leaves the other draws as they are.
+    pub extra: Rng,
+    /// How many more messages are to be stored with another payload.
+    pub alterations_left: usize,
     /// By generation, the verdict and the digest of the table that an aggregator has written.
     pub tables: BTreeMap<u32, (Verdict, ContentDigest)>,
     coverage: Coverage,
@@ -153,6 +161,17 @@ pub fn simulate(seed: u64, mutation: Option<Mutation>, traced: bool) -> Outcome 
     }
 }
 
+/// What becomes of results that differ, and whether they do: in one history of three they are random,
+/// mostly where that is allowed.
+fn results(extra: &mut Rng) -> (ResultsPolicy, bool) {
+    match extra.below(24) {
+        0..=6 => (ResultsPolicy::Any, true),
+        7 => (ResultsPolicy::Reproducible, true),
+        8 | 9 => (ResultsPolicy::Any, false),
+        _ => (ResultsPolicy::Reproducible, false),
+    }
+}
+
 /// Where a worker process runs, or is started again.
 #[derive(Debug, Default)]
 struct Slot {
@@ -172,10 +191,17 @@ struct History {
     static_members: bool,
     /// Workers commit in transactions.
     exactly_once: bool,
-    /// Where it is drawn that a worker starts that does not know the computation; beside the other draws.
-    abilities: Rng,
-    /// How many of those are still to start, at most.
+    /// How many workers that do not know the computation are still to start, at most.
     unable_left: usize,
+    /// How many cancellations are still to be sent.
+    cancels_left: usize,
+    /// One that is on its way to the runs topic.
+    cancelling: Option<RunCancelled>,
+    /// How many second aggregators are still to start.
+    seconds_left: usize,
+    second: Option<AggregatorProcess>,
+    /// Nothing that is done for the run helps any more.
+    is_closed: bool,
     dispatchers: Vec<DispatcherProcess>,
     aggregator: Option<AggregatorProcess>,
     verdict: Option<Verdict>,
@@ -222,16 +248,21 @@ impl History {
         };
         let slots = 1 + rng.below(4);
         let flow_control = rng.chance(1, 8);
+        let mut extra = Rng::new(!seed);
+        let (policy, is_random) = results(&mut extra);
+        let mut options = grouping.options();
+        options.results = policy;
+        let workers_of_partition = usize::div_ceil(slots, partitions);
         let faults_left = match flow_control {
             true => 0,
             false => rng.below(MAX_FAULTS + 1),
         };
         let shared = Shared {
             broker: Broker::new(partitions),
-            oracle: Oracle::new(expected, &plain, partitions),
+            oracle: Oracle::new(expected, &plain, partitions).of_results(policy, is_random),
             dispatch: Rc::new(DataSet {
                 run_id,
-                options: grouping.options(),
+                options,
                 jobs,
                 jobs_per_message,
             }),
@@ -241,7 +272,11 @@ impl History {
             flow_control,
             collected: 0,
             aggregators: 0,
-            folder: Vec::new(),
+            folders: Default::default(),
+            outcomes_read: flow_control.then(|| vec![0; partitions]),
+            workers_of_partition,
+            extra,
+            alterations_left: 0,
             tables: BTreeMap::new(),
             coverage: Coverage::new(),
             faults_left,
@@ -258,8 +293,12 @@ impl History {
             started: 0,
             static_members: false,
             exactly_once: false,
-            abilities: Rng::new(!seed),
             unable_left: 0,
+            cancels_left: 0,
+            cancelling: None,
+            seconds_left: 0,
+            second: None,
+            is_closed: false,
             dispatchers: Vec::new(),
             aggregator: None,
             verdict: None,
@@ -275,13 +314,12 @@ impl History {
         if history.shared.rng.chance(1, 2) {
             history.window = 2 + history.shared.rng.below(7);
         }
-        if history.abilities.chance(1, 4) {
-            history.unable_left = 1 + history.abilities.below(MAX_UNABLE);
-        }
+        history.draw_strangers();
         history
             .dispatchers
             .push(DispatcherProcess::start(&history.shared, false));
-        history.aggregator = Some(AggregatorProcess::start(&mut history.shared));
+        let first = AggregatorProcess::start(Place::First, &mut history.shared);
+        history.aggregator = Some(first);
         history
     }
 
@@ -293,8 +331,10 @@ impl History {
                 return violated("every history ends", format!("not in {MAX_STEPS} steps"));
             }
             if self.is_at_rest() && self.ends()? {
+                self.look_afterwards()?;
                 return self.shared.oracle.most_plain_deaths(MAX_PLAIN_DEATHS);
             }
+            self.move_strangers()?;
             let action = self.choose();
             self.act(action)?;
         }
@@ -451,147 +491,5 @@ impl History {
             }
             Action::GoWrong => self.go_wrong(),
         }
-    }
-
-    // Workers.
-
-    fn with_worker(
-        &mut self,
-        slot: usize,
-        step: impl FnOnce(&mut WorkerProcess, &mut Shared) -> Result<(), Stop>,
-    ) -> Result<(), Violation> {
-        let Some(process) = &mut self.slots[slot].process else {
-            return Ok(());
-        };
-        match step(process, &mut self.shared) {
-            Ok(()) => Ok(()),
-            Err(Stop::Violated(violation)) => Err(violation),
-            Err(Stop::Dies(cause)) => self.die(slot, cause),
-            Err(Stop::GivesUp) => {
-                if let Some((partition, index)) = process.given_up_for {
-                    let owns = self.shared.broker.group.accepts(process.member, partition);
-                    let is_plain = owns && process.is_plain_death(partition);
-                    self.shared.oracle.has_cost_a_worker(index, is_plain);
-                }
-                self.wind_down(slot)
-            }
-        }
-    }
-
-    /// A worker ends in good order.
-    fn wind_down(&mut self, slot: usize) -> Result<(), Violation> {
-        let Some(mut process) = self.slots[slot].process.take() else {
-            return Ok(());
-        };
-        let ended = process.wind_down(&mut self.shared);
-        let member = process.member;
-        self.slots[slot].process = Some(process);
-        match ended {
-            Ok(()) | Err(Stop::GivesUp) => {
-                self.slots[slot].process = None;
-                self.shared.broker.group.drop_member(member);
-                Ok(())
-            }
-            Err(Stop::Violated(violation)) => Err(violation),
-            Err(Stop::Dies(cause)) => self.die(slot, cause),
-        }
-    }
-
-    /// A worker is gone from one moment to the next. What it has sent may arrive yet, or never.
-    fn die(&mut self, slot: usize, cause: Option<u64>) -> Result<(), Violation> {
-        let Some(mut process) = self.slots[slot].process.take() else {
-            return Ok(());
-        };
-        self.shared.tell(|| match cause {
-            Some(index) => format!("the worker of slot {slot} dies of job {index}"),
-            None => format!("the worker of slot {slot} is killed"),
-        });
-        while !process.commits.is_empty() && self.shared.rng.chance(1, 2) {
-            match process.commit_answered(&mut self.shared) {
-                Err(Stop::Violated(violation)) => return Err(violation),
-                _ => continue,
-            }
-        }
-        if let Err(Stop::Violated(violation)) = process.die_within_transaction(&mut self.shared) {
-            return Err(violation);
-        }
-        for message in std::mem::take(&mut process.on_the_way) {
-            if self.shared.rng.chance(1, 2) {
-                self.on_the_way.push(message);
-            }
-        }
-        let member = process.member;
-        if let Some(index) = cause {
-            self.shared.saw(Seen::KilledByJob);
-            let place = self.shared.oracle.partitions_of(index);
-            let mut owned = place
-                .into_iter()
-                .filter(|&partition| self.shared.broker.group.accepts(member, partition));
-            let is_plain = owned.next().is_some_and(|own| process.is_plain_death(own));
-            self.shared.oracle.has_cost_a_worker(index, is_plain);
-        }
-        self.lose_owner(member, cause)?;
-        if self.shared.broker.group.knows(member) {
-            self.slots[slot].dead.push(member);
-        }
-        Ok(())
-    }
-
-    fn lose_owner(&mut self, member: MemberId, cause: Option<u64>) -> Result<(), Violation> {
-        let shared = &mut self.shared;
-        for partition in shared.broker.group.owned(member) {
-            if let Some((_, metadata)) = shared.broker.group.committed(partition) {
-                shared
-                    .oracle
-                    .owner_lost(member, partition, metadata, cause)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn restart(&mut self, slot: usize) -> Result<(), Violation> {
-        self.started += 1;
-        // What the one before has left open is ended before the partitions come.
-        let committer = self.exactly_once.then(|| {
-            let name = match self.static_members {
-                true => slot as u64,
-                false => self.slots.len() as u64 + self.started,
-            };
-            Committer::start(name, &mut self.shared)
-        });
-        let group = &mut self.shared.broker.group;
-        let member = match self.slots[slot].dead.pop() {
-            Some(dead) if self.static_members => {
-                let back = group.come_back(dead);
-                self.shared.saw(Seen::StaticBack);
-                back
-            }
-            dead => {
-                self.slots[slot].dead.extend(dead);
-                group.join()
-            }
-        };
-        let is_able = self.unable_left == 0 || self.abilities.chance(1, 2);
-        self.unable_left -= usize::from(!is_able);
-        let process = WorkerProcess::start(
-            self.started,
-            self.threads,
-            member,
-            committer,
-            self.window,
-            is_able,
-            &self.shared,
-        );
-        let started = self.started;
-        self.shared
-            .tell(|| format!("worker-{started} starts in slot {slot}"));
-        self.slots[slot].process = Some(process);
-        // A group that has one more member shares anew.
-        for partition in 0..self.shared.broker.jobs.len() {
-            if self.shared.rng.chance(1, 4) {
-                self.shared.broker.group.ask_back(partition as i32);
-            }
-        }
-        Ok(())
     }
 }

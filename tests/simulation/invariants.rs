@@ -2,6 +2,7 @@
 //! data set by plainer means than the pipeline does, hears of everything that reaches the broker,
 //! and looks at each commit, each outcome, each manifest and each judgement as it is made.
 
+mod outcomes;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,11 @@ use std::fmt;
 use computations::positivity::Tally;
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Mark, Reading};
 use pipeline::offsets::{Commit, NARROW_MESSAGES};
-use pipeline::{IndexRanges, JobBatch, Manifest, Outcome, OutcomeBatch};
+use pipeline::{IndexRanges, JobBatch, Manifest, ResultsPolicy};
 
 use crate::broker::MemberId;
+use outcomes::OutcomeSeen;
+pub use verdicts::Judgement;
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +39,6 @@ pub fn violated<T>(invariant: &'static str, what: impl Into<String>) -> Result<T
         what: what.into(),
     })
 }
-
-/// A job that has an outcome, and of one that is dead the generation.
-type OutcomeSeen = (u64, Option<u32>);
 
 /// What becomes of a job that is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub struct ExpectedJob {
 struct Partition {
     /// The job indexes of each message; `None` for one that nobody can read.
     messages: Vec<Option<Vec<u64>>>,
+    /// The generation of each.
+    generations: Vec<u32>,
     /// Everything before this offset was found to have outcomes.
     checked: i64,
     /// The committed offset.
@@ -96,6 +98,18 @@ struct Partition {
     remembered_until: i64,
 }
 
+impl Partition {
+    /// The partition got on: what its jobs have cost before counts for nothing any more.
+    fn forget_deaths(&self, deaths: &mut BTreeMap<u64, u32>, most: &mut BTreeMap<u64, u32>) {
+        for index in self.messages.iter().flatten().flatten() {
+            if let Some(deaths) = deaths.get_mut(index) {
+                let most = most.entry(*index).or_default();
+                *most = (*most).max(std::mem::take(deaths));
+            }
+        }
+    }
+}
+
 /// Knows everything and decides nothing.
 #[derive(Debug)]
 pub struct Oracle {
@@ -104,11 +118,24 @@ pub struct Oracle {
     /// Tests and positive ones by key, grouped without jobs.
     plain_series: BTreeMap<(String, i32), (u64, u64)>,
     partitions: Vec<Partition>,
-    /// By partition and offset of the outcomes topic: indexes, and of those that are dead the
-    /// generation.
+    /// By partition and offset of the outcomes topic.
     outcomes: Vec<Vec<Vec<OutcomeSeen>>>,
     /// Which jobs each generation that was opened has opened again.
     reopened: Vec<(u32, IndexRanges)>,
+    /// The end offsets of the verdicts that stand, by generation.
+    ends: Vec<(u32, Vec<i64>)>,
+    /// The results that these have counted, by index, each with the first generation that did.
+    frozen: BTreeMap<u64, (u32, Vec<u8>)>,
+    /// Retention took outcomes.
+    pub are_outcomes_eaten: bool,
+    /// The digests of payloads that were altered on the jobs topic, by index.
+    altered: BTreeMap<u64, BTreeSet<u64>>,
+    /// What becomes of results that differ.
+    policy: ResultsPolicy,
+    /// Results are random.
+    pub is_random: bool,
+    /// The highest generation that is cancelled.
+    pub cancelled_up_to: Option<u32>,
     counted: Vec<bool>,
     dead: Vec<bool>,
     published: Vec<bool>,
@@ -149,6 +176,13 @@ impl Oracle {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             outcomes: vec![Vec::new(); partitions],
             reopened: Vec::new(),
+            ends: Vec::new(),
+            frozen: BTreeMap::new(),
+            are_outcomes_eaten: false,
+            altered: BTreeMap::new(),
+            policy: ResultsPolicy::default(),
+            is_random: false,
+            cancelled_up_to: None,
             counted: vec![false; count],
             dead: vec![false; count],
             published: vec![false; count],
@@ -165,9 +199,21 @@ impl Oracle {
         }
     }
 
+    /// What becomes of results that differ, and whether they are random.
+    #[must_use]
+    pub fn of_results(self, policy: ResultsPolicy, is_random: bool) -> Self {
+        Self {
+            policy,
+            is_random,
+            ..self
+        }
+    }
+
     /// A message has reached the jobs topic; `spoiled`: nobody can read what is stored of it.
     pub fn job_published(&mut self, partition: usize, payload: &[u8], spoiled: bool) {
-        let indexes = JobBatch::decode(payload).ok().map(|batch| {
+        let batch = JobBatch::decode(payload).ok();
+        let generation = batch.as_ref().map_or(0, JobBatch::generation);
+        let indexes = batch.map(|batch| {
             let first = batch.first_index();
             (first..first + u64::from(batch.jobs_count())).collect::<Vec<_>>()
         });
@@ -178,7 +224,9 @@ impl Oracle {
         for &index in indexes.iter().flatten() {
             self.copies[index as usize] += 1;
         }
-        self.partitions[partition].messages.push(indexes);
+        let own = &mut self.partitions[partition];
+        own.messages.push(indexes);
+        own.generations.push(generation);
     }
 
     /// A message has reached the dead-letter topic. `is_whole`: no outcome of its jobs is to follow.
@@ -214,87 +262,6 @@ impl Oracle {
         of(&self.deaths) + of(&self.unlucky)
     }
 
-    /// A message has reached the outcomes topic.
-    pub fn outcomes_told(
-        &mut self,
-        partition: usize,
-        offset: i64,
-        payload: &[u8],
-    ) -> Result<(), Violation> {
-        let Ok(batch) = OutcomeBatch::decode(payload) else {
-            return violated("outcomes can be read", "one cannot");
-        };
-        let mut told = Vec::with_capacity(batch.len());
-        for job in batch.outcomes() {
-            let index = job.index as usize;
-            self.visible[index] += 1;
-            if self.exactly_once && self.visible[index] > self.copies[index] {
-                return violated(
-                    "no job has two committed outcomes",
-                    format!(
-                        "job {index} has {}, with {} copies",
-                        self.visible[index], self.copies[index]
-                    ),
-                );
-            }
-            if job.payload_digest != self.jobs[index].payload_digest {
-                return violated("payload digests are right", format!("job {index}"));
-            }
-            let dead_in = match job.outcome {
-                Outcome::Completed(result) => {
-                    self.counted[index] = true;
-                    let tally = Tally::read(result);
-                    if tally != Some(self.jobs[index].tally) {
-                        return violated("tallies are right", format!("job {index}: {tally:?}"));
-                    }
-                    None
-                }
-                Outcome::DeadLettered { reason, attempts } => {
-                    self.buried(job.index, reason, attempts)?;
-                    Some(batch.generation())
-                }
-            };
-            told.push((job.index, dead_in));
-        }
-        let own = &mut self.outcomes[partition];
-        let offset = offset as usize;
-        own.resize(own.len().max(offset + 1), Vec::new());
-        own[offset] = told;
-        Ok(())
-    }
-
-    fn buried(&mut self, index: u64, reason: &str, attempts: u32) -> Result<(), Violation> {
-        if !self.in_dlq.contains(&index) {
-            return violated(
-                "a dead letter is in the queue before its outcome is told",
-                format!("job {index}"),
-            );
-        }
-        self.dead[index as usize] = true;
-        let fate = self.jobs[index as usize].fate;
-        let has_killed = reason.contains("workers died of it");
-        let rightly = if has_killed {
-            // Nobody can tell a job that kills from three unlucky kills at the very same job.
-            self.blamed(index) >= MAX_DEATHS
-        } else {
-            matches!(fate, Fate::Broken | Fate::Fails)
-        };
-        if !rightly {
-            return violated(
-                "no innocent job is buried",
-                format!("job {index}, whose fate is {fate:?}: {reason}"),
-            );
-        }
-        let asked_for = if fate == Fate::Broken { 1 } else { 3 };
-        if !has_killed && attempts != asked_for {
-            return violated(
-                "a job is tried as often as its error asks for",
-                format!("job {index}, whose fate is {fate:?}: {attempts} times"),
-            );
-        }
-        Ok(())
-    }
-
     /// A commit is kept by the broker.
     pub fn committed(
         &mut self,
@@ -320,7 +287,11 @@ impl Oracle {
                 || message
                     .as_ref()
                     .is_some_and(|all| all.iter().all(has_outcome));
-            if !done {
+            let generation = own.generations[own.checked as usize];
+            if Some(generation) <= self.cancelled_up_to {
+                // Workers may pass over it.
+                self.passed_over.extend(message.iter().flatten());
+            } else if !done {
                 return violated(
                     "committed offsets are behind acknowledged outcomes",
                     format!("{}: {message:?} at {}", at(), own.checked),
@@ -335,13 +306,7 @@ impl Oracle {
             };
             if forgotten {
                 own.losses = 0;
-                // The partition got on: what its jobs have cost before counts for nothing any more.
-                for index in own.messages.iter().flatten().flatten() {
-                    if let Some(deaths) = self.plain_deaths.get_mut(index) {
-                        let most = self.most_in_a_row.entry(*index).or_default();
-                        *most = (*most).max(std::mem::take(deaths));
-                    }
-                }
+                own.forget_deaths(&mut self.plain_deaths, &mut self.most_in_a_row);
             }
         }
         own.committed = commit.offset;
@@ -497,6 +462,7 @@ impl Oracle {
         own.committed = offset;
         own.marked_by = None;
         own.losses = 0;
+        own.forget_deaths(&mut self.plain_deaths, &mut self.most_in_a_row);
     }
 
     /// Everything has come to rest: who is dead is who must be.

@@ -13,6 +13,7 @@ mod invariants;
 mod mutants;
 mod rng;
 mod seen;
+mod topics;
 mod transactions;
 mod worker;
 

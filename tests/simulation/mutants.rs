@@ -144,6 +144,18 @@ pub enum Mutation {
     InabilityNotReported,
     /// An aggregator is not told of the run's generations.
     GenerationsUnseen,
+    /// Of several results the first counts, not the lowest.
+    FirstResultCounts,
+    /// A verdict that stands is judged again by outcomes beyond its end offsets.
+    JudgedBeyondEndOffsets,
+    /// A result that a verdict has counted is replaced by one behind its end offsets.
+    FrozenResultReplaced,
+    /// The payload digest of an outcome is not held against that of the data set.
+    PayloadDigestNotChecked,
+    /// The bytes of outcomes are left out of flow control.
+    ResultBytesLeftOut,
+    /// A worker passes over jobs of the generation after the one that is cancelled.
+    CancelledBeyond,
 }
 
 /// How many histories it takes until a mutant is caught, and by what.
@@ -348,4 +360,19 @@ mutants! {
         by "every history ends";
     following_no_generation_is_caught: GenerationsUnseen within 100
         by "every history ends";
+    counting_the_first_result_is_caught: FirstResultCounts within 2_000
+        by "the series is the oracle's" | "jobs whose results differ are counted"
+        | "the verdict is true";
+    judging_beyond_end_offsets_is_caught: JudgedBeyondEndOffsets within 20_000
+        by "a verdict that stands agrees"
+        | "all aggregators write one table of a generation";
+    replacing_a_frozen_result_is_caught: FrozenResultReplaced within 20_000
+        by "the series is the oracle's";
+    not_checking_payload_digests_is_caught: PayloadDigestNotChecked within 2_000
+        by "the verdict is true";
+    leaving_bytes_out_of_flow_control_is_caught: ResultBytesLeftOut within 5_000
+        by "a broker that keeps little drops no outcome that was not read";
+    passing_over_jobs_that_are_not_cancelled_is_caught: CancelledBeyond within 5_000
+        by "committed offsets are behind acknowledged outcomes"
+        | "every job has its committed outcome";
 }

@@ -105,6 +105,34 @@ seen! {
     ResumedWithoutOutcome,
     /// A dispatcher has opened the next generation.
     GenerationOpened,
+    /// Another generation, or a verdict, came before the one that a dispatcher or a replay opened.
+    GenerationLost,
+    /// A verdict was published behind the next generation, and does not count.
+    VerdictPassedOver,
+    /// Results of a job differed.
+    ResultsDiffered,
+    /// A run failed: its outcomes contradict one another, or the data set.
+    RunFailed,
+    /// A message of jobs was stored with another payload.
+    PayloadAltered,
+    /// A run was cancelled.
+    Cancelled,
+    /// A cancellation came behind a verdict or a generation, and does not hold.
+    CancelledTooLate,
+    /// An aggregator ended because its run is cancelled.
+    RunCancelled,
+    /// A worker passed over a job of a cancelled run.
+    PassedOver,
+    /// A cancelled run was resumed.
+    CancelledResumed,
+    /// A dispatcher ended because its run is cancelled.
+    DispatcherCancelled,
+    /// A dispatcher ended because the run is not the one that it has, or has failed.
+    DispatcherRefused,
+    /// Outcomes were held back, for the broker had as much as it may.
+    OutcomesHeldBack,
+    /// A second aggregator came to a verdict.
+    SecondJudged,
     /// An aggregator has judged again at the end offsets of the verdict that stands.
     JudgedAgain,
     /// Retention had taken outcomes that the verdict rests on.

@@ -10,6 +10,7 @@ mod group;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use kafka::SharedCancellations;
 use pipeline::Worker;
 use pipeline::mark::Reading;
 use pipeline::offsets::Commit;
@@ -25,8 +26,9 @@ use crate::mutants::Mutation;
 use crate::seen::Seen;
 
 pub use committing::Committer;
-use computing::Thread;
+use computing::{Thread, ThreadSetup};
 pub use connection::OnTheWay;
+use connection::Unread;
 
 /// How often offsets are committed.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -59,6 +61,25 @@ impl From<Violation> for Stop {
 
 type Flow<T> = Result<T, Stop>;
 
+/// What a worker process starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// Never used twice.
+    pub number: u64,
+    /// How many compute threads it has.
+    pub threads: usize,
+    /// The member of the group that it has joined as.
+    pub member: MemberId,
+    /// Where it commits in transactions.
+    pub committer: Option<Committer>,
+    /// How many jobs a compute thread has in flight.
+    pub window: usize,
+    /// Whether it knows the computation of the run.
+    pub is_able: bool,
+    /// The outcomes partition of its own, where the broker keeps little of it.
+    pub limited_partition: Option<i32>,
+}
+
 /// A worker process.
 #[derive(Debug)]
 pub struct WorkerProcess {
@@ -85,6 +106,11 @@ pub struct WorkerProcess {
     pub member: MemberId,
     /// The generation of the group that it last heard of.
     generation: u64,
+    /// Which runs are cancelled, as far as it has read the runs topic.
+    cancellations: SharedCancellations,
+    runs_read: usize,
+    /// What it has sent to a partition that keeps little.
+    unread: Option<Unread>,
     /// Where it commits in transactions.
     committer: Option<Committer>,
     /// Produced and not acknowledged.
@@ -115,23 +141,30 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// A process that has joined the group as this member. `committer`: where it commits in
-    /// transactions. `window`: how many jobs a compute thread has in flight. `is_able`: whether it knows
-    /// the computation of the run.
-    pub fn start(
-        number: u64,
-        threads: usize,
-        member: MemberId,
-        committer: Option<Committer>,
-        window: usize,
-        is_able: bool,
-        shared: &Shared,
-    ) -> Self {
+    /// A process that has joined the group.
+    pub fn start(start: Start, shared: &Shared) -> Self {
+        let Start {
+            number,
+            threads,
+            member,
+            committer,
+            window,
+            is_able,
+            limited_partition,
+        } = start;
         let name = Worker {
             host: "host".to_owned(),
             id: format!("worker-{number}"),
         };
-        let thread = |_| Thread::new(&name, window, is_able, committer.is_some(), shared);
+        let cancellations = SharedCancellations::default();
+        let setup = ThreadSetup {
+            window,
+            is_able,
+            with_transactions: committer.is_some(),
+            cancellations: &cancellations,
+        };
+        let thread = |_| Thread::new(&name, &setup, shared);
+        let threads_made = (0..threads).map(thread).collect();
         let now = shared.now();
         let limits = limits(shared);
         let delivery: Box<dyn Delivery> = match committer {
@@ -149,8 +182,11 @@ impl WorkerProcess {
             event_loop: EventLoop::new(config, delivery, now),
             next: None,
             now,
-            threads: (0..threads).map(thread).collect(),
+            threads: threads_made,
             name,
+            cancellations,
+            runs_read: 0,
+            unread: limited_partition.map(|own| Unread::new(own, shared)),
             ended: vec![false; threads],
             slices: VecDeque::new(),
             finished: VecDeque::new(),

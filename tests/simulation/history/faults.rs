@@ -2,9 +2,10 @@
 //! the group, or what the broker keeps.
 
 use super::History;
-use crate::dispatcher::{DispatcherProcess, arrive};
+use crate::dispatcher::DispatcherProcess;
 use crate::invariants::Violation;
 use crate::seen::Seen;
+use crate::topics::arrive;
 
 impl History {
     pub(super) fn go_wrong(&mut self) -> Result<(), Violation> {
@@ -145,6 +146,7 @@ impl History {
         }
         let before = log.start() + 1 + self.shared.rng.below(records) as i64;
         log.eat(before);
+        self.shared.oracle.are_outcomes_eaten = true;
         self.shared.saw(Seen::OutcomesEaten);
         self.shared
             .tell(|| format!("retention takes outcomes of {partition} before {before}"));

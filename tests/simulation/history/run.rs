@@ -5,11 +5,12 @@ use pipeline::dead_letters::LetterHeaders;
 use pipeline::{DeadLetters, IndexRanges, RunEvent, Verdict};
 
 use super::History;
-use crate::aggregator::{AggregatorProcess, Ended, Passing};
+use crate::aggregator::{AggregatorProcess, Ended, Passing, Place};
 use crate::broker::Payload;
-use crate::dispatcher::{DispatcherProcess, arrive, history, tell};
+use crate::dispatcher::{DispatcherProcess, Refused};
 use crate::invariants::{Violation, violated};
 use crate::seen::Seen;
+use crate::topics::{arrive, history, lacks_frozen, records, tell};
 
 impl History {
     pub(super) fn aggregate(&mut self) -> Result<(), Violation> {
@@ -24,31 +25,63 @@ impl History {
         let Some(aggregator) = &mut self.aggregator else {
             // Whoever replays dead letters looks at the run when they were worked on.
             if self.replays == 0 || self.is_quiet() {
-                self.aggregator = Some(AggregatorProcess::start(&mut self.shared));
+                let next = AggregatorProcess::start(Place::First, &mut self.shared);
+                self.aggregator = Some(next);
             }
             return Ok(());
         };
-        match aggregator.step(passing, &mut self.shared)? {
+        let ended = aggregator.step(passing, &mut self.shared)?;
+        if ended.is_some() {
+            self.shared.outcomes_read = None;
+        }
+        match ended {
             None => {}
+            Some(Ended::Cancelled) => {
+                self.shared.saw(Seen::RunCancelled);
+                self.aggregator = None;
+                self.resume_cancelled();
+            }
             Some(Ended::Failed) => self.aggregator = None,
             // A further generation gets a verdict of its own, by the outcomes that are left.
             Some(Ended::OutcomesDeleted) => {
                 let runs = history(&self.shared);
                 let next = runs.timeline();
+                if lacks_frozen(&runs, &self.shared) {
+                    self.close();
+                    return Ok(());
+                }
                 let none = IndexRanges::default();
-                let next = next.next_generation(runs.run_id(), none, "somebody");
-                let next = next.expect("a run that has not failed gets a further generation");
-                tell(&mut self.shared, &RunEvent::Generation(next));
+                let Ok(next) = next.next_generation(runs.run_id(), none, "somebody") else {
+                    self.close();
+                    return Ok(());
+                };
+                tell(&mut self.shared, &RunEvent::Generation(next))?;
                 self.aggregator = None;
             }
             Some(Ended::Judged(verdict)) => {
-                if verdict == Verdict::Failed {
+                if verdict == Verdict::Failed && !self.shared.oracle.is_contradicted() {
                     return violated("a run that is not contradicted does not fail", "it failed");
                 }
                 self.verdict = Some(verdict);
             }
         }
         Ok(())
+    }
+
+    /// Whether the run can be gone on with by no dispatcher.
+    pub(super) fn is_refused_for_good(&self) -> bool {
+        let mut refused = self
+            .dispatchers
+            .iter()
+            .filter_map(DispatcherProcess::refused);
+        refused.any(|own| own == Refused::ForGood)
+    }
+
+    /// Nothing that is done for the run helps any more.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        self.verdict.get_or_insert(Verdict::Incomplete);
+        self.aggregator = None;
     }
 
     /// Whether nothing happens any more, so that an aggregator that waits gives up.
@@ -81,7 +114,11 @@ impl History {
     /// Everything rests and there is a verdict. Whoever looks after the run does what is left to do;
     /// true where that is nothing.
     pub(super) fn ends(&mut self) -> Result<bool, Violation> {
+        if self.is_closed || self.verdict == Some(Verdict::Failed) {
+            return Ok(true);
+        }
         match self.verdict {
+            Some(Verdict::Incomplete) if self.is_refused_for_good() => Ok(true),
             Some(Verdict::Incomplete) | None => {
                 self.resumes += 1;
                 if self.resumes > 20 {
@@ -101,7 +138,7 @@ impl History {
                 if self.shared.oracle.still_dead() == 0 {
                     return Ok(true);
                 }
-                self.replay();
+                self.replay()?;
                 Ok(false)
             }
             Some(verdict) => {
@@ -112,7 +149,7 @@ impl History {
                 };
                 // What is replayed may be lost to retention, as anything else.
                 if verdict != expected && self.replays < 10 {
-                    self.replay();
+                    self.replay()?;
                     return Ok(false);
                 }
                 if verdict != expected {
@@ -129,18 +166,19 @@ impl History {
 
     fn look_again(&mut self) {
         self.verdict = None;
-        self.aggregator = Some(AggregatorProcess::start(&mut self.shared));
+        let next = AggregatorProcess::start(Place::First, &mut self.shared);
+        self.aggregator = Some(next);
     }
 
     /// The cause is gone, and those still dead are published again.
-    fn replay(&mut self) {
+    fn replay(&mut self) -> Result<(), Violation> {
         self.replays += 1;
         self.shared.saw(Seen::Replayed);
         self.shared.tell(|| "dead letters are replayed".to_owned());
         self.shared.is_cured = true;
         let mut letters = DeadLetters::new(&self.shared.dispatch.run_id);
         let dlq = &self.shared.broker.dlq;
-        for (offset, payload) in crate::dispatcher::records(dlq, 0) {
+        for (offset, payload) in records(dlq, 0) {
             letters.hear_letter(offset, LetterHeaders::default(), payload);
         }
         let Some(ledger) = self
@@ -148,13 +186,17 @@ impl History {
             .as_ref()
             .and_then(|own| own.collection()?.ledger())
         else {
-            return;
+            return Ok(());
         };
         let dead: Vec<_> = letters
             .still_dead(ledger)
             .filter_map(|dead| Some((dead.index, dead.letter?)))
             .collect();
         let runs = history(&self.shared);
+        if lacks_frozen(&runs, &self.shared) {
+            self.close();
+            return Ok(());
+        }
         let reopened = IndexRanges::of_ascending(dead.iter().map(|(index, _)| *index));
         let next = runs.timeline();
         let next = next.next_generation(runs.run_id(), reopened, "a replay");
@@ -163,12 +205,13 @@ impl History {
             .iter()
             .map(|(_, letter)| Payload::from(letter.payload(next.generation).as_slice()))
             .collect();
-        tell(&mut self.shared, &RunEvent::Generation(next));
+        tell(&mut self.shared, &RunEvent::Generation(next))?;
         for payload in payloads {
             let partition = self.shared.rng.below(self.shared.broker.jobs.len());
             arrive(partition, payload, &mut self.shared);
         }
         self.verdict = None;
         self.aggregator = None;
+        Ok(())
     }
 }

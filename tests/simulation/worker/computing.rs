@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use kafka::SharedCancellations;
 use pipeline::offsets::Settled;
 use pipeline::{JobBatch, Worker};
 use worker::executor::{Bookkeeping, Lease, Watch, WorkUnit};
@@ -28,6 +29,19 @@ const RETRY: RetryPolicy = RetryPolicy {
     first_pause: Duration::from_millis(5),
 };
 
+/// What the compute threads of a worker have in common.
+#[derive(Debug)]
+pub struct ThreadSetup<'a> {
+    /// How many attempts are in flight at most.
+    pub window: usize,
+    /// Whether the computation of the run is known.
+    pub is_able: bool,
+    /// Whether outcomes are committed together with offsets.
+    pub with_transactions: bool,
+    /// Which runs are cancelled.
+    pub cancellations: &'a SharedCancellations,
+}
+
 /// A compute thread.
 #[derive(Debug)]
 pub struct Thread {
@@ -47,26 +61,20 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// A thread of a worker. `window`: how many attempts are in flight at most; `is_able`: whether it
-    /// knows the computation of the run.
-    pub fn new(
-        worker: &Worker,
-        window: usize,
-        is_able: bool,
-        with_transactions: bool,
-        shared: &Shared,
-    ) -> Self {
+    /// A thread of a worker.
+    pub fn new(worker: &Worker, setup: &ThreadSetup<'_>, shared: &Shared) -> Self {
+        let apart =
+            setup.with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);
         let watch = Arc::<Watch>::default();
-        let apart = with_transactions && shared.mutation != Some(Mutation::BatchesOfTwoPartitions);
         let now = shared.now();
-        let cancellations = kafka::SharedCancellations::default();
+        let cancellations = setup.cancellations.clone();
         let own = Arc::clone(&watch);
         let bookkeeping = Bookkeeping::new(worker.clone(), RETRY, apart, own, cancellations, now);
         Self {
             bookkeeping,
             watch,
-            flight: Flight::new(window, is_able),
-            is_able,
+            flight: Flight::new(setup.window, setup.is_able),
+            is_able: setup.is_able,
             careful: None,
             hangs: None,
             started_at: now,
@@ -168,7 +176,10 @@ impl WorkerProcess {
         let finished: Vec<_> = thread.bookkeeping.take_finished().collect();
         see_buried(&finished, failed, thread.careful, shared)?;
         let finished = mutated(finished, thread.careful, shared);
-        if !thread.is_able {
+        let mut passed_over = finished.iter().filter(|own| is_passed_over(own));
+        if passed_over.next().is_some() {
+            shared.saw(Seen::PassedOver);
+        } else if !thread.is_able {
             finished.iter().try_for_each(of_no_computation)?;
         }
         if self.committer.is_some() {
@@ -222,6 +233,12 @@ impl WorkerProcess {
         self.finished.extend(finished);
         Ok(())
     }
+}
+
+/// Whether jobs are settled though nothing was made of them.
+fn is_passed_over(finished: &Finished) -> bool {
+    let is_made = finished.outcomes.is_some() || finished.dead_letter.is_some();
+    !is_made && !finished.settles.is_empty()
 }
 
 /// A worker that does not know the computation of the run may bury what needs no attempt.

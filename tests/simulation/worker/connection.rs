@@ -7,16 +7,19 @@ use std::time::Duration;
 use kafka::{Delivery as DeliveryReport, Record, RecordBatch};
 use pipeline::mark::{Mark, Reading};
 use pipeline::offsets::Commit;
+use pipeline::{IndexRanges, RunCancelled, RunEvent, RunHistory, WriterId};
 use worker::delivery::{Message, Report, Step};
 use worker::event_loop::Consume;
+use worker::flow_control::FlowControl;
 use worker::outbox::Destination;
 
 use super::{Flow, MAX_UNCONFIRMED_BYTES, Stop, WorkerProcess};
-use crate::broker::{MemberId, Payload};
+use crate::broker::{MemberId, Payload, ends};
 use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
+use crate::topics::{events, history};
 
 /// Longer than any timeout of a rebalance or of winding down.
 pub(super) const TOO_LONG: Duration = Duration::from_secs(10);
@@ -27,6 +30,10 @@ const LATEST: Duration = Duration::from_secs(5);
 
 /// but for one whose next message was begun job by job, which may be this late.
 const LATEST_BEGUN: Duration = Duration::from_secs(60);
+
+/// What a worker may leave unread of its outcomes partition, where the broker keeps little: less than
+/// two messages of a history have.
+const UNREAD_LIMIT_BYTES: usize = 150;
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -54,12 +61,18 @@ impl OnTheWay {
 
     /// It reaches the broker.
     pub fn arrive(&self, shared: &mut Shared) -> Result<(), Violation> {
+        self.arrive_at(shared).map(|_| ())
+    }
+
+    /// It reaches the broker. Returns its offset on the outcomes topic.
+    fn arrive_at(&self, shared: &mut Shared) -> Result<Option<i64>, Violation> {
         match self.destination {
             Destination::Dlq => {
                 shared.broker.dlq.append(Rc::clone(&self.payload));
                 shared
                     .oracle
-                    .dead_letter(self.place, &self.payload, self.is_whole)
+                    .dead_letter(self.place, &self.payload, self.is_whole)?;
+                Ok(None)
             }
             Destination::Outcomes => {
                 let partition = self.place.0 as usize;
@@ -67,13 +80,93 @@ impl OnTheWay {
                 let offset = log.append(Rc::clone(&self.payload));
                 shared
                     .oracle
-                    .outcomes_told(partition, offset, &self.payload)
+                    .outcomes_told(partition, offset, &self.payload)?;
+                shared.keeps_little(partition)?;
+                Ok(Some(offset))
             }
         }
     }
 }
 
+/// What a worker has sent to the outcomes partition of its own, where the broker keeps little of it.
+#[derive(Debug)]
+pub struct Unread {
+    partition: i32,
+    flow_control: FlowControl,
+}
+
+impl Unread {
+    /// Nothing was sent yet.
+    pub fn new(partition: i32, shared: &Shared) -> Self {
+        Self {
+            partition,
+            flow_control: FlowControl::new(&ends(&shared.broker.outcomes), UNREAD_LIMIT_BYTES),
+        }
+    }
+
+    fn allows(&mut self, shared: &Shared) -> bool {
+        if !self.flow_control.allows(self.partition) {
+            let read = shared.outcomes_read.clone();
+            let read = read.unwrap_or_else(|| ends(&shared.broker.outcomes));
+            self.flow_control.apply_read(&read);
+        }
+        self.flow_control.allows(self.partition)
+    }
+
+    fn sent(&mut self, id: usize, bytes: usize, shared: &Shared) {
+        let bytes = match shared.mutation {
+            Some(Mutation::ResultBytesLeftOut) => 0,
+            _ => bytes,
+        };
+        self.flow_control.sent(self.partition, id, bytes);
+    }
+}
+
+impl Shared {
+    /// A broker that keeps little holds no more of a partition than its workers may leave unread: the
+    /// limit and a message each, and as much again of one that has died.
+    fn keeps_little(&mut self, partition: usize) -> Result<(), Violation> {
+        let Some(read) = &self.outcomes_read else {
+            return Ok(());
+        };
+        let log = &self.broker.outcomes[partition];
+        let sizes = (read[partition]..log.end()).filter_map(|offset| log.at(offset));
+        let (mut unread, mut largest) = (0, 0);
+        for payload in sizes {
+            unread += payload.len();
+            largest = largest.max(payload.len());
+        }
+        let workers = self.workers_of_partition;
+        let bound = 2 * workers * (UNREAD_LIMIT_BYTES + largest);
+        match unread > bound {
+            true => violated(
+                "a broker that keeps little drops no outcome that was not read",
+                format!("partition {partition} has {unread} bytes, and may have {bound}"),
+            ),
+            false => Ok(()),
+        }
+    }
+}
+
 impl WorkerProcess {
+    /// It reads what is new on the runs topic, and looks up which runs are cancelled.
+    pub fn follow_runs(&mut self, shared: &mut Shared) {
+        let events = events(&shared.broker.runs[self.runs_read..]);
+        self.runs_read = shared.broker.runs.len();
+        if events
+            .iter()
+            .any(|own| matches!(own, RunEvent::Cancelled(_)))
+        {
+            let mut history = history(shared);
+            if shared.mutation == Some(Mutation::CancelledBeyond) {
+                cancel_next(&mut history);
+            }
+            let ends = ends(&shared.broker.jobs);
+            self.cancellations
+                .update(|known| known.update(&history, ends));
+        }
+    }
+
     /// A step of the delivery.
     pub(super) fn deliver_step(&mut self, step: Step, shared: &mut Shared) -> Flow<()> {
         let report = match step {
@@ -111,8 +204,16 @@ impl WorkerProcess {
         let mut outcomes_behind = None;
         let (place, payload) = match delivery.message(id) {
             Some(Message::Outcomes(outcomes)) => {
-                let partition = shared.rng.below(shared.broker.outcomes.len());
-                ((partition as i32, 0), Payload::from(outcomes))
+                let mut partition = shared.rng.below(shared.broker.outcomes.len()) as i32;
+                if let Some(unread) = &mut self.unread {
+                    partition = unread.partition;
+                    if !unread.allows(shared) {
+                        shared.saw(Seen::OutcomesHeldBack);
+                        return false;
+                    }
+                    unread.sent(id, outcomes.len(), shared);
+                }
+                ((partition, 0), Payload::from(outcomes))
             }
             Some(Message::DeadLetter(letter)) => {
                 let source = (letter.partition, letter.offset);
@@ -151,7 +252,11 @@ impl WorkerProcess {
     /// The broker has taken a message; the acknowledgement may get lost, and the message then comes
     /// twice.
     pub fn deliver(&mut self, number: usize, shared: &mut Shared) -> Flow<()> {
-        self.on_the_way[number].arrive(shared)?;
+        let offset = self.on_the_way[number].arrive_at(shared)?;
+        if let (Some(unread), Some(offset)) = (&mut self.unread, offset) {
+            let id = self.on_the_way[number].id;
+            unread.flow_control.delivered(unread.partition, id, offset);
+        }
         if shared.fault(1, 8) {
             shared.saw(Seen::ProducedTwice);
             return Ok(());
@@ -298,10 +403,10 @@ impl WorkerProcess {
         commit
     }
 
-    /// Whether a death of this process by a job of a partition is one that the protocol must count:
-    /// nothing got on, and no commit was refused.
+    /// Whether a death of this process by a job of a partition is one that the protocol must count: it
+    /// has the partition and knows it, nothing got on, and no commit was refused.
     pub fn is_plain_death(&self, partition: i32) -> bool {
-        !self.helped.contains(&partition)
+        self.fetch.contains_key(&partition) && !self.helped.contains(&partition)
     }
 
     // Fetches.
@@ -409,4 +514,25 @@ impl WorkerProcess {
         }
         Ok(())
     }
+}
+
+/// A generation more than there is, and it is cancelled.
+fn cancel_next(history: &mut RunHistory) {
+    let run_id = history.run_id().clone();
+    let none = IndexRanges::default();
+    let Ok(next) = history
+        .timeline()
+        .next_generation(&run_id, none, "a defect")
+    else {
+        return;
+    };
+    let generation = next.generation;
+    history.hear(RunEvent::Generation(next));
+    history.hear(RunEvent::Cancelled(RunCancelled {
+        run_id,
+        generation,
+        writer: WriterId::fresh(),
+        reason: String::new(),
+        cancelled_by: String::new(),
+    }));
 }

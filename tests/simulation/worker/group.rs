@@ -5,6 +5,7 @@ use pipeline::mark::Reading;
 use pipeline::offsets::{Commit, Start};
 use worker::rebalance::RevocationAction;
 
+use super::computing::Thread;
 use super::connection::TOO_LONG;
 use super::{Committer, Flow, WorkerProcess};
 use crate::broker::Mail;
@@ -88,7 +89,12 @@ impl WorkerProcess {
             self.isolated.insert(partition);
         }
         self.fetch.insert(partition, offset);
-        self.helped.remove(&partition);
+        // What a job of an earlier assignment does is not put down to this one.
+        let had_it = self.taken_over.contains_key(&partition);
+        match had_it && !(self.slices.is_empty() && self.threads.iter().all(Thread::is_at_rest)) {
+            true => self.helped.insert(partition),
+            false => self.helped.remove(&partition),
+        };
         self.taken_over.insert(partition, (offset, reading));
         self.commit_and_wait(&assignment.commits, shared)?;
         Ok(())

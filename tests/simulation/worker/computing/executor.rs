@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::task::Poll;
 
+use computations::positivity::Tally;
 use computations::{Compute, JobError, Positivity, Registry, Unable, count, positivity};
 use crossbeam_channel::{Receiver, never};
 use pipeline::{Computation, Job, JobBatch};
@@ -12,6 +13,7 @@ use worker::executor::{AttemptId, Done, Executor};
 use crate::history::Shared;
 use crate::invariants::Fate;
 use crate::mutants::Mutation;
+use crate::rng::Rng;
 use crate::seen::Seen;
 
 /// What running a job has come to.
@@ -150,10 +152,21 @@ fn run(
         Fate::Fails => Ok(Err(transient(injected))),
         Fate::FailsTimes(failures) if times <= failures => Ok(Err(transient(injected))),
         _ => {
-            let computed = Positivity.compute(job, result);
+            let computed = match shared.oracle.is_random {
+                true => random(job, result, &mut shared.extra),
+                false => Positivity.compute(job, result),
+            };
             Ok(computed.map_err(|error| permanent(error.into_reason())))
         }
     }
+}
+
+/// A computation that is random on purpose: any number of the tests is positive.
+fn random(job: &Job<'_>, result: &mut Vec<u8>, extra: &mut Rng) -> Result<(), JobError> {
+    let Tally { tests, .. } = positivity::tally(job)?;
+    let positive = extra.below(tests as usize + 1) as u32;
+    Tally { tests, positive }.write(result);
+    Ok(())
 }
 
 /// What a thread's bookkeeping drives.

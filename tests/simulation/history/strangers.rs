@@ -1,0 +1,131 @@
+//! What comes from outside of a run in a history: workers that do not know its computation, a second
+//! aggregator, those who cancel it, and payloads that are altered on their way. It is drawn beside the
+//! other draws.
+
+use pipeline::{RunCancelled, RunEvent, Verdict, WriterId};
+
+use super::History;
+use crate::aggregator::{AggregatorProcess, Ended, Passing, Place};
+use crate::dispatcher::DispatcherProcess;
+use crate::invariants::{Violation, violated};
+use crate::seen::Seen;
+use crate::topics::{history, tell};
+
+/// How many workers at most do not know the computation of a run.
+const MAX_UNABLE: usize = 8;
+
+/// How many steps an aggregator takes at most that comes when everything rests.
+const MAX_STEPS_AFTERWARDS: usize = 20_000;
+
+impl History {
+    /// Who comes in this history.
+    pub(super) fn draw_strangers(&mut self) {
+        let shared = &mut self.shared;
+        let (extra, flow_control) = (&mut shared.extra, shared.flow_control);
+        if extra.chance(1, 4) {
+            self.unable_left = 1 + extra.below(MAX_UNABLE);
+        }
+        if extra.chance(1, 3) {
+            self.seconds_left = 1 + extra.below(4);
+        }
+        // On a broker that keeps little, all processes are one run's.
+        if extra.chance(1, 4) && !flow_control {
+            self.cancels_left = 1 + extra.below(2);
+        }
+        if extra.chance(1, 20) && !flow_control {
+            shared.alterations_left = 1 + extra.below(2);
+        }
+    }
+
+    /// They move beside everybody else.
+    pub(super) fn move_strangers(&mut self) -> Result<(), Violation> {
+        self.cancel()?;
+        if self.shared.oracle.cancelled_up_to.is_some() && self.shared.extra.chance(1, 8) {
+            let slot = self.shared.extra.below(self.slots.len());
+            if let Some(process) = &mut self.slots[slot].process {
+                process.follow_runs(&mut self.shared);
+            }
+        }
+        match &mut self.second {
+            Some(second) if self.shared.extra.chance(1, 4) => {
+                let ended = second.step(Passing::Usual, &mut self.shared)?;
+                if let Some(ended) = ended {
+                    self.second = None;
+                    if matches!(ended, Ended::Judged(_)) {
+                        self.shared.saw(Seen::SecondJudged);
+                    }
+                }
+            }
+            None if self.seconds_left > 0 && self.shared.extra.chance(1, 150) => {
+                self.seconds_left -= 1;
+                let second = AggregatorProcess::start(Place::Second, &mut self.shared);
+                self.second = Some(second);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A cancellation is sent for the newest generation, or reaches the runs topic, where others may
+    /// have come before it.
+    fn cancel(&mut self) -> Result<(), Violation> {
+        if self.cancelling.is_some() && self.shared.extra.chance(1, 4) {
+            let cancelled = self.cancelling.take();
+            let event = cancelled.map(RunEvent::Cancelled);
+            return event.map_or(Ok(()), |event| tell(&mut self.shared, &event));
+        }
+        if self.cancels_left == 0 || !self.shared.extra.chance(1, 200) {
+            return Ok(());
+        }
+        let runs = history(&self.shared);
+        let timeline = runs.timeline();
+        if runs.opened().is_some() && timeline.newest().end.is_none() {
+            self.cancels_left -= 1;
+            self.cancelling = Some(RunCancelled {
+                run_id: runs.run_id().clone(),
+                generation: timeline.number(),
+                writer: WriterId::fresh(),
+                reason: "no longer wanted".to_owned(),
+                cancelled_by: "somebody".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Somebody goes on with a run that is cancelled, at once or later.
+    pub(super) fn resume_cancelled(&mut self) {
+        if self.is_refused_for_good() {
+            return self.close();
+        }
+        let is_resumed = self.dispatchers.iter().any(DispatcherProcess::is_resuming);
+        if !is_resumed && self.shared.extra.chance(1, 2) {
+            self.shared.saw(Seen::CancelledResumed);
+            self.shared.tell(|| "a cancelled run is resumed".to_owned());
+            self.dispatchers.retain(|own| !own.is_done());
+            let dispatcher = DispatcherProcess::start(&self.shared, true);
+            self.dispatchers.push(dispatcher);
+        }
+    }
+
+    /// An aggregator that comes when everything rests finds the table of the verdict that stands.
+    pub(super) fn look_afterwards(&mut self) -> Result<(), Violation> {
+        if self.is_closed || self.verdict == Some(Verdict::Incomplete) {
+            return Ok(());
+        }
+        let mut last = AggregatorProcess::start(Place::Second, &mut self.shared);
+        for _ in 0..MAX_STEPS_AFTERWARDS {
+            match last.step(Passing::Usual, &mut self.shared)? {
+                None => {}
+                Some(Ended::OutcomesDeleted) => return Ok(()),
+                Some(Ended::Judged(verdict)) if Some(verdict) == self.verdict => return Ok(()),
+                Some(other) => {
+                    return violated(
+                        "whoever looks afterwards finds the same",
+                        format!("{other:?}, and the verdict was {:?}", self.verdict),
+                    );
+                }
+            }
+        }
+        violated("an aggregator that comes afterwards ends", "it does not")
+    }
+}
