@@ -3,6 +3,7 @@
 //! scheduler is fair, so every history must come to its end.
 
 mod faults;
+mod replay;
 mod run;
 mod strangers;
 mod workers;
@@ -27,6 +28,7 @@ use crate::rng::Rng;
 use crate::seen::{Coverage, Seen};
 use crate::transactions::Transaction;
 use crate::worker::{OnTheWay, WorkerProcess};
+use replay::Replay;
 
 /// A history that takes more steps has no end.
 const MAX_STEPS: u32 = 60_000;
@@ -197,6 +199,10 @@ struct History {
     cancels_left: usize,
     /// One that is on its way to the runs topic.
     cancelling: Option<RunCancelled>,
+    /// How many replays are still to come while the run goes on.
+    early_replays_left: usize,
+    /// A replay whose generation is not open yet.
+    early_replay: Option<Replay>,
     /// How many second aggregators are still to start.
     seconds_left: usize,
     second: Option<AggregatorProcess>,
@@ -296,6 +302,8 @@ impl History {
             unable_left: 0,
             cancels_left: 0,
             cancelling: None,
+            early_replays_left: 0,
+            early_replay: None,
             seconds_left: 0,
             second: None,
             is_closed: false,

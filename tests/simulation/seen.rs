@@ -167,6 +167,8 @@ seen! {
     CompleteWithDeadLetters,
     /// Dead letters were replayed.
     Replayed,
+    /// Dead letters were replayed while the run went on.
+    ReplayedEarly,
     /// A transaction was committed.
     TransactionCommitted,
     /// A transaction was aborted by its worker.

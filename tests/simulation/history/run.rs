@@ -1,16 +1,14 @@
 //! The aggregator of a history, and what is done for the run when everything rests: it is resumed
-//! until it is complete, and its dead letters are replayed.
+//! until it is complete, and its dead letters are [replayed](super::replay).
 
-use pipeline::dead_letters::LetterHeaders;
-use pipeline::{DeadLetters, IndexRanges, RunEvent, Verdict};
+use pipeline::{IndexRanges, RunEvent, Verdict};
 
 use super::History;
 use crate::aggregator::{AggregatorProcess, Ended, Passing, Place};
-use crate::broker::Payload;
 use crate::dispatcher::{DispatcherProcess, Refused};
 use crate::invariants::{Violation, violated};
 use crate::seen::Seen;
-use crate::topics::{arrive, history, lacks_frozen, records, tell};
+use crate::topics::{history, lacks_frozen, tell};
 
 impl History {
     pub(super) fn aggregate(&mut self) -> Result<(), Violation> {
@@ -168,50 +166,5 @@ impl History {
         self.verdict = None;
         let next = AggregatorProcess::start(Place::First, &mut self.shared);
         self.aggregator = Some(next);
-    }
-
-    /// The cause is gone, and those still dead are published again.
-    fn replay(&mut self) -> Result<(), Violation> {
-        self.replays += 1;
-        self.shared.saw(Seen::Replayed);
-        self.shared.tell(|| "dead letters are replayed".to_owned());
-        self.shared.is_cured = true;
-        let mut letters = DeadLetters::new(&self.shared.dispatch.run_id);
-        let dlq = &self.shared.broker.dlq;
-        for (offset, payload) in records(dlq, 0) {
-            letters.hear_letter(offset, LetterHeaders::default(), payload);
-        }
-        let Some(ledger) = self
-            .aggregator
-            .as_ref()
-            .and_then(|own| own.collection()?.ledger())
-        else {
-            return Ok(());
-        };
-        let dead: Vec<_> = letters
-            .still_dead(ledger)
-            .filter_map(|dead| Some((dead.index, dead.letter?)))
-            .collect();
-        let runs = history(&self.shared);
-        if lacks_frozen(&runs, &self.shared) {
-            self.close();
-            return Ok(());
-        }
-        let reopened = IndexRanges::of_ascending(dead.iter().map(|(index, _)| *index));
-        let next = runs.timeline();
-        let next = next.next_generation(runs.run_id(), reopened, "a replay");
-        let next = next.expect("a run that has not failed can be replayed");
-        let payloads: Vec<Payload> = dead
-            .iter()
-            .map(|(_, letter)| Payload::from(letter.payload(next.generation).as_slice()))
-            .collect();
-        tell(&mut self.shared, &RunEvent::Generation(next))?;
-        for payload in payloads {
-            let partition = self.shared.rng.below(self.shared.broker.jobs.len());
-            arrive(partition, payload, &mut self.shared);
-        }
-        self.verdict = None;
-        self.aggregator = None;
-        Ok(())
     }
 }

@@ -32,6 +32,9 @@ impl History {
         if extra.chance(1, 4) && !flow_control {
             self.cancels_left = 1 + extra.below(2);
         }
+        if extra.chance(1, 6) && !flow_control {
+            self.early_replays_left = 1 + extra.below(3);
+        }
         if extra.chance(1, 20) && !flow_control {
             shared.alterations_left = 1 + extra.below(2);
         }
@@ -40,6 +43,7 @@ impl History {
     /// They move beside everybody else.
     pub(super) fn move_strangers(&mut self) -> Result<(), Violation> {
         self.cancel()?;
+        self.replay_early()?;
         if self.shared.oracle.cancelled_up_to.is_some() && self.shared.extra.chance(1, 8) {
             let slot = self.shared.extra.below(self.slots.len());
             if let Some(process) = &mut self.slots[slot].process {

@@ -1,0 +1,122 @@
+//! A replay of dead letters: what `rollcall dlq replay` does, in the same order.
+
+use pipeline::dead_letters::{Letter, LetterHeaders};
+use pipeline::ledger::counting::CountingRules;
+use pipeline::{
+    Collection, DeadLetters, GenerationOpened, IndexRanges, OutcomeBatch, RunEvent, RunHistory,
+};
+
+use super::{History, Shared};
+use crate::broker::Payload;
+use crate::invariants::Violation;
+use crate::seen::Seen;
+use crate::topics::{arrive, history, lacks_frozen, records, tell};
+
+/// Dead jobs on their way to the jobs topic.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// The generation that is opened for them.
+    opened: GenerationOpened,
+    letters: Vec<Letter>,
+}
+
+impl Replay {
+    /// A replay of all that is dead now, as the topics tell; `None` where there is nothing to do, or
+    /// nothing can be done.
+    pub(super) fn of_dead(shared: &Shared) -> Option<Self> {
+        let runs = history(shared);
+        let timeline = runs.timeline();
+        let newest = timeline.newest();
+        let mut letters = DeadLetters::new(runs.run_id());
+        for (offset, payload) in records(&shared.broker.dlq, 0) {
+            letters.hear_letter(offset, LetterHeaders::default(), payload);
+        }
+        let policy = runs.opened()?.options.results;
+        let mut collection = Collection::under(CountingRules::of(policy, &timeline));
+        let manifests = runs.manifests().cloned();
+        manifests.for_each(|manifest| collection.hear_manifest(manifest));
+        for (partition, log) in (0..).zip(&shared.broker.outcomes) {
+            for (offset, payload) in records(log, 0) {
+                let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
+                let recorded = collection.hear_outcomes_at(partition, offset, &batch);
+                recorded.expect("all is in memory");
+            }
+        }
+        let dead = letters.still_dead(collection.ledger()?);
+        let letters: Vec<Letter> = dead.filter_map(|dead| dead.letter.cloned()).collect();
+        let is_outdated = newest.verdict().is_some_and(|own| own.dead_lettered > 0);
+        if newest.cancelled().is_some() || (letters.is_empty() && !is_outdated) {
+            return None;
+        }
+        let indexes = letters.iter().map(|letter| letter.job().index);
+        let reopened = IndexRanges::of_ascending(indexes);
+        let opened = next_generation(&runs, reopened, shared)?;
+        Some(Self { opened, letters })
+    }
+
+    /// Writes its event. Where another one came before it, the next attempt is returned.
+    fn open(mut self, shared: &mut Shared) -> Result<Option<Self>, Violation> {
+        tell(shared, &RunEvent::Generation(self.opened.clone()))?;
+        let runs = history(shared);
+        let own = &self.opened;
+        if !runs.timeline().is_opened_by(own.generation, &own.writer) {
+            let next = next_generation(&runs, own.reopened.clone(), shared);
+            return Ok(next.map(|opened| Self { opened, ..self }));
+        }
+        for letter in std::mem::take(&mut self.letters) {
+            let payload = Payload::from(letter.payload(own.generation).as_slice());
+            let partition = shared.rng.below(shared.broker.jobs.len());
+            arrive(partition, payload, shared);
+        }
+        Ok(None)
+    }
+}
+
+/// The event that opens the next generation, unless the run must not have one.
+fn next_generation(
+    runs: &RunHistory,
+    reopened: IndexRanges,
+    shared: &Shared,
+) -> Option<GenerationOpened> {
+    let timeline = runs.timeline();
+    let next = timeline.next_generation(runs.run_id(), reopened, "a replay");
+    next.ok().filter(|_| !lacks_frozen(runs, shared))
+}
+
+impl History {
+    /// The cause is gone, and those still dead are published again.
+    pub(super) fn replay(&mut self) -> Result<(), Violation> {
+        self.replays += 1;
+        self.shared.saw(Seen::Replayed);
+        self.shared.tell(|| "dead letters are replayed".to_owned());
+        self.shared.is_cured = true;
+        let Some(replay) = Replay::of_dead(&self.shared) else {
+            self.close();
+            return Ok(());
+        };
+        self.early_replay = replay.open(&mut self.shared)?;
+        self.verdict = None;
+        self.aggregator = None;
+        Ok(())
+    }
+
+    /// Somebody replays what is dead while the run goes on. A verdict or another generation may come
+    /// before the one that is opened for it.
+    pub(super) fn replay_early(&mut self) -> Result<(), Violation> {
+        if self.early_replay.is_some() {
+            if self.shared.extra.chance(1, 8)
+                && let Some(replay) = self.early_replay.take()
+            {
+                self.shared.saw(Seen::ReplayedEarly);
+                self.early_replay = replay.open(&mut self.shared)?;
+            }
+            return Ok(());
+        }
+        let has_dead = self.shared.broker.dlq.end() > 0;
+        if self.early_replays_left > 0 && has_dead && self.shared.extra.chance(1, 40) {
+            self.early_replay = Replay::of_dead(&self.shared);
+            self.early_replays_left -= usize::from(self.early_replay.is_some());
+        }
+        Ok(())
+    }
+}
