@@ -24,6 +24,7 @@ mod personal_data;
 mod poison;
 mod processes;
 mod python;
+mod random_results;
 mod report_page;
 mod secrets;
 mod secured_kafka;

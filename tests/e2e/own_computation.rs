@@ -81,7 +81,7 @@ fn word_count(command: &Command) -> Command {
 }
 
 /// A command of `rollcall`, of an example that is built beside it.
-fn example(name: &str, command: &Command) -> Command {
+pub fn example(name: &str, command: &Command) -> Command {
     let program = Path::new(command.get_program());
     let program = program.with_file_name("examples").join(name);
     assert!(

@@ -1,6 +1,7 @@
 //! Verdicts, generations and cancellations on a real Apache Kafka that compacts the runs topic as
 //! often as it can, and deletes what is older than its retention at once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_same, data_set, finish, local, report, rollcall, wait_until,
+    Running, assert_reconciled, assert_same, data_set, finish, local, report, rollcall, wait_until,
 };
 
 /// Twenty countries by the day: 6,120 jobs.
@@ -201,6 +202,52 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
         none.stdout.contains("has no dead letters"),
         "{}",
         none.stdout
+    );
+}
+
+#[test]
+fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
+    let test = cluster("replay-and-verdicts");
+    let data_set = data_set(&FEW_JOBS);
+    let run = test.dispatch(&data_set, &BY_DAY);
+    let worker = poisoned(&test, &[17, 42]);
+    test.wait_until_committed();
+    end(worker);
+    let out = |number: usize| test.folder.path().join(format!("out-{number}"));
+    let mut aggregators: Vec<Running> = (0..3)
+        .map(|number| {
+            let mut command = test.service("aggregator");
+            command.args(["--run-id", run.run_id.as_str(), "--timeout", "60s", "--out"]);
+            command.arg(out(number));
+            let name = format!("aggregator-{number}");
+            Running::start(command, test.folder.path(), &name)
+        })
+        .collect();
+    finish(replay(&test, &run.run_id)).expect_code(0);
+    let _worker = test.worker("healthy", "0ms");
+    let mut series = BTreeMap::new();
+    for (number, aggregator) in aggregators.iter_mut().enumerate() {
+        let code = aggregator.wait().code();
+        let report = report(&out(number));
+        assert_reconciled(&report);
+        // Whether it was before the replay or after it, its table is that of its generation.
+        let generation = match code {
+            Some(3) => 0,
+            Some(0) => 1,
+            _ => panic!("{}", aggregator.said()),
+        };
+        assert_eq!(report["verdict"]["generation"], generation);
+        assert_eq!(report["verdict"]["published"], true);
+        let known = series.entry(generation).or_insert(report["series"].clone());
+        assert_eq!(*known, report["series"]);
+    }
+    let before = history(&test, &run.run_id);
+    assert_eq!(before.timeline().number(), 1);
+    compact(&test);
+    assert_eq!(history(&test, &run.run_id), before);
+    assert_same(
+        &test.aggregate_complete(&run.run_id),
+        &local(&data_set, &BY_DAY),
     );
 }
 

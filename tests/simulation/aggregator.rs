@@ -1,22 +1,21 @@
 //! An aggregator process: the topics and the clock of the aggregator's own [`Completion`], which
 //! decides. It may die between any two reads and begin again.
 
+mod settling;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use aggregator::RunChoice;
 use aggregator::completion::{Completion, End, Next};
-use aggregator::export::Format;
-use aggregator::writing::{Leaves, Step, steps};
-use aggregator::{OutputArgs, OutputChoice, RunChoice};
+use aggregator::writing::Step;
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
-use pipeline::ledger::counting::CountingRules;
 use pipeline::outcome::JobOutcome;
-use pipeline::verdict::deleted_outcomes;
 use pipeline::{
-    Collection, ContentDigest, Grain, Job, Judged, OffsetRange, Outcome, OutcomeBatch,
-    OutcomeBatchBuilder, RunEvent, RunReconciled, Settlement, Verdict, VerdictKey,
+    Collection, Job, Judged, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunEvent, RunReconciled,
+    Verdict,
 };
 
 use crate::broker::{Log, ends};
@@ -24,7 +23,8 @@ use crate::history::Shared;
 use crate::invariants::{Judgement, Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
-use crate::topics::{events, history, records, tell};
+use crate::topics::events;
+use settling::judged;
 
 /// How long nothing new may come.
 const TIMEOUT: Duration = Duration::from_secs(1_000_000);
@@ -415,122 +415,6 @@ impl AggregatorProcess {
         Ok(None)
     }
 
-    /// Publishes its verdict, judges again, or begins to write, as the runs topic has it now.
-    fn settle(
-        &mut self,
-        mut judged: Judged,
-        publication: Publication,
-        shared: &mut Shared,
-    ) -> Result<Option<Ended>, Violation> {
-        if let Publication::Sent(event) = publication {
-            tell(shared, &RunEvent::Reconciled(event))?;
-            self.settling = Some((judged, Publication::Written));
-            return Ok(None);
-        }
-        let runs = history(shared);
-        let is_published = matches!(publication, Publication::Written);
-        let standing = match judged.settle(&runs.timeline(), is_published) {
-            Settlement::Publish => {
-                let event = judged.event(runs.run_id(), "an aggregator");
-                let event = event.expect("a verdict that is to be published");
-                self.settling = Some((judged, Publication::Sent(event)));
-                return Ok(None);
-            }
-            Settlement::Incomplete => return Ok(self.begin_to_write(judged.verdict, shared)),
-            Settlement::Agrees(_) => {
-                let own = (judged.verdict, judged.table_digest);
-                let known = *shared.tables.entry(judged.generation).or_insert(own);
-                if known != own {
-                    return violated(
-                        "all aggregators write one table of a generation",
-                        format!("{own:?} and {known:?}"),
-                    );
-                }
-                return Ok(self.begin_to_write(judged.verdict, shared));
-            }
-            Settlement::NextGeneration(_) => {
-                if is_published {
-                    shared.saw(Seen::VerdictPassedOver);
-                }
-                return Ok(Some(Ended::Failed));
-            }
-            Settlement::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
-            // Which of the outcomes that contradict one another is shown depends on the order of reading.
-            Settlement::Contradicts(standing)
-                if judged.verdict == Verdict::Failed && standing.verdict == Verdict::Failed =>
-            {
-                return Ok(self.begin_to_write(judged.verdict, shared));
-            }
-            Settlement::JudgeAt(standing) => standing.clone(),
-            other => return violated("a verdict that stands agrees", format!("{other:?}")),
-        };
-        shared.saw(Seen::JudgedAgain);
-        let logs = shared.broker.outcomes.iter();
-        let beginnings: Vec<i64> = logs.map(Log::start).collect();
-        if deleted_outcomes(&standing.outcomes, &beginnings).is_some() {
-            shared.saw(Seen::OutcomesOfVerdictDeleted);
-            return Ok(Some(Ended::OutcomesDeleted));
-        }
-        let rules = CountingRules::of(shared.dispatch.options.results, &runs.timeline());
-        let mut collection = Collection::under(rules);
-        let manifests = runs.manifests().cloned();
-        manifests.for_each(|manifest| collection.hear_manifest(manifest));
-        let both = shared.broker.outcomes.iter().zip(&standing.outcomes);
-        for (partition, (log, range)) in (0..).zip(both) {
-            let end = match shared.mutation {
-                Some(Mutation::JudgedBeyondEndOffsets) => i64::MAX,
-                _ => range.end,
-            };
-            let kept = records(log, range.start).take_while(|(offset, _)| *offset < end);
-            for (offset, payload) in kept {
-                let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
-                let recorded = collection.hear_outcomes_at(partition, offset, &batch);
-                recorded.expect("all is in memory");
-            }
-        }
-        let at = Some(standing.verdict_key());
-        judged = self::judged(&collection, standing.outcomes, at);
-        self.settling = Some((judged, Publication::None));
-        Ok(None)
-    }
-
-    fn begin_to_write(&mut self, verdict: Verdict, shared: &Shared) -> Option<Ended> {
-        let mut steps = VecDeque::from(steps(&output_choice(), Leaves::Series, true));
-        if shared.mutation == Some(Mutation::ReportBeforeTables) {
-            steps.rotate_right(1);
-        }
-        self.writing = Some((verdict, steps));
-        None
-    }
-
-    /// Puts the next file in place.
-    fn write(&mut self, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
-        let Some((verdict, left)) = &mut self.writing else {
-            return Ok(None);
-        };
-        let Some(step) = left.pop_front() else {
-            return Ok(Some(Ended::Judged(*verdict)));
-        };
-        let folder = &mut shared.folders[self.place as usize];
-        folder.retain(|(own, _)| *own != step);
-        folder.push((step, self.number));
-        let report = folder.iter().find(|(step, _)| *step == Step::ReportJson);
-        let Some(&(_, number)) = report else {
-            return Ok(None);
-        };
-        let expected = steps(&output_choice(), Leaves::Series, true);
-        match expected
-            .into_iter()
-            .find(|&step| !folder.contains(&(step, number)))
-        {
-            None => Ok(None),
-            Some(missing) => violated(
-                "a report has everything that it names beside it",
-                format!("{missing:?}"),
-            ),
-        }
-    }
-
     /// Whatever the order, and however often: the same outcomes make the same series and the same
     /// verdict. A prefix of them, and then all, makes no other.
     fn replay(&self, shared: &mut Shared) -> Result<(), Violation> {
@@ -585,33 +469,6 @@ fn rewritten(batch: &OutcomeBatch, digest: impl Fn(&JobOutcome<'_>) -> Option<u6
         }
     }
     builder.encode()
-}
-
-/// What an aggregator has judged of a collection.
-fn judged(collection: &Collection, outcomes: Vec<OffsetRange>, at: Option<VerdictKey>) -> Judged {
-    let ledger = collection.ledger();
-    let totals = ledger.map(|ledger| ledger.totals()).unwrap_or_default();
-    let series = series(collection);
-    Judged {
-        generation: collection.rules().generation(),
-        outcomes,
-        at,
-        manifest_digest: collection.manifest().map(|manifest| manifest.digest()),
-        verdict: reconcile(collection),
-        completed: totals.completed,
-        dead_lettered: totals.dead_lettered,
-        differing: totals.differing,
-        table_digest: ContentDigest::of(format!("{series:?}").as_bytes()),
-    }
-}
-
-/// What is written of a run.
-fn output_choice() -> OutputChoice {
-    let args = OutputArgs {
-        outputs: vec![Format::Csv, Format::Parquet, Format::Html],
-        grain_out: vec![Grain::Day],
-    };
-    args.choice().expect("these go together")
 }
 
 /// The series of what was collected, once the manifest is there.

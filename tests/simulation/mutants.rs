@@ -374,5 +374,6 @@ mutants! {
         by "a broker that keeps little drops no outcome that was not read";
     passing_over_jobs_that_are_not_cancelled_is_caught: CancelledBeyond within 5_000
         by "committed offsets are behind acknowledged outcomes"
-        | "every job has its committed outcome";
+        | "every job has its committed outcome"
+        | "a run can be made complete";
 }

@@ -2,10 +2,12 @@
 //! broker, the group and the threads. It is cut into steps between which anything may happen, and
 //! decides nothing.
 
+mod cancellations;
 mod committing;
 mod computing;
 mod connection;
 mod group;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use crate::seen::Seen;
 pub use committing::Committer;
 use computing::{Thread, ThreadSetup};
 pub use connection::OnTheWay;
-use connection::Unread;
+use unread::Unread;
 
 /// How often offsets are committed.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);

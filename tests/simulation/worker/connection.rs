@@ -7,19 +7,16 @@ use std::time::Duration;
 use kafka::{Delivery as DeliveryReport, Record, RecordBatch};
 use pipeline::mark::{Mark, Reading};
 use pipeline::offsets::Commit;
-use pipeline::{IndexRanges, RunCancelled, RunEvent, RunHistory, WriterId};
 use worker::delivery::{Message, Report, Step};
 use worker::event_loop::Consume;
-use worker::flow_control::FlowControl;
 use worker::outbox::Destination;
 
 use super::{Flow, MAX_UNCONFIRMED_BYTES, Stop, WorkerProcess};
-use crate::broker::{MemberId, Payload, ends};
+use crate::broker::{MemberId, Payload};
 use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
-use crate::topics::{events, history};
 
 /// Longer than any timeout of a rebalance or of winding down.
 pub(super) const TOO_LONG: Duration = Duration::from_secs(10);
@@ -30,10 +27,6 @@ const LATEST: Duration = Duration::from_secs(5);
 
 /// but for one whose next message was begun job by job, which may be this late.
 const LATEST_BEGUN: Duration = Duration::from_secs(60);
-
-/// What a worker may leave unread of its outcomes partition, where the broker keeps little: less than
-/// two messages of a history have.
-const UNREAD_LIMIT_BYTES: usize = 150;
 
 /// A message on its way to the broker.
 #[derive(Clone, Debug)]
@@ -88,85 +81,7 @@ impl OnTheWay {
     }
 }
 
-/// What a worker has sent to the outcomes partition of its own, where the broker keeps little of it.
-#[derive(Debug)]
-pub struct Unread {
-    partition: i32,
-    flow_control: FlowControl,
-}
-
-impl Unread {
-    /// Nothing was sent yet.
-    pub fn new(partition: i32, shared: &Shared) -> Self {
-        Self {
-            partition,
-            flow_control: FlowControl::new(&ends(&shared.broker.outcomes), UNREAD_LIMIT_BYTES),
-        }
-    }
-
-    fn allows(&mut self, shared: &Shared) -> bool {
-        if !self.flow_control.allows(self.partition) {
-            let read = shared.outcomes_read.clone();
-            let read = read.unwrap_or_else(|| ends(&shared.broker.outcomes));
-            self.flow_control.apply_read(&read);
-        }
-        self.flow_control.allows(self.partition)
-    }
-
-    fn sent(&mut self, id: usize, bytes: usize, shared: &Shared) {
-        let bytes = match shared.mutation {
-            Some(Mutation::ResultBytesLeftOut) => 0,
-            _ => bytes,
-        };
-        self.flow_control.sent(self.partition, id, bytes);
-    }
-}
-
-impl Shared {
-    /// A broker that keeps little holds no more of a partition than its workers may leave unread: the
-    /// limit and a message each, and as much again of one that has died.
-    fn keeps_little(&mut self, partition: usize) -> Result<(), Violation> {
-        let Some(read) = &self.outcomes_read else {
-            return Ok(());
-        };
-        let log = &self.broker.outcomes[partition];
-        let sizes = (read[partition]..log.end()).filter_map(|offset| log.at(offset));
-        let (mut unread, mut largest) = (0, 0);
-        for payload in sizes {
-            unread += payload.len();
-            largest = largest.max(payload.len());
-        }
-        let workers = self.workers_of_partition;
-        let bound = 2 * workers * (UNREAD_LIMIT_BYTES + largest);
-        match unread > bound {
-            true => violated(
-                "a broker that keeps little drops no outcome that was not read",
-                format!("partition {partition} has {unread} bytes, and may have {bound}"),
-            ),
-            false => Ok(()),
-        }
-    }
-}
-
 impl WorkerProcess {
-    /// It reads what is new on the runs topic, and looks up which runs are cancelled.
-    pub fn follow_runs(&mut self, shared: &mut Shared) {
-        let events = events(&shared.broker.runs[self.runs_read..]);
-        self.runs_read = shared.broker.runs.len();
-        if events
-            .iter()
-            .any(|own| matches!(own, RunEvent::Cancelled(_)))
-        {
-            let mut history = history(shared);
-            if shared.mutation == Some(Mutation::CancelledBeyond) {
-                cancel_next(&mut history);
-            }
-            let ends = ends(&shared.broker.jobs);
-            self.cancellations
-                .update(|known| known.update(&history, ends));
-        }
-    }
-
     /// A step of the delivery.
     pub(super) fn deliver_step(&mut self, step: Step, shared: &mut Shared) -> Flow<()> {
         let report = match step {
@@ -206,7 +121,7 @@ impl WorkerProcess {
             Some(Message::Outcomes(outcomes)) => {
                 let mut partition = shared.rng.below(shared.broker.outcomes.len()) as i32;
                 if let Some(unread) = &mut self.unread {
-                    partition = unread.partition;
+                    partition = unread.partition();
                     if !unread.allows(shared) {
                         shared.saw(Seen::OutcomesHeldBack);
                         return false;
@@ -255,7 +170,7 @@ impl WorkerProcess {
         let offset = self.on_the_way[number].arrive_at(shared)?;
         if let (Some(unread), Some(offset)) = (&mut self.unread, offset) {
             let id = self.on_the_way[number].id;
-            unread.flow_control.delivered(unread.partition, id, offset);
+            unread.delivered(id, offset);
         }
         if shared.fault(1, 8) {
             shared.saw(Seen::ProducedTwice);
@@ -514,25 +429,4 @@ impl WorkerProcess {
         }
         Ok(())
     }
-}
-
-/// A generation more than there is, and it is cancelled.
-fn cancel_next(history: &mut RunHistory) {
-    let run_id = history.run_id().clone();
-    let none = IndexRanges::default();
-    let Ok(next) = history
-        .timeline()
-        .next_generation(&run_id, none, "a defect")
-    else {
-        return;
-    };
-    let generation = next.generation;
-    history.hear(RunEvent::Generation(next));
-    history.hear(RunEvent::Cancelled(RunCancelled {
-        run_id,
-        generation,
-        writer: WriterId::fresh(),
-        reason: String::new(),
-        cancelled_by: String::new(),
-    }));
 }
