@@ -326,8 +326,9 @@ impl AggregatorProcess {
     /// A batch as a defect has it.
     fn mutated(&self, batch: &OutcomeBatch, shared: &Shared) -> Option<Vec<u8>> {
         let is_result = |job: &JobOutcome<'_>| matches!(job.outcome, Outcome::Completed(_));
+        let own = batch.generation();
         match shared.mutation {
-            Some(Mutation::FirstResultCounts) => Some(rewritten(batch, |job| {
+            Some(Mutation::FirstResultCounts) => Some(rewritten(batch, own, |job| {
                 let known = self.heard.iter().flat_map(|(_, own)| own.outcomes());
                 let has_result = is_result(job)
                     && known
@@ -335,9 +336,13 @@ impl AggregatorProcess {
                         .any(|own| is_result(&own) && own.index == job.index);
                 (!has_result).then_some(job.payload_digest)
             })),
-            Some(Mutation::PayloadDigestNotChecked) => Some(rewritten(batch, |job| {
+            Some(Mutation::PayloadDigestNotChecked) => Some(rewritten(batch, own, |job| {
                 Some(shared.oracle.jobs[job.index as usize].payload_digest)
             })),
+            Some(Mutation::OldDeadLettersCount) => {
+                let newest = self.collection().map_or(0, |own| own.rules().generation());
+                Some(rewritten(batch, newest, |job| Some(job.payload_digest)))
+            }
             _ => None,
         }
     }
@@ -452,10 +457,14 @@ impl AggregatorProcess {
     }
 }
 
-/// A batch with other payload digests, and without the outcomes that have none.
-fn rewritten(batch: &OutcomeBatch, digest: impl Fn(&JobOutcome<'_>) -> Option<u64>) -> Vec<u8> {
-    let (run_id, generation) = (batch.run_id(), batch.generation());
-    let mut builder = OutcomeBatchBuilder::new(run_id, generation, batch.worker());
+/// A batch as one of this generation, with other payload digests, and without the outcomes that have
+/// none.
+fn rewritten(
+    batch: &OutcomeBatch,
+    generation: u32,
+    digest: impl Fn(&JobOutcome<'_>) -> Option<u64>,
+) -> Vec<u8> {
+    let mut builder = OutcomeBatchBuilder::new(batch.run_id(), generation, batch.worker());
     for own in batch.outcomes() {
         if let Some(digest) = digest(&own) {
             let job = Job {

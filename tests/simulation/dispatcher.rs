@@ -12,7 +12,7 @@ use dispatcher::publish::{
     Batching, FlowControl, JobsPerMessage, Next, PartitionBatch, Publisher, Wait,
 };
 use pipeline::{
-    JobBatch, JobHeader, Outcome, OutcomeBatch, RunAborted, RunEvent, RunId, RunOptions,
+    JobBatch, JobHeader, Outcome, OutcomeBatch, RunAborted, RunEvent, RunHistory, RunId, RunOptions,
 };
 use service::Signal;
 
@@ -21,7 +21,7 @@ use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
-use crate::topics::{arrive, history, lacks_frozen, records, tell};
+use crate::topics::{arrive, events, history, lacks_frozen, records, tell};
 
 /// The data set and the options of all dispatchers of a history.
 #[derive(Debug)]
@@ -143,7 +143,10 @@ impl DispatcherProcess {
         }
         match self.dispatch.next() {
             Action::ReadRuns => {
-                let history = history(shared);
+                let history = match shared.mutation {
+                    Some(Mutation::DispatcherMissesCancellation) => without_cancellations(shared),
+                    _ => history(shared),
+                };
                 self.watched.is_open = history.opened().is_some();
                 let answer = self.dispatch.apply_history(history);
                 self.goes(answer, shared)?;
@@ -519,4 +522,13 @@ impl DispatcherProcess {
         shared.saw(Seen::Aborted);
         tell(shared, &RunEvent::Aborted(aborted))
     }
+}
+
+/// What the runs topic has of the run, but for cancellations.
+fn without_cancellations(shared: &Shared) -> RunHistory {
+    let mut history = RunHistory::new(shared.dispatch.run_id.clone());
+    let events = events(&shared.broker.runs).into_iter();
+    let others = events.filter(|event| !matches!(event, RunEvent::Cancelled(_)));
+    others.for_each(|event| history.hear(event));
+    history
 }

@@ -16,7 +16,7 @@ use aggregator::writing::Step;
 use dispatcher::job_set::JobSet;
 use dispatcher::publish::JobsPerMessage;
 use dispatcher::spill::Spill;
-use pipeline::{ContentDigest, ResultsPolicy, RunCancelled, Verdict};
+use pipeline::{ContentDigest, ResultsPolicy, Verdict};
 
 use crate::aggregator::{AggregatorProcess, Place};
 use crate::broker::{Broker, MemberId};
@@ -28,7 +28,7 @@ use crate::rng::Rng;
 use crate::seen::{Coverage, Seen};
 use crate::transactions::Transaction;
 use crate::worker::{OnTheWay, WorkerProcess};
-use replay::Replay;
+use strangers::Strangers;
 
 /// A history that takes more steps has no end.
 const MAX_STEPS: u32 = 60_000;
@@ -85,6 +85,62 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What a seed begins with, and how many workers there are.
+    fn of_seed(seed: u64, mutation: Option<Mutation>, traced: bool) -> (Self, usize) {
+        let mut rng = Rng::new(seed);
+        let partitions = 1 + rng.below(4);
+        let (rows, grouping) = data_set(&mut rng);
+        let plain = plain_rows(&rows, &grouping);
+        let run_id = "a-run".parse().expect("a run id");
+        let spill = Spill::new(&std::env::temp_dir(), grouping.grain, u64::MAX);
+        let jobs = JobSet::new(rows, spill, &grouping).expect("memory has room");
+        let expected = expected_jobs(&jobs, &mut rng);
+        let jobs_per_message = match rng.below(6) {
+            0 => JobsPerMessage::Auto,
+            jobs => JobsPerMessage::Exactly((jobs as u32).try_into().expect("not zero")),
+        };
+        let slots = 1 + rng.below(4);
+        let flow_control = rng.chance(1, 8);
+        let mut extra = Rng::new(!seed);
+        let (policy, is_random) = results(&mut extra);
+        let mut options = grouping.options();
+        options.results = policy;
+        let faults_left = match flow_control {
+            true => 0,
+            false => rng.below(MAX_FAULTS + 1),
+        };
+        let shared = Self {
+            broker: Broker::new(partitions),
+            oracle: Oracle::new(expected, &plain, partitions).of_results(policy, is_random),
+            dispatch: Rc::new(DataSet {
+                run_id,
+                options,
+                jobs,
+                jobs_per_message,
+            }),
+            mutation,
+            attempts: BTreeMap::new(),
+            spoiled: 0,
+            flow_control,
+            collected: 0,
+            aggregators: 0,
+            folders: Default::default(),
+            outcomes_read: flow_control.then(|| vec![0; partitions]),
+            workers_of_partition: slots.div_ceil(partitions),
+            extra,
+            alterations_left: 0,
+            tables: BTreeMap::new(),
+            coverage: Coverage::new(),
+            faults_left,
+            is_cured: false,
+            epoch: Instant::now(),
+            steps: 0,
+            trace: traced.then(Vec::new),
+            rng,
+        };
+        (shared, slots)
+    }
+
     /// Whether something goes wrong now: `of` times out of `among`, and as long as the history has
     /// faults left.
     pub fn fault(&mut self, of: usize, among: usize) -> bool {
@@ -193,19 +249,7 @@ struct History {
     static_members: bool,
     /// Workers commit in transactions.
     exactly_once: bool,
-    /// How many workers that do not know the computation are still to start, at most.
-    unable_left: usize,
-    /// How many cancellations are still to be sent.
-    cancels_left: usize,
-    /// One that is on its way to the runs topic.
-    cancelling: Option<RunCancelled>,
-    /// How many replays are still to come while the run goes on.
-    early_replays_left: usize,
-    /// A replay whose generation is not open yet.
-    early_replay: Option<Replay>,
-    /// How many second aggregators are still to start.
-    seconds_left: usize,
-    second: Option<AggregatorProcess>,
+    strangers: Strangers,
     /// Nothing that is done for the run helps any more.
     is_closed: bool,
     dispatchers: Vec<DispatcherProcess>,
@@ -240,95 +284,35 @@ enum Action {
 
 impl History {
     fn new(seed: u64, mutation: Option<Mutation>, traced: bool) -> Self {
-        let mut rng = Rng::new(seed);
-        let partitions = 1 + rng.below(4);
-        let (rows, grouping) = data_set(&mut rng);
-        let plain = plain_rows(&rows, &grouping);
-        let run_id = "a-run".parse().expect("a run id");
-        let spill = Spill::new(&std::env::temp_dir(), grouping.grain, u64::MAX);
-        let jobs = JobSet::new(rows, spill, &grouping).expect("memory has room");
-        let expected = expected_jobs(&jobs, &mut rng);
-        let jobs_per_message = match rng.below(6) {
-            0 => JobsPerMessage::Auto,
-            jobs => JobsPerMessage::Exactly((jobs as u32).try_into().expect("not zero")),
+        let (mut shared, slots) = Shared::of_seed(seed, mutation, traced);
+        let threads = 1 + shared.rng.below(2);
+        let static_members = shared.rng.chance(1, 2);
+        let exactly_once = shared.rng.chance(1, 2);
+        shared.oracle.exactly_once = exactly_once;
+        let window = match shared.rng.chance(1, 2) {
+            true => 2 + shared.rng.below(7),
+            false => 1,
         };
-        let slots = 1 + rng.below(4);
-        let flow_control = rng.chance(1, 8);
-        let mut extra = Rng::new(!seed);
-        let (policy, is_random) = results(&mut extra);
-        let mut options = grouping.options();
-        options.results = policy;
-        let workers_of_partition = usize::div_ceil(slots, partitions);
-        let faults_left = match flow_control {
-            true => 0,
-            false => rng.below(MAX_FAULTS + 1),
-        };
-        let shared = Shared {
-            broker: Broker::new(partitions),
-            oracle: Oracle::new(expected, &plain, partitions).of_results(policy, is_random),
-            dispatch: Rc::new(DataSet {
-                run_id,
-                options,
-                jobs,
-                jobs_per_message,
-            }),
-            mutation,
-            attempts: BTreeMap::new(),
-            spoiled: 0,
-            flow_control,
-            collected: 0,
-            aggregators: 0,
-            folders: Default::default(),
-            outcomes_read: flow_control.then(|| vec![0; partitions]),
-            workers_of_partition,
-            extra,
-            alterations_left: 0,
-            tables: BTreeMap::new(),
-            coverage: Coverage::new(),
-            faults_left,
-            is_cured: false,
-            epoch: Instant::now(),
-            steps: 0,
-            trace: traced.then(Vec::new),
-            rng,
-        };
-        let mut history = Self {
+        let strangers = Strangers::of(&mut shared);
+        let dispatchers = vec![DispatcherProcess::start(&shared, false)];
+        let aggregator = AggregatorProcess::start(Place::First, &mut shared);
+        Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
-            threads: 0,
-            window: 1,
+            threads,
+            window,
             started: 0,
-            static_members: false,
-            exactly_once: false,
-            unable_left: 0,
-            cancels_left: 0,
-            cancelling: None,
-            early_replays_left: 0,
-            early_replay: None,
-            seconds_left: 0,
-            second: None,
+            static_members,
+            exactly_once,
+            strangers,
             is_closed: false,
-            dispatchers: Vec::new(),
-            aggregator: None,
+            dispatchers,
+            aggregator: Some(aggregator),
             verdict: None,
             on_the_way: Vec::new(),
             resumes: 0,
             replays: 0,
             shared,
-        };
-        history.threads = 1 + history.shared.rng.below(2);
-        history.static_members = history.shared.rng.chance(1, 2);
-        history.exactly_once = history.shared.rng.chance(1, 2);
-        history.shared.oracle.exactly_once = history.exactly_once;
-        if history.shared.rng.chance(1, 2) {
-            history.window = 2 + history.shared.rng.below(7);
         }
-        history.draw_strangers();
-        history
-            .dispatchers
-            .push(DispatcherProcess::start(&history.shared, false));
-        let first = AggregatorProcess::start(Place::First, &mut history.shared);
-        history.aggregator = Some(first);
-        history
     }
 
     /// Plays to the end. Returns the most workers that one copy of a job has cost.

@@ -154,6 +154,14 @@ pub enum Mutation {
     PayloadDigestNotChecked,
     /// The bytes of outcomes are left out of flow control.
     ResultBytesLeftOut,
+    /// Files are put in place before the verdict that was published is read back.
+    VerdictNotReadBack,
+    /// A verdict that stands is judged again by what retention has left.
+    DeletedOutcomesUnseen,
+    /// A dead letter counts though its job was opened again since.
+    OldDeadLettersCount,
+    /// A dispatcher is not told that its run is cancelled.
+    DispatcherMissesCancellation,
     /// A worker passes over jobs of the generation after the one that is cancelled.
     CancelledBeyond,
 }
@@ -372,6 +380,16 @@ mutants! {
         by "the verdict is true";
     leaving_bytes_out_of_flow_control_is_caught: ResultBytesLeftOut within 5_000
         by "a broker that keeps little drops no outcome that was not read";
+    putting_files_in_place_unread_is_caught: VerdictNotReadBack within 20_000
+        by "all aggregators write one table of a generation"
+        | "whoever looks afterwards finds the same";
+    judging_by_what_is_left_is_caught: DeletedOutcomesUnseen within 20_000
+        by "a verdict that stands agrees";
+    counting_old_dead_letters_is_caught: OldDeadLettersCount within 500
+        by "the verdict is true"
+        | "a verdict that stands agrees";
+    missing_a_cancellation_is_caught: DispatcherMissesCancellation within 2_000
+        by "every history ends";
     passing_over_jobs_that_are_not_cancelled_is_caught: CancelledBeyond within 5_000
         by "committed offsets are behind acknowledged outcomes"
         | "every job has its committed outcome"

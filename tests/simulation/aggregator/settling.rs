@@ -9,8 +9,8 @@ use aggregator::{OutputArgs, OutputChoice};
 use pipeline::ledger::counting::CountingRules;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{
-    Collection, ContentDigest, Grain, Judged, OffsetRange, OutcomeBatch, RunEvent, Settlement,
-    Verdict, VerdictKey,
+    Collection, ContentDigest, Grain, Judged, OffsetRange, OutcomeBatch, RunEvent, RunHistory,
+    RunReconciled, Settlement, Verdict, VerdictKey,
 };
 
 use super::{AggregatorProcess, Ended, Publication, reconcile, series};
@@ -25,58 +25,62 @@ impl AggregatorProcess {
     /// Publishes its verdict, judges again, or begins to write, as the runs topic has it now.
     pub(super) fn settle(
         &mut self,
-        mut judged: Judged,
+        judged: Judged,
         publication: Publication,
         shared: &mut Shared,
     ) -> Result<Option<Ended>, Violation> {
         if let Publication::Sent(event) = publication {
             tell(shared, &RunEvent::Reconciled(event))?;
+            if shared.mutation == Some(Mutation::VerdictNotReadBack) {
+                return self.begin_to_write(&judged, shared);
+            }
             self.settling = Some((judged, Publication::Written));
             return Ok(None);
         }
         let runs = history(shared);
         let is_published = matches!(publication, Publication::Written);
-        let standing = match judged.settle(&runs.timeline(), is_published) {
+        match judged.settle(&runs.timeline(), is_published) {
             Settlement::Publish => {
                 let event = judged.event(runs.run_id(), "an aggregator");
                 let event = event.expect("a verdict that is to be published");
                 self.settling = Some((judged, Publication::Sent(event)));
-                return Ok(None);
+                Ok(None)
             }
-            Settlement::Incomplete => return Ok(self.begin_to_write(judged.verdict, shared)),
-            Settlement::Agrees(_) => {
-                let own = (judged.verdict, judged.table_digest);
-                let known = *shared.tables.entry(judged.generation).or_insert(own);
-                if known != own {
-                    return violated(
-                        "all aggregators write one table of a generation",
-                        format!("{own:?} and {known:?}"),
-                    );
-                }
-                return Ok(self.begin_to_write(judged.verdict, shared));
-            }
+            Settlement::Incomplete | Settlement::Agrees(_) => self.begin_to_write(&judged, shared),
             Settlement::NextGeneration(_) => {
                 if is_published {
                     shared.saw(Seen::VerdictPassedOver);
                 }
-                return Ok(Some(Ended::Failed));
+                Ok(Some(Ended::Failed))
             }
-            Settlement::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
-            // Which of the outcomes that contradict one another is shown depends on the order of reading.
+            Settlement::Cancelled(_) => Ok(Some(Ended::Cancelled)),
             Settlement::Contradicts(standing)
                 if judged.verdict == Verdict::Failed && standing.verdict == Verdict::Failed =>
             {
-                return Ok(self.begin_to_write(judged.verdict, shared));
+                self.begin_to_write(&judged, shared)
             }
-            Settlement::JudgeAt(standing) => standing.clone(),
-            other => return violated("a verdict that stands agrees", format!("{other:?}")),
-        };
-        shared.saw(Seen::JudgedAgain);
+            Settlement::JudgeAt(standing) => {
+                shared.saw(Seen::JudgedAgain);
+                Ok(self.judge_again(&runs, standing.clone(), shared))
+            }
+            other => violated("a verdict that stands agrees", format!("{other:?}")),
+        }
+    }
+
+    /// Judges by the outcomes that the verdict that stands rests on, and no others.
+    fn judge_again(
+        &mut self,
+        runs: &RunHistory,
+        standing: RunReconciled,
+        shared: &mut Shared,
+    ) -> Option<Ended> {
         let logs = shared.broker.outcomes.iter();
         let beginnings: Vec<i64> = logs.map(Log::start).collect();
-        if deleted_outcomes(&standing.outcomes, &beginnings).is_some() {
+        if deleted_outcomes(&standing.outcomes, &beginnings).is_some()
+            && shared.mutation != Some(Mutation::DeletedOutcomesUnseen)
+        {
             shared.saw(Seen::OutcomesOfVerdictDeleted);
-            return Ok(Some(Ended::OutcomesDeleted));
+            return Some(Ended::OutcomesDeleted);
         }
         let rules = CountingRules::of(shared.dispatch.options.results, &runs.timeline());
         let mut collection = Collection::under(rules);
@@ -96,18 +100,34 @@ impl AggregatorProcess {
             }
         }
         let at = Some(standing.verdict_key());
-        judged = self::judged(&collection, standing.outcomes, at);
+        let judged = judged(&collection, standing.outcomes, at);
         self.settling = Some((judged, Publication::None));
-        Ok(None)
+        None
     }
 
-    fn begin_to_write(&mut self, verdict: Verdict, shared: &Shared) -> Option<Ended> {
+    /// Begins to put its files in place, which are those of all aggregators of the generation.
+    fn begin_to_write(
+        &mut self,
+        judged: &Judged,
+        shared: &mut Shared,
+    ) -> Result<Option<Ended>, Violation> {
+        let own = (judged.verdict, judged.table_digest);
+        // Which of the outcomes that contradict one another is shown depends on the order of reading.
+        if !matches!(judged.verdict, Verdict::Incomplete | Verdict::Failed) {
+            let known = *shared.tables.entry(judged.generation).or_insert(own);
+            if known != own {
+                return violated(
+                    "all aggregators write one table of a generation",
+                    format!("{own:?} and {known:?}"),
+                );
+            }
+        }
         let mut steps = VecDeque::from(steps(&output_choice(), Leaves::Series, true));
         if shared.mutation == Some(Mutation::ReportBeforeTables) {
             steps.rotate_right(1);
         }
-        self.writing = Some((verdict, steps));
-        None
+        self.writing = Some((judged.verdict, steps));
+        Ok(None)
     }
 
     /// Puts the next file in place.

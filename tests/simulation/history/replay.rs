@@ -94,7 +94,7 @@ impl History {
             self.close();
             return Ok(());
         };
-        self.early_replay = replay.open(&mut self.shared)?;
+        self.strangers.early_replay = replay.open(&mut self.shared)?;
         self.verdict = None;
         self.aggregator = None;
         Ok(())
@@ -103,19 +103,19 @@ impl History {
     /// Somebody replays what is dead while the run goes on. A verdict or another generation may come
     /// before the one that is opened for it.
     pub(super) fn replay_early(&mut self) -> Result<(), Violation> {
-        if self.early_replay.is_some() {
+        if self.strangers.early_replay.is_some() {
             if self.shared.extra.chance(1, 8)
-                && let Some(replay) = self.early_replay.take()
+                && let Some(replay) = self.strangers.early_replay.take()
             {
                 self.shared.saw(Seen::ReplayedEarly);
-                self.early_replay = replay.open(&mut self.shared)?;
+                self.strangers.early_replay = replay.open(&mut self.shared)?;
             }
             return Ok(());
         }
         let has_dead = self.shared.broker.dlq.end() > 0;
-        if self.early_replays_left > 0 && has_dead && self.shared.extra.chance(1, 40) {
-            self.early_replay = Replay::of_dead(&self.shared);
-            self.early_replays_left -= usize::from(self.early_replay.is_some());
+        if self.strangers.early_replays_left > 0 && has_dead && self.shared.extra.chance(1, 40) {
+            self.strangers.early_replay = Replay::of_dead(&self.shared);
+            self.strangers.early_replays_left -= usize::from(self.strangers.early_replay.is_some());
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 
 use pipeline::{RunCancelled, RunEvent, Verdict, WriterId};
 
-use super::History;
+use super::replay::Replay;
+use super::{History, Shared};
 use crate::aggregator::{AggregatorProcess, Ended, Passing, Place};
 use crate::dispatcher::DispatcherProcess;
 use crate::invariants::{Violation, violated};
@@ -17,29 +18,52 @@ const MAX_UNABLE: usize = 8;
 /// How many steps an aggregator takes at most that comes when everything rests.
 const MAX_STEPS_AFTERWARDS: usize = 20_000;
 
-impl History {
-    /// Who comes in this history.
-    pub(super) fn draw_strangers(&mut self) {
-        let shared = &mut self.shared;
-        let (extra, flow_control) = (&mut shared.extra, shared.flow_control);
+/// Who comes from outside.
+#[derive(Debug, Default)]
+pub(super) struct Strangers {
+    /// How many workers that do not know the computation are still to start, at most.
+    pub unable_left: usize,
+    /// How many cancellations are still to be sent.
+    cancels_left: usize,
+    /// One that is on its way to the runs topic.
+    cancelling: Option<RunCancelled>,
+    /// How many replays are still to come while the run goes on.
+    pub early_replays_left: usize,
+    /// A replay whose generation is not open yet.
+    pub early_replay: Option<Replay>,
+    /// How many second aggregators are still to start.
+    seconds_left: usize,
+    second: Option<AggregatorProcess>,
+}
+
+impl Strangers {
+    /// Those of a history.
+    pub fn of(shared: &mut Shared) -> Self {
+        let (extra, mut own) = (&mut shared.extra, Self::default());
         if extra.chance(1, 4) {
-            self.unable_left = 1 + extra.below(MAX_UNABLE);
+            own.unable_left = 1 + extra.below(MAX_UNABLE);
         }
         if extra.chance(1, 3) {
-            self.seconds_left = 1 + extra.below(4);
+            own.seconds_left = 1 + extra.below(4);
         }
         // On a broker that keeps little, all processes are one run's.
-        if extra.chance(1, 4) && !flow_control {
-            self.cancels_left = 1 + extra.below(2);
+        if shared.flow_control {
+            return own;
         }
-        if extra.chance(1, 6) && !flow_control {
-            self.early_replays_left = 1 + extra.below(3);
+        if extra.chance(1, 4) {
+            own.cancels_left = 1 + extra.below(2);
         }
-        if extra.chance(1, 20) && !flow_control {
+        if extra.chance(1, 6) {
+            own.early_replays_left = 1 + extra.below(3);
+        }
+        if extra.chance(1, 20) {
             shared.alterations_left = 1 + extra.below(2);
         }
+        own
     }
+}
 
+impl History {
     /// They move beside everybody else.
     pub(super) fn move_strangers(&mut self) -> Result<(), Violation> {
         self.cancel()?;
@@ -50,20 +74,20 @@ impl History {
                 process.follow_runs(&mut self.shared);
             }
         }
-        match &mut self.second {
+        match &mut self.strangers.second {
             Some(second) if self.shared.extra.chance(1, 4) => {
                 let ended = second.step(Passing::Usual, &mut self.shared)?;
                 if let Some(ended) = ended {
-                    self.second = None;
+                    self.strangers.second = None;
                     if matches!(ended, Ended::Judged(_)) {
                         self.shared.saw(Seen::SecondJudged);
                     }
                 }
             }
-            None if self.seconds_left > 0 && self.shared.extra.chance(1, 150) => {
-                self.seconds_left -= 1;
+            None if self.strangers.seconds_left > 0 && self.shared.extra.chance(1, 150) => {
+                self.strangers.seconds_left -= 1;
                 let second = AggregatorProcess::start(Place::Second, &mut self.shared);
-                self.second = Some(second);
+                self.strangers.second = Some(second);
             }
             _ => {}
         }
@@ -73,19 +97,19 @@ impl History {
     /// A cancellation is sent for the newest generation, or reaches the runs topic, where others may
     /// have come before it.
     fn cancel(&mut self) -> Result<(), Violation> {
-        if self.cancelling.is_some() && self.shared.extra.chance(1, 4) {
-            let cancelled = self.cancelling.take();
+        if self.strangers.cancelling.is_some() && self.shared.extra.chance(1, 4) {
+            let cancelled = self.strangers.cancelling.take();
             let event = cancelled.map(RunEvent::Cancelled);
             return event.map_or(Ok(()), |event| tell(&mut self.shared, &event));
         }
-        if self.cancels_left == 0 || !self.shared.extra.chance(1, 200) {
+        if self.strangers.cancels_left == 0 || !self.shared.extra.chance(1, 200) {
             return Ok(());
         }
         let runs = history(&self.shared);
         let timeline = runs.timeline();
         if runs.opened().is_some() && timeline.newest().end.is_none() {
-            self.cancels_left -= 1;
-            self.cancelling = Some(RunCancelled {
+            self.strangers.cancels_left -= 1;
+            self.strangers.cancelling = Some(RunCancelled {
                 run_id: runs.run_id().clone(),
                 generation: timeline.number(),
                 writer: WriterId::fresh(),

@@ -129,8 +129,8 @@ impl History {
                 group.join()
             }
         };
-        let is_able = self.unable_left == 0 || self.shared.extra.chance(1, 2);
-        self.unable_left -= usize::from(!is_able);
+        let is_able = self.strangers.unable_left == 0 || self.shared.extra.chance(1, 2);
+        self.strangers.unable_left -= usize::from(!is_able);
         // Where transactions are used, no broker keeps little.
         let is_limited = self.shared.flow_control && !self.exactly_once;
         let own_partition = slot % self.shared.broker.outcomes.len();
