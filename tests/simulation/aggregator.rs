@@ -329,11 +329,9 @@ impl AggregatorProcess {
         let own = batch.generation();
         match shared.mutation {
             Some(Mutation::FirstResultCounts) => Some(rewritten(batch, own, |job| {
-                let known = self.heard.iter().flat_map(|(_, own)| own.outcomes());
-                let has_result = is_result(job)
-                    && known
-                        .into_iter()
-                        .any(|own| is_result(&own) && own.index == job.index);
+                let mut known = self.heard.iter().flat_map(|(_, own)| own.outcomes());
+                let has_result =
+                    is_result(job) && known.any(|own| is_result(&own) && own.index == job.index);
                 (!has_result).then_some(job.payload_digest)
             })),
             Some(Mutation::PayloadDigestNotChecked) => Some(rewritten(batch, own, |job| {
