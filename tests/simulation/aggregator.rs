@@ -477,6 +477,7 @@ fn judged(collection: &Collection, outcomes: Vec<OffsetRange>, at: Option<Verdic
     let series = series(collection);
     Judged {
         generation: collection.rules().generation(),
+        policy: collection.rules().policy(),
         outcomes,
         at,
         manifest_digest: collection.manifest().map(|manifest| manifest.digest()),
