@@ -155,8 +155,8 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
                 history: &history,
                 shutdown,
             };
-            let generation = replay.run(&chosen)?;
-            replay::report(place, &names, &chosen, dead.len(), generation)
+            let generations = replay.run(&chosen)?;
+            replay::report(place, &names, &chosen, dead.len(), generations)
         }
     };
     say(&text).map_err(Error::Say)?;
