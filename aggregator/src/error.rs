@@ -62,6 +62,16 @@ pub enum Error {
         partition: i32,
     },
 
+    /// The own verdict is on the topic and does not count, and another aggregator may come to another.
+    #[error(
+        "run {run_id}: the verdict does not count, for the run has another manifest or its outcomes \
+         topic was made again; with --results any no table is written without one that does"
+    )]
+    NotCounted {
+        /// The run.
+        run_id: RunId,
+    },
+
     /// The run was made by another version.
     #[error(
         "run {run_id} numbers its jobs by version {version}, which this aggregator does not know; \
@@ -208,6 +218,7 @@ impl Ending for Error {
             Self::Listen(_)
             | Self::Aborted { .. }
             | Self::Cancelled { .. }
+            | Self::NotCounted { .. }
             | Self::Numbering { .. }
             | Self::Say(_)
             | Self::Read { .. }

@@ -111,14 +111,14 @@ impl Settling<'_> {
                     continue;
                 }
                 Settlement::Incomplete => return Ok(Settled::Done(Box::new(attempt), report)),
+                Settlement::FrozenDeleted(frozen, partition) => {
+                    return Err(self.outcomes_deleted(frozen, partition));
+                }
                 Settlement::NotCounted => {
                     if let Some(Err(error)) = published {
                         return Err(error.into());
                     }
-                    warn!(
-                        "the verdict does not count: the run has another manifest, or was removed"
-                    );
-                    return Ok(Settled::Done(Box::new(attempt), report));
+                    return self.not_counted(attempt, report);
                 }
                 Settlement::Agrees(standing) => {
                     report.published = true;
@@ -183,12 +183,36 @@ impl Settling<'_> {
         report: VerdictReport,
         error: kafka::Error,
     ) -> Result<Settled, Error> {
-        match attempt.collected.opened.options.results {
+        match attempt.judged.policy {
             ResultsPolicy::Reproducible => {
                 warn!(%error, "the verdict is not published; grant Write on the runs topic");
                 Ok(Settled::Done(Box::new(attempt), report))
             }
             ResultsPolicy::Any => Err(error.into()),
+        }
+    }
+
+    /// The own verdict is on the topic and does not count. Of a run of any results another aggregator
+    /// may come to another table then.
+    fn not_counted(&self, attempt: Attempt, report: VerdictReport) -> Result<Settled, Error> {
+        match attempt.judged.policy {
+            ResultsPolicy::Reproducible => {
+                warn!("the verdict does not count: the run has another manifest");
+                Ok(Settled::Done(Box::new(attempt), report))
+            }
+            ResultsPolicy::Any => Err(Error::NotCounted {
+                run_id: self.run.run_id().clone(),
+            }),
+        }
+    }
+
+    /// The error of a verdict some of whose outcomes are gone.
+    fn outcomes_deleted(&self, verdict: &RunReconciled, partition: usize) -> Error {
+        Error::OutcomesDeleted {
+            run_id: self.run.run_id().clone(),
+            published_by: verdict.published_by.clone(),
+            topic: self.config.topics.outcomes.clone(),
+            partition: partition as i32,
         }
     }
 
@@ -201,12 +225,7 @@ impl Settling<'_> {
         let (cluster, topic) = (&self.config.cluster, &self.config.topics.outcomes);
         let beginnings = beginning_offsets(cluster, topic, standing.outcomes.len())?;
         if let Some(partition) = deleted_outcomes(&standing.outcomes, &beginnings) {
-            return Err(Error::OutcomesDeleted {
-                run_id: self.run.run_id().clone(),
-                published_by: standing.published_by.clone(),
-                topic: topic.clone(),
-                partition: partition as i32,
-            });
+            return Err(self.outcomes_deleted(standing, partition));
         }
         let starts: Vec<i64> = standing.outcomes.iter().map(|range| range.start).collect();
         let ends = standing.ends();
@@ -329,6 +348,7 @@ pub fn judged(
     let manifest = collected.collection.manifest();
     Judged {
         generation: collected.collection.rules().generation(),
+        policy: collected.collection.rules().policy(),
         outcomes: collected.outcomes_read.ranges(),
         at,
         manifest_digest: manifest.map(|manifest| manifest.digest()),

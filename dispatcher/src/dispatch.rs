@@ -219,7 +219,10 @@ impl Dispatch {
             }
             State::LooksAfterGeneration(opened) => match self.generation_is_open(&opened) {
                 true => self.publish_jobs(),
-                false => self.open_generation()?,
+                false => {
+                    self.check_cancelled_since(&opened)?;
+                    self.open_generation()?;
+                }
             },
             State::LooksBeforeManifest(manifest) => {
                 self.check_cancelled()?;
@@ -414,6 +417,17 @@ impl Dispatch {
                 cancelled_by: cancelled.cancelled_by.clone(),
                 reason: cancelled.reason.clone(),
             }),
+        }
+    }
+
+    /// A resume ends the cancellation that it knew of, and none that came while it looked for what is
+    /// missing: jobs of which a copy was waiting then are passed over now.
+    fn check_cancelled_since(&self, opened: &GenerationOpened) -> Result<(), Error> {
+        match self.history.timeline().newest().cancelled() {
+            Some(cancelled) if opened.ends_cancellation.as_ref() != Some(&cancelled.writer) => {
+                self.check_cancelled()
+            }
+            _ => Ok(()),
         }
     }
 

@@ -175,6 +175,27 @@ pub enum Error {
     #[error(transparent)]
     NoFurtherGeneration(#[from] NoFurtherGeneration),
 
+    /// The jobs of a run that is cancelled are published again by a resume alone.
+    #[error(
+        "run {run_id} was cancelled, by {cancelled_by}; rollcall dispatcher --run-id {run_id} \
+         --resume publishes its jobs again"
+    )]
+    Cancelled {
+        /// The run.
+        run_id: RunId,
+        /// Who cancelled it.
+        cancelled_by: String,
+    },
+
+    /// A run was removed while somebody followed it.
+    #[error("topic {topic}: run {run_id} was removed")]
+    Removed {
+        /// The runs topic.
+        topic: String,
+        /// The run.
+        run_id: RunId,
+    },
+
     /// Others open generations of the run all the time.
     #[error(
         "run {run_id}: others opened a generation or published a verdict in each of {attempts} \
@@ -278,6 +299,7 @@ impl Error {
                 | Self::PropertiesFile { .. }
                 | Self::PropertyLine { .. }
                 | Self::NoFurtherGeneration(_)
+                | Self::Cancelled { .. }
                 | Self::FrozenOutcomesDeleted { .. }
         )
     }

@@ -101,7 +101,8 @@ impl RunEventWriter {
 /// tells of the run then.
 ///
 /// # Errors
-/// When the run gets no further generation, or others open one each time.
+/// When the run is cancelled, which these jobs alone would not end, or gets no further generation, or
+/// others open one each time.
 pub fn open_generation(
     cluster: &Cluster,
     topics: &TopicNames,
@@ -118,6 +119,12 @@ pub fn open_generation(
     for _ in 0..ATTEMPTS {
         check_frozen_outcomes(cluster, topics, &history)?;
         let next = history.timeline();
+        if let Some(cancelled) = next.newest().cancelled() {
+            return Err(Error::Cancelled {
+                run_id: run_id.clone(),
+                cancelled_by: cancelled.cancelled_by.clone(),
+            });
+        }
         let next = next.next_generation(run_id, reopened.clone(), opened_by)?;
         let event = RunEvent::Generation(next.clone());
         let written = writer.write(&event, deadline);
@@ -383,11 +390,19 @@ impl RunsReader {
         self.unreadable.count
     }
 
-    /// Whether all that was told of a run until now could be read.
+    /// Whether all that was told of a run until now could be read, and is still of one run.
     ///
     /// # Errors
-    /// [`Error::RunEvent`] for the first message that could not.
+    /// [`Error::Removed`] when the run was removed after the first events were read, so that what
+    /// comes of it now is another run's; [`Error::RunEvent`] for the first message that could not be
+    /// read.
     pub fn check(&self, run_id: &RunId) -> Result<(), Error> {
+        if self.log.is_removed(run_id) {
+            return Err(Error::Removed {
+                topic: self.topic.clone(),
+                run_id: run_id.clone(),
+            });
+        }
         match self.unreadable.by_run.get(run_id) {
             None => Ok(()),
             Some((offset, source)) => Err(Error::RunEvent {

@@ -6,10 +6,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::computation::Computation;
+use crate::digest::payload_digest;
 use crate::job::{Job, JobBatch, JobHeader};
 use crate::ledger::{KnownJob, Ledger};
 use crate::outcome::{Outcome, OutcomeBatch, Worker};
 use crate::run_id::RunId;
+
+/// Why a job is shown as dead whose dead letter does not count any more.
+const UNPUBLISHED: &str = "it was to be replayed, and is not on the jobs topic";
 
 /// Messages that cannot be decoded are kept up to so many; more are only counted.
 const MAX_UNREADABLE: usize = 1_000;
@@ -91,6 +96,15 @@ impl Letter {
         self.batch.header()
     }
 
+    /// Whether it is the job that an outcome describes, and not one of an earlier run of this name.
+    fn is_of(&self, known: &KnownJob<'_>) -> bool {
+        let job = self.job();
+        let labels = job.key.labels.values.iter().map(String::as_str);
+        known.labels.values().eq(labels)
+            && (known.time, known.part, known.weight) == (job.key.time, job.part, job.weight)
+            && known.payload_digest == payload_digest(job.payload)
+    }
+
     /// The job alone, as a message of the jobs topic in this generation.
     pub fn payload(&self, generation: u32) -> Vec<u8> {
         let header = JobHeader {
@@ -112,7 +126,7 @@ pub struct Unreadable {
     pub headers: LetterHeaders,
 }
 
-/// A job that is dead and was not completed since.
+/// A job that is dead and was not completed since, or was to be replayed and is not on the jobs topic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dead<'a> {
     /// The job's index.
@@ -138,12 +152,18 @@ pub struct DeadLetters {
     workers: BTreeMap<u64, Arc<Worker>>,
     unreadable: Vec<Unreadable>,
     unreadable_count: u64,
+    /// What the run makes of its jobs; `None` where any letter of the run is taken.
+    computation: Option<Computation>,
+    /// Jobs that were opened again, by which generation, as far as no copy of it was seen.
+    unpublished: BTreeMap<u64, u32>,
 }
 
 impl DeadLetters {
     /// Nothing was heard yet.
     pub fn new(run_id: &RunId) -> Self {
         Self {
+            computation: None,
+            unpublished: BTreeMap::new(),
             run_id: run_id.clone(),
             letters: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -152,8 +172,17 @@ impl DeadLetters {
         }
     }
 
+    /// Has only letters count whose jobs are for this computation, which is the run's: others are of an
+    /// earlier run of this name.
+    #[must_use]
+    pub fn for_computation(mut self, computation: &Computation) -> Self {
+        self.computation = Some(computation.clone());
+        self
+    }
+
     /// Hears a message of the dead-letter topic. A job that is there several times counts once, as
-    /// it was heard last; those of other runs change nothing.
+    /// it was heard last; those of other runs change nothing. To be asked for after the outcomes: a job
+    /// is on this topic before its outcome is.
     pub fn hear_letter(&mut self, offset: i64, headers: LetterHeaders, payload: &[u8]) {
         let Ok(batch) = JobBatch::decode(payload) else {
             self.unreadable_count += 1;
@@ -167,7 +196,9 @@ impl DeadLetters {
             }
             return;
         };
-        if *batch.run_id() != self.run_id {
+        let wanted = self.computation.as_ref();
+        let is_other = wanted.is_some_and(|wanted| *batch.header().computation != *wanted);
+        if *batch.run_id() != self.run_id || is_other {
             return;
         }
         // A worker writes jobs one by one; whoever writes several at once means each of them.
@@ -191,18 +222,60 @@ impl DeadLetters {
         }
     }
 
-    /// The jobs that are dead by the run's ledger, by index.
+    /// Notes the jobs that were opened again and have no outcome since. Returns whether there are any:
+    /// then [`hear_published`](Self::hear_published) is to be given what the jobs topic holds, for a
+    /// replay may have ended before it published them.
+    pub fn note_reopened(&mut self, ledger: &Ledger) -> bool {
+        let reopened = ledger.reopened();
+        let reopened = reopened.map(|(index, _)| (index, ledger.rules().reopened_in(index)));
+        self.unpublished = reopened.collect();
+        !self.unpublished.is_empty()
+    }
+
+    /// Hears a message of the jobs topic: copies of jobs that are under way. Those of other runs change
+    /// nothing.
+    pub fn hear_published(&mut self, batch: &JobBatch) {
+        if *batch.run_id() != self.run_id {
+            return;
+        }
+        for job in batch.jobs() {
+            if let Some(&reopened_in) = self.unpublished.get(&job.index)
+                && reopened_in <= batch.generation()
+            {
+                self.unpublished.remove(&job.index);
+            }
+        }
+    }
+
+    /// The jobs that are dead by the run's ledger, or opened again and not published, by index.
     pub fn still_dead<'a>(&'a self, ledger: &'a Ledger) -> impl Iterator<Item = Dead<'a>> {
-        ledger.dead().iter().filter_map(|(&index, dead)| {
-            Some(Dead {
-                index,
-                job: ledger.describe(index)?,
-                reason: &dead.reason,
-                attempts: dead.attempts,
-                worker: self.workers.get(&index).map(|worker| &**worker),
-                letter: self.letters.get(&index),
-            })
-        })
+        let dead = ledger.dead().iter().filter_map(|(&index, dead)| {
+            let job = ledger.describe(index)?;
+            Some(self.dead(index, job, (&dead.reason, dead.attempts)))
+        });
+        let reopened = ledger.reopened();
+        let unpublished = reopened.filter(|(index, _)| self.unpublished.contains_key(index));
+        let unpublished = unpublished.map(|(index, job)| self.dead(index, job, (UNPUBLISHED, 0)));
+        let mut all: Vec<Dead<'a>> = dead.chain(unpublished).collect();
+        all.sort_by_key(|dead| dead.index);
+        all.into_iter()
+    }
+
+    fn dead<'a>(
+        &'a self,
+        index: u64,
+        job: KnownJob<'a>,
+        (reason, attempts): (&'a str, u32),
+    ) -> Dead<'a> {
+        let letter = self.letters.get(&index);
+        Dead {
+            index,
+            job,
+            reason,
+            attempts,
+            worker: self.workers.get(&index).map(|worker| &**worker),
+            letter: letter.filter(|letter| letter.is_of(&job)),
+        }
     }
 
     /// The messages that cannot be decoded, of whatever run; the first 1,000.
@@ -221,8 +294,9 @@ mod tests {
     use super::*;
     use crate::job::JobBatchEncoder;
     use crate::job::tests::header;
+    use crate::ledger::counting::CountingRules;
     use crate::outcome::OutcomeBatchBuilder;
-    use crate::{GroupKey, LabelSet, payload_digest};
+    use crate::{GroupKey, IndexRanges, LabelSet, ResultsPolicy, RunEvent, RunHistory};
 
     fn run_id(name: &str) -> RunId {
         name.parse().expect("a run id")
@@ -329,6 +403,81 @@ mod tests {
         assert_eq!((unreadable.offset, unreadable.bytes), (1, 11));
         assert_eq!(unreadable.headers.partition, Some(7));
         assert_eq!(unreadable.headers.offset, None);
+    }
+
+    #[test]
+    fn a_letter_of_an_earlier_run_of_this_name_is_not_the_job_that_died() {
+        let dead = outcomes(&[3], &[]);
+        let other_rows = with_job(3, |job| {
+            let payload: &[u8] = &[1, 1];
+            Job { payload, ..*job }.alone(&header("a-run"))
+        });
+        let other_key = with_job(3, |job| {
+            let labels = LabelSet::new(["Spain"]);
+            let key = GroupKey {
+                labels: &labels,
+                ..job.key
+            };
+            Job { key, ..*job }.alone(&header("a-run"))
+        });
+        let of_other_computation = with_job(3, |job| {
+            let computation = Computation::named("another").into();
+            job.alone(&JobHeader {
+                computation,
+                ..header("a-run")
+            })
+        });
+        for payload in [other_rows, other_key, of_other_computation] {
+            let computation = header("a-run").computation;
+            let mut letters = DeadLetters::new(&run_id("a-run")).for_computation(&computation);
+            letters.hear_letter(0, LetterHeaders::default(), &payload);
+            assert_eq!(
+                still_dead(&letters, std::slice::from_ref(&dead)),
+                [(3, None)]
+            );
+            letters.hear_letter(1, LetterHeaders::default(), &letter("a-run", 3));
+            assert_eq!(
+                still_dead(&letters, std::slice::from_ref(&dead)),
+                [(3, Some(1))]
+            );
+        }
+    }
+
+    #[test]
+    fn a_job_that_was_opened_again_and_not_published_is_dead_until_a_copy_of_it_is_there() {
+        let mut history = RunHistory::new(run_id("a-run"));
+        let reopened = IndexRanges::of_ascending([3, 5]);
+        let timeline = history.timeline();
+        let next = timeline.next_generation(&run_id("a-run"), reopened, "a replay");
+        let next = next.expect("the next");
+        history.hear(RunEvent::Generation(next));
+        let rules = CountingRules::of(ResultsPolicy::Reproducible, &history.timeline());
+        let mut ledger = Ledger::under(10, rules);
+        let recorded = ledger.record(&outcomes(&[3, 5, 7], &[]), &mut Vec::new());
+        recorded.expect("all is in memory");
+        let mut letters = DeadLetters::new(&run_id("a-run"));
+        for index in [3, 5, 7] {
+            letters.hear_letter(0, LetterHeaders::default(), &letter("a-run", index));
+        }
+        let dead = |letters: &DeadLetters| {
+            let dead = letters.still_dead(&ledger);
+            dead.map(|dead| (dead.index, dead.letter.is_some()))
+                .collect::<Vec<_>>()
+        };
+        // Nobody knows yet whether they are under way.
+        assert_eq!(dead(&letters), [(7, true)]);
+        assert!(letters.note_reopened(&ledger));
+        assert_eq!(dead(&letters), [(3, true), (5, true), (7, true)]);
+        // The copy that died, and one that the replay made before it ended.
+        for (index, generation) in [(3, 0), (5, 1)] {
+            let header = JobHeader {
+                generation,
+                ..header("a-run")
+            };
+            let copy = with_job(index, |job| job.alone(&header));
+            letters.hear_published(&JobBatch::decode(&copy).expect("a valid batch"));
+        }
+        assert_eq!(dead(&letters), [(3, true), (7, true)]);
     }
 
     #[test]

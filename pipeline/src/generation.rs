@@ -83,6 +83,9 @@ pub struct GenerationOpened {
     pub reopened: IndexRanges,
     /// The verdict that stood when it was opened.
     pub builds_on: Option<VerdictKey>,
+    /// The writer of the cancellation that it ends; `None` where the generation before was not
+    /// cancelled.
+    pub ends_cancellation: Option<WriterId>,
     /// Who opened it, for people.
     pub opened_by: String,
 }
@@ -128,6 +131,10 @@ impl GenerationOpened {
                 writer: verdict.writer.to_string(),
             }),
             opened_by: self.opened_by.clone(),
+            ends_cancellation: match &self.ends_cancellation {
+                Some(writer) => writer.to_string(),
+                None => String::new(),
+            },
         }
     }
 
@@ -155,6 +162,10 @@ impl GenerationOpened {
             reopened: IndexRanges::from_wire(&wire.reopened)
                 .ok_or(invalid("its ranges of jobs do not ascend"))?,
             builds_on,
+            ends_cancellation: match wire.ends_cancellation.as_str() {
+                "" => None,
+                writer => Some(checked_writer(MESSAGE, writer)?),
+            },
             opened_by: wire.opened_by,
         })
     }

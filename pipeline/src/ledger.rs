@@ -79,6 +79,8 @@ pub struct KnownJob<'a> {
     pub part: u32,
     /// Its weight.
     pub weight: u32,
+    /// The digest of its payload.
+    pub payload_digest: u64,
 }
 
 /// What recording a batch changed.
@@ -476,13 +478,24 @@ impl Ledger {
 
     /// A job that has an outcome.
     pub fn describe(&self, index: u64) -> Option<KnownJob<'_>> {
-        let line = self.lines.get(index)?;
-        Some(KnownJob {
+        self.lines.get(index).map(|line| self.known_job(line))
+    }
+
+    /// The jobs of which a dead letter was read that does not count any more, and no outcome that does,
+    /// by index.
+    pub fn reopened(&self) -> impl Iterator<Item = (u64, KnownJob<'_>)> {
+        let lines = self.lines.reopened();
+        lines.map(|(index, line)| (index, self.known_job(line)))
+    }
+
+    fn known_job(&self, line: &Line) -> KnownJob<'_> {
+        KnownJob {
             labels: self.labels.get(line.label_set),
             time: time_of(line.time),
             part: line.part,
             weight: line.weight,
-        })
+            payload_digest: line.payload_digest,
+        }
     }
 
     /// The result of a job that was completed.

@@ -98,7 +98,8 @@ pub fn plan(history: &RunHistory, attempt: &Attempt<'_>) -> Result<Plan, Refusal
 pub enum Rule {
     /// Those that are not on the jobs topic.
     NeverPublished,
-    /// Those without an outcome, unless a copy on the jobs topic is still to be worked on.
+    /// Those without an outcome, unless a copy on the jobs topic is still to be worked on, of the
+    /// generation that last opened the job again or a later one.
     ///
     /// These offsets are to be asked for before topics are read: a worker has an outcome
     /// acknowledged before it commits the job's offset. So a copy that lies below an offset which
@@ -195,6 +196,9 @@ impl Resume {
                 self.beyond(job.index, || shown(job.key));
                 continue;
             };
+            // Should the copy die, its dead letter would not count: its job was opened again since.
+            let is_outdated = batch.generation() < self.rules.reopened_in(job.index);
+            let mark = if is_outdated { PUBLISHED } else { mark };
             let fingerprint = fingerprint(&job);
             if self.marks[own] & PUBLISHED != 0 && self.fingerprints[own] != fingerprint {
                 self.difference.get_or_insert_with(|| Difference::Twice {

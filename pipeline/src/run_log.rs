@@ -1,7 +1,10 @@
 //! The records of the runs topic that no later tombstone has taken back, in their order. What is left
 //! is the same whether or not the broker has compacted the topic: see the tests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use crate::run::RunEvent;
+use crate::run_id::RunId;
 
 /// A record that is left: its offset, key and value.
 pub type RunRecord = (i64, Vec<u8>, Vec<u8>);
@@ -14,6 +17,10 @@ pub struct RunLog {
     /// Where in `records` those of a key are. All of them, not the last: two manifests of one run
     /// that disagree must both be seen.
     by_key: HashMap<Vec<u8>, Vec<usize>>,
+    /// Whether any record was handed out.
+    has_handed_out: bool,
+    /// Runs whose opening was taken back after records were handed out.
+    removed: HashSet<RunId>,
 }
 
 impl RunLog {
@@ -23,6 +30,9 @@ impl RunLog {
         if value.is_empty() {
             for position in self.by_key.remove(key).unwrap_or_default() {
                 self.records[position] = None;
+            }
+            if self.has_handed_out && RunEvent::is_key_of_opening(key) {
+                self.removed.extend(RunEvent::run_of_key(key));
             }
             return;
         }
@@ -44,8 +54,15 @@ impl RunLog {
 
     /// Hands out what is left and forgets it.
     pub fn take(&mut self) -> impl Iterator<Item = RunRecord> {
+        self.has_handed_out = true;
         self.by_key.clear();
         std::mem::take(&mut self.records).into_iter().flatten()
+    }
+
+    /// Whether a run was removed since records were first handed out. What was handed out of it is of a
+    /// run that is no more, and what comes later of another one of its name.
+    pub fn is_removed(&self, run_id: &RunId) -> bool {
+        self.removed.contains(run_id)
     }
 }
 
@@ -81,6 +98,26 @@ mod tests {
     fn what_comes_after_a_tombstone_stays() {
         let left = left(&[("a/opened", "1"), ("a/opened", ""), ("a/opened", "2")]);
         assert_eq!(left, [(2, "a/opened".into())]);
+    }
+
+    #[test]
+    fn a_run_is_removed_for_those_who_were_told_of_it_before() {
+        let run = |name: &str| name.parse::<RunId>().expect("a run id");
+        let mut log = RunLog::default();
+        // Before anything was handed out: as if it had never been.
+        log.add(0, b"a/opened", b"1");
+        log.add(1, b"a/opened", b"");
+        log.add(2, b"a/opened", b"2");
+        assert_eq!(log.take().count(), 1);
+        assert!(!log.is_removed(&run("a")));
+        // Its abort is taken back, not the run.
+        log.add(3, b"a/aborted", b"");
+        assert!(!log.is_removed(&run("a")));
+        log.add(4, b"a/opened", b"");
+        log.add(5, b"a/opened", b"3");
+        assert!(log.is_removed(&run("a")) && !log.is_removed(&run("b")));
+        assert_eq!(log.take().count(), 1);
+        assert!(log.is_removed(&run("a")));
     }
 
     #[test]

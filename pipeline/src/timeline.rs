@@ -2,9 +2,10 @@
 //! aggregators and commands agree on them because all read one log.
 //!
 //! The rules, for each event in the order of the log:
-//! - A generation counts if it is the next one and builds on the verdict that stands there, so of two
-//!   that are opened at once the first counts, and none is opened past a verdict that it does not
-//!   know. A run that has failed gets no further generation.
+//! - A generation counts if it is the next one, builds on the verdict that stands there, and names the
+//!   cancellation that holds there. So of two that are opened at once the first counts, and none is
+//!   opened past a verdict or a cancellation that it does not know. A run that has failed gets no
+//!   further generation.
 //! - A verdict counts if it is on the newest generation, which has not ended, of this manifest, and
 //!   reaches as far as the verdict before it.
 //! - A cancellation counts if it is of the newest generation, which has not ended.
@@ -40,7 +41,8 @@ pub(crate) struct Expected<'a> {
 
 impl Expected<'_> {
     /// Whether a verdict is of this run. One of an earlier run of this name and data set, which was
-    /// removed since, ends where this one begins or before.
+    /// removed since, ends where this one begins or before. So a verdict on jobs is reached by an
+    /// outcome of this run, except that a run can fail without any.
     fn is_met_by(&self, verdict: &RunReconciled) -> bool {
         let starts = self.outcomes_start_offsets;
         let has_some = verdict
@@ -48,10 +50,14 @@ impl Expected<'_> {
             .iter()
             .enumerate()
             .any(|(partition, range)| range.end > starts.get(partition).copied().unwrap_or(0));
-        let needs_some = self.has_jobs && verdict.verdict != Verdict::Failed;
+        let has_failed_without = verdict.verdict == Verdict::Failed
+            && verdict
+                .outcomes
+                .iter()
+                .all(|range| range.start == range.end);
         verdict.manifest_digest == self.manifest_digest
             && reaches(verdict, starts)
-            && (has_some || !needs_some)
+            && (has_some || !self.has_jobs || has_failed_without)
     }
 }
 
@@ -98,6 +104,11 @@ impl<'a> Generation<'a> {
             Some(GenerationEnd::Cancelled(cancelled)) => Some(cancelled),
             _ => None,
         }
+    }
+
+    /// The writer of the cancellation that holds.
+    fn cancellation_writer(&self) -> Option<&'a WriterId> {
+        self.cancelled().map(|cancelled| &cancelled.writer)
     }
 }
 
@@ -157,8 +168,10 @@ impl<'a> Timeline<'a> {
             GenerationEvent::Opened(opened) => {
                 let is_next = opened.generation == self.number() + 1;
                 let builds_on = latest.map(RunReconciled::verdict_key);
+                let is_aware = opened.builds_on == builds_on
+                    && opened.ends_cancellation.as_ref() == newest.cancellation_writer();
                 let has_failed = latest.is_some_and(|latest| latest.verdict == Verdict::Failed);
-                if is_next && opened.builds_on == builds_on && !has_failed {
+                if is_next && is_aware && !has_failed {
                     self.generations.push(Generation {
                         opened: Some(opened),
                         end: None,
@@ -253,6 +266,7 @@ impl<'a> Timeline<'a> {
             writer: WriterId::fresh(),
             reopened,
             builds_on: latest.map(RunReconciled::verdict_key),
+            ends_cancellation: self.newest().cancellation_writer().cloned(),
             opened_by: opened_by.to_owned(),
         })
     }

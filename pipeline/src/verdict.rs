@@ -11,6 +11,7 @@ use crate::content_digest::ContentDigest;
 use crate::generation::VerdictKey;
 use crate::reconciled::{OffsetRange, RunReconciled};
 use crate::reconciliation::Verdict;
+use crate::run::ResultsPolicy;
 use crate::run_id::RunId;
 use crate::timeline::{GenerationEnd, Timeline};
 use crate::writer_id::WriterId;
@@ -20,6 +21,8 @@ use crate::writer_id::WriterId;
 pub struct Judged {
     /// The generation.
     pub generation: u32,
+    /// What becomes of results that differ.
+    pub policy: ResultsPolicy,
     /// By partition of the outcomes topic: what was read.
     pub outcomes: Vec<OffsetRange>,
     /// The verdict at whose end offsets it judged; `None` where it chose them itself.
@@ -51,6 +54,9 @@ pub enum Settlement<'a> {
     JudgeAt(&'a RunReconciled),
     /// This verdict stands, and the outcomes up to its end offsets say otherwise: a failed check.
     Contradicts(&'a RunReconciled),
+    /// Results that this earlier verdict has counted were deleted from this partition before they were
+    /// read, and other attempts at the same jobs may have made others: nothing is published.
+    FrozenDeleted(&'a RunReconciled, usize),
     /// The generation is cancelled.
     Cancelled(&'a RunCancelled),
     /// A newer generation was opened: begin again with that one.
@@ -82,13 +88,33 @@ impl Judged {
                 Settlement::Incomplete
             }
             None if is_published => Settlement::NotCounted,
-            None => Settlement::Publish,
+            None => match self.deleted_before(timeline) {
+                Some((frozen, partition)) => Settlement::FrozenDeleted(frozen, partition),
+                None => Settlement::Publish,
+            },
         }
     }
 
-    /// Whether the files that were made are those of a verdict.
+    /// An earlier verdict of which results may come out otherwise now, for retention has taken some of
+    /// its outcomes, and the first partition that has lost some.
+    fn deleted_before<'a>(&self, timeline: &Timeline<'a>) -> Option<(&'a RunReconciled, usize)> {
+        if self.policy == ResultsPolicy::Reproducible {
+            return None;
+        }
+        let starts: Vec<i64> = self.outcomes.iter().map(|range| range.start).collect();
+        let mut earlier = timeline.earlier_verdicts();
+        earlier.find_map(|verdict| Some((verdict, deleted_outcomes(&verdict.outcomes, &starts)?)))
+    }
+
+    /// Whether the files that were made are those of a verdict. Of outcomes that contradict one another
+    /// the one that is read first is kept, so two tables of a run that has failed may differ; neither is
+    /// its result.
     pub fn agrees_with(&self, verdict: &RunReconciled) -> bool {
-        (self.verdict, self.table_digest) == (verdict.verdict, verdict.table_digest)
+        let own = (self.completed, self.dead_lettered, self.differing);
+        let other = (verdict.completed, verdict.dead_lettered, verdict.differing);
+        self.verdict == verdict.verdict
+            && (self.verdict == Verdict::Failed
+                || (own == other && self.table_digest == verdict.table_digest))
     }
 
     /// The event that publishes it; `None` where nothing is to be published.

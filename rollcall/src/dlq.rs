@@ -9,7 +9,7 @@ use dispatcher::shown::shown;
 use kafka::{BrokerArgs, Cluster, TopicNames, read_dlq, read_to_end, run_history, topics};
 use pipeline::dead_letters::{Dead, Letter, LetterHeaders, Unreadable};
 use pipeline::ledger::counting::CountingRules;
-use pipeline::{Collection, DeadLetters, Grain, Ledger, OutcomeBatch, RunHistory, RunId};
+use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, RunHistory, RunId};
 use serde::Serialize;
 use service::{Exit, LogArgs, Shutdown, say};
 
@@ -155,16 +155,16 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
                 history: &history,
                 shutdown,
             };
-            let generation = replay.run(&chosen)?;
-            replay::report(place, &names, &chosen, dead.len(), generation)
+            let generations = replay.run(&chosen)?;
+            replay::report(place, &names, &chosen, dead.len(), generations)
         }
     };
     say(&text).map_err(Error::Say)?;
     Ok(Exit::Complete)
 }
 
-/// Reads all that decides which letters are dead. The dead-letter topic comes first: a job is
-/// there before its outcome is.
+/// Reads all that decides which letters are dead. The dead-letter topic comes after the outcomes: a
+/// job is there before its outcome is.
 fn look(
     cluster: &Cluster,
     names: &TopicNames,
@@ -187,13 +187,7 @@ fn look(
     for manifest in history.manifests() {
         collection.hear_manifest(manifest.clone());
     }
-    let mut letters = DeadLetters::new(run_id);
-    read_dlq(cluster, &names.dlq, &stopped, &mut |record| {
-        let headers = record.headers.iter();
-        let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
-        letters.hear_letter(record.offset, LetterHeaders::read(headers), &record.payload);
-    })
-    .map_err(of_cluster)?;
+    let mut letters = DeadLetters::new(run_id).for_computation(&opened.options.computation);
     let from = &opened.outcomes_start_offsets;
     read_to_end(cluster, &names.outcomes, from, &stopped, &mut |record| {
         let Ok(batch) = OutcomeBatch::decode(record.payload) else {
@@ -210,6 +204,21 @@ fn look(
     let ledger = ledger.ok_or_else(|| Error::NotDispatched {
         run_id: run_id.clone(),
     })?;
+    read_dlq(cluster, &names.dlq, &stopped, &mut |record| {
+        let headers = record.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
+        letters.hear_letter(record.offset, LetterHeaders::read(headers), &record.payload);
+    })
+    .map_err(of_cluster)?;
+    if letters.note_reopened(&ledger) {
+        let from = &opened.jobs_start_offsets;
+        read_to_end(cluster, &names.jobs, from, &stopped, &mut |record| {
+            if let Ok(batch) = JobBatch::decode(record.payload) {
+                letters.hear_published(&batch);
+            }
+        })
+        .map_err(of_cluster)?;
+    }
     Ok((history, letters, ledger))
 }
 

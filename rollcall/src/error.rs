@@ -97,18 +97,6 @@ pub enum Error {
         topic: String,
     },
 
-    /// A run that is cancelled has jobs that nobody computes.
-    #[error(
-        "run {run_id} was cancelled, by {cancelled_by}; rollcall dispatcher --run-id {run_id} \
-         --resume publishes its jobs again"
-    )]
-    Cancelled {
-        /// The run.
-        run_id: RunId,
-        /// Who cancelled it.
-        cancelled_by: String,
-    },
-
     /// A run that has a verdict has nothing to cancel.
     #[error(
         "run {run_id} is {verdict}, by the verdict of {published_by}: nothing is left to cancel"
@@ -245,7 +233,6 @@ impl Ending for Error {
             | Self::NoTransactions
             | Self::EngineOfPositivity
             | Self::NotDispatched { .. }
-            | Self::Cancelled { .. }
             | Self::HasVerdict { .. }
             | Self::NotDead { .. }
             | Self::RejectsOverOutput(_)

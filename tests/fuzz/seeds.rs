@@ -204,6 +204,7 @@ fn events() -> Vec<Vec<u8>> {
                 generation: 1,
                 writer: writer(),
             }),
+            ends_cancellation: Some(writer()),
             opened_by: "a replay".to_owned(),
         }),
         RunEvent::Reconciled(RunReconciled {

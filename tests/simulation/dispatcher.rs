@@ -279,8 +279,15 @@ impl DispatcherProcess {
                     && let Ok(batch) = JobBatch::decode(payload)
                     && (committed.is_none() || Some(batch.generation()) > cancelled)
                 {
+                    // A dead letter of a copy of before its job was opened again would not count.
+                    let newest = self.dispatch.generation();
+                    let of_resume = |index| match committed {
+                        Some(_) => shared.oracle.reopened_in(index, newest),
+                        None => 0,
+                    };
                     let indexes = batch.jobs().map(|job| job.index);
-                    self.watched.present.extend(indexes);
+                    let counting = indexes.filter(|&index| batch.generation() >= of_resume(index));
+                    self.watched.present.extend(counting);
                 }
                 if shared.mutation == Some(Mutation::ResumePassesPartition) && partition == 0 {
                     continue;

@@ -169,6 +169,8 @@ seen! {
     Replayed,
     /// Dead letters were replayed while the run went on.
     ReplayedEarly,
+    /// A replay ended before it had published all of its jobs.
+    ReplayInterrupted,
     /// A transaction was committed.
     TransactionCommitted,
     /// A transaction was aborted by its worker.

@@ -231,6 +231,7 @@ fn generation() -> RunEvent {
         writer: WriterId::fresh(),
         reopened: IndexRanges::default(),
         builds_on: None,
+        ends_cancellation: None,
         opened_by: "a replay".to_owned(),
     })
 }

@@ -265,10 +265,10 @@ fn a_run_that_was_removed_while_it_was_opened_ends() {
     assert!(matches!(play.step(), Err(Error::Removed(_))));
 }
 
-fn cancelled() -> RunEvent {
+fn cancelled(generation: u32) -> RunEvent {
     RunEvent::Cancelled(pipeline::RunCancelled {
         run_id: "a-run".parse().expect("a run id"),
-        generation: 0,
+        generation,
         writer: pipeline::WriterId::fresh(),
         reason: "no longer wanted".to_owned(),
         cancelled_by: "somebody".to_owned(),
@@ -279,7 +279,7 @@ fn cancelled() -> RunEvent {
 fn a_cancelled_run_is_refused_and_goes_on_in_a_generation_of_its_own_where_it_is_resumed() {
     let mut play = Play::new(options(true, false), &[]);
     play.names();
-    play.events.push(cancelled());
+    play.events.push(cancelled(0));
     let mut again = Play::new(options(true, false), &play.events);
     let error = loop {
         if let Err(error) = again.step() {
@@ -299,7 +299,7 @@ fn a_cancelled_run_is_refused_and_goes_on_in_a_generation_of_its_own_where_it_is
 fn a_run_that_is_cancelled_while_it_is_published_gets_no_manifest() {
     let mut play = Play::new(options(true, false), &[]);
     play.until(|action| matches!(action, Action::PublishJobs));
-    play.events.push(cancelled());
+    play.events.push(cancelled(0));
     play.step().expect("jobs are published");
     assert!(play.step().is_err());
     assert_eq!(play.dispatch.manifest().map(|_| ()), Some(()));
@@ -315,7 +315,7 @@ fn a_run_that_is_cancelled_while_it_is_published_gets_no_manifest() {
 fn a_resumer_whose_generation_does_not_count_opens_the_next() {
     let mut play = Play::new(options(true, false), &[]);
     play.names();
-    play.events.push(cancelled());
+    play.events.push(cancelled(0));
     let mut resumed = Play::new(options(true, true), &play.events);
     resumed.until(|action| matches!(action, Action::OpenGeneration(_)));
     // Another one is first.
@@ -326,4 +326,25 @@ fn a_resumer_whose_generation_does_not_count_opens_the_next() {
     resumed.events.push(RunEvent::Generation(first));
     resumed.names();
     assert_eq!(resumed.dispatch.generation(), 2);
+}
+
+#[test]
+fn a_resume_that_a_cancellation_overtakes_ends_and_does_not_go_past_it() {
+    let mut play = Play::new(options(true, false), &[]);
+    play.names();
+    play.events.push(cancelled(0));
+    let mut resumed = Play::new(options(true, true), &play.events);
+    resumed.until(|action| matches!(action, Action::OpenGeneration(_)));
+    // Another one has resumed it, and that was cancelled, too.
+    let Action::OpenGeneration(mut first) = resumed.dispatch.next() else {
+        unreachable!("it was seen")
+    };
+    first.writer = pipeline::WriterId::fresh();
+    resumed.events.push(RunEvent::Generation(first));
+    resumed.events.push(cancelled(1));
+    resumed.step().expect("the generation is published");
+    let error = resumed.step().expect_err("it does not count");
+    assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+    assert_eq!(resumed.dispatch.abort(&error), None);
+    assert_eq!(resumed.dispatch.generation(), 1);
 }

@@ -148,6 +148,15 @@ impl Lines {
         self.known_in(self.places.iter())
     }
 
+    /// The lines of jobs whose dead letter no longer counts, in index order.
+    pub fn reopened(&self) -> impl Iterator<Item = (u64, &Line)> {
+        self.places.iter().flat_map(|(number, &place)| {
+            let lines = self.blocks[place].iter().enumerate();
+            let reopened = lines.filter(|(_, line)| line.state == State::Reopened);
+            reopened.map(move |(nth, line)| (number * BLOCK + nth as u64, line))
+        })
+    }
+
     fn known_from(&self, index: u64) -> impl Iterator<Item = (u64, &Line)> {
         let known = self.known_in(self.places.range(index / BLOCK..));
         known.skip_while(move |&(known, _)| known < index)

@@ -9,7 +9,7 @@ use crate::job::tests::{OwnedJob, any_jobs, header};
 use crate::outcome::{OutcomeBatchBuilder, Worker};
 use crate::run::tests::{manifest, opened, options};
 use crate::run::{RunAborted, RunEvent};
-use crate::{LabelSet, RunCancelled, RunOpened, WriterId, payload_digest};
+use crate::{JobHeader, LabelSet, RunCancelled, RunOpened, WriterId, payload_digest};
 
 fn run_id(name: &str) -> RunId {
     name.parse().expect("a run id")
@@ -199,6 +199,30 @@ fn a_cancelled_copy_does_not_wait_and_an_outdated_dead_letter_is_no_outcome() {
         .next_generation(&run_id("a-run"), ranges(&[1]), "a replay");
     history.hear(RunEvent::Generation(next.expect("the next")));
     assert_eq!(heard(&history), (ranges(&[0, 1]), 0));
+}
+
+#[test]
+fn a_copy_of_before_its_job_was_opened_again_does_not_wait() {
+    let one = job(440_000, &[1]);
+    let mut history = RunHistory::new(run_id("a-run"));
+    let reopened = IndexRanges::of_ascending([0]);
+    let next = history
+        .timeline()
+        .next_generation(&run_id("a-run"), reopened, "a replay");
+    history.hear(RunEvent::Generation(next.expect("the next")));
+    let rule = Rule::WithoutOutcome { committed: vec![] };
+    let mut resume = resume(1, rule).in_generation_of(&history.timeline());
+    // Whoever opened the generation died before it published the job. The old copy is still to be worked
+    // on, and its dead letter would be outdated.
+    resume.hear_published(0, 0, &published("a-run", &one.at(0)));
+    assert_eq!((resume.missing(), resume.waiting()), (1, 0));
+    let header = JobHeader {
+        generation: 1,
+        ..header("a-run")
+    };
+    let copy = JobBatch::decode(&one.at(0).alone(&header)).expect("a valid batch");
+    resume.hear_published(0, 1, &copy);
+    assert_eq!((resume.missing(), resume.waiting()), (0, 1));
 }
 
 /// Something that stands on a topic.

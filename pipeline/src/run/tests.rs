@@ -56,6 +56,7 @@ fn generation() -> GenerationOpened {
             generation: 1,
             writer: WriterId::fresh(),
         }),
+        ends_cancellation: Some(WriterId::fresh()),
         opened_by: "dlq replay on a-host".to_owned(),
     }
 }

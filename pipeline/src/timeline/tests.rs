@@ -226,6 +226,14 @@ fn a_cancellation_holds_unless_a_verdict_comes_before_it() {
 
     // The next generation goes on; jobs of the cancelled one are still passed over.
     let mut resumed = cancelled_first;
+    let unaware = resumed.next(2).expect("the next");
+    assert_eq!(unaware.ends_cancellation, None);
+    resumed.write(&RunEvent::Generation(unaware));
+    assert_eq!(
+        number(&resumed),
+        0,
+        "it would end a cancellation that it does not know"
+    );
     resumed.write(&RunEvent::Generation(resumed.next(0).expect("the next")));
     let history = resumed.history(0);
     assert_eq!(history.timeline().newest().cancelled(), None);
@@ -260,6 +268,21 @@ fn a_verdict_on_a_removed_run_is_none_on_the_next_of_its_name() {
     assert_eq!(log.history(0).timeline().latest_verdict(), None);
     log.end += 3;
     let own = log.verdict(0, Verdict::Complete, 0).expect("dispatched");
+    log.write(&RunEvent::Reconciled(own.clone()));
+    assert_eq!(log.history(0).timeline().latest_verdict(), Some(&own));
+}
+
+#[test]
+fn a_removed_run_that_failed_does_not_fail_the_next_of_its_name() {
+    let mut log = dispatched();
+    let late = log.verdict(0, Verdict::Failed, 0).expect("dispatched");
+    log.remove(usize::MAX);
+    log.open();
+    log.write(&RunEvent::Dispatched(manifest(3, 9)));
+    log.write(&RunEvent::Reconciled(late));
+    assert_eq!(log.history(0).timeline().latest_verdict(), None);
+    // A run can fail before it has an outcome: by two manifests.
+    let own = log.verdict(0, Verdict::Failed, 0).expect("dispatched");
     log.write(&RunEvent::Reconciled(own.clone()));
     assert_eq!(log.history(0).timeline().latest_verdict(), Some(&own));
 }

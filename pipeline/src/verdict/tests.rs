@@ -1,5 +1,5 @@
-//! Aggregators that stop at different prefixes come to one table a generation, under both policies
-//! and across a replay.
+//! Aggregators that stop at different prefixes come to one table a generation, under both policies,
+//! across a replay, and whatever retention takes.
 
 use std::collections::BTreeMap;
 
@@ -70,6 +70,8 @@ struct Topics {
     policy: ResultsPolicy,
     history: RunHistory,
     outcomes: Vec<Vec<OutcomeBatch>>,
+    /// Where each partition begins now: retention has taken what is before.
+    beginnings: Vec<i64>,
 }
 
 /// A table: by job, its result, `None` for a dead letter.
@@ -91,15 +93,22 @@ impl Topics {
             policy,
             history,
             outcomes: vec![Vec::new(); PARTITIONS],
+            beginnings: vec![0; PARTITIONS],
         }
     }
 
-    fn ends(&self) -> Vec<i64> {
-        self.outcomes.iter().map(|log| log.len() as i64).collect()
+    /// What there is to be read now, but for the last records of each partition.
+    fn kept(&self, behind: &[i64]) -> Vec<OffsetRange> {
+        let partitions = self.outcomes.iter().zip(&self.beginnings).zip(behind);
+        let ranges = partitions.map(|((log, &start), behind)| OffsetRange {
+            start,
+            end: (log.len() as i64 - behind).max(start),
+        });
+        ranges.collect()
     }
 
-    /// Judges as an aggregator does that has read up to these offsets, partitions in either order.
-    fn judge(&self, ends: &[i64], at: Option<VerdictKey>, turned: bool) -> (Judged, Table) {
+    /// Judges as an aggregator does that has read these offsets, partitions in either order.
+    fn judge(&self, read: &[OffsetRange], at: Option<VerdictKey>, turned: bool) -> (Judged, Table) {
         let timeline = self.history.timeline();
         let mut collection = Collection::under(CountingRules::of(self.policy, &timeline));
         collection.hear_manifest(run_manifest());
@@ -108,10 +117,9 @@ impl Topics {
             partitions.reverse();
         }
         for partition in partitions {
-            let log = self.outcomes[partition]
-                .iter()
-                .take(ends[partition] as usize);
-            for (offset, batch) in (0..).zip(log) {
+            let OffsetRange { start, end } = read[partition];
+            let log = &self.outcomes[partition][start as usize..end as usize];
+            for (offset, batch) in (start..).zip(log) {
                 let heard = collection.hear_outcomes_at(partition as i32, offset, batch);
                 heard.expect("all is in memory");
             }
@@ -129,10 +137,8 @@ impl Topics {
         let totals = ledger.totals();
         let judged = Judged {
             generation: timeline.number(),
-            outcomes: ends
-                .iter()
-                .map(|&end| OffsetRange { start: 0, end })
-                .collect(),
+            policy: self.policy,
+            outcomes: read.to_vec(),
             at,
             manifest_digest: Some(run_manifest().digest()),
             verdict,
@@ -150,6 +156,7 @@ impl Topics {
 enum Ended {
     Placed(u32, Verdict, Table),
     Contradiction,
+    Deleted,
     Other,
 }
 
@@ -163,13 +170,7 @@ struct Aggregator {
 
 impl Aggregator {
     fn start(topics: &Topics, behind: &[i64], turned: bool) -> Self {
-        let ends = topics.ends();
-        let ends: Vec<i64> = ends
-            .iter()
-            .zip(behind)
-            .map(|(end, by)| (end - by).max(0))
-            .collect();
-        let (judged, table) = topics.judge(&ends, None, turned);
+        let (judged, table) = topics.judge(&topics.kept(behind), None, turned);
         Self {
             judged,
             table,
@@ -188,20 +189,25 @@ impl Aggregator {
                     return Some(Ended::Placed(generation, verdict, self.table.clone()));
                 }
                 Settlement::JudgeAt(standing) => {
+                    if deleted_outcomes(&standing.outcomes, &topics.beginnings).is_some() {
+                        return Some(Ended::Deleted);
+                    }
                     let at = Some(standing.verdict_key());
-                    let (judged, table) = topics.judge(&standing.ends(), at, self.turned);
+                    let (judged, table) = topics.judge(&standing.outcomes, at, self.turned);
                     (self.judged, self.table) = (judged, table);
                     return None;
                 }
                 Settlement::Contradicts(_) => return Some(Ended::Contradiction),
                 Settlement::NextGeneration(_) => {
-                    (self.judged, self.table) = topics.judge(&topics.ends(), None, self.turned);
+                    let kept = topics.kept(&[0; PARTITIONS]);
+                    (self.judged, self.table) = topics.judge(&kept, None, self.turned);
                     self.is_published = false;
                     return None;
                 }
                 Settlement::Incomplete | Settlement::Cancelled(_) | Settlement::NotCounted => {
                     return Some(Ended::Other);
                 }
+                Settlement::FrozenDeleted(..) => return Some(Ended::Deleted),
             }
         };
         topics.history.hear(RunEvent::Reconciled(event));
@@ -218,6 +224,8 @@ enum Act {
         index: u64,
         result: Option<u8>,
         is_old: bool,
+        /// Where the run says that it is reproducible, and is not.
+        contradicts: bool,
     },
     Start {
         behind: [i64; PARTITIONS],
@@ -225,16 +233,22 @@ enum Act {
     },
     Step(prop::sample::Index),
     Replay,
+    Delete {
+        partition: usize,
+        records: i64,
+    },
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
     let result = prop_oneof![1 => Just(None), 3 => (1u8..3).prop_map(Some)];
-    let outcome = (0..PARTITIONS, 0..JOBS, result, any::<bool>()).prop_map(
-        |(partition, index, result, is_old)| Act::Outcome {
+    let contradicts = prop::bool::weighted(0.02);
+    let outcome = (0..PARTITIONS, 0..JOBS, result, any::<bool>(), contradicts).prop_map(
+        |(partition, index, result, is_old, contradicts)| Act::Outcome {
             partition,
             index,
             result,
             is_old,
+            contradicts,
         },
     );
     prop_oneof![
@@ -243,6 +257,8 @@ fn any_act() -> impl Strategy<Value = Act> {
             .prop_map(|(behind, turned)| Act::Start { behind, turned }),
         6 => any::<prop::sample::Index>().prop_map(Act::Step),
         1 => Just(Act::Replay),
+        1 => (0..PARTITIONS, 1i64..4)
+            .prop_map(|(partition, records)| Act::Delete { partition, records }),
     ]
 }
 
@@ -253,7 +269,11 @@ fn replay(topics: &mut Topics) -> bool {
         let Some(latest) = timeline.newest().verdict() else {
             return false;
         };
-        let (_, table) = topics.judge(&latest.ends(), None, false);
+        let is_deleted = deleted_outcomes(&latest.outcomes, &topics.beginnings).is_some();
+        if topics.policy == ResultsPolicy::Any && is_deleted {
+            return false;
+        }
+        let (_, table) = topics.judge(&latest.outcomes, None, false);
         let dead = table.iter().filter(|(_, result)| result.is_none());
         let dead = IndexRanges::of_ascending(dead.map(|(index, _)| *index));
         timeline.next_generation(&run_id(), dead, "a replay")
@@ -279,13 +299,13 @@ fn play(policy: ResultsPolicy, acts: &[Act]) -> Vec<Ended> {
                 index,
                 result,
                 is_old,
+                contradicts,
             } => {
                 let newest = topics.history.timeline().number();
                 let generation = if *is_old { 0 } else { newest };
-                // Whoever is reproducible has one result for a job.
                 let result = match policy {
                     ResultsPolicy::Any => *result,
-                    ResultsPolicy::Reproducible => result.map(|_| 1),
+                    ResultsPolicy::Reproducible => result.map(|_| 1 + u8::from(*contradicts)),
                 };
                 topics.outcomes[*partition].push(outcome(*index, generation, result));
             }
@@ -302,6 +322,11 @@ fn play(policy: ResultsPolicy, acts: &[Act]) -> Vec<Ended> {
             Act::Step(_) => {}
             Act::Replay => {
                 replay(&mut topics);
+            }
+            Act::Delete { partition, records } => {
+                let end = topics.outcomes[*partition].len() as i64;
+                let beginning = &mut topics.beginnings[*partition];
+                *beginning = (*beginning + records).min(end);
             }
         }
     }
@@ -326,7 +351,13 @@ proptest! {
         let policy = if is_any { ResultsPolicy::Any } else { ResultsPolicy::Reproducible };
         let mut all: Vec<Act> = (0..)
             .zip(first)
-            .map(|(index, result)| Act::Outcome { partition: 0, index, result, is_old: true })
+            .map(|(index, result)| Act::Outcome {
+                partition: 0,
+                index,
+                result,
+                is_old: true,
+                contradicts: false,
+            })
             .collect();
         all.extend(acts);
         let mut tables: BTreeMap<u32, (Verdict, Table)> = BTreeMap::new();
@@ -334,14 +365,26 @@ proptest! {
             prop_assert_ne!(&end, &Ended::Contradiction);
             if let Ended::Placed(generation, verdict, table) = end {
                 let known = tables.entry(generation).or_insert((verdict, table.clone()));
-                prop_assert_eq!(&*known, &(verdict, table), "generation {}", generation);
+                prop_assert_eq!(known.0, verdict, "generation {}", generation);
+                if verdict != Verdict::Failed {
+                    prop_assert_eq!(&known.1, &table, "generation {}", generation);
+                }
             }
         }
+        // Nobody can tell that a run contradicts itself once retention has taken its first result.
+        let contradicts = |act: &Act| matches!(act, Act::Outcome { contradicts: true, .. });
+        if !is_any && all.iter().any(contradicts) {
+            return Ok(());
+        }
         // A completed job's result is frozen by the first verdict that counts it.
-        let tables: Vec<&Table> = tables.values().map(|(_, table)| table).collect();
+        let tables = tables.values().filter(|(verdict, _)| *verdict != Verdict::Failed);
+        let tables: Vec<&Table> = tables.map(|(_, table)| table).collect();
         for (one, next) in tables.iter().zip(tables.iter().skip(1)) {
             for (index, result) in one.iter().filter(|(_, result)| result.is_some()) {
-                prop_assert_eq!(next.get(index), Some(result), "job {}", index);
+                let next = next.get(index);
+                // One that is reproducible is computed again where retention has taken it.
+                let is_dead_again = !is_any && next == Some(&None);
+                prop_assert!(next == Some(result) || is_dead_again, "job {}: {:?}", index, next);
             }
         }
     }
@@ -367,6 +410,71 @@ fn two_results_beyond_the_verdict_change_nothing_at_its_end_offsets() {
 }
 
 #[test]
+fn a_result_that_a_verdict_has_counted_is_not_replaced_when_retention_takes_it() {
+    let mut topics = Topics::new(ResultsPolicy::Any);
+    for (index, result) in [(0, Some(1)), (1, Some(1)), (2, None)] {
+        topics.outcomes[0].push(outcome(index, 0, result));
+    }
+    let mut first = Aggregator::start(&topics, &[0, 0], false);
+    assert_eq!(first.step(&mut topics), None);
+    assert!(matches!(
+        first.step(&mut topics),
+        Some(Ended::Placed(0, ..))
+    ));
+    assert!(replay(&mut topics));
+    // A second attempt at job 0, whose first result is deleted then, and the replayed job.
+    topics.outcomes[1].push(outcome(0, 0, Some(2)));
+    topics.outcomes[1].push(outcome(2, 1, Some(1)));
+    let mut early = Aggregator::start(&topics, &[0, 0], false);
+    topics.beginnings[0] = 1;
+    let mut late = Aggregator::start(&topics, &[0, 0], false);
+    assert_eq!(late.step(&mut topics), Some(Ended::Deleted));
+    assert_eq!(early.step(&mut topics), None);
+    let placed = early.step(&mut topics);
+    let Some(Ended::Placed(1, Verdict::Complete, table)) = placed else {
+        panic!("{placed:?}");
+    };
+    assert_eq!(table[&0], Some(1));
+}
+
+#[test]
+fn two_that_find_a_run_failed_agree_whatever_they_have_read_first() {
+    let mut topics = Topics::new(ResultsPolicy::Reproducible);
+    for index in 0..JOBS {
+        topics.outcomes[0].push(outcome(index, 0, Some(1)));
+    }
+    topics.outcomes[1].push(outcome(0, 0, Some(2)));
+    let mut one = Aggregator::start(&topics, &[0, 0], false);
+    let mut other = Aggregator::start(&topics, &[0, 0], true);
+    assert_ne!(one.table, other.table);
+    assert_eq!(one.step(&mut topics), None);
+    for aggregator in [&mut one, &mut other] {
+        let ended = aggregator.step(&mut topics);
+        assert!(
+            matches!(ended, Some(Ended::Placed(0, Verdict::Failed, _))),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_table_of_the_same_rows_with_other_counts_is_judged_again() {
+    let mut topics = Topics::new(ResultsPolicy::Any);
+    for index in 0..JOBS {
+        topics.outcomes[0].push(outcome(index, 0, Some(1)));
+    }
+    let mut early = Aggregator::start(&topics, &[0, 0], false);
+    // Its report would list a job with several results that the verdict does not.
+    topics.outcomes[1].push(outcome(0, 0, Some(2)));
+    let mut late = Aggregator::start(&topics, &[0, 0], false);
+    assert_eq!(early.table, late.table);
+    assert_eq!(early.step(&mut topics), None);
+    assert_eq!(late.step(&mut topics), None);
+    assert_eq!(late.judged.differing, 0);
+    assert_eq!(late.step(&mut topics), early.step(&mut topics));
+}
+
+#[test]
 fn outcomes_that_say_otherwise_at_the_same_end_offsets_are_a_contradiction() {
     let mut topics = Topics::new(ResultsPolicy::Reproducible);
     for index in 0..JOBS {
@@ -384,7 +492,7 @@ fn outcomes_that_say_otherwise_at_the_same_end_offsets_are_a_contradiction() {
 #[test]
 fn an_incomplete_run_publishes_nothing_and_one_without_a_manifest_neither() {
     let topics = Topics::new(ResultsPolicy::Reproducible);
-    let (judged, _) = topics.judge(&topics.ends(), None, false);
+    let (judged, _) = topics.judge(&topics.kept(&[0, 0]), None, false);
     assert_eq!(judged.verdict, Verdict::Incomplete);
     let timeline = topics.history.timeline();
     assert_eq!(judged.settle(&timeline, false), Settlement::Incomplete);
@@ -403,7 +511,7 @@ fn a_published_verdict_that_does_not_count_is_not_published_again() {
     for index in 0..JOBS {
         topics.outcomes[0].push(outcome(index, 0, Some(2)));
     }
-    let (mut judged, _) = topics.judge(&topics.ends(), None, false);
+    let (mut judged, _) = topics.judge(&topics.kept(&[0, 0]), None, false);
     let timeline = topics.history.timeline();
     assert_eq!(judged.settle(&timeline, false), Settlement::Publish);
     judged.manifest_digest = Some(manifest(9, 9).digest());

@@ -1,6 +1,7 @@
 //! `rollcall dlq replay`: opens the next generation of the run, then publishes its dead jobs again in
 //! it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use kafka::{BatchProducer, Cluster, Outgoing, TopicNames, open_generation, topics};
@@ -13,6 +14,10 @@ use crate::error::Error;
 
 /// How long the broker may take to acknowledge what is replayed.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many jobs a generation opens again. Where none follows another, each takes up to 14 bytes of an
+/// event, which has to be below the 1,000,000 bytes (`message.max.bytes`) of a producer's message.
+const MAX_JOBS: usize = 50_000;
 
 /// Those to be replayed, each once: all that are there, or those that are named. Nothing is
 /// replayed when one of the named is a mistake.
@@ -54,40 +59,44 @@ pub(super) struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Opens a generation and publishes jobs in it; `None` where there is nothing to do. Where no job
-    /// is dead any more, but a verdict counts some as dead, the generation lets a new verdict say so.
+    /// Opens a generation and publishes jobs in it, or several with some of the jobs each; returns
+    /// which, `None` where there is nothing to do. Where no job is dead any more, but a verdict counts
+    /// some as dead, the generation lets a new verdict say so.
     ///
     /// # Errors
     /// When the run is cancelled or gets no further generation, or the broker cannot be used.
-    pub(super) fn run(&self, chosen: &[&Dead<'_>]) -> Result<Option<u32>, Error> {
-        let run_id = self.history.run_id();
+    pub(super) fn run(&self, chosen: &[&Dead<'_>]) -> Result<Option<RangeInclusive<u32>>, Error> {
         let timeline = self.history.timeline();
-        let newest = timeline.newest();
-        if let Some(cancelled) = newest.cancelled() {
-            return Err(Error::Cancelled {
-                run_id: run_id.clone(),
-                cancelled_by: cancelled.cancelled_by.clone(),
-            });
+        let verdict = timeline.newest().verdict();
+        let is_outdated = verdict.is_some_and(|verdict| verdict.dead_lettered > 0);
+        if chosen.is_empty() && is_outdated {
+            let generation = self.open(chosen)?;
+            return Ok(Some(generation..=generation));
         }
-        let is_outdated = newest
-            .verdict()
-            .is_some_and(|verdict| verdict.dead_lettered > 0);
-        if chosen.is_empty() && !is_outdated {
-            return Ok(None);
+        let mut opened: Option<RangeInclusive<u32>> = None;
+        for jobs in chosen.chunks(MAX_JOBS) {
+            let generation = self.open(jobs)?;
+            self.publish(jobs, generation)?;
+            let first = opened.map_or(generation, |opened| *opened.start());
+            opened = Some(first..=generation);
         }
+        Ok(opened)
+    }
+
+    /// Opens the next generation for these jobs.
+    fn open(&self, chosen: &[&Dead<'_>]) -> Result<u32, Error> {
         let reopened = IndexRanges::of_ascending(chosen.iter().map(|dead| dead.index));
         let (generation, _) = open_generation(
             self.cluster,
             self.names,
-            run_id,
+            self.history.run_id(),
             &reopened,
             &service::process::on_this_host("dlq replay"),
             REPLAY_TIMEOUT,
             &|| self.shutdown.is_requested(),
         )
         .map_err(|error| Error::of_cluster(error, self.shutdown))?;
-        self.publish(chosen, generation)?;
-        Ok(Some(generation))
+        Ok(generation)
     }
 
     /// Publishes jobs to the jobs topic, one a message, from partition to partition, and waits until the
@@ -146,7 +155,7 @@ pub(super) fn report(
     names: &TopicNames,
     chosen: &[&Dead<'_>],
     dead: usize,
-    generation: Option<u32>,
+    generations: Option<RangeInclusive<u32>>,
 ) -> String {
     let run_id = &place.run_id;
     let prefix = match place.topic_prefix.as_str() {
@@ -155,7 +164,7 @@ pub(super) fn report(
     };
     if chosen.is_empty() {
         return match dead {
-            0 if generation.is_some() => format!(
+            0 if generations.is_some() => format!(
                 "no job of run {run_id} is dead any more: rollcall aggregator --run-id {run_id}{prefix} \
                  gives it a new verdict\n"
             ),
@@ -176,13 +185,21 @@ pub(super) fn report(
         indexes.push("…".to_owned());
     }
     format!(
-        "{} of {dead} dead letters of run {run_id} replayed to topic {} as generation {}: {}\n\
+        "{} of {dead} dead letters of run {run_id} replayed to topic {} as {}: {}\n\
          when workers have done them: rollcall aggregator --run-id {run_id}{prefix}\n",
         chosen.len(),
         names.jobs,
-        generation.unwrap_or(0),
+        named(generations),
         indexes.join(", "),
     )
+}
+
+fn named(generations: Option<RangeInclusive<u32>>) -> String {
+    match generations.map(RangeInclusive::into_inner) {
+        Some((first, last)) if first < last => format!("generations {first} to {last}"),
+        Some((generation, _)) => format!("generation {generation}"),
+        None => "no generation".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -54,11 +54,7 @@ impl AggregatorProcess {
                 Ok(Some(Ended::Failed))
             }
             Settlement::Cancelled(_) => Ok(Some(Ended::Cancelled)),
-            Settlement::Contradicts(standing)
-                if judged.verdict == Verdict::Failed && standing.verdict == Verdict::Failed =>
-            {
-                self.begin_to_write(&judged, shared)
-            }
+            Settlement::FrozenDeleted(..) => Ok(Some(Ended::OutcomesDeleted)),
             Settlement::JudgeAt(standing) => {
                 shared.saw(Seen::JudgedAgain);
                 Ok(self.judge_again(&runs, standing.clone(), shared))
@@ -170,6 +166,7 @@ pub(super) fn judged(
     let series = series(collection);
     Judged {
         generation: collection.rules().generation(),
+        policy: collection.rules().policy(),
         outcomes,
         at,
         manifest_digest: collection.manifest().map(|manifest| manifest.digest()),

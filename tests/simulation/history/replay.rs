@@ -3,7 +3,8 @@
 use pipeline::dead_letters::{Letter, LetterHeaders};
 use pipeline::ledger::counting::CountingRules;
 use pipeline::{
-    Collection, DeadLetters, GenerationOpened, IndexRanges, OutcomeBatch, RunEvent, RunHistory,
+    Collection, DeadLetters, GenerationOpened, IndexRanges, JobBatch, OutcomeBatch, RunEvent,
+    RunHistory,
 };
 
 use super::{History, Shared};
@@ -27,12 +28,8 @@ impl Replay {
         let runs = history(shared);
         let timeline = runs.timeline();
         let newest = timeline.newest();
-        let mut letters = DeadLetters::new(runs.run_id());
-        for (offset, payload) in records(&shared.broker.dlq, 0) {
-            letters.hear_letter(offset, LetterHeaders::default(), payload);
-        }
-        let policy = runs.opened()?.options.results;
-        let mut collection = Collection::under(CountingRules::of(policy, &timeline));
+        let options = &runs.opened()?.options;
+        let mut collection = Collection::under(CountingRules::of(options.results, &timeline));
         let manifests = runs.manifests().cloned();
         manifests.for_each(|manifest| collection.hear_manifest(manifest));
         for (partition, log) in (0..).zip(&shared.broker.outcomes) {
@@ -42,7 +39,17 @@ impl Replay {
                 recorded.expect("all is in memory");
             }
         }
-        let dead = letters.still_dead(collection.ledger()?);
+        let ledger = collection.ledger()?;
+        let mut letters = DeadLetters::new(runs.run_id()).for_computation(&options.computation);
+        for (offset, payload) in records(&shared.broker.dlq, 0) {
+            letters.hear_letter(offset, LetterHeaders::default(), payload);
+        }
+        if letters.note_reopened(ledger) {
+            let published = shared.broker.jobs.iter().flat_map(|log| records(log, 0));
+            let batches = published.filter_map(|(_, payload)| JobBatch::decode(payload).ok());
+            batches.for_each(|batch| letters.hear_published(&batch));
+        }
+        let dead = letters.still_dead(ledger);
         let letters: Vec<Letter> = dead.filter_map(|dead| dead.letter.cloned()).collect();
         let is_outdated = newest.verdict().is_some_and(|own| own.dead_lettered > 0);
         if newest.cancelled().is_some() || (letters.is_empty() && !is_outdated) {
@@ -63,6 +70,11 @@ impl Replay {
             let next = next_generation(&runs, own.reopened.clone(), shared);
             return Ok(next.map(|opened| Self { opened, ..self }));
         }
+        if shared.extra.chance(1, 12) {
+            shared.saw(Seen::ReplayInterrupted);
+            let published = shared.extra.below(self.letters.len() + 1);
+            self.letters.truncate(published);
+        }
         for letter in std::mem::take(&mut self.letters) {
             let payload = Payload::from(letter.payload(own.generation).as_slice());
             let partition = shared.rng.below(shared.broker.jobs.len());
@@ -80,7 +92,9 @@ fn next_generation(
 ) -> Option<GenerationOpened> {
     let timeline = runs.timeline();
     let next = timeline.next_generation(runs.run_id(), reopened, "a replay");
-    next.ok().filter(|_| !lacks_frozen(runs, shared))
+    let is_cancelled = timeline.newest().cancelled().is_some();
+    next.ok()
+        .filter(|_| !is_cancelled && !lacks_frozen(runs, shared))
 }
 
 impl History {
