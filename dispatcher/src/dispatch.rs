@@ -225,6 +225,9 @@ impl Dispatch {
                 }
             },
             State::LooksBeforeManifest(manifest) => {
+                if self.history.opened().is_none() {
+                    return Err(Error::Removed(self.options.run_id.clone()));
+                }
                 self.check_cancelled()?;
                 self.look_before_manifest(manifest);
             }
@@ -527,7 +530,11 @@ impl Dispatch {
     /// What is to be said where the dispatch ends with this error: that the run is aborted, if it is
     /// this dispatcher's.
     pub fn abort(&self, error: &Error) -> Option<RunAborted> {
-        let is_refused = matches!(error, Error::Refused(_) | Error::Cancelled { .. });
+        // Of a run that was removed, nothing is to be left on the topic.
+        let is_refused = matches!(
+            error,
+            Error::Refused(_) | Error::Cancelled { .. } | Error::Removed(_)
+        );
         (self.is_own && !is_refused).then(|| RunAborted {
             run_id: self.options.run_id.clone(),
             reason: error.without_rows(),

@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kafka::{BatchProducer, Outgoing, beginning_offsets, run_history, topics};
+use kafka::{BatchProducer, Outgoing, beginning_offsets, open_generation, run_history, topics};
 use pipeline::{
-    GroupKey, Job, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunHistory, RunId,
-    TimeBucket, Verdict, Worker,
+    GroupKey, IndexRanges, Job, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunHistory,
+    RunId, TimeBucket, Verdict, Worker,
 };
 use serde_json::Value;
 
@@ -203,6 +203,84 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
         "{}",
         none.stdout
     );
+}
+
+#[test]
+fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next() {
+    let test = cluster("replay-dies");
+    let data_set = data_set(&FEW_JOBS);
+    let run = test.dispatch(&data_set, &BY_DAY);
+    let worker = poisoned(&test, &[17, 42]);
+    test.wait_until_committed();
+    end(worker);
+    test.aggregate(&run.run_id, "60s").expect_code(3);
+    let opened = open_generation(
+        &test.cluster,
+        &test.topics,
+        &run.run_id,
+        &IndexRanges::of_ascending([17, 42]),
+        "a replay that died",
+        Duration::from_secs(20),
+        &|| false,
+    );
+    assert_eq!(opened.expect("nobody else opens one").0, 1);
+    let replayed = finish(replay(&test, &run.run_id)).expect_code(0);
+    let again = "2 of 2 dead letters";
+    assert!(replayed.stdout.contains(again), "{}", replayed.stdout);
+    // Now they are under way, and not replayed twice.
+    let none = finish(replay(&test, &run.run_id)).expect_code(0);
+    assert!(
+        none.stdout.contains("has no dead letters"),
+        "{}",
+        none.stdout
+    );
+    let _worker = test.worker("healthy", "0ms");
+    assert_same(
+        &test.aggregate_complete(&run.run_id),
+        &local(&data_set, &BY_DAY),
+    );
+    assert_eq!(listed(&test, &run.run_id)["generation"], 2);
+}
+
+#[test]
+fn a_cancelled_run_is_not_replayed() {
+    let test = cluster("cancelled-replay");
+    let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
+    let worker = poisoned(&test, &[17]);
+    test.wait_until_committed();
+    end(worker);
+    finish(command(&test, &["cancel", run.run_id.as_str()])).expect_code(0);
+    let refused = finish(replay(&test, &run.run_id)).expect_code(2);
+    assert!(
+        refused.stderr.contains("was cancelled"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(listed(&test, &run.run_id)["state"], "cancelled");
+}
+
+#[test]
+fn an_aggregator_ends_when_its_run_is_removed() {
+    let test = cluster("removed-meanwhile");
+    let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
+    let mut waiting = test.service("aggregator");
+    waiting.args([
+        "--run-id",
+        run.run_id.as_str(),
+        "--timeout",
+        "120s",
+        "--out",
+    ]);
+    waiting.arg(test.out(&run.run_id));
+    let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
+    wait_until("the run is collected", || {
+        waiting.said().contains("collecting")
+    });
+    finish(command(&test, &["runs", "rm", run.run_id.as_str()])).expect_code(0);
+    // A run of the same name is none that it waits for, and its outcomes are not taken for that one's.
+    assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
+    assert!(waiting.said().contains("was removed"), "{}", waiting.said());
+    assert!(!test.out(&run.run_id).join("report.json").exists());
 }
 
 #[test]

@@ -265,6 +265,18 @@ fn a_run_that_was_removed_while_it_was_opened_ends() {
     assert!(matches!(play.step(), Err(Error::Removed(_))));
 }
 
+#[test]
+fn a_run_that_was_removed_while_it_was_published_gets_no_manifest_and_no_abort() {
+    let mut play = Play::new(options(true, false), &[]);
+    play.until(|action| matches!(action, Action::PublishJobs));
+    play.events.clear();
+    play.step().expect("jobs are published");
+    let error = play.step().expect_err("it was removed");
+    assert!(matches!(error, Error::Removed(_)), "{error}");
+    assert_eq!(play.dispatch.abort(&error), None);
+    assert!(play.events.is_empty());
+}
+
 fn cancelled(generation: u32) -> RunEvent {
     RunEvent::Cancelled(pipeline::RunCancelled {
         run_id: "a-run".parse().expect("a run id"),
