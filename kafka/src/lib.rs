@@ -34,7 +34,7 @@ pub use dlq::{DlqRecord, read_dlq};
 pub use error::Error;
 pub use group_consumer::{Assigned, GroupConsumer, Membership, RebalanceListener};
 pub use in_process::InProcessBroker;
-pub use offsets::{GroupOffsets, beginning_offsets, end_offsets};
+pub use offsets::{GroupOffsets, beginning_offsets, decided_end_offsets, end_offsets};
 pub use producer::{BatchProducer, Delivery, Header, Outgoing, Topic};
 pub use rdkafka::types::RDKafkaErrorCode as ErrorCode;
 pub use reader::{Reader, read_to_end};
