@@ -20,6 +20,7 @@ mod queue;
 pub mod reader;
 pub mod record;
 pub mod rejection;
+pub mod rights;
 pub mod runs;
 pub mod settings;
 pub mod survey;
