@@ -12,7 +12,7 @@ use pipeline::{Computation, Job, Ledger, ledger::SpillError, reconciliation::Che
 fn main() -> ExitCode {
     rollcall::program(&Registry::standard().with(Definition {
         name: "word-count",
-        parameters: &[Parameter::optional("min_length")],
+        parameters: const { &[Parameter::optional("min_length")] },
         encode: |_| Ok(Box::new(vec![Column::text("text")])),
         compute: |of| Ok(Box::new(WordCount::new(of)?)),
         tabulate: |of| Ok(Box::new(WordCount::new(of)?)),

@@ -97,7 +97,7 @@ impl Driver<'_> {
                 Next::ReadRuns => self.read_runs()?,
                 Next::AskOffsets => self.ask_offsets()?,
                 Next::ReadOutcomes => self.read_outcomes()?,
-                Next::AskWorkers => self.ask_workers()?,
+                Next::AskWorkers => self.ask_workers(),
                 Next::End(end) => return Ok(end),
             }
         }
@@ -202,13 +202,13 @@ impl Driver<'_> {
     }
 
     /// Nothing new has come for a while.
-    fn ask_workers(&mut self) -> Result<(), Error> {
+    fn ask_workers(&mut self) {
         let stopped = || self.shutdown.is_requested();
         let silence = humantime::format_duration(self.config.timeout);
         let group = &self.config.group;
         let seen = match workers_seen(self.config, self.progress, &stopped) {
             Ok(seen) => Some(seen),
-            Err(kafka::Error::Stopped) => return Ok(()),
+            Err(kafka::Error::Stopped) => None,
             Err(error) => {
                 warn!(group, %error, "cannot ask what the workers have before them");
                 None
@@ -221,7 +221,6 @@ impl Driver<'_> {
                 members, messages, "nothing new for {silence}, waiting for workers that have jobs"
             );
         }
-        Ok(())
     }
 
     fn show_progress(&mut self) {

@@ -206,6 +206,7 @@ impl Completion {
         };
         let run_start = &own.opened.jobs_start_offsets;
         let is_dispatched = own.collection.manifest().is_some();
+        self.is_done = true;
         self.patience.apply(seen, run_start, is_dispatched, now)
     }
 

@@ -49,6 +49,8 @@ pub enum Passing {
     Usual,
     /// Most of the timeout passes, whatever may come after.
     Most,
+    /// All of it passes, while others are at work.
+    Whole,
     /// Nothing happens any more.
     Quiet,
 }
@@ -143,6 +145,7 @@ impl AggregatorProcess {
         match passing {
             Passing::Quiet if self.has_read_all(shared) => self.ahead += TIMEOUT,
             Passing::Most => self.ahead += TIMEOUT * 2 / 3,
+            Passing::Whole => self.ahead += TIMEOUT,
             _ if shared.rng.chance(1, 2) => self.ahead += INTERVAL,
             _ => {}
         }

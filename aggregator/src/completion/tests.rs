@@ -240,6 +240,7 @@ fn a_silent_run_is_given_up_where_the_workers_have_nothing_and_its_outcomes_are_
         assert_eq!(play.runs(&[], true), Next::AskWorkers);
         let backlog = play.completion.apply_workers(Some(seen(2)), play.now);
         assert_eq!(backlog.map(|backlog| backlog.messages), Some(1));
+        assert_eq!(play.next(), Next::ReadOutcomes);
     }
     play.now += TIMEOUT;
     assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
@@ -339,4 +340,11 @@ fn one_that_is_to_stop_does_so_unless_the_run_is_complete() {
     assert_eq!(play.completion.next(now, true), Next::End(End::Stopped));
     play.completion.apply_outcomes_read(&[5, 1], now);
     assert_eq!(play.completion.next(now, true), Next::End(End::Complete));
+    let mut play = Play::found("a-run", &[opened("a-run")]);
+    play.now += TIMEOUT;
+    assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadRuns);
+    assert_eq!(play.runs(&[], true), Next::AskWorkers);
+    let now = play.now;
+    assert_eq!(play.completion.apply_workers(None, now), None);
+    assert_eq!(play.completion.next(now, true), Next::End(End::Stopped));
 }
