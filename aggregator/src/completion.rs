@@ -198,8 +198,8 @@ impl Completion {
         }
     }
 
-    /// What the cluster tells of the workers; `None` where it does not. Returns what is waited on, if
-    /// anything.
+    /// The state of the workers, as the cluster reports it; `None` where it cannot be asked. Returns
+    /// what is waited on, if anything.
     pub fn apply_workers(&mut self, seen: Option<WorkersSeen>, now: Instant) -> Option<Backlog> {
         let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &self.state else {
             return None;

@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Asks what the workers have before them.
 ///
 /// # Errors
-/// When the cluster does not tell, or `stopped` says so.
+/// When the cluster cannot be asked, or `stopped` returns true.
 pub(crate) fn workers_seen(
     config: &Config,
     progress: &Progress,

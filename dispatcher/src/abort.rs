@@ -1,5 +1,5 @@
-//! How others learn that a run is aborted: a dispatcher that cannot finish says so on the runs topic,
-//! where the run is its own. [`Dispatch`] decides that.
+//! How others learn that a run is aborted: a dispatcher that cannot finish publishes it on the runs
+//! topic, where the run is its own. [`Dispatch`] decides that.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::dispatch::Dispatch;
 use crate::error::Error;
 use crate::run::options;
 
-/// How long to try to tell others that a run is given up.
+/// How long to try to publish that a run is aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads what the runs topic has of the run, where that decides whose it is.
@@ -42,7 +42,7 @@ pub(crate) fn abort_by_name(config: &Config, error: Error) -> Error {
     if !config.run_is_named || matches!(error, Error::Stopped(_)) {
         return error;
     }
-    // Said before the broker is looked for, which may take a while.
+    // Logged before the broker is looked for, which may take a while.
     tracing::error!("{error}");
     let started = Instant::now();
     let over = || started.elapsed() >= ABORT_TIMEOUT;

@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct CancelWatch {
     found: Arc<OnceLock<RunCancelled>>,
-    /// Its end tells the thread that nothing is published any more.
+    /// Dropped, it ends the thread.
     _publishing: SyncSender<()>,
 }
 
@@ -82,11 +82,11 @@ impl Watcher {
     /// Without it a cancelled run is published to its end, and nobody computes it: nothing that goes
     /// wrong here ends the dispatcher.
     fn run(&self) {
-        let mut is_told = false;
+        let mut is_logged = false;
         while let Err(error) = self.read() {
-            if !is_told {
+            if !is_logged {
                 warn!(%error, "cannot read whether the run is cancelled");
-                is_told = true;
+                is_logged = true;
             }
             if error.is_denied() {
                 return;

@@ -506,8 +506,8 @@ impl Dispatch {
         }
     }
 
-    /// Whether the runs topic is to be [looked at](Self::apply_last_history) before it is said that the
-    /// run is aborted: until jobs are published, others may have opened it meanwhile.
+    /// Whether the runs topic is to be [read](Self::apply_last_history) before the run is aborted:
+    /// until jobs are published, others may have opened it meanwhile.
     pub fn looks_before_abort(&self) -> bool {
         let has_published = matches!(
             self.state,

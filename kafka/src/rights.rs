@@ -1,5 +1,5 @@
-//! What this user may do to topics, as the brokers tell it themselves: by the operations that they
-//! allow it (KIP-430), which nothing has to be read or written for.
+//! What this user may do to topics: the operations that the brokers report as authorized (KIP-430), for
+//! which nothing has to be read or written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -114,7 +114,7 @@ impl Event {
         let mut rights = TopicRights::new();
         // SAFETY: the event is a result of DescribeTopics that has not failed. It is valid as long as
         // `self`, and so are the topics, names and operations that belong to it, of which there are as
-        // many as is told.
+        // many as the counts say.
         unsafe {
             let result = sys::rd_kafka_event_DescribeTopics_result(self.0);
             let mut count = 0;

@@ -1,5 +1,5 @@
-//! Silence that is none: an aggregator waits for workers that have jobs of its run before them, however
-//! slow these are, and gives up where nobody is left to do them.
+//! An aggregator waits for workers that have jobs of its run before them, however slow these are, and
+//! gives up where nobody is left to do them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -219,7 +219,7 @@ impl AggregatorProcess {
         let first = self.workers.take().map(|(_, ends)| ends);
         let first = first.unwrap_or_else(|| seen.jobs_end.clone());
         self.workers = Some((seen.clone(), first));
-        let told = match shared.mutation {
+        let reported = match shared.mutation {
             Some(Mutation::WorkersNotAsked) => None,
             Some(Mutation::OutcomesNotReadOut) => Some(WorkersSeen {
                 outcomes_end: Vec::new(),
@@ -228,12 +228,12 @@ impl AggregatorProcess {
             _ => Some(seen),
         };
         let now = self.now(shared);
-        if self.completion.apply_workers(told, now).is_some() {
+        if self.completion.apply_workers(reported, now).is_some() {
             shared.saw(Seen::WorkersWaitedFor);
         }
     }
 
-    /// What is left of what was there when it asked, where it gives up: by what it was told, and not by
+    /// What is left of what was there when it asked, where it gives up: by the state that it was given, and not by
     /// what it has made of that.
     fn left_undone(&self) -> Option<&'static str> {
         let (seen, ends) = self.workers.as_ref()?;

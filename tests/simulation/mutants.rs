@@ -100,7 +100,7 @@ pub enum Mutation {
     PartitionNotRead,
     /// The idle timer is not restarted by what comes.
     IdleTimerStands,
-    /// An aggregator that finds nothing new is not told what the workers have before them.
+    /// An aggregator that finds nothing new does not know what the workers have before them.
     WorkersNotAsked,
     /// An aggregator that gives up does not read the outcomes of committed jobs first.
     OutcomesNotReadOut,

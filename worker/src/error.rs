@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Transaction(#[from] kafka::TransactionError),
 
-    /// Messages were given up in so many transactions in a row that the next one would be no other.
+    /// The messages of [`MAX_GIVEN_UP`] transactions in a row were given up.
     #[error(
         "the messages of {MAX_GIVEN_UP} transactions in a row were given up; look at the partitions          and max.message.bytes of the outcomes and dead-letter topics (rollcall doctor), then start          the worker again"
     )]

@@ -15,7 +15,7 @@ use pipeline::offsets::Commit;
 
 use crate::delivery::Ending;
 
-/// So many transactions in a row whose messages were given up are not bad luck. Where nothing is
+/// The number of transactions in a row whose messages are given up before the worker ends. Where nothing is
 /// acknowledged, each of them takes ten seconds, and all of them as long as a worker without
 /// transactions waits for acknowledgements.
 pub const MAX_GIVEN_UP: u32 = 12;

@@ -1,12 +1,12 @@
 //! Patience: whether an aggregator goes on to wait where nothing new comes. It gives up by what the
-//! workers have before them and not by silence alone, for a slow job says nothing until it is done.
+//! workers have before them and not by silence alone, for a slow job has no outcome until it is done.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::idle_timer::IdleTimer;
 
-/// What the cluster tells of the workers of a run, all of it by partition.
+/// The state of the workers of a run, as the cluster reports it; offsets are by partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkersSeen {
     /// Members of the workers' group, those among them that have just died included.
@@ -41,7 +41,7 @@ pub enum GaveUp {
     },
     /// The workers have worked off all messages, and their outcomes were read.
     NothingLeft,
-    /// The cluster does not tell what the workers have before them.
+    /// The cluster could not be asked what the workers have before them.
     NotKnown,
 }
 
@@ -121,7 +121,7 @@ impl Patience {
         }
     }
 
-    /// What the cluster tells of the workers; `None` where it does not. The jobs of the run begin at
+    /// The state of the workers; `None` where the cluster cannot be asked. The jobs of the run begin at
     /// `run_start`; `is_dispatched`: its manifest is there. Returns what is waited on, if anything.
     pub(super) fn apply(
         &mut self,

@@ -152,7 +152,7 @@ fn judge_one(facts: &Facts, program: Program) -> Vec<Line> {
     let rights = match &facts.rights {
         Ok(rights) => rights,
         Err(refusal) => {
-            let found = format!("{name}: not told, {}", refusal.reason);
+            let found = format!("{name}: the brokers do not report them, {}", refusal.reason);
             return vec![Line::warn(CHECK, found, None)];
         }
     };
