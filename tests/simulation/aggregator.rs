@@ -306,7 +306,7 @@ impl AggregatorProcess {
                 if let Some(row) = series
                     .rows
                     .iter_mut()
-                    .find(|row| Some(row.time) == job.key.time)
+                    .find(|row| Some(row.time()) == job.key.time)
                 {
                     row.tests += u64::from(job.weight);
                 }

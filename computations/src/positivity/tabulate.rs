@@ -80,7 +80,7 @@ impl Series {
             };
             rows.push(SeriesRow {
                 label_set: group.label_set,
-                time,
+                hours: time.hours(),
                 tests,
                 positive,
             });
