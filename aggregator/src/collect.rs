@@ -8,8 +8,8 @@ use service::{Progress, Shutdown, logging};
 use tracing::{info, warn};
 
 use crate::args::Config;
-pub use crate::completion::Collected;
-use crate::completion::{Backlog, Completion, End, Next, Unrecorded};
+use crate::collecting::{Collected, Unrecorded};
+use crate::completion::{Backlog, Completion, End, Next};
 use crate::error::Error;
 use crate::memory::{self, MemoryWatch};
 use crate::read_positions::ReadPositions;
@@ -19,9 +19,26 @@ use crate::workers::workers_seen;
 /// How long one read waits for more.
 const STEP: Duration = Duration::from_millis(5);
 
+/// A run that was collected, and what it was read with.
+pub struct ReadRun {
+    /// What was collected.
+    pub collected: Collected,
+    /// What is made of it.
+    pub tabulation: Tabulation,
+    /// The runs topic, to be read on.
+    pub runs: RunsReader,
+    /// What outcomes were read with.
+    pub clients: OutcomesClients,
+}
+
+/// The clients that outcomes were read with. To drop them takes as long as their threads need to end.
+pub struct OutcomesClients {
+    _reader: Option<Reader>,
+    _read_positions: Option<ReadPositions>,
+}
+
 /// Collects a run until it is complete or has a verdict, or until nothing new has come for as long as the
-/// configuration allows and the workers have none of its jobs before them. The runs topic is handed
-/// back to be read on.
+/// configuration allows and the workers have none of its jobs before them.
 ///
 /// # Errors
 /// When the run does not appear, was aborted, cannot be read, or has a grain that what is to be
@@ -30,7 +47,7 @@ pub fn collect(
     config: &Config,
     shutdown: &Shutdown,
     progress: &Progress,
-) -> Result<(Collected, Tabulation, RunsReader), Error> {
+) -> Result<ReadRun, Error> {
     let mut driver = Driver {
         completion: Completion::new(&config.run, config.timeout, Instant::now()),
         config,
@@ -251,9 +268,8 @@ impl Driver<'_> {
         }
     }
 
-    /// What was collected, what is made of it and the runs topic, where there is something to be
-    /// judged.
-    fn finish(self, end: End) -> Result<(Collected, Tabulation, RunsReader), Error> {
+    /// What was collected, where there is something to be judged.
+    fn finish(self, end: End) -> Result<ReadRun, Error> {
         let no_run = || Error::NoRun {
             run: self.config.run.to_string(),
             topic: self.config.topics.runs.clone(),
@@ -278,10 +294,17 @@ impl Driver<'_> {
                 }
             }
         }
-        let no_run = no_run();
         let collected = self.completion.into_collected();
         let all = collected.zip(self.tabulation).zip(self.runs);
-        all.map(|((collected, tabulation), runs)| (collected, tabulation, runs))
-            .ok_or(no_run)
+        let ((collected, tabulation), runs) = all.ok_or_else(no_run)?;
+        Ok(ReadRun {
+            collected,
+            tabulation,
+            runs,
+            clients: OutcomesClients {
+                _reader: self.outcomes,
+                _read_positions: self.read_positions,
+            },
+        })
     }
 }

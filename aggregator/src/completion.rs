@@ -4,26 +4,22 @@
 //! simulation with models of them. What was collected is judged by [`Collection`].
 
 mod idle_timer;
-mod outcomes_read;
 mod patience;
 mod run_search;
 
 use std::time::{Duration, Instant};
 
-use pipeline::ledger::SpillError;
 use pipeline::ledger::counting::CountingRules;
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::verdict::deleted_outcomes;
-use pipeline::{
-    Collection, DecodeError, OutcomeBatch, RunCancelled, RunEvent, RunHistory, RunId, RunOpened,
-    RunReconciled,
-};
+use pipeline::{Collection, RunCancelled, RunEvent, RunHistory, RunId, RunOpened, RunReconciled};
 
-pub use self::outcomes_read::OutcomesRead;
 use self::patience::Patience;
 pub use self::patience::{Backlog, GaveUp, WorkersSeen};
 use self::run_search::RunSearch;
 use crate::args::RunChoice;
+use crate::collecting::{Collected, Collecting, Unrecorded};
+use crate::outcomes_read::OutcomesRead;
 
 /// How often the runs topic is read once the manifest is known.
 const RUNS_INTERVAL: Duration = Duration::from_millis(200);
@@ -76,50 +72,38 @@ enum State {
     LooksForRunsTopic,
     FindsRun,
     Found(Box<(RunHistory, RunOpened)>),
-    ReadsOutcomes(Box<Collecting>),
-    ReadsRuns(Box<Collecting>),
+    ReadsOutcomes(Box<Following>),
+    ReadsRuns(Box<Following>),
 }
 
-/// A run that is collected.
+/// A run that is collected, and how far the runs topic was read for it.
 #[derive(Debug)]
-struct Collecting {
-    run: RunHistory,
-    opened: RunOpened,
-    collection: Collection,
-    outcomes_read: OutcomesRead,
+struct Following {
+    collecting: Collecting,
+    /// Derived from the run when there is an event of it, for it is looked at after each read.
+    newest: NewestGeneration,
     runs_are_caught_up: bool,
     runs_read_at: Instant,
-    undecodable: u64,
-    first_outcome_at: Option<Instant>,
-    last_outcome_at: Option<Instant>,
 }
 
-/// Why a record of the outcomes topic was not recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum Unrecorded {
-    /// It cannot be decoded.
-    #[error(transparent)]
-    Undecodable(#[from] DecodeError),
-    /// Results beyond the memory budget cannot be written or read back.
-    #[error(transparent)]
-    Spill(#[from] SpillError),
-}
-
-/// What was collected.
+/// The newest generation of a run.
 #[derive(Debug)]
-pub struct Collected {
-    /// The run.
-    pub opened: RunOpened,
-    /// The run as the runs topic had it last.
-    pub run: RunHistory,
-    /// Everything that was read of it.
-    pub collection: Collection,
-    /// The offsets that outcomes were read from and up to.
-    pub outcomes_read: OutcomesRead,
-    /// Messages on the outcomes topic that could not be decoded.
-    pub undecodable: u64,
-    /// From the first outcome to the last.
-    pub duration: Duration,
+struct NewestGeneration {
+    number: u32,
+    cancelled: Option<RunCancelled>,
+    verdict: Option<RunReconciled>,
+}
+
+impl NewestGeneration {
+    fn of(run: &RunHistory) -> Self {
+        let timeline = run.timeline();
+        let newest = timeline.newest();
+        Self {
+            number: timeline.number(),
+            cancelled: newest.cancelled().cloned(),
+            verdict: newest.verdict().cloned(),
+        }
+    }
 }
 
 /// One aggregator's way to the completion of a run.
@@ -188,7 +172,7 @@ impl Completion {
                 if let Some(end) = own.end() {
                     return Some(end);
                 }
-                Some(own.outcomes_read.next())
+                Some(own.collecting.outcomes_read.next())
             }
         };
         match read {
@@ -204,8 +188,8 @@ impl Completion {
         let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &self.state else {
             return None;
         };
-        let run_start = &own.opened.jobs_start_offsets;
-        let is_dispatched = own.collection.manifest().is_some();
+        let run_start = &own.collecting.opened().jobs_start_offsets;
+        let is_dispatched = own.collecting.collection().manifest().is_some();
         self.is_done = true;
         self.patience.apply(seen, run_start, is_dispatched, now)
     }
@@ -242,7 +226,9 @@ impl Completion {
                     self.patience.restart(now);
                 }
                 match own.newest_generation_is_other() {
-                    true => self.reads(|own| State::Found(Box::new((own.run, own.opened)))),
+                    true => {
+                        self.reads(|own| State::Found(Box::new(own.collecting.into_run())));
+                    }
                     false => self.reads(State::ReadsOutcomes),
                 }
                 self.is_done = true;
@@ -261,22 +247,15 @@ impl Completion {
         now: Instant,
     ) {
         if let State::Found(found) = &self.state {
-            let (run, opened) = &**found;
-            let starts = &opened.outcomes_start_offsets;
-            let mut own = Collecting {
-                outcomes_read: OutcomesRead::new(starts, kept, end),
-                run: run.clone(),
-                opened: opened.clone(),
-                collection: collection(CountingRules::of(opened.options.results, &run.timeline())),
+            let (run, opened) = (**found).clone();
+            let outcomes_read = OutcomesRead::new(&opened.outcomes_start_offsets, kept, end);
+            self.state = State::ReadsOutcomes(Box::new(Following {
+                newest: NewestGeneration::of(&run),
+                collecting: Collecting::new(run, opened, outcomes_read, collection),
                 // It was found there.
                 runs_are_caught_up: true,
                 runs_read_at: now,
-                undecodable: 0,
-                first_outcome_at: None,
-                last_outcome_at: None,
-            };
-            own.apply_manifests();
-            self.state = State::ReadsOutcomes(Box::new(own));
+            }));
         }
     }
 
@@ -295,6 +274,7 @@ impl Completion {
         let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &mut self.state else {
             return Ok(());
         };
+        let own = &mut own.collecting;
         if own.apply_outcomes(partition, offset, payload, now)? {
             self.patience.restart(now);
         }
@@ -306,8 +286,8 @@ impl Completion {
         let State::ReadsOutcomes(own) = &mut self.state else {
             return;
         };
-        own.outcomes_read.advance(next);
-        let is_known = own.collection.manifest().is_some();
+        own.collecting.outcomes_read.advance(next);
+        let is_known = own.collecting.collection().manifest().is_some();
         let elapsed = now.saturating_duration_since(own.runs_read_at);
         match is_known && elapsed < RUNS_INTERVAL {
             true => self.is_done = true,
@@ -316,7 +296,7 @@ impl Completion {
     }
 
     /// Goes on with what was collected.
-    fn reads(&mut self, next: impl FnOnce(Box<Collecting>) -> State) {
+    fn reads(&mut self, next: impl FnOnce(Box<Following>) -> State) {
         self.state = match std::mem::replace(&mut self.state, State::LooksForRunsTopic) {
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => next(own),
             other => other,
@@ -329,7 +309,9 @@ impl Completion {
             State::LooksForRunsTopic => None,
             State::FindsRun => self.search.run_id(),
             State::Found(found) => Some(found.0.run_id()),
-            State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.opened.run_id),
+            State::ReadsOutcomes(own) | State::ReadsRuns(own) => {
+                Some(&own.collecting.opened().run_id)
+            }
         }
     }
 
@@ -338,20 +320,20 @@ impl Completion {
         match &self.state {
             State::LooksForRunsTopic | State::FindsRun => None,
             State::Found(found) => Some(&found.0),
-            State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.run),
+            State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(own.collecting.run()),
         }
     }
 
     fn collecting(&self) -> Option<&Collecting> {
         match &self.state {
-            State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(own),
+            State::ReadsOutcomes(own) | State::ReadsRuns(own) => Some(&own.collecting),
             _ => None,
         }
     }
 
     /// What was collected until now, once the run is found.
     pub fn collection(&self) -> Option<&Collection> {
-        self.collecting().map(|own| &own.collection)
+        self.collecting().map(Collecting::collection)
     }
 
     /// The offsets that outcomes are read from and were read up to, once they are read.
@@ -361,60 +343,55 @@ impl Completion {
 
     /// What was collected, if the run was found.
     pub fn into_collected(self) -> Option<Collected> {
-        let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = self.state else {
-            return None;
-        };
-        let between = own.first_outcome_at.zip(own.last_outcome_at);
-        Some(Collected {
-            opened: own.opened,
-            run: own.run,
-            collection: own.collection,
-            outcomes_read: own.outcomes_read,
-            undecodable: own.undecodable,
-            duration: between.map_or(Duration::ZERO, |(first, last)| last - first),
-        })
+        match self.state {
+            State::ReadsOutcomes(own) | State::ReadsRuns(own) => {
+                Some(own.collecting.into_collected())
+            }
+            _ => None,
+        }
     }
 }
 
-impl Collecting {
+impl Following {
     fn newest_generation_is_other(&self) -> bool {
-        self.run.timeline().number() != self.collection.rules().generation()
+        self.newest.number != self.collecting.collection().rules().generation()
     }
 
     fn is_caught_up(&self) -> bool {
-        self.runs_are_caught_up && self.outcomes_read.has_reached_end()
+        self.runs_are_caught_up && self.collecting.outcomes_read.has_reached_end()
     }
 
     /// Why nothing more is to be read, as far as that follows from what was read.
     fn end(&self) -> Option<End> {
+        let collection = self.collecting.collection();
+        let verdict = self.newest.verdict.as_ref();
+        let verdict = verdict.filter(|_| collection.manifest().is_some());
         if self.runs_are_caught_up {
-            let timeline = self.run.timeline();
-            let newest = timeline.newest();
-            if let Some(cancelled) = newest.cancelled() {
+            if let Some(cancelled) = &self.newest.cancelled {
                 return Some(End::Cancelled(cancelled.clone()));
             }
             // Where retention has taken some of its outcomes, what is left may still agree with it.
-            let start = self.outcomes_read.start();
+            let start = self.collecting.outcomes_read.start();
             let can_be_read =
                 |verdict: &RunReconciled| deleted_outcomes(&verdict.outcomes, start).is_none();
-            if newest.verdict().is_some_and(can_be_read) && self.collection.manifest().is_some() {
+            if verdict.is_some_and(can_be_read) {
                 return Some(End::HasVerdict);
             }
         }
         if !self.is_caught_up() {
             return None;
         }
-        if self.collection.is_settled() {
+        if collection.is_settled() {
             return Some(End::Complete);
         }
         // What is gone does not come any more.
-        if self.run.timeline().newest().verdict().is_some() && self.collection.manifest().is_some()
-        {
+        if verdict.is_some() {
             return Some(End::HasVerdict);
         }
-        let reason = self.run.aborted()?;
-        let is_aborted = self.collection.manifest().is_none();
-        is_aborted.then(|| End::Aborted(self.opened.run_id.clone(), reason.to_owned()))
+        let reason = self.collecting.run().aborted()?;
+        let is_aborted = collection.manifest().is_none();
+        let run_id = || self.collecting.opened().run_id.clone();
+        is_aborted.then(|| End::Aborted(run_id(), reason.to_owned()))
     }
 
     /// Returns whether there was an event of this run.
@@ -426,35 +403,11 @@ impl Collecting {
     ) -> bool {
         self.runs_are_caught_up = is_caught_up;
         self.runs_read_at = now;
-        let is_own = |event: &RunEvent| *event.run_id() == self.opened.run_id;
-        let has_own = events.iter().any(is_own);
-        events.into_iter().for_each(|event| self.run.hear(event));
-        self.apply_manifests();
+        let has_own = self.collecting.apply_run_events(events);
+        if has_own {
+            self.newest = NewestGeneration::of(self.collecting.run());
+        }
         has_own
-    }
-
-    /// Those that were applied before change nothing.
-    fn apply_manifests(&mut self) {
-        for manifest in self.run.manifests() {
-            self.collection.hear_manifest(manifest.clone());
-        }
-    }
-
-    /// Returns whether there was anything new.
-    fn apply_outcomes(
-        &mut self,
-        partition: i32,
-        offset: i64,
-        payload: &[u8],
-        now: Instant,
-    ) -> Result<bool, Unrecorded> {
-        let batch = OutcomeBatch::decode(payload).inspect_err(|_| self.undecodable += 1)?;
-        if *batch.run_id() != self.opened.run_id {
-            return Ok(false);
-        }
-        self.first_outcome_at.get_or_insert(now);
-        self.last_outcome_at = Some(now);
-        Ok((self.collection).hear_outcomes_at(partition, offset, &batch)?)
     }
 }
 

@@ -2,18 +2,20 @@
 //! writes the time series and the report.
 //!
 //! [`collect`] moves data from the topics into the [`completion`] of the run, which says what is read
-//! and when to stop; [`pipeline::Collection`] judges what was read; [`table`] says which table the run
+//! and when to stop; [`collecting`] records it and [`pipeline::Collection`] judges it; [`table`] says which table the run
 //! leaves, [`report`] what it has come to, [`export`] what is written of it in which form, [`writing`]
 //! in which order; [`settle`] agrees on the verdict with other aggregators, and [`outputs`] puts the
 //! files in place. [`read_back`] reads a series from them.
 
 pub mod args;
 pub mod collect;
+pub mod collecting;
 pub mod completion;
 pub mod error;
 pub mod export;
 pub mod memory;
 pub mod metrics;
+pub mod outcomes_read;
 pub mod outputs;
 pub mod read_back;
 mod read_positions;

@@ -113,7 +113,7 @@ impl Growing {
         }
         rows.push(SeriesRow {
             label_set: label_sets.len() as u32 - 1,
-            time,
+            hours: time.hours(),
             // As a series has it: a group that is not known has no tests.
             tests: tests.unwrap_or(0),
             positive: positive.unwrap_or(0),

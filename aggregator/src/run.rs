@@ -16,7 +16,8 @@ use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
 use tracing::info;
 
 use crate::args::{Args, Config, OutputChoice};
-use crate::collect::{Collected, collect};
+use crate::collect::collect;
+use crate::collecting::Collected;
 use crate::error::Error;
 use crate::export::report_html::REPORT_HTML;
 use crate::export::{
@@ -132,26 +133,33 @@ pub fn run(
     // An output folder that cannot be had is better told before the run than after it.
     let outputs = Outputs::new(&config.out)?;
     let mut when_collected = Some(when_collected);
-    let settled = loop {
-        let (collected, tabulation, runs) = collect(config, shutdown, progress)?;
-        if let Some(when_collected) = when_collected.take() {
-            when_collected();
-        }
-        // What follows has no rounds that it could beat in, and waits for nobody.
-        progress.health.rest();
-        let mut settling = Settling {
-            config,
-            shutdown,
-            runs,
-            run: collected.run.clone(),
+    // To close a client takes as long as its threads need to end, which nothing else waits for.
+    thread::scope(|closing| {
+        let settled = loop {
+            let read = collect(config, shutdown, progress)?;
+            if let Some(when_collected) = when_collected.take() {
+                when_collected();
+            }
+            closing.spawn(move || drop(read.clients));
+            // What follows has no rounds that it could beat in, and waits for nobody.
+            progress.health.rest();
+            let collected = read.collected;
+            let mut settling = Settling::new(config, shutdown, read.runs, collected.run.clone());
+            let settled = settling.settle(collected, &mut |collected, at| {
+                judge(config, &outputs, &read.tabulation, collected, at)
+            })?;
+            closing.spawn(move || drop(settling));
+            match settled {
+                Settled::NextGeneration => outputs.discard(),
+                settled => break settled,
+            }
         };
-        match settling.settle(collected, &mut |collected, at| {
-            judge(config, &outputs, &tabulation, collected, at)
-        })? {
-            Settled::NextGeneration => outputs.discard(),
-            settled => break settled,
-        }
-    };
+        report(config, &outputs, settled)
+    })
+}
+
+/// Writes the reports of a run that is settled, and puts its files in place.
+fn report(config: &Config, outputs: &Outputs, settled: Settled) -> Result<Report, Error> {
     let (attempt, verdict, contradicting) = match settled {
         Settled::Done(attempt, verdict) => (attempt, verdict, None),
         Settled::Contradicted(attempt, verdict, standing) => (attempt, verdict, Some(standing)),
@@ -164,7 +172,7 @@ pub fn run(
     if let Some(standing) = contradicting {
         report.contradict(&standing);
     }
-    write_reports(&outputs, &config.outputs, series.as_ref(), &mut report)?;
+    write_reports(outputs, &config.outputs, series.as_ref(), &mut report)?;
     info!(status = report.status.word(), "run judged");
     Ok(report)
 }

@@ -1,31 +1,37 @@
 //! Drives what follows a judgement, which [`Judged`] decides: publishes the verdict, or has the run
 //! judged again at the end offsets of the one that stands.
+//!
+//! Between the last byte of the tables and the first file in place there is what the order of a verdict
+//! asks for, and nothing else: the event is written, and read back. The connection that it is written
+//! through is made, and the runs topic is read to its end, while the tables are made.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use computations::positivity::Series;
 use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets};
-use pipeline::ledger::SpillError;
-use pipeline::ledger::counting::CountingRules;
 use pipeline::reconciliation::Check;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{
-    Collection, ContentDigest, Judged, OutcomeBatch, ResultsPolicy, RunEvent, RunHistory,
-    RunOpened, RunReconciled, Settlement, Verdict, VerdictKey,
+    Collection, ContentDigest, Judged, ResultsPolicy, RunEvent, RunHistory, RunReconciled,
+    Settlement, Verdict, VerdictKey,
 };
 use serde::Serialize;
 use service::{Shutdown, process};
 use tracing::warn;
 
 use crate::args::Config;
-use crate::collect::Collected;
-use crate::completion::OutcomesRead;
+use crate::collecting::{Collected, Collecting, Unrecorded};
 use crate::error::Error;
 use crate::memory;
+use crate::outcomes_read::OutcomesRead;
 use crate::report::Report;
 
 /// How long the broker may take to acknowledge a verdict; longer where it is waited for longer.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection for the verdict may take before it is left to the verdict to wait for it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one read waits for more.
 const STEP: Duration = Duration::from_millis(5);
@@ -69,17 +75,30 @@ pub enum Settled {
 
 /// Settles one run.
 pub struct Settling<'a> {
-    /// What the aggregator is asked for.
-    pub config: &'a Config,
-    /// Whether it is to stop.
-    pub shutdown: &'a Shutdown,
-    /// The runs topic, read as far as the run was collected.
-    pub runs: RunsReader,
-    /// What it has of the run.
-    pub run: RunHistory,
+    config: &'a Config,
+    shutdown: &'a Shutdown,
+    runs: RunsReader,
+    run: RunHistory,
+    writer: Option<RunEventWriter>,
 }
 
-impl Settling<'_> {
+impl<'a> Settling<'a> {
+    /// `runs` is the runs topic, read as far as the run was collected, and `run` what it has of the run.
+    pub fn new(
+        config: &'a Config,
+        shutdown: &'a Shutdown,
+        runs: RunsReader,
+        run: RunHistory,
+    ) -> Self {
+        Self {
+            config,
+            shutdown,
+            runs,
+            run,
+            writer: None,
+        }
+    }
+
     /// Settles what was collected. `judge` judges it, and again what is read again.
     ///
     /// # Errors
@@ -90,24 +109,45 @@ impl Settling<'_> {
         collected: Collected,
         judge: &mut dyn FnMut(Collected, Option<VerdictKey>) -> Result<Attempt, Error>,
     ) -> Result<Settled, Error> {
-        let mut attempt = judge(collected, None)?;
+        let mut attempt = thread::scope(|scope| {
+            let preparing = scope.spawn(|| self.prepare());
+            let judged = judge(collected, None);
+            let prepared = preparing.join();
+            prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            judged
+        })?;
+        // What has come since.
+        self.read_runs(Duration::ZERO)?;
         let mut report = VerdictReport {
             generation: attempt.judged.generation,
             ..VerdictReport::default()
         };
-        let mut published: Option<Result<(), kafka::Error>> = None;
+        let mut published: Option<Result<i64, kafka::Error>> = None;
+        let mut is_caught_up = false;
         loop {
-            self.catch_up()?;
             let timeline = self.run.timeline();
             let again = match attempt.judged.settle(&timeline, published.is_some()) {
                 Settlement::Publish => {
-                    let written = self.publish(&attempt.judged)?;
-                    match written {
+                    match self.publish(&attempt.judged)? {
                         Err(error) if error.is_denied() => {
                             return self.denied(attempt, report, error);
                         }
-                        written => published = Some(written),
+                        Ok(offset) => {
+                            self.read_back(offset)?;
+                            published = Some(Ok(offset));
+                        }
+                        // It may be there all the same.
+                        written => {
+                            self.catch_up()?;
+                            published = Some(written);
+                        }
                     }
+                    continue;
+                }
+                // Somebody may have found the rest while the tables were made.
+                Settlement::Incomplete if !is_caught_up => {
+                    self.catch_up()?;
+                    is_caught_up = true;
                     continue;
                 }
                 Settlement::Incomplete => return Ok(Settled::Done(Box::new(attempt), report)),
@@ -138,24 +178,51 @@ impl Settling<'_> {
             let at = Some(again.verdict_key());
             attempt = judge(self.collect_again(attempt.collected, &again)?, at)?;
             report.keep_late(&attempt.collected.collection);
+            self.catch_up()?;
         }
+    }
+
+    /// Connects to where the verdict is written to, unless one stands, and reads the runs topic to its
+    /// end.
+    fn prepare(&mut self) -> Result<(), Error> {
+        if self.run.manifest().is_some() && self.run.timeline().newest().end.is_none() {
+            self.writer()?.connect(CONNECT_TIMEOUT);
+        }
+        self.catch_up()
+    }
+
+    fn writer(&mut self) -> Result<&RunEventWriter, Error> {
+        let writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => RunEventWriter::new(&self.config.cluster, &self.config.topics.runs)?,
+        };
+        Ok(self.writer.insert(writer))
     }
 
     /// Reads the runs topic to its end.
     fn catch_up(&mut self) -> Result<(), Error> {
         self.runs.look_for_end(&self.config.cluster)?;
-        loop {
-            let events = self.runs.read(if self.runs.is_caught_up() {
-                Duration::ZERO
-            } else {
-                STEP
-            })?;
-            events.into_iter().for_each(|event| self.run.hear(event));
-            if self.runs.is_caught_up() {
-                break;
-            }
+        self.read_looked_for()
+    }
+
+    /// Reads the runs topic to an event that was written, and past all that came before it.
+    fn read_back(&mut self, offset: i64) -> Result<(), Error> {
+        self.runs.look_for_event(offset);
+        self.read_looked_for()
+    }
+
+    fn read_looked_for(&mut self) -> Result<(), Error> {
+        self.read_runs(Duration::ZERO)?;
+        while !self.runs.is_caught_up() {
             self.check_stopped()?;
+            self.read_runs(STEP)?;
         }
+        Ok(())
+    }
+
+    fn read_runs(&mut self, timeout: Duration) -> Result<(), Error> {
+        let events = self.runs.read(timeout)?;
+        events.into_iter().for_each(|event| self.run.hear(event));
         Ok(self.runs.check(self.run.run_id())?)
     }
 
@@ -166,14 +233,13 @@ impl Settling<'_> {
         }
     }
 
-    fn publish(&self, judged: &Judged) -> Result<Result<(), kafka::Error>, Error> {
+    /// Publishes a verdict. Returns the offset of the event.
+    fn publish(&mut self, judged: &Judged) -> Result<Result<i64, kafka::Error>, Error> {
         let published_by = process::on_this_host("aggregator");
-        let Some(event) = judged.event(self.run.run_id(), &published_by) else {
-            return Ok(Ok(()));
-        };
-        let writer = RunEventWriter::new(&self.config.cluster, &self.config.topics.runs)?;
+        let event = judged.event(self.run.run_id(), &published_by);
+        let event = event.expect("a verdict that is to be published");
         let timeout = EVENT_TIMEOUT.max(self.config.cluster.broker_timeout());
-        Ok(writer.write(&RunEvent::Reconciled(event), timeout))
+        Ok((self.writer()?).write(&RunEvent::Reconciled(event), timeout))
     }
 
     /// Of a reproducible run everybody finds the same table, whether the verdict is published or not.
@@ -231,63 +297,33 @@ impl Settling<'_> {
         let ends = standing.ends();
         // Before others take its place in the memory budget.
         drop(before.collection);
-        let mut own = Again::new(self.config, before.opened, &self.run);
-        let started = Instant::now();
+        let mut own = Collecting::new(
+            self.run.clone(),
+            before.opened,
+            OutcomesRead::of(&standing.outcomes),
+            |rules| memory::collection(self.config, rules),
+        );
         let mut reader = Reader::start(cluster, topic, &starts)?;
         let mut batch = RecordBatch::default();
         while !reader.has_reached(&ends) {
             batch.clear();
             reader.read(STEP, &mut batch)?;
+            let now = Instant::now();
             for record in batch.iter() {
-                let end = ends.get(record.partition as usize);
-                if end.is_some_and(|&end| record.offset < end) {
-                    own.apply(record.partition, record.offset, record.payload)
-                        .map_err(Error::of_spill(&self.config.spill_folder))?;
+                let (partition, offset) = (record.partition, record.offset);
+                let end = ends.get(partition as usize);
+                if end.is_none_or(|&end| offset >= end) {
+                    continue;
+                }
+                if let Err(Unrecorded::Spill(error)) =
+                    own.apply_outcomes(partition, offset, record.payload, now)
+                {
+                    return Err(Error::of_spill(&self.config.spill_folder)(error));
                 }
             }
             self.check_stopped()?;
         }
-        Ok(Collected {
-            opened: own.opened,
-            run: self.run.clone(),
-            collection: own.collection,
-            outcomes_read: OutcomesRead::of(&standing.outcomes),
-            undecodable: own.undecodable,
-            duration: started.elapsed(),
-        })
-    }
-}
-
-/// What is read again of a run.
-struct Again {
-    opened: RunOpened,
-    collection: Collection,
-    undecodable: u64,
-}
-
-impl Again {
-    fn new(config: &Config, opened: RunOpened, run: &RunHistory) -> Self {
-        let rules = CountingRules::of(opened.options.results, &run.timeline());
-        let mut collection = memory::collection(config, rules);
-        for manifest in run.manifests() {
-            collection.hear_manifest(manifest.clone());
-        }
-        Self {
-            opened,
-            collection,
-            undecodable: 0,
-        }
-    }
-
-    fn apply(&mut self, partition: i32, offset: i64, payload: &[u8]) -> Result<(), SpillError> {
-        match OutcomeBatch::decode(payload) {
-            Ok(batch) if *batch.run_id() == self.opened.run_id => {
-                (self.collection).hear_outcomes_at(partition, offset, &batch)?;
-            }
-            Ok(_) => {}
-            Err(_) => self.undecodable += 1,
-        }
-        Ok(())
+        Ok(own.into_collected())
     }
 }
 

@@ -257,7 +257,7 @@ pub fn record(manifest: &Manifest, finished: &[Finished]) -> Collection {
     collection.hear_manifest(manifest.clone());
     for outcomes in finished.iter().filter_map(|one| one.outcomes.as_ref()) {
         let outcomes = OutcomeBatch::decode(outcomes).expect("a worker made it");
-        let recorded = collection.hear_outcomes(&outcomes);
+        let recorded = collection.hear_outcomes_at(0, 0, &outcomes);
         recorded.expect("all is in memory");
     }
     collection

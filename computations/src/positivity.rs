@@ -84,6 +84,7 @@ impl Tally {
         Self::read_large(result)
     }
 
+    #[cold]
     fn read_large(mut result: &[u8]) -> Option<Self> {
         let mut next = || varint::read(&mut result).and_then(|number| number.try_into().ok());
         let (tests, positive) = (next()?, next()?);

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{DecodeError, IndexRanges, ResultsPolicy, RunEvent, RunHistory, RunId, RunLog};
 use rdkafka::error::RDKafkaErrorCode;
-use tracing::warn;
+use rdkafka::producer::Producer;
+use tracing::{debug, warn};
 
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::offsets::{beginning_offsets, end_offsets};
 use crate::producer::{BatchProducer, Outgoing, Topic};
-use crate::reader::{Reader, read_to_end};
+use crate::reader::{Reader, advance, read_to_end};
 use crate::record::RecordBatch;
 use crate::topics::TopicNames;
 
@@ -35,6 +36,16 @@ pub fn publish_run_event(
     event: &RunEvent,
     deadline: Duration,
 ) -> Result<(), Error> {
+    publish(producer, topic, event, deadline).map(|_| ())
+}
+
+/// As [`publish_run_event`]. Returns the offset of the event.
+fn publish(
+    producer: &BatchProducer,
+    topic: &Topic,
+    event: &RunEvent,
+    deadline: Duration,
+) -> Result<i64, Error> {
     let payload = event.encode();
     let message = Outgoing {
         payload: &payload,
@@ -47,12 +58,13 @@ pub fn publish_run_event(
     await_delivery(producer, topic, deadline)
 }
 
-/// Waits until the broker has acknowledged all that is in flight.
+/// Waits until the broker has acknowledged all that is in flight, at least one message. Returns the
+/// highest offset.
 fn await_delivery(
     producer: &BatchProducer,
     topic: &Topic,
     deadline: Duration,
-) -> Result<(), Error> {
+) -> Result<i64, Error> {
     let mut deliveries = Vec::new();
     if !producer.drain(deadline, &mut deliveries) {
         producer.check_admission()?;
@@ -60,7 +72,10 @@ fn await_delivery(
     }
     match deliveries.iter().find_map(|delivery| delivery.error) {
         Some(code) => Err(not_delivered(topic, code)),
-        None => Ok(()),
+        None => {
+            let offsets = deliveries.iter().map(|delivery| delivery.offset);
+            Ok(offsets.max().unwrap_or(-1))
+        }
     }
 }
 
@@ -77,7 +92,7 @@ pub struct RunEventWriter {
 }
 
 impl RunEventWriter {
-    /// A writer to the runs topic, which connects in the background.
+    /// A writer to the runs topic.
     ///
     /// # Errors
     /// When a property is wrong or the topic's name is not one.
@@ -87,12 +102,23 @@ impl RunEventWriter {
         Ok(Self { producer, topic })
     }
 
-    /// Writes an event and waits until the broker has acknowledged it.
+    /// Connects to the leader of the topic, so that the first event need not wait for that. Where that
+    /// takes longer than `timeout`, it goes on in the background.
+    pub fn connect(&self, timeout: Duration) {
+        // A client connects to a broker when it has something to ask it.
+        let client = self.producer.producer.client();
+        if let Err(error) = client.fetch_watermarks(self.topic.name(), PARTITION, timeout) {
+            // Whether it may write there, and to whom, is found out when it does.
+            debug!(%error, topic = self.topic.name(), "not connected yet");
+        }
+    }
+
+    /// Writes an event and waits until the broker has acknowledged it. Returns its offset.
     ///
     /// # Errors
     /// When it is not acknowledged within `deadline`; it may be on the topic all the same.
-    pub fn write(&self, event: &RunEvent, deadline: Duration) -> Result<(), Error> {
-        publish_run_event(&self.producer, &self.topic, event, deadline)
+    pub fn write(&self, event: &RunEvent, deadline: Duration) -> Result<i64, Error> {
+        publish(&self.producer, &self.topic, event, deadline)
     }
 }
 
@@ -263,7 +289,7 @@ pub fn retract_abort(
     if !producer.produce_tombstone(topic, PARTITION, key.as_bytes())? {
         return Err(not_delivered(topic, RDKafkaErrorCode::QueueFull));
     }
-    await_delivery(producer, topic, deadline)
+    await_delivery(producer, topic, deadline).map(|_| ())
 }
 
 /// What the topic tells of one run now.
@@ -334,6 +360,11 @@ impl RunsReader {
     pub fn look_for_end(&mut self, cluster: &Cluster) -> Result<(), Error> {
         self.end = end_offsets(cluster, &self.topic, 1)?;
         Ok(())
+    }
+
+    /// Has [`is_caught_up`](Self::is_caught_up) be about this event and those before it.
+    pub fn look_for_event(&mut self, offset: i64) {
+        advance(&mut self.end, PARTITION, offset + 1);
     }
 
     /// Whether all that was there when the reader began was read.

@@ -51,77 +51,123 @@ impl fmt::Debug for JobSetDigest {
 #[derive(Clone)]
 pub struct JobSetHasher {
     hasher: blake3::Hasher,
-    /// Jobs are a few dozen bytes; the hash is fastest over pieces of many KiB.
+    /// Jobs are a few dozen bytes; the hash is fastest over whole pieces of many KiB.
     buffer: Vec<u8>,
+    /// How much of the buffer is to be hashed.
+    filled: usize,
 }
 
 impl JobSetHasher {
-    const FLUSH_AT: usize = 64 * 1024;
+    /// As many bytes are hashed at once.
+    const PIECE_BYTES: usize = 64 * 1024;
 
     /// The hash of no jobs.
     pub fn new() -> Self {
         Self {
             hasher: blake3::Hasher::new(),
-            buffer: Vec::with_capacity(Self::FLUSH_AT + 1024),
+            buffer: vec![0; Self::PIECE_BYTES + 1024],
+            filled: 0,
         }
     }
 
     /// Adds the job that comes next in index order, from what its payload is.
     pub fn update(&mut self, job: &Job<'_>) {
-        let digest = payload_digest(job.payload);
+        let rest = (job.part, job.weight, payload_digest(job.payload));
         let labels = job.key.labels;
-        self.buffer.extend_from_slice(&job.index.to_le_bytes());
-        labels.encode_hashed(&mut self.buffer);
-        self.update_rest(job.key.time, job.part, job.weight, digest);
+        self.append(
+            job.index,
+            |room| labels.write_hashed(room),
+            job.key.time,
+            rest,
+        );
     }
 
     /// Adds the job that comes next in index order, from what its outcome says of it.
+    #[inline]
     pub(crate) fn update_with(
         &mut self,
         index: u64,
         labels: Labels<'_>,
         time: Option<TimeBucket>,
-        (part, weight, payload_digest): (u32, u32, u64),
+        rest: (u32, u32, u64),
     ) {
-        self.buffer.extend_from_slice(&index.to_le_bytes());
-        self.buffer.extend_from_slice(labels.as_hashed());
-        self.update_rest(time, part, weight, payload_digest);
+        self.append(index, |room| labels.write_hashed(room), time, rest);
     }
 
+    /// Adds a job, whose labels are written by `write_labels`; `rest` is part, weight and payload
+    /// digest.
     #[inline]
-    fn update_rest(
+    fn append(
         &mut self,
+        index: u64,
+        write_labels: impl Fn(&mut [u8]) -> Option<&mut [u8]>,
         time: Option<TimeBucket>,
-        part: u32,
-        weight: u32,
-        payload_digest: u64,
+        rest: (u32, u32, u64),
     ) {
-        // Put together first: the buffer is asked for room twice, not for each number.
-        let buffer = &mut self.buffer;
-        match time {
-            Some(time) => {
-                let mut hashed = [1; 1 + 8];
-                hashed[1..].copy_from_slice(&time.seconds().to_le_bytes());
-                buffer.extend_from_slice(&hashed);
+        let left = loop {
+            let room = &mut self.buffer[self.filled..];
+            match write_job(room, index, &write_labels, time, rest) {
+                Some(left) => break left,
+                None => self.grow(),
             }
-            None => buffer.push(0),
+        };
+        self.filled = self.buffer.len() - left;
+        if self.filled >= Self::PIECE_BYTES {
+            self.hash_pieces();
         }
-        let mut numbers = [0; 4 + 4 + 8];
-        numbers[..4].copy_from_slice(&part.to_le_bytes());
-        numbers[4..8].copy_from_slice(&weight.to_le_bytes());
-        numbers[8..].copy_from_slice(&payload_digest.to_le_bytes());
-        buffer.extend_from_slice(&numbers);
-        if buffer.len() >= Self::FLUSH_AT {
-            self.hasher.update(buffer);
-            buffer.clear();
-        }
+    }
+
+    #[inline(never)]
+    fn grow(&mut self) {
+        self.buffer.resize(2 * self.buffer.len(), 0);
+    }
+
+    /// Hashes all whole pieces. A piece that ends between two of the hash's own chunks costs more.
+    fn hash_pieces(&mut self) {
+        let whole = self.filled - self.filled % Self::PIECE_BYTES;
+        self.hasher.update(&self.buffer[..whole]);
+        self.buffer.copy_within(whole..self.filled, 0);
+        self.filled -= whole;
     }
 
     /// The digest of all jobs that were added.
     pub fn finish(mut self) -> JobSetDigest {
-        self.hasher.update(&self.buffer);
+        self.hasher.update(&self.buffer[..self.filled]);
         JobSetDigest(*self.hasher.finalize().as_bytes())
     }
+}
+
+/// Writes what is hashed of a job. Returns how many bytes are left behind it; `None` when there is no
+/// room for it.
+#[inline]
+fn write_job(
+    room: &mut [u8],
+    index: u64,
+    write_labels: impl Fn(&mut [u8]) -> Option<&mut [u8]>,
+    time: Option<TimeBucket>,
+    (part, weight, payload_digest): (u32, u32, u64),
+) -> Option<usize> {
+    let (hashed, room) = room.split_first_chunk_mut()?;
+    *hashed = index.to_le_bytes();
+    let room = write_labels(room)?;
+    let room = match time {
+        Some(time) => {
+            let (hashed, room) = room.split_first_chunk_mut::<9>()?;
+            hashed[0] = 1;
+            hashed[1..].copy_from_slice(&time.seconds().to_le_bytes());
+            room
+        }
+        None => {
+            let (hashed, room) = room.split_first_mut()?;
+            *hashed = 0;
+            room
+        }
+    };
+    let (numbers, room) = room.split_first_chunk_mut::<16>()?;
+    numbers[..4].copy_from_slice(&part.to_le_bytes());
+    numbers[4..8].copy_from_slice(&weight.to_le_bytes());
+    numbers[8..].copy_from_slice(&payload_digest.to_le_bytes());
+    Some(room.len())
 }
 
 impl Default for JobSetHasher {

@@ -136,8 +136,10 @@ impl TimeBucket {
     /// Whole hours since 1970-01-01T00:00:00Z.
     #[inline]
     pub fn hours(self) -> i32 {
-        // The range in hours is that of an i32.
-        self.0.div_euclid(SECONDS_PER_HOUR) as i32
+        // Counted from the first bucket, so that nothing negative is divided. The range in hours is
+        // that of an i32.
+        let hours = (self.0 - Self::MIN) as u64 / SECONDS_PER_HOUR as u64;
+        hours as i32 + (Self::MIN / SECONDS_PER_HOUR) as i32
     }
 
     /// Seconds since 1970-01-01T00:00:00Z.

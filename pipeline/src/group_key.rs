@@ -9,6 +9,9 @@ use crate::grain::TimeBucket;
 /// by default, and so is its outcome.
 pub const MAX_LABEL_BYTES: usize = 32 * 1024;
 
+/// What a length or a number of values takes where label sets are hashed.
+pub(crate) const NUMBER_BYTES: usize = 4;
+
 /// The label values of a group, in the order of the run's label columns. Equality and order are
 /// those of the values' bytes, the first column first.
 pub use crate::wire::LabelSet;
@@ -21,14 +24,27 @@ impl LabelSet {
         }
     }
 
-    /// Appends the set as the digest of the job set hashes it: the number of values (u32), then for
-    /// each its length in bytes (u32) and its bytes, numbers little-endian.
-    pub(crate) fn encode_hashed(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.values.len() as u32).to_le_bytes());
+    /// How many bytes [`write_hashed`](Self::write_hashed) writes.
+    pub(crate) fn hashed_len(&self) -> usize {
+        let values = self.values.iter().map(|value| NUMBER_BYTES + value.len());
+        NUMBER_BYTES + values.sum::<usize>()
+    }
+
+    /// Writes the set as the digest of the job set hashes it: the number of values (u32), then for
+    /// each its length in bytes (u32) and its bytes, numbers little-endian. Returns the room behind
+    /// it; `None` when there is too little.
+    #[inline]
+    pub(crate) fn write_hashed<'r>(&self, room: &'r mut [u8]) -> Option<&'r mut [u8]> {
+        let (number, mut room) = room.split_first_chunk_mut()?;
+        *number = (self.values.len() as u32).to_le_bytes();
         for value in &self.values {
-            out.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            out.extend_from_slice(value.as_bytes());
+            let (length, behind) = room.split_first_chunk_mut()?;
+            *length = (value.len() as u32).to_le_bytes();
+            let (bytes, behind) = behind.split_at_mut_checked(value.len())?;
+            bytes.copy_from_slice(value.as_bytes());
+            room = behind;
         }
+        Some(room)
     }
 
     /// Whether a message has room for it beside a job: no dispatcher makes a larger one, but others may

@@ -6,6 +6,7 @@
 //! results count is decided by the rules in [`counting`].
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use crate::digest::{JobSetDigest, JobSetHasher};
 use crate::error::Conflict;
@@ -516,9 +517,10 @@ impl Ledger {
     ///
     /// # Errors
     /// When spilled results cannot be read back.
+    #[inline]
     pub fn for_each_completed(&self, mut visit: impl FnMut(u32, &[u8])) -> Result<(), SpillError> {
         let mut reader = self.reader();
-        self.lines.known().try_for_each(|(_, line)| {
+        self.lines.for_each(|_, line| {
             if line.state.is_completed() {
                 visit(line.weight, reader.read(&line.result)?);
             }
@@ -532,10 +534,11 @@ impl Ledger {
             return None;
         }
         let mut hasher = JobSetHasher::new();
-        self.lines.known().for_each(|(index, line)| {
+        let Ok(()) = self.lines.for_each(|index, line| {
             let labels = self.labels.get(line.label_set);
             let rest = (line.part, line.weight, line.payload_digest);
             hasher.update_with(index, labels, time_of(line.time), rest);
+            Ok::<_, Infallible>(())
         });
         Some(hasher.finish())
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::error::Conflict;
-use crate::ledger::counting::{CountingRules, Tier};
+use crate::ledger::counting::CountingRules;
 use crate::ledger::{Change, Ledger, Memory, MemoryUse, Recorded, SpillError};
 use crate::outcome::{OutcomeBatch, Worker};
 use crate::run::Manifest;
@@ -108,30 +108,18 @@ impl Collection {
         self.manifest = Some(manifest);
     }
 
-    /// Records outcomes of this run that stand at this place of the outcomes topic. Returns as
-    /// [`hear_outcomes`](Self::hear_outcomes) does.
+    /// Records outcomes of this run that stand at this place of the outcomes topic. Returns whether they
+    /// changed what counts.
     ///
     /// # Errors
-    /// Those of [`hear_outcomes`](Self::hear_outcomes).
+    /// When results cannot be spilled or read back.
     pub fn hear_outcomes_at(
         &mut self,
         partition: i32,
         offset: i64,
         batch: &OutcomeBatch,
     ) -> Result<bool, SpillError> {
-        self.record(self.rules().tier(partition, offset), batch)
-    }
-
-    /// Records outcomes of this run that no earlier verdict covers. Returns whether they changed what
-    /// counts.
-    ///
-    /// # Errors
-    /// When results cannot be spilled or read back.
-    pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) -> Result<bool, SpillError> {
-        self.record(self.rules().last_tier(), batch)
-    }
-
-    fn record(&mut self, tier: Tier, batch: &OutcomeBatch) -> Result<bool, SpillError> {
+        let tier = self.rules().tier(partition, offset);
         let Worker { host, id } = batch.worker().clone();
         let worker = (host, id);
         let (ledger, conflicts) = (&mut self.ledger, &mut self.conflicts);

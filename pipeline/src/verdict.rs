@@ -44,7 +44,7 @@ pub struct Judged {
 /// What an aggregator does next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Settlement<'a> {
-    /// No verdict stands: publish this one, read the runs topic to its end, and settle again.
+    /// No verdict stands: publish this one, read the runs topic past it, and settle again.
     Publish,
     /// The run is incomplete and no verdict stands: nothing is published.
     Incomplete,
@@ -67,8 +67,8 @@ pub enum Settlement<'a> {
 }
 
 impl Judged {
-    /// What to do next. `is_published`: the own verdict was published, and the runs topic was read to
-    /// its end after that.
+    /// What to do next, by any prefix of the log. `is_published`: the own verdict was published, and the
+    /// log was read past it.
     pub fn settle<'a>(&self, timeline: &Timeline<'a>, is_published: bool) -> Settlement<'a> {
         if timeline.number() != self.generation {
             return Settlement::NextGeneration(timeline.number());

@@ -128,8 +128,9 @@ fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
         let milliseconds = time.phys.get(row).ok_or_else(missing)?;
         series.rows.push(SeriesRow {
             label_set: series.label_sets.len() as u32 - 1,
-            time: TimeBucket::from_hours(milliseconds.div_euclid(MILLISECONDS_PER_HOUR))
-                .ok_or_else(missing)?,
+            hours: TimeBucket::from_hours(milliseconds.div_euclid(MILLISECONDS_PER_HOUR))
+                .ok_or_else(missing)?
+                .hours(),
             tests: tests.get(row).unwrap_or(0),
             positive: positive.get(row).unwrap_or(0),
         });

@@ -85,7 +85,7 @@ fn add_up(
         if last.replace(key) != Some(key) {
             series.rows.push(SeriesRow {
                 label_set,
-                time,
+                hours: time.hours(),
                 tests: 0,
                 positive: 0,
             });

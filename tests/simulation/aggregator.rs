@@ -421,10 +421,6 @@ impl AggregatorProcess {
                     format!("{end:?}"),
                 );
             }
-<<<<<<< HEAD
-            End::GaveUp => shared.saw(Seen::GaveUp),
-            End::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
-=======
             End::GaveUp(_) => {
                 if let Some(left) = self.left_undone() {
                     return violated(
@@ -434,7 +430,7 @@ impl AggregatorProcess {
                 }
                 shared.saw(Seen::GaveUp);
             }
->>>>>>> holes
+            End::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
             End::Aborted(..) => {
                 shared.saw(Seen::RunAborted);
                 return Ok(Some(Ended::Failed));
@@ -452,7 +448,7 @@ impl AggregatorProcess {
                 if let Some(row) = series
                     .rows
                     .iter_mut()
-                    .find(|row| Some(row.time) == job.key.time)
+                    .find(|row| Some(row.time()) == job.key.time)
                 {
                     row.tests += u64::from(job.weight);
                 }

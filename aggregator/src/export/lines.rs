@@ -123,7 +123,7 @@ fn drawn(series: &Series, grain: Grain) -> (Series, Grain) {
 }
 
 fn day(row: &SeriesRow) -> i32 {
-    row.time.hours().div_euclid(24)
+    row.hours.div_euclid(24)
 }
 
 fn extent(series: &Series) -> Option<(i32, i32)> {

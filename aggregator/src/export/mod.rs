@@ -94,7 +94,7 @@ pub(crate) mod test_series {
     pub(crate) fn row(label_set: u32, hours: i64, tests: u64, positive: u64) -> SeriesRow {
         SeriesRow {
             label_set,
-            time: TimeBucket::from_hours(hours).expect("in range"),
+            hours: TimeBucket::from_hours(hours).expect("in range").hours(),
             tests,
             positive,
         }

@@ -199,7 +199,7 @@ fn same_labels(one: &SeriesRow, other: &SeriesRow) -> bool {
 }
 
 fn day(row: &SeriesRow) -> i32 {
-    row.time.hours().div_euclid(24)
+    row.hours.div_euclid(24)
 }
 
 fn cut(label: &str) -> String {

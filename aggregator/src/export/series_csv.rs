@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use computations::positivity::Series;
-use pipeline::{Grain, LabelSet, TimeBucket};
+use computations::positivity::{Series, SeriesRow};
+use pipeline::{Grain, LabelSet};
 use sha2::{Digest, Sha256};
 
 use super::{Exporter, Table};
@@ -86,7 +86,7 @@ fn write(
     for row in &series.rows {
         let start = hashed.len();
         hashed.extend_from_slice(&prefixes[row.label_set as usize]);
-        times.write(row.time, &mut hashed);
+        times.write(row, &mut hashed);
         hashed.push(b',');
         if row.tests > 0 {
             hashed.extend_from_slice(number.format(row.tests).as_bytes());
@@ -160,16 +160,16 @@ impl Times {
         }
     }
 
-    fn write(&mut self, time: TimeBucket, line: &mut Vec<u8>) {
-        let days = time.hours().div_euclid(24);
+    fn write(&mut self, row: &SeriesRow, line: &mut Vec<u8>) {
+        let days = row.hours.div_euclid(24);
         if self.days != Some(days) {
             self.days = Some(days);
             self.date.clear();
-            let _ = write!(self.date, "{}", time.display(Grain::Day));
+            let _ = write!(self.date, "{}", row.time().display(Grain::Day));
         }
         line.extend_from_slice(self.date.as_bytes());
         if self.grain == Grain::Hour {
-            let hour = time.hours().rem_euclid(24) as u8;
+            let hour = row.hours.rem_euclid(24) as u8;
             line.extend_from_slice(&[b'T', b'0' + hour / 10, b'0' + hour % 10]);
             line.extend_from_slice(b":00:00");
         }
@@ -199,14 +199,14 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use computations::positivity::SeriesRow;
+    use pipeline::TimeBucket;
 
     use super::*;
 
     fn row(label_set: u32, hours: i64, tests: u64, positive: u64) -> SeriesRow {
         SeriesRow {
             label_set,
-            time: TimeBucket::from_hours(hours).expect("in range"),
+            hours: TimeBucket::from_hours(hours).expect("in range").hours(),
             tests,
             positive,
         }

@@ -61,13 +61,13 @@ fn time_column(name: PlSmallStr, rows: &[SeriesRow], grain: Grain) -> Column {
         Grain::Hour => {
             let times = rows
                 .iter()
-                .map(|row| row.time.seconds() * MILLISECONDS_PER_SECOND);
+                .map(|row| row.time().seconds() * MILLISECONDS_PER_SECOND);
             Int64Chunked::from_iter_values(name, times)
                 .into_datetime(TimeUnit::Milliseconds, None)
                 .into_column()
         }
         Grain::Day | Grain::Week | Grain::Month => {
-            let days = rows.iter().map(|row| row.time.hours().div_euclid(24));
+            let days = rows.iter().map(|row| row.hours.div_euclid(24));
             Int32Chunked::from_iter_values(name, days)
                 .into_date()
                 .into_column()
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn shown(hours: i64, grain: Grain) -> String {
-        row(0, hours, 0, 0).time.display(grain).to_string()
+        row(0, hours, 0, 0).time().display(grain).to_string()
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub struct Series {
 pub struct SeriesRow {
     /// Position of the labels in [`Series::label_sets`].
     pub label_set: u32,
-    /// The truncated time.
-    pub time: TimeBucket,
+    /// The truncated time, as [`TimeBucket::hours`]: the grains of a series are of whole hours.
+    pub hours: i32,
     /// Tests in the counted jobs of the group; 0 when none of its jobs was counted, so that the
     /// value is not known.
     pub tests: u64,
@@ -34,13 +34,13 @@ impl Series {
     pub fn coarsened(&self, grain: Grain) -> Self {
         let mut rows: Vec<SeriesRow> = Vec::new();
         for row in &self.rows {
-            let time = grain.of(row.time);
+            let hours = grain.of(row.time()).hours();
             match rows.last_mut() {
-                Some(last) if (last.label_set, last.time) == (row.label_set, time) => {
+                Some(last) if (last.label_set, last.hours) == (row.label_set, hours) => {
                     last.tests += row.tests;
                     last.positive += row.positive;
                 }
-                _ => rows.push(SeriesRow { time, ..*row }),
+                _ => rows.push(SeriesRow { hours, ..*row }),
             }
         }
         Self {
@@ -51,6 +51,11 @@ impl Series {
 }
 
 impl SeriesRow {
+    /// The truncated time.
+    pub fn time(&self) -> TimeBucket {
+        TimeBucket::from_hours(self.hours.into()).expect("the hours are those of a bucket")
+    }
+
     /// Positive tests per test; `None` over no tests.
     pub fn rate(&self) -> Option<f64> {
         (self.tests > 0).then(|| self.positive as f64 / self.tests as f64)
@@ -74,12 +79,13 @@ mod tests {
             *all += 1;
             *of_them += u64::from(positive);
         }
-        let row = |((label_set, time), (tests, positive))| SeriesRow {
-            label_set,
-            time,
-            tests,
-            positive,
-        };
+        let row =
+            |((label_set, time), (tests, positive)): ((u32, TimeBucket), (u64, u64))| SeriesRow {
+                label_set,
+                hours: time.hours(),
+                tests,
+                positive,
+            };
         Series {
             label_sets: ["Chile", "Italy", "Togo"]
                 .map(|name| LabelSet::new([name]))
@@ -106,6 +112,11 @@ mod tests {
     }
 
     #[test]
+    fn a_row_takes_twenty_four_bytes() {
+        assert_eq!(size_of::<SeriesRow>(), 24);
+    }
+
+    #[test]
     fn a_week_makes_no_month() {
         assert_eq!(Grain::Week.makes(), [Grain::Week]);
         // Nor could it: this week is of two months.
@@ -121,7 +132,7 @@ mod tests {
     fn what_is_not_known_stays_unknown_until_something_of_it_is() {
         let row = |hours, tests, positive| SeriesRow {
             label_set: 0,
-            time: TimeBucket::from_hours(hours).expect("in range"),
+            hours,
             tests,
             positive,
         };

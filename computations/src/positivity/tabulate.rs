@@ -73,17 +73,17 @@ impl Series {
             let Some(time) = group.time else {
                 return Ok::<_, SpillError>(());
             };
-            let mut row = SeriesRow {
-                label_set: group.label_set,
-                time,
-                tests: 0,
-                positive: 0,
+            let (tests, positive) = match group.parts {
+                // Most groups are of one job.
+                [part] => counts(part),
+                parts => sum(parts),
             };
-            for tally in group.parts.iter().filter_map(|part| Tally::read(part)) {
-                row.tests += u64::from(tally.tests);
-                row.positive += u64::from(tally.positive);
-            }
-            rows.push(row);
+            rows.push(SeriesRow {
+                label_set: group.label_set,
+                hours: time.hours(),
+                tests,
+                positive,
+            });
             Ok(())
         })?;
         Ok(Self { label_sets, rows })
@@ -96,6 +96,19 @@ impl Series {
             (tests + row.tests, positive + row.positive)
         })
     }
+}
+
+/// Tests and positive tests of several results.
+#[inline(never)]
+fn sum(parts: &[&[u8]]) -> (u64, u64) {
+    let all = parts.iter().map(|part| counts(part));
+    all.fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
+}
+
+/// Tests and positive tests of a result; none where it is malformed.
+#[inline]
+fn counts(result: &[u8]) -> (u64, u64) {
+    Tally::read(result).map_or((0, 0), |tally| (tally.tests.into(), tally.positive.into()))
 }
 
 #[cfg(test)]

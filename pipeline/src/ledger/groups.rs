@@ -68,46 +68,119 @@ impl<'a> Groups<'a> {
         &self,
         visit: impl FnMut(Group<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let known = self.ledger.lines.known().map(|(_, line)| line);
-        let key = |line: &Line| self.key(line);
-        if known.clone().is_sorted_by_key(key) {
-            self.walk(known, visit)
+        let mut walk = Walk {
+            groups: self,
+            last: None,
+            parts: Parts {
+                results: &self.ledger.results,
+                in_memory: Vec::new(),
+                spilled: Vec::new(),
+                reader: self.ledger.reader(),
+            },
+            visit,
+        };
+        let lines = &self.ledger.lines;
+        if self.is_in_key_order() {
+            lines.for_each(|_, line| walk.add(line))?;
         } else {
-            let mut sorted: Vec<&Line> = known.collect();
+            let mut sorted: Vec<&Line> = lines.known().map(|(_, line)| line).collect();
             sorted.sort_by_key(|line| self.key(line));
-            self.walk(sorted.into_iter(), visit)
+            sorted.into_iter().try_for_each(|line| walk.add(line))?;
         }
+        walk.finish()
     }
 
     fn key(&self, line: &Line) -> (u32, i64) {
         (self.ranks[line.label_set as usize], line.time)
     }
 
-    fn walk<E: From<SpillError>>(
-        &self,
-        mut lines: impl Iterator<Item = &'a Line>,
-        mut visit: impl FnMut(Group<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut parts = Parts {
-            results: &self.ledger.results,
-            in_memory: Vec::new(),
-            spilled: Vec::new(),
-            reader: self.ledger.reader(),
+    /// The group of a line, with these results.
+    #[inline]
+    fn group<'p>(&self, line: &Line, parts: &'p [&'p [u8]]) -> Group<'p> {
+        Group {
+            label_set: self.ranks[line.label_set as usize],
+            time: time_of(line.time),
+            parts,
+        }
+    }
+
+    fn is_in_key_order(&self) -> bool {
+        let mut last: Option<&Line> = None;
+        let in_order = self.ledger.lines.for_each(|_, line| {
+            let is_after = match last.replace(line) {
+                // Most lines have the labels of the one before.
+                Some(last) if last.label_set == line.label_set => last.time <= line.time,
+                Some(last) => self.key(last) <= self.key(line),
+                None => true,
+            };
+            is_after.then_some(()).ok_or(())
+        });
+        in_order.is_ok()
+    }
+}
+
+/// A walk along lines in key order, which hands over each group with its last line.
+struct Walk<'g, 'a, V> {
+    groups: &'g Groups<'a>,
+    last: Option<&'a Line>,
+    /// Of the group of the last line, without that.
+    parts: Parts<'a>,
+    visit: V,
+}
+
+impl<'a, V> Walk<'_, 'a, V> {
+    // Done for each line.
+    #[inline(always)]
+    fn add<E: From<SpillError>>(&mut self, line: &'a Line) -> Result<(), E>
+    where
+        V: FnMut(Group<'_>) -> Result<(), E>,
+    {
+        let Some(last) = self.last.replace(line) else {
+            return Ok(());
         };
-        let mut last: Option<((u32, i64), &Line)> = None;
-        lines.try_for_each(|line| {
-            let key = self.key(line);
-            match last.replace((key, line)) {
-                Some((before, last)) if before == key => parts.add(last),
-                Some((before, last)) => return parts.hand_over(before, last, &mut visit),
-                None => {}
-            }
-            Ok(())
-        })?;
-        match last {
-            Some((key, last)) => parts.hand_over(key, last, &mut visit),
+        if (last.label_set, last.time) == (line.label_set, line.time) {
+            self.parts.add(last);
+            return Ok(());
+        }
+        // Most groups are of one job, whose result stands in its line: to collect such results costs
+        // several times what is done with them.
+        if self.parts.in_memory.is_empty()
+            && last.state.is_completed()
+            && let Some(result) = last.result.inline()
+        {
+            return (self.visit)(self.groups.group(last, &[result]));
+        }
+        self.hand_over(last)
+    }
+
+    fn finish<E: From<SpillError>>(mut self) -> Result<(), E>
+    where
+        V: FnMut(Group<'_>) -> Result<(), E>,
+    {
+        match self.last {
+            Some(last) => self.hand_over(last),
             None => Ok(()),
         }
+    }
+
+    /// Hands over the group of which this is the last line.
+    #[inline(never)]
+    fn hand_over<E: From<SpillError>>(&mut self, last: &'a Line) -> Result<(), E>
+    where
+        V: FnMut(Group<'_>) -> Result<(), E>,
+    {
+        let parts = &mut self.parts;
+        parts.add(last);
+        if parts.spilled.is_empty() {
+            (self.visit)(self.groups.group(last, &parts.in_memory))?;
+        } else {
+            let mut read = Vec::new();
+            let ends = parts.read_spilled(&mut read)?;
+            (self.visit)(self.groups.group(last, &parts.with_spilled(&read, &ends)))?;
+            parts.spilled.clear();
+        }
+        parts.in_memory.clear();
+        Ok(())
     }
 }
 
@@ -130,40 +203,6 @@ impl<'a> Parts<'a> {
             }
             self.in_memory.push(result.unwrap_or_default());
         }
-    }
-
-    /// Hands over the group of which this is the last line.
-    #[inline]
-    fn hand_over<E: From<SpillError>>(
-        &mut self,
-        (label_set, time): (u32, i64),
-        last: &'a Line,
-        visit: &mut impl FnMut(Group<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let group = |parts| Group {
-            label_set,
-            time: time_of(time),
-            parts,
-        };
-        // Most groups are of one job, whose result stands in its line: to collect such results costs
-        // several times what is done with them.
-        if self.in_memory.is_empty()
-            && last.state.is_completed()
-            && let Some(result) = last.result.inline()
-        {
-            return visit(group(&[result]));
-        }
-        self.add(last);
-        if self.spilled.is_empty() {
-            visit(group(&self.in_memory))?;
-        } else {
-            let mut read = Vec::new();
-            let ends = self.read_spilled(&mut read)?;
-            visit(group(&self.with_spilled(&read, &ends)))?;
-            self.spilled.clear();
-        }
-        self.in_memory.clear();
-        Ok(())
     }
 
     /// Reads the spilled results, one behind the other. Returns where each ends.

@@ -5,10 +5,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
-use crate::group_key::LabelSet;
-
-/// The bytes of a length or a number of values.
-const NUMBER_BYTES: usize = 4;
+use crate::group_key::{LabelSet, NUMBER_BYTES};
 
 /// A label set as it stands in the arena: the number of values, then the length and the bytes of
 /// each. Ordered as a [`LabelSet`] is.
@@ -29,9 +26,13 @@ impl<'a> Labels<'a> {
         LabelSet::new(self.values())
     }
 
-    /// As the digest of the job set hashes it.
-    pub(crate) fn as_hashed(self) -> &'a [u8] {
-        self.encoded
+    /// Writes the set as the digest of the job set hashes it, which is as it stands here. Returns the
+    /// room behind it; `None` when there is too little.
+    #[inline]
+    pub(crate) fn write_hashed(self, room: &mut [u8]) -> Option<&mut [u8]> {
+        let (bytes, behind) = room.split_at_mut_checked(self.encoded.len())?;
+        bytes.copy_from_slice(self.encoded);
+        Some(behind)
     }
 
     fn value_bytes(self) -> impl Iterator<Item = &'a [u8]> {
@@ -72,7 +73,9 @@ impl LabelArena {
     /// The number of a label set, which is added if it is not there.
     pub fn intern(&mut self, labels: &LabelSet) -> u32 {
         let start = self.bytes.len();
-        labels.encode_hashed(&mut self.bytes);
+        self.bytes.resize(start + labels.hashed_len(), 0);
+        let behind = labels.write_hashed(&mut self.bytes[start..]);
+        debug_assert!(behind.is_some_and(|behind| behind.is_empty()));
         let Self {
             bytes,
             starts,

@@ -224,7 +224,7 @@ fn spelled_out(series: &Series) -> BTreeMap<(String, i32), (u64, u64)> {
     let rows = series.rows.iter();
     rows.map(|row| {
         let label = series.label_sets[row.label_set as usize].values[0].clone();
-        ((label, row.time.hours()), (row.tests, row.positive))
+        ((label, row.hours), (row.tests, row.positive))
     })
     .collect()
 }

@@ -17,7 +17,7 @@ impl OutcomesRead {
     /// Partitions that were added since the run was opened have nothing older than it. What retention
     /// has taken is missing, which reconciliation shows and `--resume` mends; an offset out of range
     /// would be an error for good.
-    pub(super) fn new(opened: &[i64], kept: &[i64], end: Vec<i64>) -> Self {
+    pub fn new(opened: &[i64], kept: &[i64], end: Vec<i64>) -> Self {
         let mut start = opened.to_vec();
         start.resize(end.len(), 0);
         for (start, &kept) in start.iter_mut().zip(kept) {
@@ -48,14 +48,14 @@ impl OutcomesRead {
     }
 
     /// Everything before these offsets was read.
-    pub(super) fn advance(&mut self, next: &[i64]) {
+    pub fn advance(&mut self, next: &[i64]) {
         for (own, &next) in self.next.iter_mut().zip(next) {
             *own = next.max(*own);
         }
     }
 
     /// Whether every partition was read to where it ended when the aggregator began to read.
-    pub(super) fn has_reached_end(&self) -> bool {
+    pub fn has_reached_end(&self) -> bool {
         self.next
             .iter()
             .zip(&self.end)
