@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use computations::positivity::Series;
-use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets};
+use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets, end_offsets};
 use pipeline::ledger::SpillError;
 use pipeline::ledger::counting::CountingRules;
 use pipeline::reconciliation::Check;
-use pipeline::verdict::deleted_outcomes;
+use pipeline::verdict::lost_outcomes;
 use pipeline::{
     Collection, ContentDigest, Judged, OutcomeBatch, ResultsPolicy, RunEvent, RunHistory,
     RunOpened, RunReconciled, Settlement, Verdict, VerdictKey,
@@ -224,7 +224,9 @@ impl Settling<'_> {
     ) -> Result<Collected, Error> {
         let (cluster, topic) = (&self.config.cluster, &self.config.topics.outcomes);
         let beginnings = beginning_offsets(cluster, topic, standing.outcomes.len())?;
-        if let Some(partition) = deleted_outcomes(&standing.outcomes, &beginnings) {
+        // Beyond the end of a topic that was made again there is nothing to wait for.
+        let topic_ends = end_offsets(cluster, topic, standing.outcomes.len())?;
+        if let Some(partition) = lost_outcomes(&standing.outcomes, &beginnings, &topic_ends) {
             return Err(self.outcomes_deleted(standing, partition));
         }
         let starts: Vec<i64> = standing.outcomes.iter().map(|range| range.start).collect();
