@@ -48,8 +48,9 @@ pub enum Error {
 
     /// Outcomes are gone that the verdict of another aggregator rests on.
     #[error(
-        "run {run_id} has a verdict, by {published_by}, but retention has deleted some of its outcomes \
-         on topic {topic}, partition {partition}: no table is written"
+        "run {run_id} has a verdict, by {published_by}, but some of its outcomes are gone from topic \
+         {topic}, partition {partition}, by retention or because the topic was made again: no table is \
+         written"
     )]
     OutcomesDeleted {
         /// The run.

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use computations::positivity::Series;
-use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets};
+use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets, end_offsets};
 use pipeline::reconciliation::Check;
-use pipeline::verdict::deleted_outcomes;
+use pipeline::verdict::lost_outcomes;
 use pipeline::{
     Collection, ContentDigest, Judged, ResultsPolicy, RunEvent, RunHistory, RunReconciled,
     Settlement, Verdict, VerdictKey,
@@ -290,7 +290,9 @@ impl<'a> Settling<'a> {
     ) -> Result<Collected, Error> {
         let (cluster, topic) = (&self.config.cluster, &self.config.topics.outcomes);
         let beginnings = beginning_offsets(cluster, topic, standing.outcomes.len())?;
-        if let Some(partition) = deleted_outcomes(&standing.outcomes, &beginnings) {
+        // Beyond the end of a topic that was made again there is nothing to wait for.
+        let topic_ends = end_offsets(cluster, topic, standing.outcomes.len())?;
+        if let Some(partition) = lost_outcomes(&standing.outcomes, &beginnings, &topic_ends) {
             return Err(self.outcomes_deleted(standing, partition));
         }
         let starts: Vec<i64> = standing.outcomes.iter().map(|range| range.start).collect();

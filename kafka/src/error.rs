@@ -210,8 +210,8 @@ pub enum Error {
 
     /// Results that a verdict has counted are gone, and others may differ.
     #[error(
-        "run {run_id}: retention has deleted outcomes on topic {topic}, partition {partition}, that \
-         its verdict rests on; with --results any they cannot be computed again: dispatch the data \
+        "run {run_id}: outcomes that its verdict rests on are gone from topic {topic}, partition \
+         {partition}; with --results any they cannot be computed again: dispatch the data \
          set under another --run-id"
     )]
     FrozenOutcomesDeleted {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use pipeline::verdict::deleted_outcomes;
+use pipeline::verdict::lost_outcomes;
 use pipeline::{DecodeError, IndexRanges, ResultsPolicy, RunEvent, RunHistory, RunId, RunLog};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer;
@@ -187,7 +187,8 @@ pub fn check_frozen_outcomes(
     }
     let partitions = verdict.outcomes.len();
     let beginnings = beginning_offsets(cluster, &topics.outcomes, partitions)?;
-    match deleted_outcomes(&verdict.outcomes, &beginnings) {
+    let ends = end_offsets(cluster, &topics.outcomes, partitions)?;
+    match lost_outcomes(&verdict.outcomes, &beginnings, &ends) {
         None => Ok(()),
         Some(partition) => Err(Error::FrozenOutcomesDeleted {
             run_id: history.run_id().clone(),

@@ -145,5 +145,17 @@ pub fn deleted_outcomes(outcomes: &[OffsetRange], beginnings: &[i64]) -> Option<
     })
 }
 
+/// The first partition that no longer holds all outcomes that a verdict rests on: some are
+/// [deleted](deleted_outcomes), or it ends before the verdict does, for the topic was made again. The
+/// partitions begin and end at these offsets now.
+pub fn lost_outcomes(outcomes: &[OffsetRange], beginnings: &[i64], ends: &[i64]) -> Option<usize> {
+    deleted_outcomes(outcomes, beginnings).or_else(|| {
+        outcomes.iter().enumerate().position(|(partition, range)| {
+            let end = ends.get(partition).copied().unwrap_or(0);
+            end < range.end
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests;

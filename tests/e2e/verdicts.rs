@@ -8,7 +8,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use kafka::{BatchProducer, Outgoing, beginning_offsets, open_generation, run_history, topics};
+use kafka::{
+    BatchProducer, Outgoing, TopicNames, TopicSpec, beginning_offsets, end_offsets,
+    open_generation, run_history, topics,
+};
 use pipeline::{
     GroupKey, IndexRanges, Job, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunHistory,
     RunId, TimeBucket, Verdict, Worker,
@@ -396,6 +399,44 @@ fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
     );
     assert_eq!(fs::read_dir(&out).expect("it is there").count(), 0);
     assert_eq!(listed(&test, &run_id)["verdict"], "complete");
+}
+
+#[test]
+fn a_verdict_on_a_topic_that_was_made_again_is_not_waited_for() {
+    let test = cluster("made-again");
+    let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
+    let worker = test.worker("a", "0ms");
+    test.aggregate_complete(&run.run_id);
+    end(worker);
+    let outcomes = &test.topics.outcomes;
+    let partitions = || topics::partition_count(&test.cluster, outcomes).expect("it can be asked");
+    let spec = TopicSpec {
+        partitions: partitions().expect("it is there"),
+        replication_factor: None,
+        retention: Duration::from_secs(3_600),
+    };
+    let nothing = |number| format!("{outcomes}.nothing-{number}");
+    let only = TopicNames {
+        outcomes: outcomes.clone(),
+        jobs: nothing(1),
+        dlq: nothing(2),
+        runs: nothing(3),
+    };
+    topics::delete(&test.cluster, &only).expect("deleted");
+    wait_until("the topic is there again, and empty", || {
+        let made = topics::create(&test.cluster, &test.topics, &spec, &|| false);
+        let ends = partitions().map(|partitions| end_offsets(&test.cluster, outcomes, partitions));
+        made.is_ok() && matches!(ends, Some(Ok(ends)) if ends.iter().all(|&end| end == 0))
+    });
+    let mut second = test.service("aggregator");
+    second.args(["--run-id", run.run_id.as_str(), "--out"]);
+    second.arg(test.folder.path().join("second"));
+    let second = finish(second).expect_code(4);
+    assert!(
+        second.stderr.contains("no table is written"),
+        "{}",
+        second.stderr
+    );
 }
 
 #[test]

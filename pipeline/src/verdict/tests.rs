@@ -534,4 +534,10 @@ fn outcomes_are_deleted_where_a_partition_begins_after_what_was_read() {
     assert_eq!(deleted_outcomes(&outcomes, &[9, 2]), None);
     assert_eq!(deleted_outcomes(&outcomes, &[0, 3]), Some(1));
     assert_eq!(deleted_outcomes(&outcomes, &[0]), Some(1));
+    assert_eq!(lost_outcomes(&outcomes, &[0, 3], &[3, 5]), Some(1));
+    assert_eq!(lost_outcomes(&outcomes, &[0, 2], &[3, 5]), None);
+    // The topic was made again, and has fewer records, or fewer partitions.
+    assert_eq!(lost_outcomes(&outcomes, &[0, 0], &[3, 4]), Some(1));
+    assert_eq!(lost_outcomes(&outcomes, &[0, 0], &[0, 9]), Some(0));
+    assert_eq!(lost_outcomes(&outcomes, &[0, 0], &[3]), Some(1));
 }
