@@ -1,26 +1,34 @@
 //! A computation of one's own: how often each word is in the column `text`, in several rows a group.
 //! The program is `rollcall` with one more name for `--compute`:
-//!
-//! `cargo run --example word_count -- run comments.csv --compute word-count --every day`
+//! `cargo run --example word_count -- run comments.csv --compute word-count --param min_length=3`
 
-use std::collections::BTreeMap;
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use computations::tabulate::{Cell, Kind, MalformedResult, ResultColumn, ResultRows, readable};
-use computations::{Column, Compute, Definition, JobError, Registry, Tabulate, varint};
-use pipeline::{Job, Ledger, ledger::SpillError, reconciliation::Check};
+use computations::{Column, Compute, Definition, JobError, Parameter, ParameterError};
+use computations::{Registry, Tabulate, varint};
+use pipeline::{Computation, Job, Ledger, ledger::SpillError, reconciliation::Check};
 
 fn main() -> ExitCode {
     rollcall::program(&Registry::standard().with(Definition {
         name: "word-count",
+        parameters: const { &[Parameter::optional("min_length")] },
         encode: |_| Ok(Box::new(vec![Column::text("text")])),
-        compute: |_| Ok(Box::new(WordCount)),
-        tabulate: |_| Ok(Box::new(WordCount)),
+        compute: |of| Ok(Box::new(WordCount::new(of)?)),
+        tabulate: |of| Ok(Box::new(WordCount::new(of)?)),
     }))
 }
 
-/// A result is the words of a job, in order, each with how often it was there.
-struct WordCount;
+/// A result is the words of a job of at least this length, in order, each with how often it was there.
+struct WordCount(usize);
+
+impl WordCount {
+    fn new(of: &Computation) -> Result<Self, ParameterError> {
+        let invalid = |_| ParameterError::new(of, "min_length", "it is no number");
+        let least = of.parameter("min_length").unwrap_or("1");
+        least.parse().map(Self).map_err(invalid)
+    }
+}
 
 impl Compute for WordCount {
     fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
@@ -34,7 +42,7 @@ impl Compute for WordCount {
                 *counts.entry(word.to_owned()).or_default() += 1;
             }
         }
-        counts.remove("");
+        counts.retain(|word, _| word.chars().count() >= self.0.max(1));
         for (word, count) in counts {
             varint::write_text(&word, result);
             varint::write(count, result);

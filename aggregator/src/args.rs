@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Parser;
 use computations::Registry;
-use kafka::{BrokerArgs, Cluster, TopicNames};
+use kafka::{BrokerArgs, Cluster, TopicNames, default_group};
 use pipeline::{Grain, RunId};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
@@ -41,7 +41,8 @@ pub struct Args {
     #[command(flatten)]
     pub outputs: OutputArgs,
 
-    /// Give up when nothing new has come for so long
+    /// Give up when nothing new has come for so long, unless workers of the group have jobs of the
+    /// run before them
     #[arg(
         long,
         value_name = "DURATION",
@@ -57,6 +58,10 @@ pub struct Args {
     /// Prefix of the topics
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     pub topic_prefix: String,
+
+    /// The workers' consumer group, for --timeout [default: PREFIX.worker]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
 
     /// Health and metrics.
     #[command(flatten)]
@@ -212,7 +217,7 @@ pub struct Config {
     pub outputs: OutputChoice,
     /// Where the dispatcher writes rejected rows, if that is a file of this machine.
     pub rejects: Option<PathBuf>,
-    /// The longest time without anything new.
+    /// The longest time without anything new, where the workers have nothing before them.
     pub timeout: Duration,
     /// Memory for outcomes, in bytes.
     pub memory_budget_bytes: u64,
@@ -222,6 +227,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Its topics.
     pub topics: TopicNames,
+    /// The workers' group.
+    pub group: String,
     /// The group as whose offsets it makes known how far it has read; `None` for a broker that keeps
     /// everything.
     pub read_positions: Option<String>,
@@ -248,6 +255,7 @@ impl Args {
             spill_folder: (self.memory.spill_folder.clone()).unwrap_or_else(std::env::temp_dir),
             cluster: Cluster::new(&self.broker, "rollcall-aggregator")?,
             topics: TopicNames::new(&self.topic_prefix),
+            group: (self.group.clone()).unwrap_or_else(|| default_group(&self.topic_prefix)),
             read_positions: None,
             computations: computations.clone(),
             metrics: Metrics::default(),

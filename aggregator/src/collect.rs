@@ -9,17 +9,19 @@ use tracing::{info, warn};
 
 use crate::args::Config;
 pub use crate::completion::Collected;
-use crate::completion::{Completion, End, Next, Unrecorded};
+use crate::completion::{Backlog, Completion, End, Next, Unrecorded};
 use crate::error::Error;
 use crate::memory::{self, MemoryWatch};
 use crate::read_positions::ReadPositions;
 use crate::table::Tabulation;
+use crate::workers::workers_seen;
 
 /// How long one read waits for more.
 const STEP: Duration = Duration::from_millis(5);
 
 /// Collects a run until it is complete or has a verdict, or until nothing new has come for as long as the
-/// configuration allows. The runs topic is handed back to be read on.
+/// configuration allows and the workers have none of its jobs before them. The runs topic is handed
+/// back to be read on.
 ///
 /// # Errors
 /// When the run does not appear, was aborted, cannot be read, or has a grain that what is to be
@@ -95,6 +97,7 @@ impl Driver<'_> {
                 Next::ReadRuns => self.read_runs()?,
                 Next::AskOffsets => self.ask_offsets()?,
                 Next::ReadOutcomes => self.read_outcomes()?,
+                Next::AskWorkers => self.ask_workers(),
                 Next::End(end) => return Ok(end),
             }
         }
@@ -198,6 +201,28 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Nothing new has come for a while.
+    fn ask_workers(&mut self) {
+        let stopped = || self.shutdown.is_requested();
+        let silence = humantime::format_duration(self.config.timeout);
+        let group = &self.config.group;
+        let seen = match workers_seen(self.config, self.progress, &stopped) {
+            Ok(seen) => Some(seen),
+            Err(kafka::Error::Stopped) => None,
+            Err(error) => {
+                warn!(group, %error, "cannot ask what the workers have before them");
+                None
+            }
+        };
+        let backlog = self.completion.apply_workers(seen, Instant::now());
+        if let Some(Backlog { members, messages }) = backlog {
+            info!(
+                group,
+                members, messages, "nothing new for {silence}, waiting for workers that have jobs"
+            );
+        }
+    }
+
     fn show_progress(&mut self) {
         let Some(collection) = self.completion.collection() else {
             return;
@@ -237,8 +262,9 @@ impl Driver<'_> {
         match end {
             End::Complete | End::HasVerdict => {}
             End::Cancelled(cancelled) => return Err(Error::cancelled(&cancelled)),
-            End::GaveUp => warn!(
-                "nothing new for {}, giving up",
+            End::GaveUp(why) => warn!(
+                group = self.config.group,
+                "nothing new for {}, giving up: {why}",
                 humantime::format_duration(self.config.timeout)
             ),
             End::NoRun => return Err(no_run()),

@@ -5,6 +5,7 @@
 
 mod idle_timer;
 mod outcomes_read;
+mod patience;
 mod run_search;
 
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ use pipeline::{
     RunReconciled,
 };
 
-use self::idle_timer::IdleTimer;
 pub use self::outcomes_read::OutcomesRead;
+use self::patience::Patience;
+pub use self::patience::{Backlog, GaveUp, WorkersSeen};
 use self::run_search::RunSearch;
 use crate::args::RunChoice;
 
@@ -40,6 +42,9 @@ pub enum Next {
     /// Read some outcomes, [apply](Completion::apply_outcomes) each record, and
     /// [say](Completion::apply_outcomes_read) how far they were read.
     ReadOutcomes,
+    /// Nothing new has come for as long as it may take: ask what the workers have before them, and
+    /// [apply](Completion::apply_workers) it.
+    AskWorkers,
     /// Read nothing more.
     End(End),
 }
@@ -55,8 +60,9 @@ pub enum End {
     Cancelled(RunCancelled),
     /// A verdict stands on the newest generation: what there is is held against it.
     HasVerdict,
-    /// Nothing new has come for as long as it may take: what there is is judged.
-    GaveUp,
+    /// Nothing new has come for as long as it may take, and no worker has anything before it that
+    /// could make it come: what there is is judged.
+    GaveUp(GaveUp),
     /// The run did not appear in that time.
     NoRun,
     /// Its jobs are numbered by a version of the rule that is not known here.
@@ -121,18 +127,19 @@ pub struct Collected {
 pub struct Completion {
     state: State,
     search: RunSearch,
-    idle: IdleTimer,
+    patience: Patience,
     /// What [`next`](Self::next) has asked for was done, and the time has come to decide.
     is_done: bool,
 }
 
 impl Completion {
-    /// Nothing was read yet; nothing new may come for as long as `timeout`.
+    /// Nothing was read yet. Where nothing new has come for as long as `timeout`, it is asked what the
+    /// workers have before them.
     pub fn new(choice: &RunChoice, timeout: Duration, now: Instant) -> Self {
         Self {
             state: State::LooksForRunsTopic,
             search: RunSearch::new(choice),
-            idle: IdleTimer::new(timeout, now),
+            patience: Patience::new(timeout, now),
             is_done: false,
         }
     }
@@ -147,6 +154,9 @@ impl Completion {
         {
             return Next::End(end);
         }
+        if self.patience.asks() {
+            return Next::AskWorkers;
+        }
         match &self.state {
             State::LooksForRunsTopic => Next::LookForRunsTopic,
             State::FindsRun | State::ReadsRuns(_) => Next::ReadRuns,
@@ -156,8 +166,8 @@ impl Completion {
     }
 
     fn decide(&mut self, now: Instant, is_stopped: bool) -> Option<End> {
-        let not_found = match &self.state {
-            State::LooksForRunsTopic => true,
+        let read = match &self.state {
+            State::LooksForRunsTopic => None,
             State::FindsRun => {
                 // A run that could not be opened at all is aborted without ever having been.
                 if let Some(run) = self.search.run()
@@ -165,7 +175,7 @@ impl Completion {
                 {
                     return Some(End::Aborted(run.run_id().clone(), reason.to_owned()));
                 }
-                true
+                None
             }
             State::Found(found) => {
                 let (_, opened) = &**found;
@@ -178,15 +188,26 @@ impl Completion {
                 if let Some(end) = own.end() {
                     return Some(end);
                 }
-                false
+                Some(own.outcomes_read.next())
             }
         };
-        match self.idle.is_over(now) {
+        match read {
             _ if is_stopped => Some(End::Stopped),
-            false => None,
-            true if not_found => Some(End::NoRun),
-            true => Some(End::GaveUp),
+            None => self.patience.is_over(now).then_some(End::NoRun),
+            Some(read) => self.patience.gives_up(read, now).map(End::GaveUp),
         }
+    }
+
+    /// The state of the workers, as the cluster reports it; `None` where it cannot be asked. Returns
+    /// what is waited on, if anything.
+    pub fn apply_workers(&mut self, seen: Option<WorkersSeen>, now: Instant) -> Option<Backlog> {
+        let (State::ReadsOutcomes(own) | State::ReadsRuns(own)) = &self.state else {
+            return None;
+        };
+        let run_start = &own.opened.jobs_start_offsets;
+        let is_dispatched = own.collection.manifest().is_some();
+        self.is_done = true;
+        self.patience.apply(seen, run_start, is_dispatched, now)
     }
 
     /// Whether there is a runs topic.
@@ -211,14 +232,14 @@ impl Completion {
                 let run = self.search.run();
                 let found = run.and_then(|run| Some((run.clone(), run.opened()?.clone())));
                 if let Some((run, opened)) = found {
-                    self.idle.restart(now);
+                    self.patience.restart(now);
                     self.state = State::Found(Box::new((run, opened)));
                 }
             }
             State::ReadsRuns(own) => {
                 // Other runs come and go; that is no progress of this one.
                 if own.apply_run_events(events, is_caught_up, now) {
-                    self.idle.restart(now);
+                    self.patience.restart(now);
                 }
                 match own.newest_generation_is_other() {
                     true => self.reads(|own| State::Found(Box::new((own.run, own.opened)))),
@@ -275,7 +296,7 @@ impl Completion {
             return Ok(());
         };
         if own.apply_outcomes(partition, offset, payload, now)? {
-            self.idle.restart(now);
+            self.patience.restart(now);
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ pub mod run;
 pub mod settle;
 pub mod spill;
 pub mod table;
+mod workers;
 pub mod writing;
 
 pub use args::{Args, Config, OutputArgs, OutputChoice, RunChoice};

@@ -70,6 +70,7 @@ impl DataSet {
                 time_column: "test_date".to_owned(),
                 grain: Grain::Hour,
                 compute: "positivity".to_owned(),
+                parameters: Default::default(),
                 result_column: "result".to_owned(),
                 positive: "positive".to_owned(),
                 negative: "negative".to_owned(),

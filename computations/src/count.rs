@@ -15,6 +15,7 @@ pub struct Count;
 /// Count, as programs know it.
 pub const DEFINITION: Definition = Definition {
     name: "count",
+    parameters: &[],
     encode: |_| Ok(Box::new(Count)),
     compute: |_| Ok(Box::new(Count)),
     tabulate: |_| Ok(Box::new(Count)),

@@ -15,7 +15,7 @@ use pipeline::Job;
 pub use count::Count;
 pub use encode::{Coding, Column, Encode};
 pub use positivity::Positivity;
-pub use registry::{Definition, ParameterError, Registry, Unable, UnknownComputation};
+pub use registry::{Definition, Parameter, ParameterError, Registry, Unable, UnknownComputation};
 pub use tabulate::Tabulate;
 
 /// Why a job was not computed.

@@ -6,9 +6,9 @@ mod series;
 mod tabulate;
 mod tally;
 
-use pipeline::{Computation, Job};
+use pipeline::Job;
 
-use crate::{Compute, Definition, JobError, ParameterError, varint};
+use crate::{Compute, Definition, JobError, Parameter, varint};
 
 pub use series::{Series, SeriesRow};
 pub use tally::tally;
@@ -29,12 +29,18 @@ pub struct Positivity;
 /// Positivity, as programs know it.
 pub const DEFINITION: Definition = Definition {
     name: "positivity",
+    parameters: &[
+        Parameter::required(RESULT),
+        Parameter::required(POSITIVE_VALUE),
+        Parameter::required(NEGATIVE_VALUE),
+    ],
     encode: |of| {
-        let parameter = |name| parameter(of, name);
+        // Required, so they are there.
+        let parameter = |name| of.parameter(name).unwrap_or_default();
         Ok(Box::new(Encoding::new(
-            parameter(RESULT)?,
-            parameter(POSITIVE_VALUE)?,
-            parameter(NEGATIVE_VALUE)?,
+            parameter(RESULT),
+            parameter(POSITIVE_VALUE),
+            parameter(NEGATIVE_VALUE),
         )))
     },
     compute: |_| Ok(Box::new(Positivity)),
@@ -47,14 +53,6 @@ pub const RESULT: &str = "result";
 pub const POSITIVE_VALUE: &str = "positive";
 /// The parameter with the value of a negative result.
 pub const NEGATIVE_VALUE: &str = "negative";
-
-fn parameter<'a>(of: &'a Computation, name: &str) -> Result<&'a str, ParameterError> {
-    of.parameter(name).ok_or_else(|| ParameterError {
-        computation: DEFINITION.name,
-        parameter: name.to_owned(),
-        what: "it is missing".to_owned(),
-    })
-}
 
 /// Tests and positive tests. The rate is not divided here: integers add up without loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

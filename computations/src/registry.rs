@@ -1,14 +1,21 @@
 //! The computations that a program knows, by name: one line each.
 
 use pipeline::Computation;
+use pipeline::computation::MAX_COMPUTATION_BYTES;
 
 use crate::{Compute, Encode, Tabulate, count, positivity};
 
-/// A computation that a program knows. Each function is given the run's parameters.
+/// Names this much alike are taken for a slip of the pen.
+const LIKELY: f64 = 0.7;
+
+/// A computation that a program knows. Each function is given the run's parameters, of which all
+/// that are required are there and all are known.
 #[derive(Clone, Copy, Debug)]
 pub struct Definition {
     /// The name by which runs ask for it.
     pub name: &'static str,
+    /// The parameters that it takes.
+    pub parameters: &'static [Parameter],
     /// What a dispatcher does.
     pub encode: fn(&Computation) -> Result<Box<dyn Encode>, ParameterError>,
     /// What a worker does.
@@ -17,16 +24,99 @@ pub struct Definition {
     pub tabulate: fn(&Computation) -> Result<Box<dyn Tabulate>, ParameterError>,
 }
 
+/// A parameter that a computation takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the computation can do nothing without it.
+    pub is_required: bool,
+}
+
+impl Parameter {
+    /// A parameter without which the computation can do nothing.
+    pub const fn required(name: &'static str) -> Self {
+        Self {
+            name,
+            is_required: true,
+        }
+    }
+
+    /// A parameter that may be left out.
+    pub const fn optional(name: &'static str) -> Self {
+        Self {
+            name,
+            is_required: false,
+        }
+    }
+}
+
 /// A parameter with which a computation can do nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{computation}: parameter {parameter}: {what}")]
+#[error("computation {computation}: parameter {parameter}: {what}")]
 pub struct ParameterError {
     /// The computation.
-    pub computation: &'static str,
+    pub computation: String,
     /// The parameter.
     pub parameter: String,
     /// What is wrong.
     pub what: String,
+}
+
+impl ParameterError {
+    /// The error that `what` is wrong with a parameter of a computation.
+    pub fn new(of: &Computation, parameter: &str, what: impl Into<String>) -> Self {
+        Self {
+            computation: of.name.clone(),
+            parameter: parameter.to_owned(),
+            what: what.into(),
+        }
+    }
+}
+
+impl Definition {
+    /// Checks the names of a run's parameters against those that the computation takes.
+    ///
+    /// # Errors
+    /// With the first parameter that is not known, is missing, or is too long for a message.
+    pub fn check_parameters(&self, of: &Computation) -> Result<(), ParameterError> {
+        let error = |parameter: &str, what: String| ParameterError::new(of, parameter, what);
+        let is_known = |name: &str| self.parameters.iter().any(|known| known.name == name);
+        if let Some(unknown) = of.parameters.keys().find(|name| !is_known(name)) {
+            return Err(error(unknown, self.suggestion(unknown)));
+        }
+        let mut required = self.parameters.iter().filter(|known| known.is_required);
+        if let Some(missing) = required.find(|known| of.parameter(known.name).is_none()) {
+            return Err(error(missing.name, "it is missing".to_owned()));
+        }
+        let longest = of.parameters.iter().max_by_key(|(_, value)| value.len());
+        match longest {
+            Some((name, _)) if of.encode().len() > MAX_COMPUTATION_BYTES => Err(error(
+                name,
+                format!("the parameters have more than {MAX_COMPUTATION_BYTES} bytes together"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What to do about a parameter that is not known.
+    fn suggestion(&self, unknown: &str) -> String {
+        let names = self.parameters.iter().map(|known| known.name);
+        let likeness = |name: &str| strsim::jaro_winkler(name, unknown);
+        let nearest = names
+            .clone()
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+            .filter(|name| likeness(name) >= LIKELY);
+        let known: Vec<&str> = names.collect();
+        match (nearest, known.as_slice()) {
+            (_, []) => "it is not known; the computation takes no parameters".to_owned(),
+            (None, known) => format!("it is not known; known: {}", known.join(", ")),
+            (Some(nearest), known) => format!(
+                "it is not known, did you mean {nearest}? Known: {}",
+                known.join(", ")
+            ),
+        }
+    }
 }
 
 /// A run asks for a computation that the program does not know.
@@ -88,7 +178,7 @@ impl Registry {
     /// # Errors
     /// When this program can do nothing for it.
     pub fn encode(&self, of: &Computation) -> Result<Box<dyn Encode>, Unable> {
-        Ok((self.find(&of.name)?.encode)(of)?)
+        Ok((self.checked(of)?.encode)(of)?)
     }
 
     /// What computes jobs of a computation.
@@ -96,7 +186,7 @@ impl Registry {
     /// # Errors
     /// When this program can do nothing for it.
     pub fn compute(&self, of: &Computation) -> Result<Box<dyn Compute>, Unable> {
-        Ok((self.find(&of.name)?.compute)(of)?)
+        Ok((self.checked(of)?.compute)(of)?)
     }
 
     /// What makes a table of the results of a computation.
@@ -104,7 +194,25 @@ impl Registry {
     /// # Errors
     /// When this program can do nothing for it.
     pub fn tabulate(&self, of: &Computation) -> Result<Box<dyn Tabulate>, Unable> {
-        Ok((self.find(&of.name)?.tabulate)(of)?)
+        Ok((self.checked(of)?.tabulate)(of)?)
+    }
+
+    /// Checks that this program can do everything that a run asks for: dispatch, compute and
+    /// tabulate.
+    ///
+    /// # Errors
+    /// When it can do nothing for it.
+    pub fn check(&self, of: &Computation) -> Result<(), Unable> {
+        self.encode(of)?;
+        self.compute(of)?;
+        self.tabulate(of)?;
+        Ok(())
+    }
+
+    fn checked(&self, of: &Computation) -> Result<&Definition, Unable> {
+        let found = self.find(&of.name)?;
+        found.check_parameters(of)?;
+        Ok(found)
     }
 
     /// The computation of this name.
@@ -137,8 +245,67 @@ mod tests {
             "computation sum is not known here; known: positivity, count"
         );
         let none = Registry::of([count::DEFINITION]);
-        let positivity = Computation::named("positivity");
+        let positivity = Computation::named("positivity")
+            .with(positivity::RESULT, "result")
+            .with(positivity::POSITIVE_VALUE, "yes")
+            .with(positivity::NEGATIVE_VALUE, "no");
         assert!(none.compute(&positivity).is_err() && none.tabulate(&positivity).is_err());
         assert!(registry.compute(&positivity).is_ok() && registry.tabulate(&positivity).is_ok());
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_known_or_missing_is_refused_by_name_with_the_nearest() {
+        const MEASURES: Definition = Definition {
+            name: "measures",
+            parameters: &[
+                Parameter::required("column"),
+                Parameter::optional("min_size"),
+            ],
+            ..count::DEFINITION
+        };
+        let registry = Registry::of([MEASURES, count::DEFINITION]);
+        let measures = Computation::named("measures").with("column", "a");
+        assert!(registry.check(&measures).is_ok());
+        assert!(
+            registry
+                .check(&measures.clone().with("min_size", "3"))
+                .is_ok()
+        );
+        let long = measures.clone().with("min_size", "3".repeat(1 << 14));
+        let refused = [
+            (
+                Computation::named("measures"),
+                "parameter column: it is missing",
+            ),
+            (
+                measures.clone().with("min-size", "3"),
+                "parameter min-size: it is not known, did you mean min_size? Known: column, min_size",
+            ),
+            (
+                measures.with("x", "3"),
+                "parameter x: it is not known; known: column, min_size",
+            ),
+            (
+                Computation::named("count").with("x", ""),
+                "parameter x: it is not known; the computation takes no parameters",
+            ),
+            (
+                long,
+                "parameter min_size: the parameters have more than 16384 bytes together",
+            ),
+        ];
+        for (computation, why) in refused {
+            let expected = format!("computation {}: {why}", computation.name);
+            let made = [
+                registry.encode(&computation).map(|_| ()),
+                registry.compute(&computation).map(|_| ()),
+                registry.tabulate(&computation).map(|_| ()),
+                registry.check(&computation),
+            ];
+            for made in made {
+                let error = made.expect_err("it is refused");
+                assert_eq!(error.to_string(), expected);
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line of `dispatcher`, which is turned once into a checked [`Config`].
 
+mod grouping;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,10 +10,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Parser;
 use clap::builder::TypedValueParser;
-use computations::{Registry, positivity};
+use computations::Registry;
 use kafka::{BrokerArgs, Cluster, TopicNames, TopicSpec, default_group};
-use pipeline::job::MAX_ROWS_PER_JOB;
-use pipeline::{Computation, Grain, ResultsPolicy, RunId, RunOptions};
+use pipeline::{ResultsPolicy, RunId, RunOptions};
 use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, ListenArgs, LogArgs};
 
@@ -23,6 +24,8 @@ use crate::metrics::Metrics;
 use crate::publish::JobsPerMessage;
 use crate::rejects::MaxRejects;
 use crate::timestamp::TimeFormat;
+
+pub use self::grouping::{GroupingArgs, NotAParam, Param, payload_columns};
 
 /// Cut a data set into jobs by labels and time, and publish them
 ///
@@ -154,54 +157,6 @@ impl InputArgs {
             time: self.time_format.clone().unwrap_or_default(),
         })
     }
-}
-
-/// How rows become jobs. The job indexes depend on these and the data set alone.
-#[derive(clap::Args, Clone, Debug)]
-pub struct GroupingArgs {
-    /// Label column; give it more than once for several, or '' to group by time alone. A row whose
-    /// labels have more than 32 KiB together is rejected
-    #[arg(long, value_name = "COLUMN", default_value = "country")]
-    pub by: Vec<String>,
-
-    /// Column with the time of a test; without a zone it is taken for UTC
-    #[arg(long, value_name = "COLUMN", default_value = "test_date")]
-    pub time: String,
-
-    /// Grain to which the time is truncated
-    #[arg(
-        long,
-        value_name = "GRAIN",
-        default_value = "hour",
-        value_parser = clap::builder::PossibleValuesParser::new(["hour", "day", "week", "month"])
-            .map(|name| name.parse::<Grain>().expect("it is one of the possible values"))
-    )]
-    pub every: Grain,
-
-    /// What is made of each job: positivity (tests and positive ones) or count (rows)
-    #[arg(long, value_name = "NAME", default_value = positivity::DEFINITION.name)]
-    pub compute: String,
-
-    /// Column with the result of a test
-    #[arg(long, value_name = "COLUMN", default_value = "result")]
-    pub result: String,
-
-    /// Value of a positive result
-    #[arg(long, value_name = "VALUE", default_value = "positive")]
-    pub positive: String,
-
-    /// Value of a negative result
-    #[arg(long, value_name = "VALUE", default_value = "negative")]
-    pub negative: String,
-
-    /// A group with more rows is cut into parts
-    #[arg(
-        long,
-        value_name = "ROWS",
-        default_value_t = 10_000,
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROWS_PER_JOB))
-    )]
-    pub max_rows_per_job: u32,
 }
 
 /// What counts where a job has several results that differ.
@@ -359,63 +314,6 @@ pub struct Config {
     pub metrics: Metrics,
 }
 
-impl GroupingArgs {
-    /// The grouping that these arguments ask for, of a program that knows these computations.
-    ///
-    /// # Errors
-    /// When an empty label column stands among others, both results are the same, or the computation is
-    /// not known.
-    pub fn grouping(&self, computations: &Registry) -> Result<Grouping, Error> {
-        let label_columns = match self.by.as_slice() {
-            [only] if only.is_empty() => Vec::new(),
-            columns if columns.iter().any(String::is_empty) => return Err(Error::EmptyLabelColumn),
-            columns => columns.to_vec(),
-        };
-        let computation = Computation::named(&self.compute);
-        let tabulate = computations.tabulate(&computation)?;
-        let results = tabulate.columns().iter().map(|column| column.name);
-        let columns: Vec<&str> = results.chain([self.every.column()]).collect();
-        for (position, name) in label_columns.iter().enumerate() {
-            if columns.contains(&name.as_str()) || label_columns[..position].contains(name) {
-                return Err(Error::LabelColumnTaken(name.clone()));
-            }
-        }
-        if self.positive == self.negative {
-            return Err(Error::SameValue {
-                options: ["--positive", "--negative"],
-                value: self.positive.clone(),
-            });
-        }
-        Ok(Grouping {
-            label_columns,
-            time_column: self.time.clone(),
-            grain: self.every,
-            compute: self.compute.clone(),
-            result_column: self.result.clone(),
-            positive: self.positive.clone(),
-            negative: self.negative.clone(),
-            max_rows_per_job: self.max_rows_per_job,
-        })
-    }
-}
-
-/// The columns that travel with each row of a grouping.
-///
-/// # Errors
-/// When its computation is none of these.
-pub fn payload_columns(
-    grouping: &Grouping,
-    computations: &Registry,
-) -> Result<PayloadColumns, Error> {
-    let encode = computations.encode(&grouping.computation())?;
-    // The option by which the user has come to want the column.
-    let option = match grouping.compute == positivity::DEFINITION.name {
-        true => "--result",
-        false => "--compute",
-    };
-    Ok(PayloadColumns::new(encode.columns().to_vec(), option))
-}
-
 impl MessageArgs {
     /// How topics are made, with so many partitions unless their number is given.
     pub fn topic_spec(&self, partitions: usize) -> TopicSpec {
@@ -477,6 +375,8 @@ fn default_rejects(run_id: &RunId) -> PathBuf {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use pipeline::Grain;
+
     use super::*;
 
     /// The grouping of arguments that name none.
@@ -487,7 +387,8 @@ pub(crate) mod tests {
             .expect("valid")
     }
 
-    fn args(of: &[&str]) -> Args {
+    /// Valid arguments with these among them.
+    pub(crate) fn args(of: &[&str]) -> Args {
         let fixed = [
             "dispatcher",
             "tests.csv",
@@ -508,20 +409,6 @@ pub(crate) mod tests {
             (grouping.grain, grouping.max_rows_per_job),
             (Grain::Hour, 10_000)
         );
-    }
-
-    #[test]
-    fn an_empty_label_column_groups_by_time_alone() {
-        let grouping = args(&["--by", ""])
-            .config(&Registry::standard())
-            .expect("valid")
-            .grouping;
-        assert_eq!(grouping.label_columns, [""; 0]);
-        let several = args(&["--by", "city", "--by", "country"]).config(&Registry::standard());
-        let columns = several.expect("valid").grouping.label_columns;
-        assert_eq!(columns, ["city", "country"]);
-        let mixed = args(&["--by", "", "--by", "country"]).config(&Registry::standard());
-        assert!(matches!(mixed, Err(Error::EmptyLabelColumn)));
     }
 
     #[test]

@@ -415,11 +415,7 @@ impl Dispatch {
     fn check_cancelled(&self) -> Result<(), Error> {
         match self.history.timeline().newest().cancelled() {
             None => Ok(()),
-            Some(cancelled) => Err(Error::Cancelled {
-                run_id: self.options.run_id.clone(),
-                cancelled_by: cancelled.cancelled_by.clone(),
-                reason: cancelled.reason.clone(),
-            }),
+            Some(cancelled) => Err(Error::cancelled(cancelled)),
         }
     }
 
@@ -525,6 +521,27 @@ impl Dispatch {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the runs topic is to be [read](Self::apply_last_history) before the run is aborted:
+    /// until jobs are published, others may have opened it meanwhile.
+    pub fn looks_before_abort(&self) -> bool {
+        let has_published = matches!(
+            self.state,
+            State::PublishesJobs
+                | State::LooksBeforeManifest(_)
+                | State::PublishesManifest(..)
+                | State::Done
+        );
+        self.options.run_is_named && self.is_own && !has_published
+    }
+
+    /// What the runs topic has of the run now that the dispatch is to end; `None` where it cannot be
+    /// read, and the run may be another's.
+    pub fn apply_last_history(&mut self, history: Option<RunHistory>) {
+        // Its own opening is there, if it came to that.
+        let own = usize::from(self.has_opened);
+        self.is_own &= history.is_some_and(|history| history.openings() <= own);
     }
 
     /// What is to be said where the dispatch ends with this error: that the run is aborted, if it is

@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use computations::Unable;
-use pipeline::RunId;
 use pipeline::resume::Refusal;
+use pipeline::{RunCancelled, RunId};
 use service::fault::Injected;
 use service::{Ending, Exit, Shutdown, Signal};
 
@@ -202,6 +202,14 @@ pub enum Error {
     )]
     LabelColumnTaken(String),
 
+    /// A parameter that an option of its own sets.
+    #[error("--param {0}: give it by --{0}, which sets this parameter")]
+    ParamWithOption(String),
+
+    /// A parameter that is given twice.
+    #[error("--param {0} is given twice")]
+    ParamTwice(String),
+
     /// Two options with one value, which is to be told from the other's.
     #[error("{} and {} are both {value:?}; give each its own value", options[0], options[1])]
     SameValue {
@@ -364,6 +372,15 @@ impl Error {
         }
     }
 
+    /// The error of a cancellation that holds.
+    pub(crate) fn cancelled(cancelled: &RunCancelled) -> Self {
+        Self::Cancelled {
+            run_id: cancelled.run_id.clone(),
+            cancelled_by: cancelled.cancelled_by.clone(),
+            reason: cancelled.reason.clone(),
+        }
+    }
+
     /// The error as everybody on the cluster may read it: without the fields of any row, and without
     /// the names of columns, for those of a file without a header are the fields of its first row.
     pub fn without_rows(&self) -> String {
@@ -410,6 +427,8 @@ impl Error {
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)
+            | Self::ParamWithOption(_)
+            | Self::ParamTwice(_)
             | Self::SameValue { .. }
             | Self::NoAcceptedRow { .. }
             | Self::WriteRejects { .. }
@@ -458,6 +477,8 @@ impl Ending for Error {
             | Self::AmbiguousColumn { .. }
             | Self::EmptyLabelColumn
             | Self::LabelColumnTaken(_)
+            | Self::ParamWithOption(_)
+            | Self::ParamTwice(_)
             | Self::SameValue { .. }
             | Self::NoAcceptedRow { .. }
             | Self::RejectsOverDataSet(_)

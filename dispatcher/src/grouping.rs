@@ -1,5 +1,7 @@
 //! How a data set is grouped and what is made of its jobs, as the dispatcher's options have it.
 
+use std::collections::BTreeMap;
+
 use computations::positivity;
 use pipeline::run::NUMBERING_VERSION;
 use pipeline::{Computation, Cut, Grain, ResultsPolicy, RunOptions, TimeColumn};
@@ -15,6 +17,8 @@ pub struct Grouping {
     pub grain: Grain,
     /// The name of the computation.
     pub compute: String,
+    /// Parameters of the computation, beside those that have options of their own.
+    pub parameters: BTreeMap<String, String>,
     /// The column that holds the result of a test; of positivity, as the next two.
     pub result_column: String,
     /// The value of a positive result.
@@ -38,9 +42,12 @@ impl Grouping {
         }
     }
 
-    /// What is made of a job. A parameter bears the name of the option that sets it.
+    /// What is made of a job. A parameter that has an option of its own bears the name of that.
     pub fn computation(&self) -> Computation {
-        let computation = Computation::named(&self.compute);
+        let computation = Computation {
+            name: self.compute.clone(),
+            parameters: self.parameters.clone(),
+        };
         match self.compute == positivity::DEFINITION.name {
             true => computation
                 .with(positivity::RESULT, &self.result_column)

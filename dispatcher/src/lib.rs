@@ -6,7 +6,9 @@
 //! and hands these to the broker, and [`mod@run`] publishes the manifest when all are acknowledged.
 //! [`dispatch`] decides in which order.
 
+mod abort;
 pub mod args;
+mod cancel_watch;
 pub mod columns;
 pub mod dispatch;
 pub mod dispatched;

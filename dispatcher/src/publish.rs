@@ -18,6 +18,7 @@ use tracing::{info, warn};
 pub use self::batching::{Batching, JobsPerMessage};
 pub use self::flow_control::FlowControl;
 pub use self::publisher::{Next, PartitionBatch, Published, Publisher, Wait};
+use crate::cancel_watch::CancelWatch;
 use crate::error::Error;
 use crate::job_set::JobSet;
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct Target<'a> {
     pub topic: &'a Topic,
     /// The offsets of the workers' group, which flow control asks for.
     pub group: Option<GroupOffsets>,
+    /// Whether the run is cancelled meanwhile; `None` where nobody can.
+    pub cancel_watch: Option<CancelWatch>,
     /// Where what is sent is counted.
     pub metrics: &'a Metrics,
 }
@@ -43,7 +46,7 @@ pub struct Target<'a> {
 /// Publishes the jobs that the publisher finds missing, and waits for every acknowledgement.
 ///
 /// # Errors
-/// When a message cannot be delivered, or when it was stopped.
+/// When a message cannot be delivered, the run is cancelled, or it was stopped.
 pub fn publish(
     publisher: Publisher,
     jobs: &JobSet,
@@ -67,6 +70,7 @@ pub fn publish(
     })?;
     driver.publisher.end_of_jobs();
     driver.drive()?;
+    driver.check_cancelled()?;
     let published = driver.publisher.finish();
     Ok(published.expect("a publisher that wants no more jobs is done"))
 }
@@ -117,8 +121,16 @@ impl Driver<'_> {
         Ok(())
     }
 
+    fn check_cancelled(&self) -> Result<(), Error> {
+        match &self.target.cancel_watch {
+            Some(watch) => watch.check(),
+            None => Ok(()),
+        }
+    }
+
     /// Has the producer take a whole batch.
     fn produce(&mut self, partition: usize) -> Result<(), Error> {
+        self.check_cancelled()?;
         let batch = self.publisher.take_batch();
         let mut left: Vec<Outgoing<'_>> = batch
             .messages()
@@ -183,6 +195,7 @@ impl Driver<'_> {
         if let Some(signal) = self.shutdown.requested() {
             return Err(Error::Stopped(signal));
         }
+        self.check_cancelled()?;
         // What a broker has refused it will not acknowledge later.
         self.target.producer.check_admission()?;
         // Waiting for a broker is no reason to be taken for dead.

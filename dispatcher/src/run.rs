@@ -16,7 +16,9 @@ use service::metrics::set;
 use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machine, process, say};
 use tracing::{info, warn};
 
+use crate::abort::{abort_by_name, look_before_abort, publish_abort};
 use crate::args::{Args, Config};
+use crate::cancel_watch::CancelWatch;
 use crate::columns::Selection;
 use crate::dispatch::{Action, DataSetCounts, Dispatch, Options};
 use crate::dispatched::{Dispatched, DispatchedResult, TakenUp};
@@ -31,9 +33,6 @@ use crate::taken_up::committed;
 /// How long the broker may take to acknowledge an event of the run; longer where it is waited for
 /// longer.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long to try to tell others that a run is given up.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The `dispatcher` process of a program that knows these computations: shows its progress, and says
 /// on standard output what was dispatched.
@@ -108,9 +107,9 @@ pub fn run(config: &Config, shutdown: &Shutdown, progress: &Progress) -> Result<
         match (read, broker) {
             (Ok(read), Ok(mut broker)) => {
                 let dispatched = dispatch(config, shutdown, progress, &read, &mut broker);
-                dispatched.map_err(|error| broker.abort(error))
+                dispatched.map_err(|error| broker.abort(config, error))
             }
-            (Err(error), Ok(broker)) => Err(broker.abort(error)),
+            (Err(error), Ok(mut broker)) => Err(broker.abort(config, error)),
             (Ok(_), Err(error)) => Err(error),
             // Whoever reads it can do more about the data set.
             (Err(error), Err(_)) => Err(error),
@@ -238,14 +237,10 @@ impl Broker {
 
     /// Publishes that the run is aborted, where that is this dispatcher's to say, and hands the error
     /// on.
-    fn abort(&self, error: Error) -> Error {
+    fn abort(&mut self, config: &Config, error: Error) -> Error {
+        look_before_abort(config, &mut self.dispatch);
         if let Some(aborted) = self.dispatch.abort(&error) {
-            let event = RunEvent::Aborted(aborted);
-            if let Err(unpublished) =
-                publish_run_event(&self.producer, &self.runs, &event, ABORT_TIMEOUT)
-            {
-                warn!(error = %unpublished, "cannot publish that the run is aborted");
-            }
+            publish_abort(&self.producer, &self.runs, aborted);
         }
         error
     }
@@ -259,7 +254,7 @@ fn ends(config: &Config, topic: &str) -> Result<Vec<i64>, Error> {
     Ok(end_offsets(&config.cluster, topic, partitions)?)
 }
 
-fn options(config: &Config) -> Options {
+pub(crate) fn options(config: &Config) -> Options {
     Options {
         run_id: config.run_id.clone(),
         run_is_named: config.run_is_named,
@@ -287,51 +282,6 @@ fn reach(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
         .cluster
         .wait_until_reachable(&stopped)
         .map_err(|error| Error::of_cluster(error, shutdown))
-}
-
-/// The data set cannot be opened: if others may know the run by its name, and a broker is there, they
-/// are told. Not where the run was opened, though: it may be another dispatcher's, and who waits for
-/// it can go on waiting until this one is started again without the mistake.
-fn abort_by_name(config: &Config, error: Error) -> Error {
-    // One that was stopped is to end at once.
-    if !config.run_is_named || matches!(error, Error::Stopped(_)) {
-        return error;
-    }
-    // Said before the broker is looked for, which may take a while.
-    tracing::error!("{error}");
-    let started = Instant::now();
-    let over = || started.elapsed() >= ABORT_TIMEOUT;
-    if config.cluster.wait_until_reachable(&over).is_err() {
-        return error;
-    }
-    // Topics are not made for that: without them nobody waits.
-    let topic = &config.topics.runs;
-    let Ok(Some(_)) = topics::partition_count(&config.cluster, topic) else {
-        return error;
-    };
-    let mut dispatch = Dispatch::new(options(config));
-    // A topic that cannot be read has no run that is known to be another's.
-    let history = kafka::run_history(&config.cluster, topic, &config.run_id, &over)
-        .unwrap_or_else(|_| RunHistory::new(config.run_id.clone()));
-    if dispatch.apply_history(history).is_err() {
-        return error;
-    }
-    let Some(aborted) = dispatch.abort(&error) else {
-        return error;
-    };
-    let published = BatchProducer::new(&config.cluster).and_then(|mut producer| {
-        let topic = producer.topic(topic)?;
-        publish_run_event(
-            &producer,
-            &topic,
-            &RunEvent::Aborted(aborted),
-            ABORT_TIMEOUT,
-        )
-    });
-    if let Err(unpublished) = published {
-        warn!(error = %unpublished, "cannot publish that the run is aborted");
-    }
-    error
 }
 
 fn dispatch(
@@ -522,9 +472,15 @@ fn publish_missing(
         let topic = &config.topics.jobs;
         GroupOffsets::new(&config.cluster, &limit.group, topic, partitions)
     });
+    let generation = broker.dispatch.generation();
+    // Of the in-process broker, nobody else knows.
+    let cancel_watch = match limit {
+        None => Some(CancelWatch::start(config, generation)?),
+        Some(_) => None,
+    };
     let header = JobHeader {
         run_id: config.run_id.clone(),
-        generation: broker.dispatch.generation(),
+        generation,
         computation: config.options.computation.clone().into(),
     };
     let publisher = Publisher::new(
@@ -539,6 +495,7 @@ fn publish_missing(
         producer: &mut broker.producer,
         topic: &broker.jobs,
         group: group.transpose()?,
+        cancel_watch,
         metrics: &config.metrics,
     };
     let resumed = broker.dispatch.resumed();

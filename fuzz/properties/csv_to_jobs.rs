@@ -26,6 +26,7 @@ pub fn grouping(grain: Grain) -> Grouping {
         time_column: "test_date".to_owned(),
         grain,
         compute: "positivity".to_owned(),
+        parameters: Default::default(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),

@@ -31,7 +31,7 @@ pub fn end_offsets(cluster: &Cluster, topic: &str, partitions: usize) -> Result<
 ///
 /// # Errors
 /// When the topic or a leader cannot be asked, or `stopped` says so.
-pub(crate) fn decided_end_offsets(
+pub fn decided_end_offsets(
     cluster: &Cluster,
     topic: &str,
     partitions: usize,

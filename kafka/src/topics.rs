@@ -296,6 +296,21 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
         .map_or(0, |known| known.members().len()))
 }
 
+/// How many members a consumer group has, while they share its partitions out anew as well.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub fn group_members(cluster: &Cluster, group: &str) -> Result<usize, Error> {
+    let groups = until_it_passes(PATIENCE, || {
+        let asked = cluster
+            .inquirer()?
+            .fetch_group_list(Some(group), ATTEMPT_TIMEOUT);
+        asked.map_err(Error::group(group, "ask for its members"))
+    })?;
+    let known = groups.groups().iter().find(|known| known.name() == group);
+    Ok(known.map_or(0, |known| known.members().len()))
+}
+
 /// Which of the topics are not there.
 fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> {
     let client = cluster.inquirer()?;

@@ -83,7 +83,7 @@ impl Difference {
         if let Some(name) = parameters.find(|&name| mine.get(name) != others.get(name)) {
             let shown = |value: Option<&String>| value.map_or("missing".to_owned(), String::clone);
             let (own, known) = (shown(mine.get(name)), shown(others.get(name)));
-            return Some(named(&option_of_parameter(name), own, known));
+            return Some(named(&format!("parameter {name}"), own, known));
         }
         // Two columns "a" and "b" are shown as one "a, b" would be; equality is that of the values.
         let columns = |options: &RunOptions| format!("{:?}", options.cut.label_columns);
@@ -138,11 +138,6 @@ fn shown_options(options: &RunOptions) -> [(&'static str, String); 7] {
     ]
 }
 
-/// The option that sets a parameter of a computation, which bears its name.
-fn option_of_parameter(name: &str) -> String {
-    format!("--{name}")
-}
-
 /// A key in an error: `Italy, 2020-03-01T05:00:00`.
 pub(crate) fn shown(key: GroupKey<'_>) -> String {
     let mut text = key.labels.values.join(", ");
@@ -194,11 +189,11 @@ mod tests {
             ),
             (
                 &|own| own.computation.parameters.clear(),
-                "--column is missing, but the run was opened with result",
+                "parameter column is missing, but the run was opened with result",
             ),
             (
                 &|own| own.computation = own.computation.clone().with("new", "1"),
-                "--new is 1, but the run was opened with missing",
+                "parameter new is 1, but the run was opened with missing",
             ),
             (
                 &|own| own.results = ResultsPolicy::Any,

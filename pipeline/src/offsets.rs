@@ -207,6 +207,11 @@ impl OffsetTracker {
         Some(self.partitions.get(&partition)?.epoch)
     }
 
+    /// The epoch of the last assignment of any partition; 0 before the first.
+    pub fn last_epoch(&self) -> Epoch {
+        self.last_epoch
+    }
+
     /// Notes that a message was taken. Messages of a partition are taken by ascending offset.
     /// Returns the epoch under which it was taken; `None` when the partition is not assigned.
     pub fn take(&mut self, partition: i32, offset: i64) -> Option<Epoch> {

@@ -237,6 +237,13 @@ impl<'a> Timeline<'a> {
         position.map(|generation| generation as u32)
     }
 
+    /// The first cancellation that holds of this generation or a later one: no worker computes jobs
+    /// of this generation any more.
+    pub fn cancelled_since(&self, generation: u32) -> Option<&'a RunCancelled> {
+        let later = self.generations.iter().skip(generation as usize);
+        later.into_iter().find_map(Generation::cancelled)
+    }
+
     /// The event that opens the next generation.
     ///
     /// # Errors

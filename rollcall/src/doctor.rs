@@ -4,6 +4,7 @@
 mod facts;
 mod judgement;
 mod layout;
+mod rights;
 mod topics;
 
 use clap::Args;
@@ -14,6 +15,7 @@ use crate::error::Error;
 use facts::{Facts, Subject};
 use judgement::{Verdict, judge};
 use layout::{as_json, as_text};
+use rights::Program;
 
 /// The options of `rollcall doctor`.
 #[derive(Args, Clone, Debug)]
@@ -22,6 +24,7 @@ Nothing is written to the cluster.
 
 Examples:
   rollcall doctor --bootstrap-servers localhost:9092 --workers 8
+  rollcall doctor --program worker --kafka-properties-file worker.properties
   rollcall doctor --json | jq -r 'select(.verdict != \"ok\") | .advice'
 
 Exit codes:
@@ -42,6 +45,11 @@ pub struct DoctorArgs {
     /// Workers that you expect [default: as many as the group has]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+
+    /// Check that this user has the rights on the topics that a program needs; may be given several
+    /// times
+    #[arg(long, value_name = "PROGRAM", value_enum)]
+    program: Vec<Program>,
 
     /// Print one JSON object a line
     #[arg(long)]
@@ -70,6 +78,7 @@ pub fn run(args: &DoctorArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         prefix: &args.topic_prefix,
         group: args.group.as_ref().unwrap_or(&default_group),
         workers: args.workers,
+        programs: &args.program,
     };
     let lines = judge(&Facts::ask(&cluster, subject, shutdown)?);
     let text = match args.json {

@@ -431,6 +431,7 @@ impl Stage {
             spill_folder: args.memory.spill_folder(),
             cluster: self.cluster.clone(),
             topics: self.topics.clone(),
+            group: self.group.clone(),
             metrics: aggregator::metrics::Metrics::default(),
         }
     }

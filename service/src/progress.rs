@@ -167,6 +167,12 @@ impl Workers {
         self.restarting.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// How many work, or will again.
+    pub fn alive(&self) -> usize {
+        let WorkersState { up, restarting } = self.state();
+        usize::try_from(up + restarting).unwrap_or(usize::MAX)
+    }
+
     fn state(&self) -> WorkersState {
         WorkersState {
             up: self.up.load(Ordering::Relaxed),

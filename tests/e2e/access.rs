@@ -101,6 +101,46 @@ fn a_run_on_one_machine_works_with_its_documented_rights_and_removes_what_it_mad
 }
 
 #[test]
+fn the_doctor_says_which_rights_a_program_lacks_and_what_to_grant() {
+    let kafka = SecuredKafka::shared();
+    let test = kafka.test("rights-doctor");
+    kafka.grant_documented("dispatcher", "dispatcher", &test.prefix);
+    let dispatch = test.dispatcher(&data_set(&ROWS), &BY_DAY);
+    finish(kafka.as_user(dispatch, "dispatcher")).expect_code(0);
+    let doctor = |user: &str, program: &str| {
+        let mut command = test.service("doctor");
+        command.args(["--program", program]);
+        finish(kafka.as_user(command, user)).stdout
+    };
+    let lines = |said: &str| -> Vec<String> {
+        let lines = said.lines().filter(|line| line[6..].starts_with("rights "));
+        lines.map(str::to_owned).collect()
+    };
+    for program in ["worker", "aggregator"] {
+        kafka.grant_documented(program, program, &test.prefix);
+    }
+    for rows in ["rollcall dlq", "rollcall dlq replay"] {
+        kafka.grant_documented("dlq", rows, &test.prefix);
+    }
+    for program in ["worker", "aggregator", "dlq"] {
+        let said = doctor(program, program);
+        let lines = lines(&said);
+        assert_eq!(lines.len(), 1, "{said}");
+        assert!(lines[0].starts_with("ok"), "{said}");
+    }
+    kafka.grant_documented("runs", "rollcall runs", &test.prefix);
+    let said = doctor("runs", "cancel");
+    assert_eq!(lines(&said).len(), 1, "{said}");
+    assert!(lines(&said)[0].starts_with("FAIL"), "{said}");
+    let advice = format!("-> grant Write on topic {}", test.topics.runs);
+    assert!(said.contains(&advice), "{said}");
+    let said = doctor("runs", "aggregator");
+    let advice = format!("-> grant Read on topic {}", test.topics.outcomes);
+    assert!(said.contains(&advice), "{said}");
+    assert!(said.contains("no verdict is published"), "{said}");
+}
+
+#[test]
 fn the_tools_work_with_their_documented_rights_alone() {
     let kafka = SecuredKafka::shared();
     let test = kafka.test("rights-tools");

@@ -1,7 +1,11 @@
 //! Workers that commit outcomes and offsets together: whoever reads the outcomes with
 //! `read_committed` sees each job once, whatever happens to workers and broker.
 
+use std::fs;
 use std::process::Command;
+
+use kafka::GroupOffsets;
+use pipeline::offsets::Commit;
 
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::{Dispatched, TestCluster};
@@ -203,4 +207,37 @@ fn the_in_process_broker_is_refused_with_a_line_that_says_what_to_do() {
     command.arg(folder.path());
     let refused = finish(command).expect_code(2).stderr;
     assert!(refused.contains("--bootstrap-servers"), "{refused}");
+}
+
+#[test]
+fn a_worker_whose_outcomes_are_given_up_each_time_ends_and_nobody_takes_that_for_a_death() {
+    // A label of 300 letters has room in a message, and the outcomes of a hundred jobs have not.
+    let broker = ApacheKafka::start(&[("message.max.bytes", "5000")]);
+    let test = TestCluster::on(&broker.bootstrap_servers(), "given-up");
+    let mut rows = "country,test_date,result\n".to_owned();
+    for country in 100..200 {
+        rows += &format!("{}{country},2024-03-01,positive\n", "x".repeat(300));
+    }
+    let data_set = test.folder.path().join("long.csv");
+    fs::write(&data_set, rows).expect("the data set can be written");
+    let options = ["--partitions", "1", "--jobs-per-message", "1"];
+    test.dispatch(
+        &data_set,
+        &[&options[..], &["-X", "batch.size=4000"]].concat(),
+    );
+    let mut worker = start(&test, worker(&test, "a", "0ms"), "a");
+    assert_eq!(worker.wait().code(), Some(1), "{}", worker.said());
+    let said = worker.said();
+    assert!(
+        said.contains("transactions in a row were given up"),
+        "{said}"
+    );
+    let group = GroupOffsets::new(&test.cluster, &test.group(), &test.topics.jobs, 1);
+    let commits = group.expect("a client").commits().expect("the group's");
+    let expected = Commit {
+        partition: 0,
+        offset: 0,
+        metadata: String::new(),
+    };
+    assert_eq!(commits, [expected]);
 }

@@ -20,6 +20,7 @@ mod on_apache_kafka;
 mod on_the_in_process_broker;
 mod oracles;
 mod own_computation;
+mod patience;
 mod personal_data;
 mod poison;
 mod processes;

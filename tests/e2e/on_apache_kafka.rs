@@ -353,6 +353,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
         compute: "positivity".to_owned(),
+        parameters: Default::default(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),

@@ -143,6 +143,37 @@ fn words_are_counted_on_the_in_process_broker() {
 }
 
 #[test]
+fn a_parameter_reaches_whoever_makes_the_computation() {
+    let folder = folder();
+    let (data_set, table) = data_set(folder.path(), false);
+    let is_long = |line: &&str| {
+        line.split(',')
+            .nth(2)
+            .is_some_and(|word| word.chars().count() >= 4)
+    };
+    let (header, words) = table.split_once('\n').expect("a header");
+    let words = words
+        .lines()
+        .filter(is_long)
+        .map(|line| format!("{line}\n"));
+    let expected = format!("{header}\n{}", words.collect::<String>());
+    assert!(expected.len() > header.len() + 1 && expected.len() < table.len());
+    let out = folder.path().join("out");
+    run(&data_set, &out, &["--param", "min_length=4"]).expect_code(0);
+    assert_table(&out, &expected);
+    for (param, why) in [
+        (
+            "min-length=4",
+            "parameter min-length: it is not known, did you mean min_length?",
+        ),
+        ("min_length=four", "parameter min_length: it is no number"),
+    ] {
+        let refused = run(&data_set, &out, &["--param", param]).expect_code(2);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_text_that_cannot_be_counted_is_a_dead_letter_and_the_others_are_counted() {
     let folder = folder();
     let (data_set, table) = data_set(folder.path(), true);
@@ -178,6 +209,10 @@ fn a_dispatcher_that_was_killed_is_started_again_and_all_words_are_counted() {
     let mut worker = word_count(&test.service("worker"));
     worker.args(["--group", &test.group(), "--worker-id", "a"]);
     let _worker = Running::start(worker, test.folder.path(), "a");
+    let mut other = dispatcher();
+    other.args(["--param", "min_length=4"]);
+    let refused = finish(other).expect_code(2).stderr;
+    assert!(refused.contains("parameter min_length is 4"), "{refused}");
     let mut again = dispatcher();
     again.arg("--resume");
     let said = finish(again).expect_code(0).stdout;

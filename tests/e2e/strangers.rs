@@ -80,7 +80,7 @@ fn a_job_that_no_message_of_a_worker_could_answer_is_a_dead_letter_and_costs_no_
         let header = JobHeader {
             run_id: "a-stranger".parse().expect("a run id"),
             generation: 0,
-            computation: Computation::named("positivity").into(),
+            computation: Computation::named("count").into(),
         };
         let key = GroupKey {
             labels,

@@ -477,6 +477,34 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
 }
 
 #[test]
+fn a_dispatcher_ends_where_its_run_is_cancelled_while_it_publishes() {
+    let test = cluster("cancelled-meanwhile");
+    let data_set = data_set(&FEW_JOBS);
+    let few = ["--jobs-per-message", "1"];
+    for name in ["", "named"] {
+        let mut slow = test.dispatcher(&data_set, &[&BY_DAY[..], &few].concat());
+        slow.args(["--run-id", name]);
+        slow.env(FAULTS, "dispatcher.mid-publish=slow:1s");
+        let mut slow = Running::start(slow, test.folder.path(), &format!("slow-{name}"));
+        let mut run_id = None;
+        wait_until("the run is there", || {
+            let listed = finish(command(&test, &["runs", "--json"]));
+            let lines = listed.stdout.lines();
+            let mut runs = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let own = runs.find(|run| run["state"] == "open");
+            run_id = own.and_then(|run| run["run_id"].as_str().map(str::to_owned));
+            run_id.is_some()
+        });
+        let run_id = run_id.expect("it is there");
+        finish(command(&test, &["cancel", &run_id])).expect_code(0);
+        assert_eq!(slow.wait().code(), Some(1), "{}", slow.said());
+        assert!(slow.said().contains("was cancelled by"), "{}", slow.said());
+        let history = history(&test, &run_id.parse().expect("a run id"));
+        assert_eq!((history.manifest(), history.aborted()), (None, None));
+    }
+}
+
+#[test]
 fn a_worker_passes_over_the_jobs_of_a_cancelled_run() {
     let test = cluster("passed-over");
     let data_set = data_set(&FEW_JOBS);

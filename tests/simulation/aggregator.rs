@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use aggregator::RunChoice;
-use aggregator::completion::{Completion, End, Next};
+use aggregator::completion::{Completion, End, Next, WorkersSeen};
 use aggregator::writing::Step;
 use computations::Tabulate;
 use computations::positivity::{Positivity, Series};
@@ -52,6 +52,8 @@ pub enum Passing {
     Usual,
     /// Most of the timeout passes, whatever may come after.
     Most,
+    /// All of it passes, while others are at work.
+    Whole,
     /// Nothing happens any more.
     Quiet,
 }
@@ -98,6 +100,9 @@ pub struct AggregatorProcess {
     runs_read: usize,
     end_of_runs: Option<usize>,
     reading: Option<Reading>,
+    /// What the workers had before them when it asked last, and where the jobs topic ended when it
+    /// asked first since something new came.
+    workers: Option<(WorkersSeen, Vec<i64>)>,
     /// What it has judged, and whether it has published that.
     settling: Option<(Judged, Publication)>,
     /// What it is to write of its verdict.
@@ -125,6 +130,7 @@ impl AggregatorProcess {
             runs_read: 0,
             end_of_runs: None,
             reading: None,
+            workers: None,
             settling: None,
             writing: None,
             heard: Vec::new(),
@@ -164,6 +170,7 @@ impl AggregatorProcess {
         match passing {
             Passing::Quiet if self.has_read_all(shared) => self.ahead += TIMEOUT,
             Passing::Most => self.ahead += TIMEOUT * 2 / 3,
+            Passing::Whole => self.ahead += TIMEOUT,
             _ if shared.rng.chance(1, 2) => self.ahead += INTERVAL,
             _ => {}
         }
@@ -180,6 +187,7 @@ impl AggregatorProcess {
                     return Ok(Some(Ended::Failed));
                 }
             }
+            Next::AskWorkers => self.ask_workers(shared),
             Next::End(end) => return self.end(&end, shared),
         }
         if self.place == Place::First {
@@ -212,7 +220,7 @@ impl AggregatorProcess {
             self.runs_read = end;
         }
         if !read.is_empty() {
-            self.news_at = self.now(shared);
+            self.has_news(shared);
         }
         if shared.mutation == Some(Mutation::GenerationsUnseen) {
             read.retain(|event| !matches!(event, RunEvent::Generation(_)));
@@ -235,6 +243,51 @@ impl AggregatorProcess {
         // Of a further generation, everything is read again.
         self.heard.clear();
         self.duplicates.clear();
+    }
+
+    fn ask_workers(&mut self, shared: &mut Shared) {
+        let broker = &shared.broker;
+        let seen = WorkersSeen {
+            members: broker.group.members(),
+            jobs_kept: broker.jobs.iter().map(Log::start).collect(),
+            jobs_committed: broker.group.committed_offsets(),
+            jobs_end: ends(&broker.jobs),
+            outcomes_end: ends(&broker.outcomes),
+        };
+        let first = self.workers.take().map(|(_, ends)| ends);
+        let first = first.unwrap_or_else(|| seen.jobs_end.clone());
+        self.workers = Some((seen.clone(), first));
+        let reported = match shared.mutation {
+            Some(Mutation::WorkersNotAsked) => None,
+            Some(Mutation::OutcomesNotReadOut) => Some(WorkersSeen {
+                outcomes_end: Vec::new(),
+                ..seen
+            }),
+            _ => Some(seen),
+        };
+        let now = self.now(shared);
+        if self.completion.apply_workers(reported, now).is_some() {
+            shared.saw(Seen::WorkersWaitedFor);
+        }
+    }
+
+    /// What is left of what was there when it asked, where it gives up: by the state that it was given, and not by
+    /// what it has made of that.
+    fn left_undone(&self) -> Option<&'static str> {
+        let (seen, ends) = self.workers.as_ref()?;
+        let opened = self.completion.run()?.opened()?;
+        let starts = &opened.jobs_start_offsets;
+        let is_left = (0..ends.len()).any(|partition| {
+            let done = [starts, &seen.jobs_kept, &seen.jobs_committed];
+            done.iter().all(|done| done[partition] < ends[partition])
+        });
+        if is_left && seen.members > 0 {
+            return Some("members of the group have jobs before them");
+        }
+        let read = self.completion.outcomes_read()?.next();
+        let mut both = read.iter().zip(&seen.outcomes_end);
+        both.any(|(read, end)| read < end)
+            .then_some("outcomes of committed jobs are not read")
     }
 
     /// Reads some outcomes; false where they are gone.
@@ -318,7 +371,7 @@ impl AggregatorProcess {
         if is_known && news(self) == before {
             self.duplicates.push(batch.clone());
         } else {
-            self.news_at = self.now(shared);
+            self.has_news(shared);
         }
         self.heard.push((at, batch));
     }
@@ -345,6 +398,12 @@ impl AggregatorProcess {
         }
     }
 
+    /// Something new has come.
+    fn has_news(&mut self, shared: &Shared) {
+        self.news_at = self.now(shared);
+        self.workers = None;
+    }
+
     fn knows_all(&self, batch: &OutcomeBatch) -> bool {
         let mut indexes = batch.outcomes().map(|job| job.index);
         indexes.all(|index| {
@@ -356,13 +415,21 @@ impl AggregatorProcess {
     fn end(&mut self, end: &End, shared: &mut Shared) -> Result<Option<Ended>, Violation> {
         match end {
             End::Complete | End::HasVerdict => {}
-            End::GaveUp | End::NoRun if self.now(shared) < self.news_at + TIMEOUT => {
+            End::GaveUp(_) | End::NoRun if self.now(shared) < self.news_at + TIMEOUT => {
                 return violated(
                     "an aggregator gives up when nothing new has come for its timeout",
                     format!("{end:?}"),
                 );
             }
-            End::GaveUp => shared.saw(Seen::GaveUp),
+            End::GaveUp(_) => {
+                if let Some(left) = self.left_undone() {
+                    return violated(
+                        "an aggregator gives up when the workers have nothing before them",
+                        left,
+                    );
+                }
+                shared.saw(Seen::GaveUp);
+            }
             End::Cancelled(_) => return Ok(Some(Ended::Cancelled)),
             End::Aborted(..) => {
                 shared.saw(Seen::RunAborted);

@@ -197,6 +197,11 @@ impl Group {
         !self.members.is_empty() && self.owners.contains(&None)
     }
 
+    /// How many members there are.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
     /// Gives the partitions that nobody has to members.
     pub fn balance(&mut self, rng: &mut Rng) {
         let members: Vec<_> = self.members.keys().copied().collect();

@@ -511,8 +511,15 @@ impl DispatcherProcess {
     }
 
     /// It is asked to end before it is done, and says that the run is aborted if it is its own.
-    pub fn stop(&self, shared: &mut Shared) -> Result<(), Violation> {
+    pub fn stop(&mut self, shared: &mut Shared) -> Result<(), Violation> {
         let stopped = dispatcher::Error::Stopped(Signal::Terminate);
+        if self.dispatch.looks_before_abort() {
+            let seen = history(shared);
+            self.watched.is_open = seen.opened().is_some();
+            if shared.mutation != Some(Mutation::AbortsWithoutLooking) {
+                self.dispatch.apply_last_history(Some(seen));
+            }
+        }
         let mut aborted = self.dispatch.abort(&stopped);
         if shared.mutation == Some(Mutation::AbortsAnothersRun) {
             aborted = Some(RunAborted {

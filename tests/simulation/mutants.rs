@@ -94,10 +94,16 @@ pub enum Mutation {
     ResumeIgnoresCommitted,
     /// A dispatcher says that a run is aborted which is another's.
     AbortsAnothersRun,
+    /// A dispatcher that is stopped does not look whether the run is another's by now.
+    AbortsWithoutLooking,
     /// A partition counts as read to its end though it was not.
     PartitionNotRead,
     /// The idle timer is not restarted by what comes.
     IdleTimerStands,
+    /// An aggregator that finds nothing new does not know what the workers have before them.
+    WorkersNotAsked,
+    /// An aggregator that gives up does not read the outcomes of committed jobs first.
+    OutcomesNotReadOut,
     /// The report is written before the tables that it names.
     ReportBeforeTables,
     /// The reports of an earlier aggregator are not removed.
@@ -308,10 +314,16 @@ mutants! {
         by "a run can be made complete";
     aborting_the_run_of_another_is_caught: AbortsAnothersRun within 500
         by "a run is aborted by whom it belongs to";
+    aborting_without_looking_is_caught: AbortsWithoutLooking within 5_000
+        by "a run is aborted by whom it belongs to";
     passing_over_a_partition_is_caught: PartitionNotRead within 2_000
         by "the verdict is true" | "the series is the oracle's";
     giving_up_while_something_comes_is_caught: IdleTimerStands within 2_000
         by "an aggregator gives up when nothing new has come for its timeout";
+    giving_up_beside_workers_at_work_is_caught: WorkersNotAsked within 5_000
+        by "an aggregator gives up when the workers have nothing before them";
+    giving_up_with_outcomes_unread_is_caught: OutcomesNotReadOut within 20_000
+        by "an aggregator gives up when the workers have nothing before them";
     writing_the_report_before_the_tables_is_caught: ReportBeforeTables within 100
         by "a report has everything that it names beside it";
     leaving_reports_of_an_earlier_aggregator_is_caught: ReportsStay within 500

@@ -157,6 +157,8 @@ seen! {
     RunAborted,
     /// An aggregator gave up waiting.
     GaveUp,
+    /// An aggregator went on to wait, for workers had jobs before them.
+    WorkersWaitedFor,
     /// Duplicates were dropped.
     DuplicatesDropped,
     /// A run was judged incomplete,

@@ -12,6 +12,7 @@ use pipeline::{Job, Ledger};
 fn main() -> ExitCode {
     rollcall::program(&Registry::standard().with(Definition {
         name: "sized",
+        parameters: &[],
         encode: |_| Ok(Box::new(vec![Column::text("bytes")])),
         compute: |_| Ok(Box::new(Sized)),
         tabulate: |_| Ok(Box::new(Sized)),

@@ -29,6 +29,11 @@ pub trait Client: Send {
         member: &dyn Fn() -> Option<GroupMetadata>,
     ) -> Result<Report, Error>;
 
+    /// Why it reported that it can go on no longer, where that was no error of a step.
+    fn take_error(&mut self) -> Option<Error> {
+        None
+    }
+
     /// Messages in the producer's queue or on their way, where that can be told.
     fn in_flight(&self) -> Option<usize>;
 }
@@ -182,12 +187,19 @@ impl Client for Transactions {
                 None => Report::NoMember(pending),
             }),
             Step::TransactionEnd(timeout) => Ok(match self.ended(timeout)? {
-                Some(ended) => Report::Ended(ended.pending, ended.ending),
+                Some(ended) => {
+                    self.gave_up = ended.gave_up;
+                    Report::Ended(ended.pending, ended.ending)
+                }
                 None => Report::UnderWay,
             }),
             Step::Produce { .. } => Ok(Report::Produced(false)),
             Step::DeliveryReports | Step::Wait(_) => Ok(Report::UnderWay),
         }
+    }
+
+    fn take_error(&mut self) -> Option<Error> {
+        self.gave_up.take()
     }
 
     fn in_flight(&self) -> Option<usize> {

@@ -77,6 +77,9 @@ pub enum Ending {
     Aborted,
     /// The broker did not answer; this is what the group has committed since it has ended.
     Unknown(Vec<Commit>),
+    /// It was aborted, and no further one is begun, for messages were given up in too many in a row.
+    /// This is what the group has committed.
+    GaveUp(Vec<Commit>),
 }
 
 /// What is on the broker for good.

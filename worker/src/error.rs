@@ -5,6 +5,8 @@ use std::time::Duration;
 use computations::Unable;
 use service::{Ending, Exit};
 
+use crate::transaction_loop::MAX_GIVEN_UP;
+
 /// An error that ends a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -15,6 +17,12 @@ pub enum Error {
     /// A transaction can be neither committed nor aborted.
     #[error(transparent)]
     Transaction(#[from] kafka::TransactionError),
+
+    /// The messages of [`MAX_GIVEN_UP`] transactions in a row were given up.
+    #[error(
+        "the messages of {MAX_GIVEN_UP} transactions in a row were given up; look at the partitions          and max.message.bytes of the outcomes and dead-letter topics (rollcall doctor), then start          the worker again"
+    )]
+    GaveUp(#[source] kafka::TransactionError),
 
     /// Health and metrics cannot be served.
     #[error(transparent)]
@@ -56,6 +64,7 @@ impl Ending for Error {
             Self::Unable(_) => Exit::Unable,
             Self::Kafka(_)
             | Self::Transaction(_)
+            | Self::GaveUp(_)
             | Self::Listen(_)
             | Self::JobTimeout { .. }
             | Self::Fault(_)

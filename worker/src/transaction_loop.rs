@@ -8,11 +8,17 @@
 //! | the producer (fenced, fatal, or it does not return from a call), before the commit was asked for | a new one, which ends what the old one left open; then as above |
 //! | the producer, or no answer, after that | a new one, and a look at what the group has committed: that tells how it has ended |
 //! | the new producer, before it has committed anything | the worker ends |
+//! | messages, in [`MAX_GIVEN_UP`] transactions in a row | the worker ends, with what the group has committed, so that nobody takes that for a death |
 
 use kafka::TransactionError;
 use pipeline::offsets::Commit;
 
 use crate::delivery::Ending;
+
+/// The number of transactions in a row whose messages are given up before the worker ends. Where nothing is
+/// acknowledged, each of them takes ten seconds, and all of them as long as a worker without
+/// transactions waits for acknowledgements.
+pub const MAX_GIVEN_UP: u32 = 12;
 
 /// A call that waits for the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +86,10 @@ pub struct TransactionLoop {
     is_commit_asked: bool,
     /// The producer was made anew and has committed nothing since.
     is_renewed: bool,
+    /// Transactions in a row whose messages were given up.
+    given_up: u32,
+    /// The last of them is aborted, and no further one is begun.
+    gives_up: bool,
 }
 
 impl Default for TransactionLoop {
@@ -88,6 +98,8 @@ impl Default for TransactionLoop {
             next: Next::Report(Ending::Aborted),
             is_commit_asked: false,
             is_renewed: false,
+            given_up: 0,
+            gives_up: false,
         }
     }
 }
@@ -111,14 +123,32 @@ impl TransactionLoop {
         };
         self.next = match result {
             Ok(()) => self.after(call),
-            Err(error) => self.after_error(call, error),
+            Err(error) => {
+                self.count_given_up(call, error);
+                self.after_error(call, error)
+            }
         };
+    }
+
+    /// Offsets that are refused are not counted: a rebalance mends that.
+    fn count_given_up(&mut self, call: Call, error: CallError) {
+        let is_given_up = match call {
+            Call::Produce | Call::Drain => {
+                matches!(error, CallError::Abortable | CallError::Retriable)
+            }
+            Call::Commit => error == CallError::Abortable,
+            _ => false,
+        };
+        self.given_up += u32::from(is_given_up);
     }
 
     /// The group has committed this since the transaction has ended: only a transaction that was
     /// committed could move it.
     pub fn apply_commits(&mut self, found: Vec<Commit>) {
-        self.next = Next::Report(Ending::Unknown(found));
+        self.next = Next::Report(match self.gives_up {
+            true => Ending::GaveUp(found),
+            false => Ending::Unknown(found),
+        });
     }
 
     fn after(&mut self, call: Call) -> Next {
@@ -132,7 +162,12 @@ impl TransactionLoop {
             }
             Call::Commit => {
                 self.is_renewed = false;
+                self.given_up = 0;
                 Next::Report(Ending::Committed)
+            }
+            Call::Abort if self.given_up >= MAX_GIVEN_UP => {
+                self.gives_up = true;
+                Next::Call(Call::FetchCommits)
             }
             Call::Renew if self.is_commit_asked => Next::Call(Call::FetchCommits),
             Call::Abort | Call::Renew | Call::FetchCommits => Next::Report(Ending::Aborted),
@@ -224,6 +259,27 @@ mod tests {
         assert_eq!(run(&mut own, &[]), Next::Report(Ending::Committed));
         assert_eq!(run(&mut own, &fenced), Next::Report(Ending::Aborted));
         assert_eq!(run(&mut own, &fenced), Next::Close);
+    }
+
+    #[test]
+    fn messages_that_are_given_up_each_time_end_the_worker_and_refused_offsets_do_not() {
+        let aborted = Next::Report(Ending::Aborted);
+        let given_up = [Ok(()), Ok(()), Err(CallError::Abortable)];
+        let refused = [Ok(()), Ok(()), Ok(()), Err(CallError::Abortable)];
+        let mut own = TransactionLoop::default();
+        for _ in 0..2 {
+            for _ in 1..MAX_GIVEN_UP {
+                assert_eq!(run(&mut own, &given_up), aborted);
+                assert_eq!(run(&mut own, &refused), aborted);
+            }
+            // One that is committed in between is progress.
+            assert_eq!(run(&mut own, &[]), Next::Report(Ending::Committed));
+        }
+        for _ in 1..MAX_GIVEN_UP {
+            assert_eq!(run(&mut own, &given_up), aborted);
+        }
+        let ends = Next::Report(Ending::GaveUp(Vec::new()));
+        assert_eq!(run(&mut own, &given_up), ends);
     }
 
     #[test]

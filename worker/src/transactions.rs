@@ -44,12 +44,16 @@ pub struct Ended {
     pub pending: PendingTransaction,
     /// How.
     pub ending: Ending,
+    /// Why messages were given up, where no further transaction is begun for that.
+    pub gave_up: Option<Error>,
 }
 
 /// The thread, as the one that hands it transactions has it.
 pub struct Transactions {
     transactions: Sender<Transaction>,
     ended: Receiver<Result<Ended, Error>>,
+    /// Why no further transaction is begun.
+    pub(crate) gave_up: Option<Error>,
 }
 
 impl Transactions {
@@ -96,6 +100,7 @@ impl Transactions {
         Ok(Self {
             transactions,
             ended,
+            gave_up: None,
         })
     }
 
@@ -161,7 +166,7 @@ impl Committer {
     fn carry_out(&mut self, transaction: Transaction) -> Result<Ended, Error> {
         let Transaction { pending, member } = transaction;
         let mut member = Some(member);
-        let mut failed: Option<Error> = None;
+        let mut failed: Option<TransactionError> = None;
         self.transaction_loop.begin();
         loop {
             match self.transaction_loop.next().clone() {
@@ -174,14 +179,21 @@ impl Committer {
                     Err(Error::Transaction(error)) => {
                         warn!(%error, ?call, "transaction");
                         self.transaction_loop.apply(Err(CallError::from(&error)));
-                        failed = Some(error.into());
+                        failed = Some(error);
                     }
                     Err(error) => return Err(error),
                 },
-                Next::Report(ending) => return Ok(Ended { pending, ending }),
+                Next::Report(ending) => {
+                    let gave_up = matches!(ending, Ending::GaveUp(_)).then_some(failed);
+                    return Ok(Ended {
+                        pending,
+                        ending,
+                        gave_up: gave_up.flatten().map(Error::GaveUp),
+                    });
+                }
                 Next::Close => {
                     let unknown = || Error::Thread("the one of transactions".to_owned());
-                    return Err(failed.unwrap_or_else(unknown));
+                    return Err(failed.map_or_else(unknown, Error::Transaction));
                 }
             }
         }

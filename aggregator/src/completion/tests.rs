@@ -182,7 +182,7 @@ fn an_aggregator_gives_up_when_nothing_new_of_its_run_has_come_for_the_timeout()
         play.now += TIMEOUT * 2 / 3;
         assert_eq!(play.outcomes_read(&[4, 0]), Next::ReadRuns);
         let next = play.runs(&[event], true);
-        assert_eq!(next == Next::End(End::GaveUp), gives_up, "{next:?}");
+        assert_eq!(next == Next::AskWorkers, gives_up, "{next:?}");
     }
 }
 
@@ -214,14 +214,43 @@ fn outcomes_of_the_run_restart_the_idle_timer_and_others_do_not() {
         applied.expect("it can be decoded");
         play.now += TIMEOUT * 2 / 3;
         assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadRuns);
-        let gave_up = play.runs(&[], true) == Next::End(End::GaveUp);
-        assert_eq!(gave_up, ends, "{name}");
+        let is_silent = play.runs(&[], true) == Next::AskWorkers;
+        assert_eq!(is_silent, ends, "{name}");
     }
     let mut play = Play::found("a-run", &[opened("a-run")]);
     let now = play.now;
     assert!(play.completion.apply_outcomes(0, 4, b"\xff", now).is_err());
     let collected = play.completion.into_collected().expect("it was found");
     assert_eq!(collected.undecodable, 1);
+}
+
+#[test]
+fn a_silent_run_is_given_up_where_the_workers_have_nothing_and_its_outcomes_are_read() {
+    let seen = |committed: i64| WorkersSeen {
+        members: 1,
+        jobs_kept: vec![0, 0],
+        jobs_committed: vec![committed, 0],
+        jobs_end: vec![3, 0],
+        outcomes_end: vec![6, 1],
+    };
+    let mut play = Play::found("a-run", &[opened("a-run")]);
+    for _ in 0..3 {
+        play.now += TIMEOUT;
+        assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
+        assert_eq!(play.runs(&[], true), Next::AskWorkers);
+        let backlog = play.completion.apply_workers(Some(seen(2)), play.now);
+        assert_eq!(backlog.map(|backlog| backlog.messages), Some(1));
+        assert_eq!(play.next(), Next::ReadOutcomes);
+    }
+    play.now += TIMEOUT;
+    assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
+    assert_eq!(play.runs(&[], true), Next::AskWorkers);
+    assert_eq!(play.completion.apply_workers(Some(seen(3)), play.now), None);
+    assert_eq!(play.outcomes_read(&[5, 1]), Next::ReadRuns);
+    assert_eq!(play.runs(&[], true), Next::ReadOutcomes);
+    assert_eq!(play.outcomes_read(&[6, 1]), Next::ReadRuns);
+    let end = play.runs(&[], true);
+    assert_eq!(end, Next::End(End::GaveUp(GaveUp::NothingLeft)));
 }
 
 fn generation() -> RunEvent {
@@ -312,4 +341,11 @@ fn one_that_is_to_stop_does_so_unless_the_run_is_complete() {
     assert_eq!(play.completion.next(now, true), Next::End(End::Stopped));
     play.completion.apply_outcomes_read(&[5, 1], now);
     assert_eq!(play.completion.next(now, true), Next::End(End::Complete));
+    let mut play = Play::found("a-run", &[opened("a-run")]);
+    play.now += TIMEOUT;
+    assert_eq!(play.outcomes_read(&[4, 1]), Next::ReadRuns);
+    assert_eq!(play.runs(&[], true), Next::AskWorkers);
+    let now = play.now;
+    assert_eq!(play.completion.apply_workers(None, now), None);
+    assert_eq!(play.completion.next(now, true), Next::End(End::Stopped));
 }

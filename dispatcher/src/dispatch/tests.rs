@@ -215,6 +215,41 @@ fn a_run_that_another_one_opened_while_the_data_set_was_read_is_not_aborted() {
 }
 
 #[test]
+fn one_that_is_stopped_while_it_reads_looks_whether_another_one_has_opened_the_run() {
+    let mut other = Play::new(options(true, false), &[]);
+    other.until(|action| *action == Action::PublishJobs);
+    let is_aborted = |play: &mut Play, history: Option<RunHistory>| {
+        assert!(play.dispatch.looks_before_abort());
+        play.dispatch.apply_last_history(history);
+        play.dispatch.abort(&stopped()).is_some()
+    };
+    let reading = || {
+        let mut play = Play::new(options(true, false), &[]);
+        play.until(|action| *action == Action::ReadDataSet);
+        play
+    };
+    let mut play = reading();
+    let none = play.history();
+    assert!(is_aborted(&mut play, Some(none)));
+    assert!(!is_aborted(&mut reading(), Some(other.history())));
+    assert!(!is_aborted(&mut reading(), None));
+    // It has opened the run itself, and then another one has.
+    let mut play = Play::new(options(true, false), &[]);
+    play.until(|action| matches!(action, Action::Open(_)));
+    play.step().expect("it goes on");
+    let own = play.history();
+    assert!(is_aborted(&mut play, Some(own)));
+    play.events.extend(other.events.clone());
+    let both = play.history();
+    assert!(!is_aborted(&mut play, Some(both)));
+    // One that publishes knows whose the run is, and nobody else knows a run without a name.
+    assert!(!other.dispatch.looks_before_abort());
+    let mut nameless = Play::new(options(false, false), &[]);
+    nameless.until(|action| *action == Action::ReadDataSet);
+    assert!(!nameless.dispatch.looks_before_abort());
+}
+
+#[test]
 fn an_opening_that_another_one_overwrote_is_published_again_before_the_refusal() {
     let mut other = options(true, false);
     other.run.cut.max_rows_per_job += 1;

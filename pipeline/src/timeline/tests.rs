@@ -238,6 +238,9 @@ fn a_cancellation_holds_unless_a_verdict_comes_before_it() {
     let history = resumed.history(0);
     assert_eq!(history.timeline().newest().cancelled(), None);
     assert_eq!(history.timeline().cancelled_up_to(), Some(0));
+    // Of who publishes the former generation, and of who publishes the next.
+    assert!(history.timeline().cancelled_since(0).is_some());
+    assert_eq!(history.timeline().cancelled_since(1), None);
 }
 
 #[test]

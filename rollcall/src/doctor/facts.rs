@@ -2,9 +2,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kafka::rights::{TopicRights, topic_rights};
 use kafka::{Cluster, Refusal, Survey, TopicNames, survey};
 use service::Shutdown;
 
+use crate::doctor::rights::Program;
 use crate::error::Error;
 use crate::runs::{self, Run};
 
@@ -29,6 +31,10 @@ pub struct Facts {
     pub survey: Survey,
     /// The runs that it knows, newest first.
     pub runs: Result<Vec<Run>, Refusal>,
+    /// The programs that the user is to run.
+    pub programs: Vec<Program>,
+    /// What the user may do to the topics; empty where no program is named.
+    pub rights: Result<TopicRights, Refusal>,
     /// The most bytes that producers send as one batch.
     pub batch_bytes: usize,
     /// This machine's clock, in milliseconds since 1970-01-01T00:00:00Z.
@@ -44,6 +50,8 @@ pub struct Subject<'a> {
     pub group: &'a str,
     /// Workers that are expected.
     pub workers: Option<usize>,
+    /// The programs that the user is to run.
+    pub programs: &'a [Program],
 }
 
 impl Facts {
@@ -59,6 +67,10 @@ impl Facts {
             Err(Error::Kafka(error)) => Err(Refusal::from(error)),
             Err(error) => return Err(error),
         };
+        let rights = match of.programs {
+            [] => Ok(TopicRights::new()),
+            _ => topic_rights(cluster, &names.all()).map_err(Refusal::from),
+        };
         Ok(Self {
             bootstrap_servers: cluster.bootstrap_servers().to_owned(),
             rollcall_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -69,6 +81,8 @@ impl Facts {
             workers: of.workers,
             survey,
             runs,
+            programs: of.programs.to_vec(),
+            rights,
             batch_bytes: cluster.batch_bytes(),
             now_ms: now_ms(),
         })

@@ -9,7 +9,7 @@ use serde::Serialize;
 use service::progress::grouped;
 
 use crate::doctor::facts::Facts;
-use crate::doctor::topics;
+use crate::doctor::{rights, topics};
 
 /// How good something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -86,6 +86,7 @@ impl Line {
 pub fn judge(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![brokers(facts), versions(facts)];
     lines.extend(refused(facts));
+    lines.extend(rights::judge(facts));
     lines.extend(topics::judge(facts));
     lines.extend(members(facts));
     lines.push(clock(facts));
@@ -265,7 +266,8 @@ pub(super) fn counted(number: usize, noun: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use kafka::rights::TopicRights;
     use kafka::survey::{GroupFacts, TopicSettings};
     use kafka::{Survey, TopicNames};
 
@@ -292,7 +294,7 @@ mod tests {
     }
 
     /// A cluster with which nothing is wrong.
-    fn healthy() -> Facts {
+    pub(in crate::doctor) fn healthy() -> Facts {
         let names = TopicNames::new("rollcall");
         let topics = names.all().map(|name| {
             let facts = match name == names.runs {
@@ -320,6 +322,8 @@ mod tests {
                 }),
             },
             runs: Ok(Vec::new()),
+            programs: Vec::new(),
+            rights: Ok(TopicRights::new()),
             batch_bytes: 1_000_000,
             now_ms: NOW_MS,
             names,

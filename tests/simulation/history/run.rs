@@ -18,6 +18,7 @@ impl History {
         let passing = match self.is_quiet() {
             true => Passing::Quiet,
             false if self.shared.fault(1, 200) => Passing::Most,
+            false if self.shared.fault(1, 400) => Passing::Whole,
             false => Passing::Usual,
         };
         let Some(aggregator) = &mut self.aggregator else {

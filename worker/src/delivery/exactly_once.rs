@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use pipeline::mark::Mark;
 use pipeline::offsets::{Commit, Epoch};
 use tracing::info;
 
@@ -20,6 +21,11 @@ pub struct ExactlyOnce {
     has_asked: bool,
     /// No further transaction can be committed.
     is_closed: bool,
+    /// The last assignment before the transaction under way was begun.
+    begun_in: Epoch,
+    /// What the group has committed of partitions that were assigned before that, where messages were
+    /// given up too often.
+    given_up: Vec<(Epoch, Commit)>,
 }
 
 impl ExactlyOnce {
@@ -57,7 +63,7 @@ impl ExactlyOnce {
         let epoch = |partition| in_flight.epoch(partition);
         let committed = match ending {
             Ending::Committed => true,
-            Ending::Aborted => false,
+            Ending::Aborted | Ending::GaveUp(_) => false,
             Ending::Unknown(found) => {
                 let committed = transaction.is_committed(found, epoch);
                 info!(committed, "found out how the transaction has ended");
@@ -119,6 +125,17 @@ impl Delivery for ExactlyOnce {
         _: Instant,
     ) -> Result<Progress, Failure> {
         match report {
+            Report::Ended(transaction, Ending::GaveUp(found)) => {
+                self.apply_end(transaction, &Ending::Aborted, in_flight);
+                self.is_closed = true;
+                // What was found of a partition that has come since may be another owner's.
+                let own = found.into_iter().filter_map(|commit| {
+                    let epoch = in_flight.epoch(commit.partition)?;
+                    (epoch <= self.begun_in).then_some((epoch, commit))
+                });
+                self.given_up = own.collect();
+                return Err(Failure::Client);
+            }
             Report::Ended(transaction, ending) => {
                 return Ok(self.apply_end(transaction, &ending, in_flight));
             }
@@ -152,6 +169,7 @@ impl Delivery for ExactlyOnce {
         Self::pass_finished_job(in_flight);
         let commits = in_flight.commits();
         self.want(in_flight, commits, PendingWork::want);
+        self.begun_in = in_flight.last_epoch();
         self.pending.next_transaction()
     }
 
@@ -165,8 +183,21 @@ impl Delivery for ExactlyOnce {
         commits
     }
 
-    /// Nothing: what is left to be committed is in the next transaction.
+    /// Nothing: what is left to be committed is in the next transaction. Where no further one is begun,
+    /// because messages were given up, no worker has died of a job: what the group has committed is
+    /// committed again, with its marks released.
     fn release(&mut self, in_flight: &mut InFlight, partitions: &[i32]) -> Vec<Commit> {
+        if self.is_closed {
+            let own = self.given_up.iter().filter(|(epoch, commit)| {
+                partitions.contains(&commit.partition)
+                    && in_flight.epoch(commit.partition) == Some(*epoch)
+            });
+            let released = own.map(|(_, commit)| Commit {
+                metadata: Mark::parse(&commit.metadata).released().to_string(),
+                ..commit.clone()
+            });
+            return released.collect();
+        }
         Self::pass_finished_job(in_flight);
         let commits = in_flight.release(partitions);
         self.want(in_flight, commits, PendingWork::want_last);

@@ -354,6 +354,43 @@ fn the_outcome_of_a_job_that_was_tried_alone_goes_with_the_mark_of_the_next() {
 }
 
 #[test]
+fn a_worker_whose_messages_are_given_up_leaves_no_mark_held() {
+    let held = Commit {
+        partition: 0,
+        offset: OFFSET,
+        metadata: "rollcall/1 held take-overs=1".to_owned(),
+    };
+    let given_up = |desk: &mut Desk| {
+        let epoch = desk.in_flight.assign(&[start("rollcall/1 held")])[0];
+        desk.in_flight.take(0, OFFSET);
+        desk.finish(finished(epoch, OFFSET, JOBS));
+        desk.next_transaction().expect("outcomes")
+    };
+    let ended = |desk: &mut Desk, transaction| {
+        let report = Report::Ended(transaction, Ending::GaveUp(vec![held.clone()]));
+        let applied = desk
+            .delivery
+            .apply(report, &mut desk.in_flight, Instant::now());
+        assert!(matches!(applied, Err(Failure::Client)), "{applied:?}");
+        assert!(desk.next_transaction().is_none());
+        desk.delivery.release(&mut desk.in_flight, &[0])
+    };
+    let mut desk = Desk::exactly_once();
+    let transaction = given_up(&mut desk);
+    let released = Commit {
+        metadata: "rollcall/1 take-overs=1".to_owned(),
+        ..held.clone()
+    };
+    assert_eq!(ended(&mut desk, transaction), [released]);
+    // It has been another worker's meanwhile, which may have committed more.
+    let mut desk = Desk::exactly_once();
+    let transaction = given_up(&mut desk);
+    desk.forget(&[0]);
+    desk.in_flight.assign(&[start("")]);
+    assert_eq!(ended(&mut desk, transaction), []);
+}
+
+#[test]
 fn a_dead_letter_is_acknowledged_before_its_outcome_goes_out() {
     let mut desk = Desk::at_least_once();
     let epoch = desk.in_flight.assign(&[start("")])[0];

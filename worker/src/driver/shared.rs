@@ -73,6 +73,9 @@ impl Core {
                 self.error.get_or_insert(error);
                 Report::Closed
             });
+        if let Some(error) = self.client.take_error() {
+            self.error.get_or_insert(error);
+        }
         let metrics = &self.metrics;
         if matches!(report, Report::Begun) {
             metrics.commits.inc();

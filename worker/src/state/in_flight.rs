@@ -70,6 +70,11 @@ impl InFlight {
         self.tracker.epoch(partition)
     }
 
+    /// The epoch of the last assignment of any partition; 0 before the first.
+    pub fn last_epoch(&self) -> Epoch {
+        self.tracker.last_epoch()
+    }
+
     /// Notes whether compute threads are still at work that was forgotten here. It may kill, too, so
     /// nothing is read alone beside it.
     pub fn set_stale_work(&mut self, under_way: bool) {
