@@ -16,6 +16,7 @@ const RESULT_BYTES: usize = 16;
 fn main() -> ExitCode {
     rollcall::program(&Registry::standard().with(Definition {
         name: "random",
+        parameters: &[],
         // A payload is empty, as for count.
         encode: |_| Ok(Box::new(Count)),
         compute: |_| Ok(Box::new(Random)),

@@ -319,7 +319,8 @@ mutants! {
     passing_over_a_partition_is_caught: PartitionNotRead within 2_000
         by "the verdict is true" | "the series is the oracle's";
     giving_up_while_something_comes_is_caught: IdleTimerStands within 2_000
-        by "an aggregator gives up when nothing new has come for its timeout";
+        by "an aggregator gives up when nothing new has come for its timeout"
+        | "every history ends";
     giving_up_beside_workers_at_work_is_caught: WorkersNotAsked within 5_000
         by "an aggregator gives up when the workers have nothing before them";
     giving_up_with_outcomes_unread_is_caught: OutcomesNotReadOut within 20_000

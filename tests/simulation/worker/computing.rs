@@ -302,7 +302,7 @@ fn see_buried(
             (0, Some(job), None) if job.message_is_to_be_buried() => Seen::BuriedWhole,
             (0, _, None) => Seen::UndecodableMessage,
         };
-        if buried == Seen::BuriedByDeaths && shared.fault(1, 2) {
+        if buried == Seen::BuriedByDeaths && shared.fault(7, 8) {
             shared.saw(Seen::KilledWhileBurying);
             return Err(Stop::Dies(None));
         }
