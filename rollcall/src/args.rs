@@ -224,7 +224,8 @@ pub struct RunArgs {
     #[command(flatten, next_help_heading = "Work")]
     pub simulate_work: SimulatedWork,
 
-    /// Give up when nothing new has come for so long
+    /// Give up when nothing new has come for so long, unless workers have jobs of the run before
+    /// them
     #[arg(
         long,
         value_name = "DURATION",

@@ -1,6 +1,8 @@
 //! A whole run on one machine: data set, broker, dispatcher, workers, aggregator, and the end of
 //! all of them.
 
+mod supervise;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::resume_unwind;
@@ -18,16 +20,15 @@ use computations::{Registry, positivity};
 use dispatcher::args::{DEFAULT_PARTITIONS, UncommittedLimit};
 use dispatcher::input::InputFile;
 use dispatcher::rejects::Rejects;
-use dispatcher::{Dispatched, Input, input};
+use dispatcher::{Input, input};
 use kafka::args::{PROPERTIES_VARIABLE, property, write_properties};
 use kafka::settings::PROTOCOL;
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::{Grain, RunId, Verdict};
 use service::progress::grouped;
-use service::{Exit, Progress, Show, Shutdown, Signal, Usage, clock, logging, machine, say};
+use service::{Exit, Progress, Show, Shutdown, Usage, clock, logging, machine, say};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::warn;
 use worker::{Delivery, UnreadLimit};
 
 use crate::args::{Engine, RunArgs};
@@ -35,6 +36,7 @@ use crate::config_file::CONFIG_VARIABLE;
 use crate::error::Error;
 use crate::fleet::{Fleet, Spec};
 use crate::{build, local, plain_loop};
+use supervise::{Parts, spawn, supervise};
 
 /// The generated data set, in the output folder.
 const DATA_SET: &str = "covid-tests.csv";
@@ -55,9 +57,6 @@ const UNREAD_BYTES: usize = in_process::RETAINED_BYTES / 5;
 
 /// On one machine, offsets are committed often: a commit costs little, and credit waits for it.
 const COMMIT_INTERVAL: &str = "20ms";
-
-/// How long a dispatcher may take to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// For workers that begin together, stay to the end, and come back under their old names: the
 /// rebalances are those at the start, where one round is better than the two of a cooperative one
@@ -595,107 +594,4 @@ fn run_on_kafka(
     });
     stage.tidy_up(args, report.as_ref().ok());
     Ok((report?, stage.describe(args)))
-}
-
-type Running<T> = oneshot::Receiver<T>;
-
-/// Runs a blocking service on a thread of its own.
-fn spawn<T: Send + 'static>(
-    name: &str,
-    service: impl FnOnce() -> T + Send + 'static,
-) -> Result<Running<T>, Error> {
-    let (done, running) = oneshot::channel();
-    thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            // Nobody listens any more when the run has failed already.
-            let _ = done.send(service());
-        })
-        .map_err(|error| Error::Thread(error.to_string()))?;
-    Ok(running)
-}
-
-/// What goes on in this process.
-struct Parts {
-    /// When the command began, as if the data set had been there.
-    begun: Instant,
-    dispatching: Running<Result<Dispatched, dispatcher::Error>>,
-    /// Ends when all outcomes are collected that will be.
-    collecting: Running<()>,
-    aggregating: Running<Result<Report, aggregator::Error>>,
-}
-
-/// Waits for the aggregator's judgement. The first failure of any part stops the others; workers
-/// end while it judges and writes, for they have nothing left to do.
-async fn supervise(
-    parts: Parts,
-    fleet: &mut Fleet,
-    shutdown: &Shutdown,
-    stop: &Shutdown,
-) -> Result<Report, Error> {
-    let died = |name: &str| Error::Thread(format!("the {name} died"));
-    let mut failure: Option<Error> = None;
-    let mut dispatching = std::pin::pin!(parts.dispatching);
-    let mut collecting = std::pin::pin!(parts.collecting);
-    let mut aggregating = std::pin::pin!(parts.aggregating);
-    let mut dispatched = false;
-    let mut first_job_at = None;
-    let mut collected = false;
-    let mut fleet_failed = false;
-    loop {
-        tokio::select! {
-            signal = shutdown.wait(), if !stop.is_requested() => stop.request(signal),
-            result = &mut dispatching, if !dispatched => {
-                dispatched = true;
-                match result {
-                    Ok(Ok(dispatched)) => {
-                        first_job_at = dispatched.first_job_at;
-                        debug!("{dispatched}");
-                    }
-                    Ok(Err(error)) => {
-                        failure.get_or_insert(error.into());
-                        stop.request(Signal::Terminate);
-                    }
-                    Err(_) => {
-                        failure.get_or_insert(died("dispatcher"));
-                        stop.request(Signal::Terminate);
-                    }
-                }
-            }
-            error = fleet.failure(), if !fleet_failed => {
-                fleet_failed = true;
-                failure.get_or_insert(error);
-                stop.request(Signal::Terminate);
-            }
-            _ = &mut collecting, if !collected => {
-                collected = true;
-                fleet.stop();
-            }
-            result = &mut aggregating => {
-                // Nothing that the dispatcher still does can matter, and it must be gone before
-                // the broker is.
-                stop.request(Signal::Terminate);
-                if !dispatched {
-                    match timeout(STOP_PATIENCE, &mut dispatching).await {
-                        Ok(Ok(Ok(dispatched))) => first_job_at = dispatched.first_job_at,
-                        Ok(Ok(Err(error))) if !matches!(error, dispatcher::Error::Stopped(_)) => {
-                            failure.get_or_insert(error.into());
-                        }
-                        _ => {}
-                    }
-                }
-                let first_job = first_job_at.map(|at| at.saturating_duration_since(parts.begun));
-                // The first failure is the cause; that the others were stopped is its consequence.
-                return match (failure, result) {
-                    (Some(error), _) => Err(error),
-                    (None, Ok(Ok(mut report))) => {
-                        report.first_job_seconds = first_job.map(|time| time.as_secs_f64());
-                        Ok(report)
-                    }
-                    (None, Ok(Err(error))) => Err(error.into()),
-                    (None, Err(_)) => Err(died("aggregator")),
-                };
-            }
-        }
-    }
 }

@@ -169,8 +169,11 @@ impl Delivery for ExactlyOnce {
         Self::pass_finished_job(in_flight);
         let commits = in_flight.commits();
         self.want(in_flight, commits, PendingWork::want);
-        self.begun_in = in_flight.last_epoch();
-        self.pending.next_transaction()
+        let transaction = self.pending.next_transaction();
+        if transaction.is_some() {
+            self.begun_in = in_flight.last_epoch();
+        }
+        transaction
     }
 
     fn first_commits(&mut self, in_flight: &mut InFlight, partitions: &[i32]) -> Vec<Commit> {

@@ -387,6 +387,7 @@ fn a_worker_whose_messages_are_given_up_leaves_no_mark_held() {
     let transaction = given_up(&mut desk);
     desk.forget(&[0]);
     desk.in_flight.assign(&[start("")]);
+    assert!(desk.next_transaction().is_none());
     assert_eq!(ended(&mut desk, transaction), []);
 }
 
