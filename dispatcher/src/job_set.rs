@@ -137,6 +137,11 @@ impl JobSet {
                     };
                     numbering.part = 0;
                     while !rest.is_empty() {
+                        // Most groups are one job.
+                        if rest.is_within(self.limit) {
+                            visit(&numbering.next(key, rest))?;
+                            break;
+                        }
                         let (part, others) = rest.split_at_limit(self.limit);
                         rest = others;
                         visit(&numbering.next(key, part))?;

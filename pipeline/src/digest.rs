@@ -5,11 +5,14 @@
 use std::fmt;
 
 use crate::grain::TimeBucket;
+use crate::group_key::LabelSet;
 use crate::job::Job;
+use crate::label_runs::are_same;
 use crate::ledger::Labels;
 
 /// XXH3-64 of a job's payload. It tells apart what an accident changes; it is no defence against
 /// somebody who chooses payloads.
+#[inline]
 pub fn payload_digest(payload: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(payload)
 }
@@ -53,6 +56,9 @@ pub struct JobSetHasher {
     hasher: blake3::Hasher,
     /// Jobs are a few dozen bytes; the hash is fastest over pieces of many KiB.
     buffer: Vec<u8>,
+    /// The labels of the job before, and how they are hashed: most jobs have those of the one before.
+    labels: LabelSet,
+    hashed_labels: Vec<u8>,
 }
 
 impl JobSetHasher {
@@ -63,16 +69,28 @@ impl JobSetHasher {
         Self {
             hasher: blake3::Hasher::new(),
             buffer: Vec::with_capacity(Self::FLUSH_AT + 1024),
+            labels: LabelSet::default(),
+            hashed_labels: Vec::new(),
         }
     }
 
     /// Adds the job that comes next in index order, from what its payload is.
+    #[inline]
     pub fn update(&mut self, job: &Job<'_>) {
         let digest = payload_digest(job.payload);
         let labels = job.key.labels;
         self.buffer.extend_from_slice(&job.index.to_le_bytes());
-        labels.encode_hashed(&mut self.buffer);
+        if self.hashed_labels.is_empty() || !are_same(&self.labels, labels) {
+            self.hash_labels(labels);
+        }
+        self.buffer.extend_from_slice(&self.hashed_labels);
         self.update_rest(job.key.time, job.part, job.weight, digest);
+    }
+
+    fn hash_labels(&mut self, labels: &LabelSet) {
+        self.labels.values.clone_from(&labels.values);
+        self.hashed_labels.clear();
+        labels.encode_hashed(&mut self.hashed_labels);
     }
 
     /// Adds the job that comes next in index order, from what its outcome says of it.
@@ -96,21 +114,22 @@ impl JobSetHasher {
         weight: u32,
         payload_digest: u64,
     ) {
-        // Put together first: the buffer is asked for room twice, not for each number.
+        // Put together first: the buffer is asked for room once, not for each number.
         let buffer = &mut self.buffer;
+        let mut hashed = [1; 1 + 8 + 4 + 4 + 8];
+        hashed[9..13].copy_from_slice(&part.to_le_bytes());
+        hashed[13..17].copy_from_slice(&weight.to_le_bytes());
+        hashed[17..].copy_from_slice(&payload_digest.to_le_bytes());
         match time {
             Some(time) => {
-                let mut hashed = [1; 1 + 8];
-                hashed[1..].copy_from_slice(&time.seconds().to_le_bytes());
+                hashed[1..9].copy_from_slice(&time.seconds().to_le_bytes());
                 buffer.extend_from_slice(&hashed);
             }
-            None => buffer.push(0),
+            None => {
+                hashed[8] = 0;
+                buffer.extend_from_slice(&hashed[8..]);
+            }
         }
-        let mut numbers = [0; 4 + 4 + 8];
-        numbers[..4].copy_from_slice(&part.to_le_bytes());
-        numbers[4..8].copy_from_slice(&weight.to_le_bytes());
-        numbers[8..].copy_from_slice(&payload_digest.to_le_bytes());
-        buffer.extend_from_slice(&numbers);
         if buffer.len() >= Self::FLUSH_AT {
             self.hasher.update(buffer);
             buffer.clear();
