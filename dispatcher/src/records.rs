@@ -272,16 +272,6 @@ impl<'a> RecordSlice<'a> {
         self.split(count, end)
     }
 
-    /// Whether a limit allows all of them.
-    #[inline]
-    pub fn is_within(self, limit: Limit) -> bool {
-        let bytes = match self.width {
-            Width::Fixed(_) => 0,
-            Width::Variable => limit.used + self.bytes.len(),
-        };
-        self.count <= limit.rows && bytes <= limit.bytes
-    }
-
     /// As many of the first records as a limit allows, and those behind them.
     #[inline]
     pub fn split_at_limit(self, limit: Limit) -> (Self, Self) {

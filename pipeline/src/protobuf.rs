@@ -127,19 +127,18 @@ fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
 #[inline(never)]
 fn read_long_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
+    for shift in (0..63).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
         *bytes = rest;
-        let bits = u64::from(byte & 0x7f);
-        if (bits << shift) >> shift != bits {
-            return None;
-        }
-        value |= bits << shift;
+        value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Some(value);
         }
     }
-    None
+    // The tenth byte has the last bit.
+    let (&byte, rest) = bytes.split_first()?;
+    *bytes = rest;
+    (byte <= 1).then_some(value | u64::from(byte) << 63)
 }
 
 /// Appends a varint.
