@@ -67,6 +67,10 @@ impl Tally {
     /// Appends the tally as a result.
     #[inline]
     pub fn write(self, result: &mut Vec<u8>) {
+        // Most jobs are small, and room is asked for once.
+        if let (tests @ 0..0x80, positive @ 0..0x80) = (self.tests, self.positive) {
+            return result.extend_from_slice(&[tests as u8, positive as u8]);
+        }
         varint::write(u64::from(self.tests), result);
         varint::write(u64::from(self.positive), result);
     }
@@ -93,7 +97,7 @@ impl Tally {
 }
 
 impl Compute for Positivity {
-    #[inline]
+    #[inline(always)]
     fn compute(&mut self, job: &Job<'_>, result: &mut Vec<u8>) -> Result<(), JobError> {
         tally(job)?.write(result);
         Ok(())

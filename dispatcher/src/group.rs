@@ -3,7 +3,7 @@
 
 use pipeline::{Grain, LabelSet, TimeBucket};
 
-use crate::records::{RecordSlice, Records, Width};
+use crate::records::{Limit, RecordSlice, Records, Width};
 use crate::source::Rows;
 
 /// A dense table of cells is used while it has at most so many cells for each row, and some.
@@ -45,12 +45,12 @@ impl Groups {
     }
 
     /// The groups in order, each with its records.
-    pub fn iter(&self) -> impl Iterator<Item = (Group, RecordSlice<'_>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Group, RecordSlice<'_>)> {
         let mut rest = self.records.as_slice();
         self.groups.iter().map(move |group| {
             let (own, others) = rest.split_at(group.rows as usize);
             rest = others;
-            (*group, own)
+            (group, own)
         })
     }
 
@@ -65,6 +65,44 @@ impl Groups {
             Width::Fixed(_) => Some(self.records.bytes().len() as u64),
             Width::Variable => None,
         }
+    }
+
+    /// Hands over the parts of each group that a limit allows, in order, as [`RecordSlice::split_at_limit`]
+    /// cuts them: the group, whether the part is its first, how many rows it has, and its records.
+    ///
+    /// # Errors
+    /// What `visit` returns.
+    #[inline]
+    pub fn for_each_part<'a, E>(
+        &'a self,
+        limit: Limit,
+        mut visit: impl FnMut(&'a Group, bool, usize, &'a [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Width::Fixed(width) = self.records.width() else {
+            for (group, records) in self.iter() {
+                let (mut rest, mut is_first) = (records, true);
+                while !rest.is_empty() {
+                    let (part, others) = rest.split_at_limit(limit);
+                    visit(group, is_first, part.len(), part.bytes())?;
+                    (rest, is_first) = (others, false);
+                }
+            }
+            return Ok(());
+        };
+        // Most computations have records of one width, and nothing but numbers is cut for them.
+        let mut bytes = self.records.bytes();
+        for group in &self.groups {
+            let (mut rows, mut is_first) = (group.rows as usize, true);
+            while rows > 0 {
+                let own = rows.min(limit.rows());
+                let (part, rest) = bytes.split_at(own * width);
+                visit(group, is_first, own, part)?;
+                bytes = rest;
+                rows -= own;
+                is_first = false;
+            }
+        }
+        Ok(())
     }
 
     /// How many groups there are.

@@ -4,7 +4,7 @@
 //! A part of a group ends where it has as many rows as a job may have, or where the next row's record
 //! would make its payload larger than a message has room for.
 
-use pipeline::{GroupKey, Job, LabelSet};
+use pipeline::{GroupKey, Job, LabelSet, TimeBucket};
 
 use crate::error::Error;
 use crate::group::{Groups, rank_by_bytes};
@@ -130,19 +130,12 @@ impl JobSet {
         };
         match &self.groups {
             Source::Memory(groups) => {
-                for (group, mut rest) in groups.iter() {
-                    let key = MergedKey {
-                        label_set: group.label_set,
-                        time: group.time,
-                    };
-                    numbering.part = 0;
-                    while !rest.is_empty() {
-                        let (part, others) = rest.split_at_limit(self.limit);
-                        rest = others;
-                        visit(&numbering.next(key, part))?;
+                groups.for_each_part(self.limit, |group, is_first, weight, payload| {
+                    if is_first {
+                        numbering.part = 0;
                     }
-                }
-                Ok(())
+                    visit(&numbering.next(group.label_set, group.time, weight, payload))
+                })
             }
             Source::Disk(runs) => {
                 let mut collector = Collector {
@@ -167,21 +160,27 @@ struct Numbering<'a> {
 }
 
 impl<'a> Numbering<'a> {
-    #[inline]
-    fn next<'j>(&mut self, key: MergedKey, records: RecordSlice<'j>) -> Job<'j>
+    #[inline(always)]
+    fn next<'j>(
+        &mut self,
+        label_set: u32,
+        time: TimeBucket,
+        weight: usize,
+        payload: &'j [u8],
+    ) -> Job<'j>
     where
         'a: 'j,
     {
         let job = Job {
             index: self.index,
             key: GroupKey {
-                labels: &self.label_sets[key.label_set as usize],
-                time: Some(key.time),
+                labels: &self.label_sets[label_set as usize],
+                time: Some(time),
             },
             part: self.part,
             // A part has at most MAX_ROWS_PER_JOB rows.
-            weight: records.len() as u32,
-            payload: records.bytes(),
+            weight: weight as u32,
+            payload,
         };
         self.index += 1;
         self.part += 1;
@@ -222,7 +221,9 @@ impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
         let Some(key) = self.key else {
             return Ok(());
         };
-        (self.visit)(&self.numbering.next(key, self.part.as_slice()))?;
+        let MergedKey { label_set, time } = key;
+        let (weight, payload) = (self.part.len(), self.part.bytes());
+        (self.visit)(&self.numbering.next(label_set, time, weight, payload))?;
         self.part.clear();
         Ok(())
     }
@@ -232,7 +233,7 @@ impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use pipeline::{Grain, TimeBucket};
+    use pipeline::Grain;
     use proptest::prelude::*;
 
     use super::*;

@@ -1,6 +1,7 @@
 //! What a worker takes from the jobs topic.
 
 use pipeline::job::JobBatchDecoder;
+use pipeline::wire::{self, Message};
 use pipeline::{JobBatch, JobBatchEncoder};
 
 pub fn holds(input: &[u8]) {
@@ -13,6 +14,10 @@ pub fn holds(input: &[u8]) {
     }
     let again = decoder.decode(input);
     assert_eq!(again.ok(), decoded.as_ref().ok());
+    // It is what prost reads.
+    let of_prost = wire::JobBatch::decode(input).ok();
+    let of_prost = of_prost.and_then(|wire| JobBatch::decode(&wire.encode_to_vec()).ok());
+    assert_eq!(decoded.as_ref().ok(), of_prost.as_ref());
     let Ok(batch) = decoded else {
         return;
     };

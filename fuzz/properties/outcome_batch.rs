@@ -5,6 +5,7 @@ use computations::positivity::Series;
 use computations::{Count, Positivity, Tabulate};
 use pipeline::error::Conflict;
 use pipeline::ledger::{Recorded, SpillError};
+use pipeline::wire::{self, Message};
 use pipeline::{DeadLetters, Ledger, Outcome, OutcomeBatch};
 
 /// Jobs of the run that is told of. What is told of others is dropped.
@@ -16,7 +17,12 @@ fn record(ledger: &mut Ledger, batch: &OutcomeBatch, conflicts: &mut Vec<Conflic
 }
 
 pub fn holds(input: &[u8]) {
-    let Ok(batch) = OutcomeBatch::decode(input) else {
+    let decoded = OutcomeBatch::decode(input);
+    // It is what prost reads.
+    let of_prost = wire::OutcomeBatch::decode(input).ok();
+    let of_prost = of_prost.and_then(|wire| OutcomeBatch::decode(&wire.encode_to_vec()).ok());
+    assert_eq!(decoded.as_ref().ok(), of_prost.as_ref());
+    let Ok(batch) = decoded else {
         return;
     };
     assert_eq!(batch.outcomes().count(), batch.len());

@@ -116,11 +116,28 @@ impl TimeBucket {
     const MAX: i64 = 70_389_480 * SECONDS_PER_HOUR - 1;
 
     /// The bucket that begins so many seconds after 1970-01-01T00:00:00Z, if that is in range.
+    #[inline]
     pub const fn from_seconds(seconds: i64) -> Option<Self> {
         match seconds {
             Self::MIN..=Self::MAX => Some(Self(seconds)),
             _ => None,
         }
+    }
+
+    /// Appends the buckets that begin these offsets, in seconds, after `base`. `None` where one of them
+    /// is out of range; then none is appended.
+    // The range is looked at once for all.
+    #[inline]
+    pub(crate) fn extend_after(
+        buckets: &mut Vec<Self>,
+        base: i64,
+        offsets: impl Iterator<Item = u64> + Clone,
+    ) -> Option<()> {
+        let last = offsets.clone().max().unwrap_or(0);
+        let last = base.checked_add(i64::try_from(last).ok()?)?;
+        Self::from_seconds(base).and(Self::from_seconds(last))?;
+        buckets.extend(offsets.map(|offset| Self(base + offset as i64)));
+        Some(())
     }
 
     /// The bucket that begins so many hours after 1970-01-01T00:00:00Z, if that is in range.
@@ -143,6 +160,7 @@ impl TimeBucket {
     }
 
     /// Seconds since 1970-01-01T00:00:00Z.
+    #[inline]
     pub fn seconds(self) -> i64 {
         self.0
     }

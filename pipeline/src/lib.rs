@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod mark;
 pub mod offsets;
 pub mod outcome;
+mod protobuf;
 pub mod reconciled;
 pub mod reconciliation;
 pub mod resume;
@@ -30,6 +31,7 @@ pub mod run;
 pub mod run_history;
 pub mod run_id;
 pub mod run_log;
+mod time_column;
 pub mod timeline;
 pub mod verdict;
 pub mod writer_id;
@@ -63,5 +65,7 @@ pub use writer_id::WriterId;
 /// The generated protobuf messages, for those who need a field that the types of this crate hide.
 #[allow(missing_docs, clippy::pedantic, unused_qualifications)]
 pub mod wire {
+    pub use prost::Message;
+
     include!(concat!(env!("OUT_DIR"), "/rollcall.v2.rs"));
 }

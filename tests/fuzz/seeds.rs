@@ -34,7 +34,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
                 b"a=b\n\nno message".to_vec(),
             ]
         }
-        "job_batch" => vec![jobs(1), jobs(5), timeless_jobs()],
+        "job_batch" => vec![jobs(1), jobs(5), timeless_jobs(), jobs_of_centuries()],
         "labels" => texts(&["Italy,Rome,2020-07-14\nItaly,Rome,2020-07-15\n,,2020-07-14T09:00:00Z\nIt,alyRome,2020\n"]),
         "mark" => texts(&["rollcall/1 held take-overs=3 position=7 deaths=2", "rollcall/1 held", ""]),
         "outcome_batch" => vec![outcomes([2; 5]), outcomes([0, 2, 1, 8, 40])],
@@ -120,6 +120,22 @@ fn timeless_jobs() -> Vec<u8> {
             payload,
             ..*job
         });
+    });
+    let mut bytes = Vec::new();
+    encoder.finish(&mut bytes);
+    bytes
+}
+
+/// With times that are further apart than 32 bits of seconds.
+fn jobs_of_centuries() -> Vec<u8> {
+    const CENTURY: i64 = 3_155_760_000;
+    let mut encoder = encoder();
+    with_jobs(3, |job| {
+        let key = GroupKey {
+            time: TimeBucket::from_seconds(job.index as i64 % 3 * CENTURY),
+            ..job.key
+        };
+        encoder.push(&Job { key, ..*job });
     });
     let mut bytes = Vec::new();
     encoder.finish(&mut bytes);

@@ -10,11 +10,15 @@ use tracing::warn;
 use crate::args::Config;
 use crate::error::Error;
 
+/// A worker has worked this long when it begins to follow the topic. The reader takes a client with
+/// its threads and connections, which is more than the jobs of a run of a second.
+const BEGIN_AFTER: Duration = Duration::from_secs(1);
+
 /// How long one read waits for events.
 const STEP: Duration = Duration::from_millis(500);
 
-/// Begins to follow the runs topic until the shutdown is requested. Without it, jobs of cancelled runs
-/// are computed, too, so nothing that goes wrong with it ends the worker.
+/// Begins to follow the runs topic, a moment later, until the shutdown is requested. Without it, jobs of
+/// cancelled runs are computed, too, so nothing that goes wrong with it ends the worker.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -24,7 +28,10 @@ pub(crate) fn follow(config: &Config, shutdown: &Shutdown) -> Result<SharedCance
     let (shared, shutdown) = (known.clone(), shutdown.clone());
     thread::Builder::new()
         .name("cancellations".to_owned())
-        .spawn(move || run(&cluster, &topics, &shutdown, &shared))
+        .spawn(move || {
+            thread::sleep(BEGIN_AFTER);
+            run(&cluster, &topics, &shutdown, &shared);
+        })
         .map_err(|error| Error::Thread(error.to_string()))?;
     Ok(known)
 }
