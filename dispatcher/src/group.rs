@@ -54,6 +54,21 @@ impl Groups {
         })
     }
 
+    /// How many bytes each record has, and the groups in order, each with the bytes of its records;
+    /// `None` unless each record has as many bytes as any other.
+    pub fn of_fixed_width(&self) -> Option<(usize, impl Iterator<Item = (Group, &[u8])>)> {
+        let Width::Fixed(width) = self.records.width() else {
+            return None;
+        };
+        let mut rest = self.records.bytes();
+        let groups = self.groups.iter().map(move |group| {
+            let (own, others) = rest.split_at(group.rows as usize * width);
+            rest = others;
+            (*group, own)
+        });
+        Some((width, groups))
+    }
+
     /// The number of rows of each group, in order.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = u64> {
         self.groups.iter().map(|group| group.rows)

@@ -7,7 +7,7 @@
 use pipeline::{GroupKey, Job, LabelSet};
 
 use crate::error::Error;
-use crate::group::{Groups, rank_by_bytes};
+use crate::group::{Group, Groups, rank_by_bytes};
 use crate::grouping::Grouping;
 use crate::records::{Limit, MAX_PAYLOAD_BYTES, RecordSlice, Records};
 use crate::source::Rows;
@@ -128,18 +128,33 @@ impl JobSet {
             index: 0,
             part: 0,
         };
+        let key = |group: Group| MergedKey {
+            label_set: group.label_set,
+            time: group.time,
+        };
         match &self.groups {
             Source::Memory(groups) => {
+                // Records of one width are cut without a look at them, and most groups are one job.
+                if let Some((width, groups)) = groups.of_fixed_width() {
+                    for (group, mut rest) in groups {
+                        let mut rows = group.rows as usize;
+                        numbering.part = 0;
+                        while rows > self.limit.rows() {
+                            let (part, others) = rest.split_at(self.limit.rows() * width);
+                            visit(&numbering.next(key(group), self.limit.rows(), part))?;
+                            rest = others;
+                            rows -= self.limit.rows();
+                        }
+                        visit(&numbering.next(key(group), rows, rest))?;
+                    }
+                    return Ok(());
+                }
                 for (group, mut rest) in groups.iter() {
-                    let key = MergedKey {
-                        label_set: group.label_set,
-                        time: group.time,
-                    };
                     numbering.part = 0;
                     while !rest.is_empty() {
                         let (part, others) = rest.split_at_limit(self.limit);
                         rest = others;
-                        visit(&numbering.next(key, part))?;
+                        visit(&numbering.next(key(group), part.len(), part.bytes()))?;
                     }
                 }
                 Ok(())
@@ -168,7 +183,7 @@ struct Numbering<'a> {
 
 impl<'a> Numbering<'a> {
     #[inline]
-    fn next<'j>(&mut self, key: MergedKey, records: RecordSlice<'j>) -> Job<'j>
+    fn next<'j>(&mut self, key: MergedKey, rows: usize, payload: &'j [u8]) -> Job<'j>
     where
         'a: 'j,
     {
@@ -180,8 +195,8 @@ impl<'a> Numbering<'a> {
             },
             part: self.part,
             // A part has at most MAX_ROWS_PER_JOB rows.
-            weight: records.len() as u32,
-            payload: records.bytes(),
+            weight: rows as u32,
+            payload,
         };
         self.index += 1;
         self.part += 1;
@@ -222,7 +237,8 @@ impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
         let Some(key) = self.key else {
             return Ok(());
         };
-        (self.visit)(&self.numbering.next(key, self.part.as_slice()))?;
+        let (rows, payload) = (self.part.len(), self.part.bytes());
+        (self.visit)(&self.numbering.next(key, rows, payload))?;
         self.part.clear();
         Ok(())
     }
