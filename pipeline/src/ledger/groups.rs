@@ -70,7 +70,6 @@ impl<'a> Groups<'a> {
     ) -> Result<(), E> {
         let mut walk = Walk {
             groups: self,
-            last: None,
             parts: Parts {
                 results: &self.ledger.results,
                 in_memory: Vec::new(),
@@ -79,15 +78,23 @@ impl<'a> Groups<'a> {
             },
             visit,
         };
+        let mut last: Option<&Line> = None;
+        let mut add = |line| match last.replace(line) {
+            Some(last) => walk.go_on(last, line),
+            None => Ok(()),
+        };
         let lines = &self.ledger.lines;
         if self.is_in_key_order() {
-            lines.for_each(|_, line| walk.add(line))?;
+            lines.for_each(|_, line| add(line))?;
         } else {
             let mut sorted: Vec<&Line> = lines.known().map(|(_, line)| line).collect();
             sorted.sort_by_key(|line| self.key(line));
-            sorted.into_iter().try_for_each(|line| walk.add(line))?;
+            sorted.into_iter().try_for_each(add)?;
         }
-        walk.finish()
+        match last {
+            Some(last) => walk.hand_over(last),
+            None => Ok(()),
+        }
     }
 
     fn key(&self, line: &Line) -> (u32, i64) {
@@ -105,14 +112,16 @@ impl<'a> Groups<'a> {
     }
 
     fn is_in_key_order(&self) -> bool {
-        let mut last: Option<&Line> = None;
+        // Before any key: no time is earlier.
+        let (mut label_set, mut time) = (self.order.first().copied().unwrap_or(0), i64::MIN);
         let in_order = self.ledger.lines.for_each(|_, line| {
-            let is_after = match last.replace(line) {
-                // Most lines have the labels of the one before.
-                Some(last) if last.label_set == line.label_set => last.time <= line.time,
-                Some(last) => self.key(last) <= self.key(line),
-                None => true,
+            // Most lines have the labels of the one before.
+            let is_after = if line.label_set == label_set {
+                time <= line.time
+            } else {
+                self.ranks[label_set as usize] < self.ranks[line.label_set as usize]
             };
+            (label_set, time) = (line.label_set, line.time);
             is_after.then_some(()).ok_or(())
         });
         in_order.is_ok()
@@ -122,23 +131,20 @@ impl<'a> Groups<'a> {
 /// A walk along lines in key order, which hands over each group with its last line.
 struct Walk<'g, 'a, V> {
     groups: &'g Groups<'a>,
-    last: Option<&'a Line>,
     /// Of the group of the last line, without that.
     parts: Parts<'a>,
     visit: V,
 }
 
 impl<'a, V> Walk<'_, 'a, V> {
+    /// From the last line to the next.
     // Done for each line.
     #[inline(always)]
-    fn add<E: From<SpillError>>(&mut self, line: &'a Line) -> Result<(), E>
+    fn go_on<E: From<SpillError>>(&mut self, last: &'a Line, next: &Line) -> Result<(), E>
     where
         V: FnMut(Group<'_>) -> Result<(), E>,
     {
-        let Some(last) = self.last.replace(line) else {
-            return Ok(());
-        };
-        if (last.label_set, last.time) == (line.label_set, line.time) {
+        if (last.label_set, last.time) == (next.label_set, next.time) {
             self.parts.add(last);
             return Ok(());
         }
@@ -151,16 +157,6 @@ impl<'a, V> Walk<'_, 'a, V> {
             return (self.visit)(self.groups.group(last, &[result]));
         }
         self.hand_over(last)
-    }
-
-    fn finish<E: From<SpillError>>(mut self) -> Result<(), E>
-    where
-        V: FnMut(Group<'_>) -> Result<(), E>,
-    {
-        match self.last {
-            Some(last) => self.hand_over(last),
-            None => Ok(()),
-        }
     }
 
     /// Hands over the group of which this is the last line.
