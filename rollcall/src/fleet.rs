@@ -260,7 +260,7 @@ async fn end(id: &str, mut worker: Worker) -> Option<Usage> {
     if !matches!(read, Ok(Ok(_))) {
         warn!(worker = id, "cannot read what a worker says of its usage");
     }
-    Usage::said_in(&String::from_utf8_lossy(&said))
+    Usage::parse_last(&String::from_utf8_lossy(&said))
 }
 
 /// What a worker says that would say the same when it is started again.

@@ -32,7 +32,7 @@ pub fn program(computations: &Registry) -> ExitCode {
             let exit = worker::run(&args.config()?, &shutdown, computations);
             // Whoever holds the other end of its standard input reads its output, too.
             if args.exit_with_stdin && exit.is_ok() {
-                Usage::of_this_process().say();
+                Usage::of_this_process().print();
             }
             exit
         }),

@@ -1,5 +1,5 @@
-//! Calls into a library that panics where it should return an error: what it reads is somebody
-//! else's, so a panic of it is an error like any, and is told once.
+//! Calls into polars, which panics on some invalid files where it should return an error. The files
+//! are the user's, so such a panic becomes an error and is reported once.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -8,25 +8,24 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// The threads of the library that is guarded against begin their names so.
+/// The library's name, with which the names of its threads begin.
 const LIBRARY: &str = "polars";
 
 thread_local! {
-    /// Whether this thread is in [`guarded`].
+    /// Whether this thread is inside [`guarded`].
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Threads that are in [`guarded`].
+/// The number of threads inside [`guarded`].
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
 
-/// Calls polars, whose panics on its own threads come back to this one.
+/// Calls polars and returns a panic as an error. Panics on threads of polars' own reach this thread.
 ///
-/// polars checks a file as it goes, and not all of it: a length in a footer or in a page that is
-/// not true, and a type that it was built without, end in a panic. What was read until then is
-/// dropped here and not looked at.
+/// polars validates a file while it reads, and not all of it: a wrong length in a footer or a page,
+/// or a type that it was built without, ends in a panic. What was read until then is dropped.
 ///
 /// # Errors
-/// What the panic says.
+/// The message of the panic.
 pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     silence_panics_of_guarded();
     GUARDS.fetch_add(1, Ordering::Relaxed);
@@ -34,21 +33,22 @@ pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let called = panic::catch_unwind(AssertUnwindSafe(call));
     GUARDED.set(false);
     GUARDS.fetch_sub(1, Ordering::Relaxed);
-    called.map_err(|panic| format!("{LIBRARY} gave up: {}", said(&*panic)))
+    called.map_err(|panic| format!("{LIBRARY} panicked: {}", message(&*panic)))
 }
 
-/// What a panic says.
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it does not say why")
+    text.unwrap_or("no message")
 }
 
-/// A panic that becomes an error is told once, as that error. All others are told as they were.
+/// Keeps panics that become errors out of the log, where they would appear twice. All others are
+/// handled by the hook that was installed before.
 fn silence_panics_of_guarded() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let tell = panic::take_hook();
+        let default = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let current = thread::current();
             let is_library = current.name().is_some_and(|name| name.starts_with(LIBRARY));
@@ -56,7 +56,7 @@ fn silence_panics_of_guarded() {
             if GUARDED.get() || is_guarded {
                 tracing::debug!("{panic}");
             } else {
-                tell(panic);
+                default(panic);
             }
         }));
     });
@@ -67,9 +67,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_error_that_says_the_same() {
+    fn a_panic_becomes_an_error_with_its_message() {
         assert_eq!(guarded(|| 7), Ok(7));
-        let text = "polars gave up: 1 and 2".to_owned();
+        let text = "polars panicked: 1 and 2".to_owned();
         assert_eq!(guarded(|| panic!("{} and 2", 1)), Err::<(), _>(text));
     }
 }
