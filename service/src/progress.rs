@@ -19,13 +19,13 @@ use crate::machine;
 use crate::metrics::Counter;
 
 /// The time between two redraws of the bars.
-const REDRAW: Duration = Duration::from_millis(100);
+const REDRAW_PERIOD: Duration = Duration::from_millis(100);
 
 /// The time between two lines where there is no terminal.
-const LINE: Duration = Duration::from_secs(5);
+const LINE_PERIOD: Duration = Duration::from_secs(5);
 
 /// The time between two JSON lines of an unfinished stage. The line of its end is printed at once.
-const TELL: Duration = Duration::from_secs(1);
+const JSON_PERIOD: Duration = Duration::from_secs(1);
 
 /// Where and how progress is displayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +241,7 @@ impl Progress {
             .name("progress".to_owned())
             .spawn(move || {
                 if show == Show::ForMachines {
-                    tell_machines(&progress, &seen_by_thread);
+                    write_json(&progress, &seen_by_thread);
                 } else if io::stderr().is_terminal() {
                     draw_bars(&progress, &seen_by_thread);
                 } else {
@@ -301,7 +301,7 @@ fn draw_bars(progress: &Progress, ended: &Ended) {
     let mut drawn: Vec<(&Stage, ProgressBar)> = Vec::new();
     let mut workers: Option<ProgressBar> = None;
     loop {
-        let over = ended.wait(REDRAW);
+        let over = ended.wait(REDRAW_PERIOD);
         for (position, stage) in progress.stages().into_iter().enumerate() {
             let known = drawn.len() > position;
             if !known && stage.done() == 0 && stage.total().is_none() {
@@ -372,7 +372,7 @@ fn write_lines(progress: &Progress, ended: &Ended) {
     let started = Instant::now();
     let mut before = [0; 3];
     let mut last = started;
-    while !ended.wait(LINE) {
+    while !ended.wait(LINE_PERIOD) {
         let now = Instant::now();
         let line = all_stages_line(progress, before, now - last);
         if !line.is_empty() {
@@ -410,28 +410,28 @@ struct StageState {
 
 /// Decides which JSON lines are due, without a clock of its own.
 #[derive(Default)]
-struct Telling {
+struct JsonLines {
     /// By stage: done and total of its last line, and the time of that line.
-    told: [Option<(u64, Option<u64>, Duration)>; 3],
+    last: [Option<(u64, Option<u64>, Duration)>; 3],
     workers: WorkersState,
 }
 
-impl Telling {
-    /// The stages for which a line is due: a finished one once, an unfinished one every [`TELL`]. At
+impl JsonLines {
+    /// The stages for which a line is due: a finished one once, an unfinished one every [`JSON_PERIOD`]. At
     /// the end (`over`), each that has changed since its last line.
     fn stages(&mut self, progress: &Progress, at: Duration, over: bool) -> Vec<StageState> {
         let mut states = Vec::new();
-        for (stage, told) in progress.stages().into_iter().zip(&mut self.told) {
+        for (stage, last) in progress.stages().into_iter().zip(&mut self.last) {
             // The total first: the amount done only grows, so a complete stage is seen as complete.
             let (total, done) = (stage.total(), stage.done());
             if done == 0 && total.is_none() {
                 continue;
             }
-            let is_news = told.is_none_or(|(before, of, _)| (before, of) != (done, total));
+            let has_changed = last.is_none_or(|(before, of, _)| (before, of) != (done, total));
             let complete = total.is_some_and(|total| done >= total);
-            let is_due = told.is_none_or(|(.., last)| at >= last + TELL);
-            if (is_news && (complete || over)) || (is_due && !complete && !over) {
-                *told = Some((done, total, at));
+            let is_due = last.is_none_or(|(.., printed_at)| at >= printed_at + JSON_PERIOD);
+            if (has_changed && (complete || over)) || (is_due && !complete && !over) {
+                *last = Some((done, total, at));
                 states.push(StageState {
                     stage: stage.name,
                     unit: stage.unit,
@@ -451,15 +451,15 @@ impl Telling {
     }
 }
 
-fn tell_machines(progress: &Progress, ended: &Ended) {
+fn write_json(progress: &Progress, ended: &Ended) {
     let started = Instant::now();
-    let mut telling = Telling::default();
+    let mut lines = JsonLines::default();
     loop {
-        let over = ended.wait(REDRAW);
-        for state in telling.stages(progress, started.elapsed(), over) {
+        let over = ended.wait(REDRAW_PERIOD);
+        for state in lines.stages(progress, started.elapsed(), over) {
             machine::say("progress", &state);
         }
-        if let Some(state) = telling.workers(progress) {
+        if let Some(state) = lines.workers(progress) {
             machine::say("workers", &state);
         }
         if over {
@@ -513,29 +513,29 @@ mod tests {
     #[test]
     fn json_lines_are_due_every_second_and_once_at_the_end_of_a_stage() {
         let progress = Progress::new();
-        let mut telling = Telling::default();
-        let mut told = |ms, over| {
-            let states = telling.stages(&progress, Duration::from_millis(ms), over);
-            let told = states.iter().map(|state| (state.stage, state.done));
-            told.collect::<Vec<_>>()
+        let mut lines = JsonLines::default();
+        let mut due = |ms, over| {
+            let states = lines.stages(&progress, Duration::from_millis(ms), over);
+            let states = states.iter().map(|state| (state.stage, state.done));
+            states.collect::<Vec<_>>()
         };
-        assert_eq!(told(0, false), []);
+        assert_eq!(due(0, false), []);
         progress.published.set_total(10);
         progress.published.add(4);
-        assert_eq!(told(100, false), [("published", 4)]);
+        assert_eq!(due(100, false), [("published", 4)]);
         progress.published.add(1);
-        assert_eq!(told(900, false), []);
-        assert_eq!(told(1_100, false), [("published", 5)]);
+        assert_eq!(due(900, false), []);
+        assert_eq!(due(1_100, false), [("published", 5)]);
         progress.published.add(5);
-        assert_eq!(told(1_200, false), [("published", 10)]);
-        assert_eq!(told(9_000, false), []);
+        assert_eq!(due(1_200, false), [("published", 10)]);
+        assert_eq!(due(9_000, false), []);
         progress.collected.add(3);
-        assert_eq!(told(9_100, false), [("collected", 3)]);
+        assert_eq!(due(9_100, false), [("collected", 3)]);
         progress.collected.add(1);
-        assert_eq!(told(9_200, true), [("collected", 4)]);
+        assert_eq!(due(9_200, true), [("collected", 4)]);
         // The total may be known last, when all is done.
         progress.collected.set_total(4);
-        assert_eq!(told(9_300, true), [("collected", 4)]);
+        assert_eq!(due(9_300, true), [("collected", 4)]);
     }
 
     #[test]
