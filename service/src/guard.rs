@@ -19,7 +19,8 @@ thread_local! {
 /// The number of threads inside [`guarded`].
 static GUARDS: AtomicUsize = AtomicUsize::new(0);
 
-/// Calls polars and returns a panic as an error. Panics on threads of polars' own reach this thread.
+/// Calls polars and returns a panic as an error. Panics on threads of polars' own reach this
+/// thread.
 ///
 /// polars validates a file while it reads, and not all of it: a wrong length in a footer or a page,
 /// or a type that it was built without, ends in a panic. What was read until then is dropped.

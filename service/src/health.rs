@@ -1,13 +1,13 @@
 //! Liveness and readiness of a process. It is alive while the loop that moves data completes its
-//! rounds, each of which is a beat, whatever the state of the broker. It is ready when the last call
-//! of [`Health::set_ready`] or [`Health::set_not_ready`] said so, by partitions or connection.
+//! rounds, each of which is a beat, whatever the state of the broker. It is ready when the last
+//! call of [`Health::set_ready`] or [`Health::set_not_ready`] said so, by partitions or connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The time without a beat after which a loop is stuck. Longer than anything that one round may wait
-/// for: a rebalance waits for the group's coordinator for up to 10 s.
+/// The time without a beat after which a loop is stuck. Longer than anything that one round may
+/// wait for: a rebalance waits for the group's coordinator for up to 10 s.
 pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// The value of a last beat while no loop runs, when none is due.

@@ -1,8 +1,8 @@
 //! Logging to standard error, one line per event; standard output is for results.
 //!
 //! Every line ends with the worker's id and the run's id, as far as the process has them. They are
-//! set for the process and not in a span, because half of its threads are librdkafka's and are in no
-//! span of this program.
+//! set for the process and not in a span, because half of its threads are librdkafka's and are in
+//! no span of this program.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};

@@ -17,7 +17,8 @@ pub fn say(result: &dyn fmt::Display) -> io::Result<()> {
     }
 }
 
-/// Text whose control characters are escaped, so that it cannot control a terminal. JSON stays JSON.
+/// Text whose control characters are escaped, so that it cannot control a terminal. JSON stays
+/// JSON.
 pub(crate) struct Escaped<'a>(pub(crate) &'a dyn fmt::Display);
 
 impl fmt::Display for Escaped<'_> {

@@ -417,8 +417,8 @@ struct JsonLines {
 }
 
 impl JsonLines {
-    /// The stages for which a line is due: a finished one once, an unfinished one every [`JSON_PERIOD`]. At
-    /// the end (`over`), each that has changed since its last line.
+    /// The stages for which a line is due: a finished one once, an unfinished one every
+    /// [`JSON_PERIOD`]. At the end (`over`), each that has changed since its last line.
     fn stages(&mut self, progress: &Progress, at: Duration, over: bool) -> Vec<StageState> {
         let mut states = Vec::new();
         for (stage, last) in progress.stages().into_iter().zip(&mut self.last) {
