@@ -1,4 +1,4 @@
-//! Why there is no benchmark.
+//! The errors of `rollcall bench`.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,27 +9,27 @@ use super::compare::Refusal;
 /// An error that ends `rollcall bench`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A run did not end as complete.
-    #[error("{row} ended with {status}: {said}")]
+    /// A run that did not end as complete.
+    #[error("{row} ended with {status}: {last_line}")]
     Run {
         /// The row.
         row: String,
-        /// How it ended.
+        /// Its exit status, or the status in its report.
         status: String,
-        /// Its last line.
-        said: String,
+        /// The last line on its standard error.
+        last_line: String,
     },
 
-    /// A run's report does not say what a benchmark needs.
+    /// A figure that a run's report does not have.
     #[error("the report of {row} has no {what}; measure programs of this version")]
     Report {
         /// The row.
         row: String,
-        /// What is not there.
+        /// The figure.
         what: &'static str,
     },
 
-    /// Runs that come to different results.
+    /// Runs with different results.
     #[error(transparent)]
     Disagreement(#[from] Disagreement),
 
@@ -37,21 +37,21 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
 
-    /// A benchmark cannot be read.
+    /// A file that cannot be read.
     #[error("cannot read {}; give a bench.json", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// A file is no benchmark.
+    /// A file that is no benchmark.
     #[error("{} is no benchmark of this version; give a bench.json", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 
@@ -65,22 +65,22 @@ pub enum Error {
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// The version that is read.
+        /// The version that this program reads.
         expected: u32,
     },
 
-    /// A folder for what a run writes cannot be made.
-    #[error("cannot make a folder for runs in {}; choose another --out", path.display())]
+    /// The temporary folder of a run that cannot be created.
+    #[error("cannot create a folder for runs in {}; choose another --out", path.display())]
     Folder {
-        /// Where.
+        /// The folder in which it was to be.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Whether it is for another command line to mend.
+    /// Whether another command line would avoid this error.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Run { .. } | Self::Report { .. } | Self::Disagreement(_) => false,
