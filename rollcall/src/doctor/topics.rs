@@ -229,7 +229,9 @@ fn message_size(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     if least < batch {
         return Line::fail(
             CHECK,
-            format!("topic {name} takes messages of up to {limit} bytes, batches have up to {sent}"),
+            format!(
+                "topic {name} takes messages of up to {limit} bytes, batches have up to {sent}"
+            ),
             format!(
                 "{} {name} --add-config max.message.bytes={batch}; or give -X batch.size={least} \
                  -X message.max.bytes={least} to the dispatcher and every worker",
@@ -239,7 +241,7 @@ fn message_size(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     }
     Line::ok(
         CHECK,
-        format!("topics take messages of {limit} bytes, and batches have up to {sent}"),
+        format!("topics take messages of up to {limit} bytes, batches have up to {sent}"),
     )
 }
 
