@@ -1,9 +1,9 @@
-//! The reader of a data set, file by file: it reads only the needed columns, replaces labels by numbers,
-//! and rejects rows that cannot be counted.
+//! The reader of a data set, file by file: it reads only the needed columns, replaces labels by
+//! numbers, and rejects rows that cannot be counted.
 //!
 //! [`decompress`] recognises the kind of a file; [`csv_file`] and [`parquet_file`] (with
-//! [`parquet_columns`] and [`parquet_pages`]) read the two kinds; [`rules`] validate the rows of both and
-//! encode them by [`coding`]; [`sink`] collects them.
+//! [`parquet_columns`] and [`parquet_pages`]) read the two kinds; [`rules`] validate the rows of both
+//! and encode them by [`coding`]; [`sink`] collects them.
 
 #[cfg(test)]
 mod any_columns;
@@ -109,8 +109,8 @@ impl<'a> Source<'a> {
     /// until it is read, because there may be more files than a process may have open.
     ///
     /// # Errors
-    /// When a file cannot be opened or read, is empty, or lacks a column, or when a shutdown was requested
-    /// during the wait for a file.
+    /// When a file cannot be opened or read, is empty, or lacks a column, or when a shutdown was
+    /// requested during the wait for a file.
     pub fn open(
         input: &'a Input,
         selection: Selection<'a>,
@@ -145,8 +145,8 @@ impl<'a> Source<'a> {
     /// Reads all rows of all files, and adds the bytes to the progress.
     ///
     /// # Errors
-    /// When a file cannot be read to its end, when too many rows are rejected, when no row is accepted, or
-    /// when a shutdown was requested.
+    /// When a file cannot be read to its end, when too many rows are rejected, when no row is accepted,
+    /// or when a shutdown was requested.
     pub fn read(
         self,
         rejects: Rejects,

@@ -85,8 +85,8 @@ fn headers_of(message: &impl Message) -> Vec<(String, String)> {
 }
 
 /// Returns the errors that do not pass. The others, such as a leader that moved or a broker that
-/// restarted, are retried by librdkafka's fetcher. Where the client reports no partition, partition 0 is
-/// named, because the topic that rollcall creates has one partition.
+/// restarted, are retried by librdkafka's fetcher. Where the client reports no partition, partition 0
+/// is named, because the topic that rollcall creates has one partition.
 fn check_error(topic: &str, error: &KafkaError) -> Result<(), Error> {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {

@@ -1,9 +1,9 @@
 //! A member of the workers' group: it reads batches of records, calls a listener when partitions are
 //! assigned or revoked, and commits the offsets that it is given.
 //!
-//! A partition without a committed offset begins at the beginning, explicitly; an offset out of range is
-//! an error and never a jump. A partition that the listener wants to read *apart* from the others gets a
-//! queue of its own, from which single records can be taken.
+//! A partition without a committed offset begins at the beginning, explicitly; an offset out of range
+//! is an error and never a jump. A partition that the listener wants to read *apart* from the others
+//! gets a queue of its own, from which single records can be taken.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,17 +32,17 @@ use crate::settings::Role;
 use crate::transactions::GroupMetadata;
 use crate::within::call_with_timeout;
 
-/// The timeout of the request for the group's committed offsets in a rebalance. A worker that was killed
-/// within a transaction leaves them undecided until a broker aborts the transaction: after its timeout of
-/// 10 s, at the broker's next check, which is every 10 s.
+/// The timeout of the request for the group's committed offsets in a rebalance. A worker that was
+/// killed within a transaction leaves them undecided until a broker aborts the transaction: after its
+/// timeout of 10 s, at the broker's next check, which is every 10 s.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The part of the deadline of [`GroupConsumer::close`] that is reserved for closing the client, because
-/// leaving the group is delayed while a rebalance is under way.
+/// The part of the deadline of [`GroupConsumer::close`] that is reserved for closing the client,
+/// because leaving the group is delayed while a rebalance is under way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long [`GroupConsumer::close`] waits for the answer to a pending request to join, before it leaves
-/// the group.
+/// How long [`GroupConsumer::close`] waits for the answer to a pending request to join, before it
+/// leaves the group.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The callbacks of a rebalance. They are called by [`GroupConsumer::poll`] and
@@ -53,15 +53,16 @@ pub trait RebalanceListener: Send + Sync + 'static {
     fn assigned(&self, starts: &[Start]) -> Assigned;
 
     /// These partitions are revoked when this returns. Returns the offsets to commit before that.
-    /// `member` returns the metadata of this member in the current generation of the group, which a commit
-    /// in a transaction needs.
+    /// `member` returns the metadata of this member in the current generation of the group, which a
+    /// commit in a transaction needs.
     fn revoked(
         &self,
         partitions: &[i32],
         member: &dyn Fn() -> Option<GroupMetadata>,
     ) -> Vec<Commit>;
 
-    /// These partitions are lost: they are assigned to another member already, and must not be committed.
+    /// These partitions are lost: they are assigned to another member already, and must not be
+    /// committed.
     fn lost(&self, partitions: &[i32]);
 
     /// A synchronous commit of these offsets has succeeded.
@@ -85,8 +86,8 @@ pub struct Assigned {
 pub struct Membership {
     /// The group id.
     pub group: String,
-    /// The `group.instance.id` of a static member, which gets its partitions back without a rebalance after
-    /// a restart; `None` for a dynamic member, which leaves the group when it ends.
+    /// The `group.instance.id` of a static member, which gets its partitions back without a rebalance
+    /// after a restart; `None` for a dynamic member, which leaves the group when it ends.
     pub instance_id: Option<String>,
 }
 
@@ -196,8 +197,8 @@ impl<L: RebalanceListener> Context<L> {
         let mut ends = None;
         let mut starts = Vec::with_capacity(partitions.len());
         for (element, metadata) in committed.elements().iter().zip(metadata) {
-            // An error does not mean that nothing is committed: beginning at the beginning would compute all
-            // jobs again.
+            // An error does not mean that nothing is committed: beginning at the beginning would
+            // compute all jobs again.
             element
                 .error()
                 .map_err(Error::topic(&self.topic, "fetch the committed offsets"))?;
@@ -227,8 +228,8 @@ impl<L: RebalanceListener> Context<L> {
         Ok(starts)
     }
 
-    /// Keeps an error for the next poll if it means that something is not allowed, because a retry cannot
-    /// help. Other errors pass.
+    /// Keeps an error for the next poll if it means that something is not allowed, because a retry
+    /// cannot help. Other errors pass.
     fn keep_denial(&self, error: &KafkaError) {
         let error = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
@@ -241,7 +242,8 @@ impl<L: RebalanceListener> Context<L> {
         }
     }
 
-    /// Commits and waits for the answer. Returns whether the commit has succeeded; `when` is for the log.
+    /// Commits and waits for the answer. Returns whether the commit has succeeded; `when` is for the
+    /// log.
     fn commit_now(&self, consumer: &BaseConsumer<Self>, commits: &[Commit], when: &str) -> bool {
         if commits.is_empty() {
             return true;
@@ -399,8 +401,8 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         {
             match self.consumer.poll(Duration::ZERO) {
                 None => {}
-                // Partitions are forwarded before they are assigned, so no record arrives on this queue.
-                // If one did and were skipped, a later offset would be committed past it.
+                // Partitions are forwarded before they are assigned, so no record arrives on this
+                // queue. If one did and were skipped, a later offset would be committed past it.
                 Some(Ok(record)) => {
                     return Err(Error::Consume {
                         topic: self.topic.clone(),
@@ -491,8 +493,8 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         &self.consumer.context().listener
     }
 
-    /// The metadata of this member in the current generation, for the offsets of one transaction. `None`
-    /// before it has joined.
+    /// The metadata of this member in the current generation, for the offsets of one transaction.
+    /// `None` before it has joined.
     pub fn group_metadata(&self) -> Option<GroupMetadata> {
         self.consumer.group_metadata().map(GroupMetadata)
     }
@@ -508,15 +510,15 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
     }
 
-    /// Commits and waits for the answer. Returns false when the commit has failed; the listener is called
-    /// in either case.
+    /// Commits and waits for the answer. Returns false when the commit has failed; the listener is
+    /// called in either case.
     pub fn commit_now(&self, commits: &[Commit]) -> bool {
         let context = self.consumer.context();
         context.commit_now(&self.consumer, commits, "before the next records")
     }
 
-    /// The number of messages in partitions behind these positions, as of the last fetches of this member.
-    /// Sends no request.
+    /// The number of messages in partitions behind these positions, as of the last fetches of this
+    /// member. Sends no request.
     pub fn lag(&self, positions: impl IntoIterator<Item = (i32, i64)>) -> i64 {
         let lag_of = |(partition, position): (i32, i64)| {
             let (_, high) = known_watermarks(&self.consumer, &self.topic, partition)?;
@@ -526,13 +528,13 @@ impl<L: RebalanceListener> GroupConsumer<L> {
     }
 
     /// Leaves the group and closes the client: partitions are revoked, the listener is called, and the
-    /// offsets that it returns are committed. Gives up after `deadline`; the broker then removes the member
-    /// when its session times out.
+    /// offsets that it returns are committed. Gives up after `deadline`; the broker then removes the
+    /// member when its session times out.
     pub fn close(mut self, deadline: Duration) {
         let now = Instant::now();
         let until = now + deadline;
-        // Before the answer to its JoinGroup a member has no id to leave with, and the group would wait for
-        // it after it is gone.
+        // Before the answer to its JoinGroup a member has no id to leave with, and the group would wait
+        // for it after it is gone.
         self.poll_while(until.min(now + JOIN_TIMEOUT), |consumer| {
             !consumer.context().joined.load(Ordering::Relaxed)
         });

@@ -27,9 +27,9 @@ pub const RETAINED_BYTES: usize = 5 * 1024 * 1024;
 pub const SESSION_TIMEOUT_MS: u32 = 2_000;
 
 /// The constant part of the time that the first member of a group waits for the others. A member that
-/// joins later waits for [`SESSION_TIMEOUT_MS`] less one second, and all others with it. The delay has to
-/// cover the start of all worker processes at once, while the data set is read by all cores. The mock
-/// cluster's default is 3 s.
+/// joins later waits for [`SESSION_TIMEOUT_MS`] less one second, and all others with it. The delay has
+/// to cover the start of all worker processes at once, while the data set is read by all cores. The
+/// mock cluster's default is 3 s.
 const INITIAL_REBALANCE_DELAY: Duration = Duration::from_millis(100);
 
 /// The part of that time for each member.

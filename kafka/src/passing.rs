@@ -46,8 +46,8 @@ pub(crate) fn until_passed<T>(
 }
 
 impl Error {
-    /// Whether the error is transient, so that the same request may succeed a little later: a broker was
-    /// away, too busy to answer in time, or had old metadata.
+    /// Whether the error is transient, so that the same request may succeed a little later: a broker
+    /// was away, too busy to answer in time, or had old metadata.
     pub fn is_passing(&self) -> bool {
         let (Self::Topic { source, .. } | Self::Client { source, .. }) = self else {
             return false;
@@ -58,8 +58,8 @@ impl Error {
 
 /// Whether an error code is transient. The leader of a new partition gets the partition's metadata some
 /// milliseconds later than other brokers, and the first group of a new cluster waits for its
-/// coordinator. `DestroyBroker` occurs while librdkafka replaces a broker's handle. `UnknownPartition` is
-/// also librdkafka's code for a partition without a leader, as during an election.
+/// coordinator. `DestroyBroker` occurs while librdkafka replaces a broker's handle. `UnknownPartition`
+/// is also librdkafka's code for a partition without a leader, as during an election.
 pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

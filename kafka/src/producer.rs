@@ -75,8 +75,8 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    // rdkafka converts the opaque pointer of each message to this type. With a plain number that is safe
-    // for messages that were produced through the C API, too.
+    // rdkafka converts the opaque pointer of each message to this type. With a plain number that is
+    // safe for messages that were produced through the C API, too.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
@@ -354,7 +354,8 @@ impl BatchProducer {
         self.producer.context().authentication.check()
     }
 
-    /// The number of messages that are queued or sent and that no [`poll`](Self::poll) has reported yet.
+    /// The number of messages that are queued or sent and that no [`poll`](Self::poll) has reported
+    /// yet.
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
     }

@@ -1,5 +1,5 @@
-//! The queues of a consumer: one for the records of its partitions, read in batches, and its own one for
-//! events.
+//! The queues of a consumer: one for the records of its partitions, read in batches, and its own one
+//! for events.
 //!
 //! A batch read on the consumer's own queue would drop its rebalance events. So each assigned partition
 //! is forwarded to a queue that is created here, and the consumer's own queue holds events only.
@@ -45,8 +45,8 @@ impl PartitionError {
                     partition,
                 })
             }
-            // These do not pass. All others, such as a leader that moved or a broker that restarted, are
-            // retried by librdkafka's fetcher.
+            // These do not pass. All others, such as a leader that moved or a broker that restarted,
+            // are retried by librdkafka's fetcher.
             code @ (RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition
@@ -102,8 +102,8 @@ impl DataQueue {
         self.consume_up_to(wanted, timeout, batch, errors);
     }
 
-    /// Takes one message as soon as there is one, and waits at most `timeout` for it. (A call for several
-    /// messages waits until all have arrived or the timeout is over.)
+    /// Takes one message as soon as there is one, and waits at most `timeout` for it. (A call for
+    /// several messages waits until all have arrived or the timeout is over.)
     pub(crate) fn consume_one(
         &mut self,
         timeout: Duration,
@@ -128,7 +128,8 @@ impl DataQueue {
 
     /// Forwards the messages of this queue, present and future ones, to another queue.
     pub(crate) fn forward_to(&self, other: &Self) {
-        // SAFETY: both queues are alive; librdkafka keeps a reference to the other one while it forwards.
+        // SAFETY: both queues are alive; librdkafka keeps a reference to the other one while it
+        // forwards.
         unsafe { sys::rd_kafka_queue_forward(self.queue, other.queue) };
     }
 
@@ -246,8 +247,8 @@ impl EventQueue {
         Self(unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) })
     }
 
-    /// The number of events to be served. (rdkafka's `poll` serves one and does not return whether there
-    /// are more.)
+    /// The number of events to be served. (rdkafka's `poll` serves one and does not return whether
+    /// there are more.)
     pub(crate) fn waiting(&self) -> usize {
         if self.0.is_null() {
             return 0;
@@ -266,11 +267,11 @@ impl Drop for EventQueue {
     }
 }
 
-/// Whether a consumer is a member of its group, by its own state: it is, until it has sent the request to
-/// leave.
+/// Whether a consumer is a member of its group, by its own state: it is, until it has sent the request
+/// to leave.
 pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
-    // SAFETY: the handle is valid as long as `consumer`; the text, which ends with a nul byte, is owned by
-    // the caller and freed here.
+    // SAFETY: the handle is valid as long as `consumer`; the text, which ends with a nul byte, is owned
+    // by the caller and freed here.
     unsafe {
         let client = consumer.client().native_ptr();
         let id = sys::rd_kafka_memberid(client);
@@ -282,8 +283,8 @@ pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool 
     }
 }
 
-/// The beginning and end offsets of a partition, as of the last fetch from its leader. Sends no request.
-/// `None` before the first fetch.
+/// The beginning and end offsets of a partition, as of the last fetch from its leader. Sends no
+/// request. `None` before the first fetch.
 pub(crate) fn known_watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -306,8 +307,8 @@ pub(crate) fn known_watermarks<C: ConsumerContext>(
     known.then_some((low.max(0), high))
 }
 
-/// The metadata of the offsets in a list, in its order; empty for an offset without metadata. (rdkafka's
-/// own accessor panics on bytes that are not UTF-8, and any client may have written them.)
+/// The metadata of the offsets in a list, in its order; empty for an offset without metadata.
+/// (rdkafka's own accessor panics on bytes that are not UTF-8, and any client may have written them.)
 pub(crate) fn metadata(list: &rdkafka::TopicPartitionList) -> Vec<String> {
     let raw = list.ptr();
     // SAFETY: the list is alive; it has `cnt` elements, whose metadata is null or has `metadata_size`

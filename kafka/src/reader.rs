@@ -18,8 +18,8 @@ use crate::settings::Role;
 use crate::topics;
 
 /// Passes each record that a topic has now to `visit`, from the offsets in `from` on, by partition. A
-/// partition without an offset in `from` is read from its beginning, and so is one whose records at that
-/// offset are deleted. Records of transactions that are still open are waited for.
+/// partition without an offset in `from` is read from its beginning, and so is one whose records at
+/// that offset are deleted. Records of transactions that are still open are waited for.
 ///
 /// # Errors
 /// When the topic does not exist or cannot be read, or [`Error::Stopped`] when `stopped` returns true.
@@ -119,8 +119,8 @@ impl Reader {
         }
     }
 
-    /// The offset to read next, by partition: everything before it is read. Commit markers and records of
-    /// aborted transactions, which are never returned, count as read.
+    /// The offset to read next, by partition: everything before it is read. Commit markers and records
+    /// of aborted transactions, which are never returned, count as read.
     pub fn next_offsets(&self) -> &[i64] {
         &self.next
     }

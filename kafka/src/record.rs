@@ -1,5 +1,5 @@
-//! A batch of records of a topic, with one buffer for all keys and payloads: a thousand records need two
-//! allocations, and no memory of librdkafka is kept.
+//! A batch of records of a topic, with one buffer for all keys and payloads: a thousand records need
+//! two allocations, and no memory of librdkafka is kept.
 
 use std::ops::Range;
 

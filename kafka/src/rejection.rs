@@ -110,8 +110,8 @@ impl Rejection {
     }
 }
 
-/// A message of librdkafka without its end, such as `(after 312ms in state AUTH_REQ)`, which differs each
-/// time.
+/// A message of librdkafka without its end, such as `(after 312ms in state AUTH_REQ)`, which differs
+/// each time.
 fn without_timing(reason: &str) -> String {
     let kept = reason
         .rfind(" (after ")

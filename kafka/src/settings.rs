@@ -1,5 +1,5 @@
-//! The table of client settings: each setting that differs from librdkafka's default, for which clients,
-//! and why. Figures were measured on two cores with Kafka 4.3.1 on the same machine.
+//! The table of client settings: each setting that differs from librdkafka's default, for which
+//! clients, and why. Figures were measured on two cores with Kafka 4.3.1 on the same machine.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -228,9 +228,9 @@ const FIXED: &[Setting] = &[
     ),
 ];
 
-/// Properties that are refused with `-X`, because they are other names of fixed settings or would connect
-/// a client to another cluster or group. Each with the rest of the sentence `rollcall sets this property
-/// itself, …`.
+/// Properties that are refused with `-X`, because they are other names of fixed settings or would
+/// connect a client to another cluster or group. The second text ends the message
+/// `rollcall sets this property itself, …`.
 const REFUSED: &[(&str, &str)] = &[
     ("request.required.acks", "as acks"),
     ("auto.commit.enable", "as enable.auto.commit"),
@@ -243,8 +243,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("test.mock.num.brokers", "for its in-process broker"),
 ];
 
-/// Whether a property is one of this role's kind of client. librdkafka warns of a consumer property on a
-/// producer, and the reverse.
+/// Whether a property is one of this role's kind of client. librdkafka warns of a consumer property on
+/// a producer, and the reverse.
 fn applies(role: Role, key: &str) -> bool {
     match key {
         "allow.auto.create.topics" => CONSUMERS.contains(&role),
@@ -291,8 +291,8 @@ pub(crate) fn check_properties(
     check_effect(overrides)
 }
 
-/// Checks that no property of `sasl.` or `ssl.` is without effect, because a user who sets a password or a
-/// certificate expects protection by it.
+/// Checks that no property of `sasl.` or `ssl.` is without effect, because a user who sets a password
+/// or a certificate expects protection by it.
 fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
     let protocol = property(overrides, PROTOCOL).unwrap_or("plaintext");
     let protocol = protocol.to_lowercase();

@@ -82,8 +82,8 @@ pub struct TopicFacts {
     pub settings: Result<TopicSettings, Refusal>,
 }
 
-/// The settings of a topic, or the broker's defaults of them; `None` for a setting that the broker does not
-/// return.
+/// The settings of a topic, or the broker's defaults of them; `None` for a setting that the broker does
+/// not return.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicSettings {
     /// `cleanup.policy`.
@@ -228,7 +228,8 @@ fn describe(cluster: &Cluster, topics: &mut [(String, TopicAnswer)]) {
     }
 }
 
-/// The description of a group; `partitions` is the number of partitions of the jobs topic, if it exists.
+/// The description of a group; `partitions` is the number of partitions of the jobs topic, if it
+/// exists.
 fn group_facts(
     cluster: &Cluster,
     group: &str,

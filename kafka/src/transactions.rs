@@ -1,8 +1,8 @@
 //! A producer whose messages and committed offsets become visible together, or not at all.
 //!
-//! The calls of a transaction are `begin`, `produce`, `drain`, `send_offsets`, and `commit` or `abort`, in
-//! this order. Each call waits for the broker, so it belongs on a thread of its own. The variant of a
-//! [`TransactionError`] says what to do after it.
+//! The calls of a transaction are `begin`, `produce`, `drain`, `send_offsets`, and `commit` or `abort`,
+//! in this order. Each call waits for the broker, so it belongs on a thread of its own. The variant of
+//! a [`TransactionError`] says what to do after it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The identity of a member of a group: group, member id and generation of the group. A broker refuses
-/// offsets of an old generation, so it is to be read anew for each transaction, on the thread that serves
-/// the member's rebalances.
+/// offsets of an old generation, so it is to be read anew for each transaction, on the thread that
+/// serves the member's rebalances.
 pub struct GroupMetadata(pub(crate) ConsumerGroupMetadata);
 
 impl fmt::Debug for GroupMetadata {
@@ -78,8 +78,9 @@ pub enum TransactionError {
     #[error("{0}; the transaction is to be aborted")]
     Abortable(Failure),
 
-    /// The producer is fenced: another producer has the same transactional id, or the transaction exceeded
-    /// `transaction.timeout.ms`, so the broker aborted it. This producer cannot be used any more.
+    /// The producer is fenced: another producer has the same transactional id, or the transaction
+    /// exceeded `transaction.timeout.ms`, so the broker aborted it. This producer cannot be used any
+    /// more.
     #[error(
         "{0}; another worker has its name, or it stood still for longer than \
          transaction.timeout.ms: give each worker a --group-instance-id of its own"
@@ -122,8 +123,8 @@ pub struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    /// A producer with this `transactional.id`. Of the producers with the same id, only the one that was
-    /// [initialised](Self::init) last can be used; the others are fenced.
+    /// A producer with this `transactional.id`. Of the producers with the same id, only the one that
+    /// was [initialised](Self::init) last can be used; the others are fenced.
     ///
     /// # Errors
     /// When a property is wrong.
@@ -160,8 +161,8 @@ impl TransactionalProducer {
         Ok(topic)
     }
 
-    /// Initialises transactions and fences earlier producers with the same id. An open transaction of one
-    /// of them is ended: committed if the commit was already decided, else aborted.
+    /// Initialises transactions and fences earlier producers with the same id. An open transaction of
+    /// one of them is ended: committed if the commit was already decided, else aborted.
     ///
     /// # Errors
     /// [`TransactionError::Retriable`] when the broker did not answer within `timeout`.
@@ -186,8 +187,8 @@ impl TransactionalProducer {
         initialised
     }
 
-    /// Connects to the leader of a partition by a request whose result does not matter. Without a connection
-    /// to a broker by its id, librdkafka's initialisation would wait for 500 ms.
+    /// Connects to the leader of a partition by a request whose result does not matter. Without a
+    /// connection to a broker by its id, librdkafka's initialisation would wait for 500 ms.
     fn connect_first(&self, timeout: Duration) {
         if let Some(topic) = self.topics.first() {
             let client = self.batches.producer.client();
@@ -225,8 +226,8 @@ impl TransactionalProducer {
     }
 
     /// Waits until every message is acknowledged. To be called before [`commit`](Self::commit), which
-    /// would wait in steps of 100 ms. Reports that another caller has [polled](BatchProducer::poll) are not
-    /// checked.
+    /// would wait in steps of 100 ms. Reports that another caller has [polled](BatchProducer::poll) are
+    /// not checked.
     ///
     /// # Errors
     /// When a message was not delivered, or not all are acknowledged within `timeout`.
@@ -248,9 +249,9 @@ impl TransactionalProducer {
 
     /// Adds the offsets of a group member to the transaction, which commits them.
     ///
-    /// librdkafka 2.12 does not keep to the timeout here: when the group's coordinator has died, it looks
-    /// for the next one only when a connection opens or closes, possibly never. So the call runs on a
-    /// thread of its own, and is left behind there, with its client, when the timeout is over.
+    /// librdkafka 2.12 does not keep to the timeout here: when the group's coordinator has died, it
+    /// looks for the next one only when a connection opens or closes, possibly never. So the call runs
+    /// on a thread of its own, and is left behind there, with its client, when the timeout is over.
     ///
     /// # Errors
     /// [`TransactionError::Abortable`] when the generation of the group has changed,
@@ -294,8 +295,8 @@ impl TransactionalProducer {
         )
     }
 
-    /// Aborts the transaction. Messages that are not sent yet are dropped; those that are sent are waited
-    /// for.
+    /// Aborts the transaction. Messages that are not sent yet are dropped; those that are sent are
+    /// waited for.
     ///
     /// # Errors
     /// After each error the producer is to be [renewed](Self::renew).
@@ -353,8 +354,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// The error of a call of the transactional API, by the flags of librdkafka's error. A call that was
-    /// left behind still runs, and its client accepts no other.
+    /// The error of a call of the transactional API, by the flags of librdkafka's error. A call that
+    /// was left behind still runs, and its client accepts no other.
     fn failed(&self, action: &'static str, error: &KafkaError) -> TransactionError {
         if let KafkaError::Canceled = error {
             let reason = "the call does not return".to_owned();
@@ -377,8 +378,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// The error of a call whose error has none of librdkafka's flags. Such an error means that the call is
-    /// not allowed in the current state, as when the producer failed meanwhile.
+    /// The error of a call whose error has none of librdkafka's flags. Such an error means that the
+    /// call is not allowed in the current state, as when the producer failed meanwhile.
     fn unclassified(&self, failure: Failure, error: &RDKafkaError) -> TransactionError {
         match self.batches.producer.client().fatal_error() {
             Some((code, _)) => fatal(failure, code),
@@ -389,8 +390,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// The error of a message that was not delivered. If librdkafka has purged it, the reason is the error
-    /// of the transaction, which `begin_transaction` returns without changing anything.
+    /// The error of a message that was not delivered. If librdkafka has purged it, the reason is the
+    /// error of the transaction, which `begin_transaction` returns without changing anything.
     fn undelivered(&self, code: RDKafkaErrorCode) -> TransactionError {
         let is_purged = matches!(
             code,

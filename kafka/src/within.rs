@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// The result of a call; `None` when the call has not returned within `timeout`, or when no thread could
-/// be started.
+/// The result of a call; `None` when the call has not returned within `timeout`, or when no thread
+/// could be started.
 pub(crate) fn call_with_timeout<T: Send + 'static>(
     timeout: Duration,
     name: &str,

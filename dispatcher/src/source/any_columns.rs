@@ -60,7 +60,8 @@ impl Row {
         }
     }
 
-    /// Its record, by a simple implementation: no text is so long that its length has three bytes of LEB128.
+    /// Its record, by a simple implementation: no text is so long that its length has three bytes of
+    /// LEB128.
     fn record(&self, columns: &[Column]) -> Vec<u8> {
         let mut record = Vec::new();
         for column in columns {

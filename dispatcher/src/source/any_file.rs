@@ -1,5 +1,5 @@
-//! Tests of all kinds of files: plain or compressed, CSV or Parquet, a whole file has the same rows, and a
-//! damaged one is an error that names the file.
+//! Tests of all kinds of files: plain or compressed, CSV or Parquet, a whole file has the same rows,
+//! and a damaged one is an error that names the file.
 
 use std::fs;
 use std::io::Write;
@@ -128,8 +128,8 @@ fn a_truncated_compressed_file_is_reported_with_the_number_of_records_read() {
     }
 }
 
-/// Reads a Parquet file that may be damaged, and returns whether it could be read. An error must name the
-/// file, in one line.
+/// Reads a Parquet file that may be damaged, and returns whether it could be read. An error must name
+/// the file, in one line.
 fn read_damaged(bytes: &[u8], what: &str) -> bool {
     match read_files(&[("a", bytes)], CsvFormat::default()) {
         // Not every change can be detected: a changed letter of a label cannot.

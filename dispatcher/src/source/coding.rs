@@ -1,5 +1,5 @@
-//! The encoding of a row's values as its record: codes are one byte each, texts are their length in LEB128
-//! and their bytes.
+//! The encoding of a row's values as its record: codes are one byte each, texts are their length in
+//! LEB128 and their bytes.
 
 use std::io::{self, Read};
 use std::str;
@@ -17,8 +17,8 @@ const MORE: u8 = 0x80;
 /// Appends the record of a row to `out`; `values` are the values of the columns, in order.
 ///
 /// # Errors
-/// The reason to reject the row: a value without a code, a text that is not UTF-8, or a record that is too
-/// long. `out` may then have a part of the record.
+/// The reason to reject the row: a value without a code, a text that is not UTF-8, or a record that is
+/// too long. `out` may then have a part of the record.
 #[inline]
 pub fn encode<'v>(
     columns: &[Column],

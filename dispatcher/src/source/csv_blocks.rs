@@ -1,8 +1,8 @@
-//! The division of a CSV file into blocks of whole records, which several threads read in parallel. A line
-//! break inside quotes does not end a record, so the scan finds every quote, and nothing else.
+//! The division of a CSV file into blocks of whole records, which several threads read in parallel. A
+//! line break inside quotes does not end a record, so the scan finds every quote, and nothing else.
 //!
-//! Quotes have the same meaning as in the `csv` crate: a quote opens only at the beginning of a field, and a
-//! quote directly after a closing quote opens again.
+//! Quotes have the same meaning as in the `csv` crate: a quote opens only at the beginning of a field,
+//! and a quote directly after a closing quote opens again.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -11,12 +11,13 @@ use memchr::{memchr_iter, memrchr2};
 
 use crate::input::CsvFormat;
 
-/// The size of a block, unless a record is longer. Larger blocks are not faster, smaller ones are more blocks.
+/// The size of a block, unless a record is longer. Larger blocks are not faster, smaller ones are more
+/// blocks.
 pub const BLOCK_BYTES: usize = 512 * 1024;
 
-/// The length at which a record without an end is an error, because a quote that is never closed would make
-/// one record of the rest of the file. The limit bounds memory; a record that is longer by `GROWTH_BYTES` at
-/// most may still be accepted.
+/// The length at which a record without an end is an error, because a quote that is never closed would
+/// make one record of the rest of the file. The limit bounds memory; a record that is longer by
+/// `GROWTH_BYTES` at most may still be accepted.
 pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
 /// The number of bytes by which a block without a whole record grows.
@@ -72,7 +73,8 @@ pub struct Blocks<R> {
     rest: Vec<u8>,
     /// Whether anything was read.
     begun: bool,
-    /// Whether the file has ended; with the error that ended it, which is returned after all whole records.
+    /// Whether the file has ended; with the error that ended it, which is returned after all whole
+    /// records.
     ended: Option<Option<io::Error>>,
 }
 
@@ -96,8 +98,8 @@ impl<R: Read> Blocks<R> {
     /// Fills `block` with the next block; returns false at the end of the file.
     ///
     /// # Errors
-    /// When reading fails, a record is too long, or a quote is open at the end of the file. All whole records
-    /// before the error are returned first.
+    /// When reading fails, a record is too long, or a quote is open at the end of the file. All whole
+    /// records before the error are returned first.
     pub fn next(&mut self, block: &mut Block) -> Result<bool, BlockError> {
         let mut filled = self.rest.len();
         let mut wanted = self.block_bytes.max(filled);
@@ -194,8 +196,8 @@ impl Scan {
         }
     }
 
-    /// The end of the last whole record of a text; `None` when there is no whole record. The text must begin
-    /// with the text of the last call.
+    /// The end of the last whole record of a text; `None` when there is no whole record. The text must
+    /// begin with the text of the last call.
     fn end_of_records(&mut self, text: &[u8]) -> Option<usize> {
         if let Some(quote) = self.format.quote.0 {
             let from = self.scanned;

@@ -1,6 +1,7 @@
-//! The reader of a CSV file, after decompression: it finds the needed columns in the header and reads the
-//! records with one thread for each core. [`csv_blocks`](crate::source::csv_blocks) divides the file into blocks,
-//! [`csv_rows`](crate::source::csv_rows) reads each block, and this module puts the blocks in order again.
+//! The reader of a CSV file, after decompression: it finds the needed columns in the header and reads
+//! the records with one thread for each core. [`csv_blocks`](crate::source::csv_blocks) divides the
+//! file into blocks, [`csv_rows`](crate::source::csv_rows) reads each block, and this module puts the
+//! blocks in order again.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

@@ -166,8 +166,8 @@ impl RowValidator<'_, '_> {
     /// Reads a text with the `csv` crate.
     fn with_quotes(&mut self, text: &[u8], format: CsvFormat) -> Result<(), csv::Error> {
         self.read.lines = memchr_iter(b'\n', text).count() as u64;
-        // The crate would remove a byte order mark at the beginning of its input, but only the beginning of
-        // a file has one. An empty line in front prevents that, and is not a record.
+        // The crate would remove a byte order mark at the beginning of its input, but only the
+        // beginning of a file has one. An empty line in front prevents that, and is not a record.
         let text = b"\n".chain(text);
         let mut reader = reader_builder(format).has_headers(false).from_reader(text);
         let mut record = ByteRecord::new();
@@ -214,8 +214,8 @@ impl RowValidator<'_, '_> {
     }
 }
 
-/// The configuration of the `csv` crate for a format. Records with a wrong number of fields are returned, to
-/// be rejected, and are not an error.
+/// The configuration of the `csv` crate for a format. Records with a wrong number of fields are
+/// returned, to be rejected, and are not an error.
 pub(crate) fn reader_builder(format: CsvFormat) -> ReaderBuilder {
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).delimiter(format.delimiter.0);

@@ -1,5 +1,5 @@
-//! The kind of a file, recognised by its first bytes and never by its name, and the decompression of gzip
-//! and Zstandard.
+//! The kind of a file, recognised by its first bytes and never by its name, and the decompression of
+//! gzip and Zstandard.
 
 use std::io::{self, BufReader, Cursor, Read};
 

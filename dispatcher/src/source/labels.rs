@@ -1,5 +1,5 @@
-//! The numbers of label sets, by which rows refer to their labels: a row's labels are looked up once and not
-//! copied. Label sets that are too long for a message, or not UTF-8, get no number.
+//! The numbers of label sets, by which rows refer to their labels: a row's labels are looked up once
+//! and not copied. Label sets that are too long for a message, or not UTF-8, get no number.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use crate::rejects::Reason;
 #[derive(Debug, Default)]
 pub struct Labels {
     sets: Vec<LabelSet>,
-    /// The number of each set, by its values as bytes, each after its length, so that no two sets have the same
-    /// key.
+    /// The number of each set, by its values as bytes, each after its length, so that no two sets have
+    /// the same key.
     numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
     /// The key that is looked up; its memory is reused.
     scratch: Vec<u8>,

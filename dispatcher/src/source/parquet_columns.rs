@@ -1,5 +1,6 @@
-//! The columns of a Parquet file: the types that are read as labels, times and values, and their conversion. A
-//! value is read as it would be in CSV; a type whose values could be written in CSV in two ways is refused.
+//! The columns of a Parquet file: the types that are read as labels, times and values, and their
+//! conversion. A value is read as it would be in CSV; a type whose values could be written in CSV in
+//! two ways is refused.
 
 use std::borrow::Cow;
 
@@ -21,7 +22,8 @@ pub struct AcceptedTypes {
     expected: &'static str,
 }
 
-/// The types of labels. Fractions and timestamps are refused, because there are several ways to write them.
+/// The types of labels. Fractions and timestamps are refused, because there are several ways to write
+/// them.
 pub fn label_types() -> AcceptedTypes {
     AcceptedTypes {
         is_accepted: |found| {
@@ -35,8 +37,8 @@ pub fn label_types() -> AcceptedTypes {
     }
 }
 
-/// The types of times, given the format of times that are text. An integer is a time only with a format:
-/// 20200714 may be a day or a second in August 1970.
+/// The types of times, given the format of times that are text. An integer is a time only with a
+/// format: 20200714 may be a day or a second in August 1970.
 pub fn time_types(format: &TimeFormat) -> AcceptedTypes {
     match format {
         TimeFormat::Iso => AcceptedTypes {
@@ -128,7 +130,8 @@ pub fn check_type(
     })
 }
 
-/// The name of a type for messages, without the item type of a nested type and without the layout in memory.
+/// The name of a type for messages, without the item type of a nested type and without the layout in
+/// memory.
 fn type_name(found: &ArrowDataType) -> String {
     let text = format!("{found:?}").to_lowercase();
     let end = text.find(['(', '{', ' ']).unwrap_or(text.len());
@@ -144,8 +147,8 @@ pub enum Texts {
 }
 
 impl Texts {
-    /// Converts a column to text: categories to their names, integers to decimal numbers, booleans to `true`
-    /// and `false`.
+    /// Converts a column to text: categories to their names, integers to decimal numbers, booleans to
+    /// `true` and `false`.
     ///
     /// # Errors
     /// When polars cannot convert it.

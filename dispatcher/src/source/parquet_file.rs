@@ -1,5 +1,5 @@
-//! The reader of a Parquet file, by polars. It decodes only the needed columns, one row group at a time and a
-//! bounded number of its rows, so memory is bounded whatever number of rows the bytes encode.
+//! The reader of a Parquet file, by polars. It decodes only the needed columns, one row group at a time
+//! and a bounded number of its rows, so memory is bounded whatever number of rows the bytes encode.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -21,8 +21,8 @@ use crate::source::sink::Sink;
 use crate::source::{parquet_footer, parquet_pages};
 use crate::timestamp::TimeFormat;
 
-/// The most rows that are decoded at once. Few writers make larger row groups. A run of equal values takes a
-/// few bytes for any length, so the bytes of a row group do not bound its rows.
+/// The most rows that are decoded at once. Few writers make larger row groups. A run of equal values
+/// takes a few bytes for any length, so the bytes of a row group do not bound its rows.
 pub const ROWS_AT_ONCE: usize = 2 * 1024 * 1024;
 
 /// The most characters of a message of polars, which may quote the file.
@@ -48,8 +48,8 @@ impl ParquetFile {
     /// Reads the footer of a file; `name` is its name in messages.
     ///
     /// # Errors
-    /// When the file cannot be opened, is damaged, lacks a column, or has a column of a type that is not
-    /// accepted for its purpose.
+    /// When the file cannot be opened, is damaged, lacks a column, or has a column of a type that is
+    /// not accepted for its purpose.
     pub fn open(
         name: String,
         path: &Path,
@@ -169,8 +169,8 @@ impl ParquetFile {
         })
     }
 
-    /// Validates decoded rows; `before` is the number of rows before them. Returns the number of rows with
-    /// them.
+    /// Validates decoded rows; `before` is the number of rows before them. Returns the number of rows
+    /// with them.
     fn validate(
         &self,
         columns: &NeededColumns,

@@ -1,6 +1,6 @@
-//! The footer of a Parquet file, read in bounded memory and written anew for polars. polars allocates memory
-//! for the row groups, columns and keys that a footer claims to have, before it checks that they exist; an
-//! allocation that fails aborts the process, which cannot be caught.
+//! The footer of a Parquet file, read in bounded memory and written anew for polars. polars allocates
+//! memory for the row groups, columns and keys that a footer claims to have, before it checks that they
+//! exist; an allocation that fails aborts the process, which cannot be caught.
 
 use std::fs::File;
 use std::io;
@@ -21,9 +21,9 @@ const END_BYTES: usize = 8;
 /// The most bytes of a footer. For 6 columns a footer has about 600 bytes for each row group.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The memory for each byte of a footer, as the format's own crate counts it: 8 for an item of a list, 1 for a
-/// byte of text, 2 for a struct. Footers of usual writers need less than 2 for each byte. An item may be a
-/// struct of half a kilobyte, so the largest footer can allocate a gigabyte at most.
+/// The memory for each byte of a footer, as the format's own crate counts it: 8 for an item of a list,
+/// 1 for a byte of text, 2 for a struct. Footers of usual writers need less than 2 for each byte. An
+/// item may be a struct of half a kilobyte, so the largest footer can allocate a gigabyte at most.
 const MEMORY_PER_BYTE: usize = 3;
 
 /// The memory for a footer in addition to that for its bytes.

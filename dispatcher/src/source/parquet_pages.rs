@@ -1,8 +1,9 @@
-//! Checks of the sizes that a Parquet file claims for itself, before polars allocates memory for them. A wrong
-//! size would not be an error in polars: an allocation that fails aborts the process, which cannot be caught.
+//! Checks of the sizes that a Parquet file claims for itself, before polars allocates memory for them.
+//! A wrong size would not be an error in polars: an allocation that fails aborts the process, which
+//! cannot be caught.
 //!
-//! Sizes that may be correct although they need few bytes are limited: a page to what its codec can compress,
-//! and a row group, all of whose rows may be one run, to as many rows as usual writers make.
+//! Sizes that may be correct although they need few bytes are limited: a page to what its codec can
+//! compress, and a row group, all of whose rows may be one run, to as many rows as usual writers make.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -14,8 +15,8 @@ use polars_parquet::parquet::metadata::{ColumnChunkMetadata, RowGroupMetadata};
 use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
 use polars_parquet_format::{PageHeader, PageType};
 
-/// The most rows of a row group. Arrow's writers make 1,048,576 by default (67,108,864 in old versions),
-/// DuckDB's 122,880, writers with a limit of bytes some millions.
+/// The most rows of a row group. Arrow's writers make 1,048,576 by default (67,108,864 in old
+/// versions), DuckDB's 122,880, writers with a limit of bytes some millions.
 pub const MAX_ROWS_IN_GROUP: usize = 64 * 1024 * 1024;
 
 /// The most bytes of a decompressed page. Writers end a page after about one MiB.

@@ -1,5 +1,5 @@
-//! The validation of rows: from the needed fields of a row, it makes an accepted row or the reason to reject
-//! it. The rows of all kinds of files are validated here, and nowhere else.
+//! The validation of rows: from the needed fields of a row, it makes an accepted row or the reason to
+//! reject it. The rows of all kinds of files are validated here, and nowhere else.
 
 use pipeline::LabelSet;
 

@@ -1,5 +1,5 @@
-//! The collection of the rows of all files of a data set: the accepted rows as columns, the rejected rows in
-//! a file.
+//! The collection of the rows of all files of a data set: the accepted rows as columns, the rejected
+//! rows in a file.
 
 use service::Shutdown;
 
@@ -44,8 +44,8 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Validates a row by [`Rules::validate`], and adds it if it is accepted. Else returns the reason; the
-    /// caller then calls [`reject`](Self::reject).
+    /// Validates a row by [`Rules::validate`], and adds it if it is accepted. Else returns the reason;
+    /// the caller then calls [`reject`](Self::reject).
     ///
     /// # Errors
     /// When a shutdown was requested, or rows cannot be spilled.

@@ -1,12 +1,12 @@
 //! A delay of the mock cluster's responses while a group forms, so that followers send their SyncGroup
 //! request before the leader.
 //!
-//! Each member that forms a group sends two requests: JoinGroup, and SyncGroup to get its partitions. The
-//! leader's SyncGroup carries the assignment. A real broker answers a follower's SyncGroup that arrives
-//! after it; the mock cluster treats it as an error and makes all members join again, which takes seconds.
-//! All members may send SyncGroup as soon as all have joined, but the leader first requests the metadata
-//! of the topic. So each response is delayed while the group forms: the leader waits for one response more
-//! than the followers, who are ahead by that delay.
+//! Each member that forms a group sends two requests: JoinGroup, and SyncGroup to get its partitions.
+//! The leader's SyncGroup carries the assignment. A real broker answers a follower's SyncGroup that
+//! arrives after it; the mock cluster treats it as an error and makes all members join again, which
+//! takes seconds. All members may send SyncGroup as soon as all have joined, but the leader first
+//! requests the metadata of the topic. So each response is delayed while the group forms: the leader
+//! waits for one response more than the followers, who are ahead by that delay.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -70,8 +70,8 @@ pub struct JoinBarrier {
 }
 
 impl JoinBarrier {
-    /// Starts the thread for a group of `members`, before the first of them joins. That one waits for the
-    /// others for `rebalance_delay`.
+    /// Starts the thread for a group of `members`, before the first of them joins. That one waits for
+    /// the others for `rebalance_delay`.
     pub fn new(cluster: &Arc<MockCluster>, members: usize, rebalance_delay: Duration) -> Self {
         let group = ExpectedGroup {
             members,

@@ -72,9 +72,9 @@ impl MockCluster {
     }
 
     /// Runs calls that change the cluster, and meanwhile wakes the cluster's thread every few
-    /// milliseconds by connecting to it. After that thread has served such a call it drops the wake-up of
-    /// a call that arrived meanwhile (usually the next one), and would serve that one only when it wakes by
-    /// itself, after a second.
+    /// milliseconds by connecting to it. After that thread has served such a call it drops the wake-up
+    /// of a call that arrived meanwhile (usually the next one), and would serve that one only when it
+    /// wakes by itself, after a second.
     pub fn with_wakeups<T>(&self, calls: impl FnOnce() -> T) -> T {
         const WAKE_INTERVAL: Duration = Duration::from_millis(5);
         let (done, is_done) = mpsc::channel::<()>();
@@ -112,7 +112,8 @@ impl MockCluster {
     /// Delays each response by this time from now on; those that already wait are not affected. To be
     /// called inside [`with_wakeups`](Self::with_wakeups).
     pub fn set_response_delay(&self, delay: Duration) {
-        // SAFETY: the cluster is valid. The call fails only for a broker that does not exist; this one does.
+        // SAFETY: the cluster is valid. The call fails only for a broker that does not exist; this one
+        // does.
         unsafe { sys::rd_kafka_mock_broker_set_rtt(self.cluster, BROKER_ID, milliseconds(delay)) };
     }
 
@@ -137,8 +138,9 @@ impl MockCluster {
         const SYNC_GROUP: i16 = 14;
         let mut of_groups = GroupRequests::default();
         let mut number = 0;
-        // SAFETY: the cluster is valid; it returns a list of `number` valid requests, owned by the caller,
-        // which is destroyed once, with the requests, and not used after. Without requests it may be null.
+        // SAFETY: the cluster is valid; it returns a list of `number` valid requests, owned by the
+        // caller, which is destroyed once, with the requests, and not used after. Without requests it
+        // may be null.
         unsafe {
             let requests = sys::rd_kafka_mock_get_requests(self.cluster, &raw mut number);
             if requests.is_null() {
