@@ -1,10 +1,10 @@
-//! How somebody else's bytes are shown to people: in one line, the first characters of them, and
-//! nothing among these that steers a terminal.
+//! A short printable form of bytes of a data set or a message, for errors and tables: one line, at most
+//! a given number of characters, without control characters.
 
-/// The text of bytes, at most so many characters of it: line ends and whatever else steers a terminal
-/// are escaped, what is no UTF-8 is replaced.
+/// The first characters of bytes as text: control characters, such as line ends, are escaped, and bytes
+/// that are not UTF-8 are replaced. `…` follows when characters are left out.
 pub fn shown(bytes: &[u8], characters: usize) -> String {
-    // No character has more bytes than four.
+    // A character has at most four bytes.
     let head = &bytes[..bytes.len().min(4 * (characters + 1))];
     let text = String::from_utf8_lossy(head);
     let mut shown = String::new();
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_shown_in_one_bounded_line_that_steers_no_terminal() {
+    fn bytes_are_printed_in_one_bounded_line_without_control_characters() {
         assert_eq!(shown(b"a\r\nb,\x1b[31m", 20), "a\\r\\nb,\\u{1b}[31m");
         assert_eq!(shown(b"It\xe7", 20), "It\u{fffd}");
         let long = "ä".repeat(100);
