@@ -3,20 +3,20 @@
 
 use computations::Column;
 use csv::ByteRecord;
+use service::text::truncated;
 
 use crate::error::Error;
 use crate::grouping::Grouping;
 use crate::records::Width;
-use crate::shown::shown;
 
 /// The Jaro-Winkler similarity from which on a name is suggested in place of a missing one.
 const MIN_SIMILARITY: f64 = 0.7;
 
 /// The most columns in an error; the first line of a file that is not a data set may be long.
-const SHOWN_COLUMNS: usize = 40;
+const MAX_COLUMNS: usize = 40;
 
 /// The most characters of each column's name in an error.
-const SHOWN_CHARACTERS: usize = 60;
+const MAX_CHARACTERS: usize = 60;
 
 /// The columns whose values are the payload of a job, for a computation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,9 +118,9 @@ fn find(
                 .iter()
                 .map(|column| String::from_utf8_lossy(column).into_owned())
                 .collect();
-            let shown = |name: &String| shown(name.as_bytes(), SHOWN_CHARACTERS);
-            let nearest = nearest(name, &names).as_ref().map(shown);
-            let mut columns: Vec<String> = names.iter().take(SHOWN_COLUMNS).map(shown).collect();
+            let truncate = |name: &String| truncated(name.as_bytes(), MAX_CHARACTERS);
+            let nearest = nearest(name, &names).as_ref().map(truncate);
+            let mut columns: Vec<String> = names.iter().take(MAX_COLUMNS).map(truncate).collect();
             let others = names.len() - columns.len();
             if others > 0 {
                 columns.push(format!("… ({others} more)"));

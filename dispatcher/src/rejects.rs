@@ -8,14 +8,15 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use service::text::truncated;
+
 use crate::error::Error;
-use crate::shown::shown;
 
 /// The most rejected rows in an error message.
 const SHOWN: usize = 5;
 
 /// The most characters of a row in an error message; a stray quote makes one row of many.
-const SHOWN_CHARACTERS: usize = 200;
+const MAX_CHARACTERS: usize = 200;
 
 /// The reason for which a row is rejected. If several apply, the first one is given, in this order: the
 /// number of its fields, its time, the values of its record from the first column to the last, its
@@ -166,7 +167,7 @@ impl Rejects {
                 file: file.to_owned(),
                 number,
                 reason,
-                fields: shown(&fields.join(&b','), SHOWN_CHARACTERS),
+                fields: truncated(&fields.join(&b','), MAX_CHARACTERS),
             });
         }
         self.write(file, number, reason, fields)

@@ -24,7 +24,6 @@ mod program;
 pub mod report;
 pub mod run;
 pub mod runs;
-pub mod table;
 
 pub use args::{Cli, Command};
 pub use error::Error;

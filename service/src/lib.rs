@@ -15,6 +15,8 @@ pub mod output;
 pub mod process;
 pub mod progress;
 pub mod shutdown;
+pub mod table;
+pub mod text;
 pub mod usage;
 
 pub use exit::{Ending, Exit};

@@ -10,10 +10,10 @@ use csv::ByteRecord;
 use polars::prelude::*;
 use service::guard;
 use service::progress::Stage;
+use service::text::truncated;
 
 use crate::columns::{Columns, Selection};
 use crate::error::Error;
-use crate::shown::shown;
 use crate::source::parquet_columns::{
     Texts, Times, check_type, label_types, time_types, value_types,
 };
@@ -217,5 +217,5 @@ fn one_line_error<T>(read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String
         Err(panic) => panic,
     };
     let line = text.lines().next().unwrap_or_default();
-    Err(shown(line.as_bytes(), MESSAGE_CHARACTERS))
+    Err(truncated(line.as_bytes(), MESSAGE_CHARACTERS))
 }

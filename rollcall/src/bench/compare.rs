@@ -7,7 +7,7 @@ use super::benchmark::{Benchmark, Row, Settings};
 use super::figures;
 use super::host::Host;
 use super::statistics::{is_significant, mann_whitney_p};
-use crate::table::{Align, table};
+use service::table::{Align, table};
 
 /// The least number of runs on both sides for a significant difference: the least p of 3 and 3 runs
 /// is 0.1.

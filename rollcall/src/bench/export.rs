@@ -17,7 +17,7 @@ pub use self::markdown::BenchMd;
 use super::benchmark::{Benchmark, Row};
 use super::break_even::Pays;
 use super::figures;
-use crate::table::{self, Align};
+use service::table::{self, Align};
 
 /// The columns of every table of rows.
 const COLUMNS: [&str; 10] = [

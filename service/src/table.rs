@@ -2,7 +2,7 @@
 //! spaces at the end of a line. Cells may contain text from other hosts, so each is escaped and
 //! truncated to one bounded line.
 
-use dispatcher::shown::shown;
+use crate::text::truncated;
 
 /// The largest number of characters of a cell. A longer cell would make every line longer.
 const MAX_CHARACTERS: usize = 200;
@@ -47,7 +47,7 @@ pub fn table(head: &[(&str, Align)], rows: impl IntoIterator<Item = Vec<String>>
 fn bounded(row: Vec<String>) -> Vec<String> {
     let cells = row.iter();
     cells
-        .map(|cell| shown(cell.as_bytes(), MAX_CHARACTERS))
+        .map(|cell| truncated(cell.as_bytes(), MAX_CHARACTERS))
         .collect()
 }
 
