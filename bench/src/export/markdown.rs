@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use aggregator::export::Exporter;
 
 use super::{COLUMNS, break_even, cells, facts, notes, title};
-use crate::bench::benchmark::Benchmark;
+use crate::benchmark::Benchmark;
 
 /// An exporter of a benchmark as Markdown.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::example;
+    use crate::benchmark::tests::example;
 
     #[test]
     fn the_page_is_the_golden_one() {

@@ -3,11 +3,12 @@
 
 use std::fmt;
 
-use super::benchmark::{Benchmark, Row, Settings};
-use super::figures;
-use super::host::Host;
-use super::statistics::{is_significant, mann_whitney_p};
 use service::table::{Align, table};
+
+use crate::benchmark::{Benchmark, Row, Settings};
+use crate::figures;
+use crate::host::Host;
+use crate::statistics::{is_significant, mann_whitney_p};
 
 /// The least number of runs on both sides for a significant difference: the least p of 3 and 3 runs
 /// is 0.1.
@@ -253,8 +254,8 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     fn of(walls: &[f64]) -> Benchmark {
         benchmark(&[(BenchEngine::Packed, Some(2), walls)])

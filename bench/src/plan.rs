@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::args::BenchEngine;
-use super::figures;
+use crate::args::BenchEngine;
+use crate::figures;
 
 /// The largest number of runs of a row.
 pub const MAX_RUNS: usize = 100;

@@ -14,13 +14,11 @@ use service::Shutdown;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 
-use super::agreement::Findings;
-use super::args::{BenchArgs, BenchEngine};
-use super::benchmark::{Process, Sample, Stage};
-use super::error::Error as BenchError;
-use super::plan::{Case, Round, Side};
-use crate::config_file::CONFIG_VARIABLE;
-use crate::error::Error;
+use crate::Error;
+use crate::agreement::Findings;
+use crate::args::{BenchArgs, BenchEngine};
+use crate::benchmark::{Process, Sample, Stage};
+use crate::plan::{Case, Round, Side};
 
 /// A runner of `rollcall run` for all rows of a benchmark.
 pub struct Runner {
@@ -76,13 +74,13 @@ impl Runner {
     ) -> Result<Self, Error> {
         let mut arguments: Vec<OsString> = args.run_options.iter().map(OsString::from).collect();
         arguments.push("--broker-timeout".into());
-        arguments.push(super::duration_value(args.broker.broker_timeout).into());
+        arguments.push(crate::duration_value(args.broker.broker_timeout).into());
         arguments.extend(data_sets.into_iter().map(PathBuf::into_os_string));
         // In a variable, because every user of the machine can read arguments.
         let properties = kafka::args::write_properties(&args.broker.all_properties()?);
         let variables = vec![
             // A run has the options of the benchmark only, and none from a configuration file.
-            (CONFIG_VARIABLE, OsString::new()),
+            ("ROLLCALL_CONFIG", OsString::new()),
             (PROPERTIES_VARIABLE, properties.into()),
             (
                 "KAFKA_BOOTSTRAP_SERVERS",
@@ -92,7 +90,7 @@ impl Runner {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Error::Thread(error.to_string()))?;
+            .map_err(Error::Runtime)?;
         Ok(Self {
             versions: RefCell::new(vec![BTreeMap::new(); programs.len()]),
             programs,
@@ -144,7 +142,7 @@ impl Runner {
         let folder = tempfile::Builder::new()
             .prefix(".run-")
             .tempdir_in(&self.out)
-            .map_err(|source| BenchError::Folder {
+            .map_err(|source| Error::Folder {
                 path: self.out.clone(),
                 source,
             })?;
@@ -152,14 +150,13 @@ impl Runner {
         let ended = self.run_to_end(side, &arguments, name, shutdown);
         self.runtime.block_on(ended)?;
         let report = folder.path().join(aggregator::outputs::REPORT_JSON);
-        let text = super::read(&report)?;
-        let report: RunReport =
-            serde_json::from_str(&text).map_err(|source| BenchError::Parse {
-                path: report,
-                source,
-            })?;
+        let text = crate::read(&report)?;
+        let report: RunReport = serde_json::from_str(&text).map_err(|source| Error::Parse {
+            path: report,
+            source,
+        })?;
         self.versions.borrow_mut()[side.0].clone_from(&report.versions);
-        Ok(sample(name, round, report)?)
+        sample(name, round, report)
     }
 
     fn arguments(&self, case: &Case, out: &Path) -> Vec<OsString> {
@@ -178,7 +175,7 @@ impl Runner {
             option("--workers", &workers.to_string());
         }
         if !case.job_cost.is_zero() {
-            option("--simulate-cpu", &super::duration_value(case.job_cost));
+            option("--simulate-cpu", &crate::duration_value(case.job_cost));
         }
         // The same output for all engines, and the smallest one.
         option("--outputs", "csv");
@@ -195,7 +192,12 @@ impl Runner {
         name: &str,
         shutdown: &Shutdown,
     ) -> Result<(), Error> {
-        let mut child = Command::new(&self.programs[side.0])
+        let program = &self.programs[side.0];
+        let not_run = |source| Error::Program {
+            program: program.clone(),
+            source,
+        };
+        let mut child = Command::new(program)
             .args(arguments)
             .envs(self.variables.iter().map(|(key, value)| (key, value)))
             .env_remove("RUN_ID")
@@ -205,7 +207,7 @@ impl Runner {
             // Its workers end with it, also when it is killed.
             .kill_on_drop(true)
             .spawn()
-            .map_err(Error::StartWorker)?;
+            .map_err(not_run)?;
         let stderr = child.stderr.take();
         let stderr = async {
             let mut text = Vec::new();
@@ -218,13 +220,13 @@ impl Runner {
         };
         let (status, stderr) = tokio::select! {
             (status, stderr) = async { tokio::join!(child.wait(), stderr) } => {
-                (status.map_err(Error::StartWorker)?, stderr)
+                (status.map_err(not_run)?, stderr)
             }
             signal = shutdown.wait() => return Err(Error::Stopped(signal)),
         };
         match status.success() {
             true => Ok(()),
-            false => Err(BenchError::Run {
+            false => Err(Error::Run {
                 row: name.to_owned(),
                 status: status.to_string(),
                 last_line: stderr
@@ -233,20 +235,19 @@ impl Runner {
                     .last()
                     .unwrap_or_default()
                     .to_owned(),
-            }
-            .into()),
+            }),
         }
     }
 }
 
 /// The figures and the results in a report.
-fn sample(name: &str, round: Round, report: RunReport) -> Result<(Sample, Findings), BenchError> {
-    let missing = |what| BenchError::Report {
+fn sample(name: &str, round: Round, report: RunReport) -> Result<(Sample, Findings), Error> {
+    let missing = |what| Error::Report {
         row: name.to_owned(),
         what,
     };
     if report.status != Verdict::Complete.word() {
-        return Err(BenchError::Run {
+        return Err(Error::Run {
             row: name.to_owned(),
             status: report.status,
             last_line: "not every job was counted".to_owned(),

@@ -221,7 +221,7 @@ impl BenchArgs {
 
 fn parse_runs(text: &str) -> Result<NonZeroUsize, &'static str> {
     let runs = text.parse().ok();
-    let runs = runs.filter(|runs: &NonZeroUsize| runs.get() <= crate::bench::plan::MAX_RUNS);
+    let runs = runs.filter(|runs: &NonZeroUsize| runs.get() <= crate::plan::MAX_RUNS);
     runs.ok_or("expected a number from 1 to 100")
 }
 

@@ -7,11 +7,11 @@ use aggregator::export::Exporter;
 
 use super::facts;
 use super::markdown::line;
-use crate::bench::args::Share;
-use crate::bench::benchmark::Benchmark;
-use crate::bench::compare::{COLUMNS, Comparison, RowChange};
-use crate::bench::figures;
-use crate::bench::statistics::SIGNIFICANT;
+use crate::args::Share;
+use crate::benchmark::Benchmark;
+use crate::compare::{COLUMNS, Comparison, RowChange};
+use crate::figures;
+use crate::statistics::SIGNIFICANT;
 
 /// Those of the [`facts`] that are listed for both benchmarks. All others have to be equal, or the
 /// two are not compared.
@@ -103,8 +103,8 @@ fn named(rows: &[&RowChange]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     #[test]
     fn a_comparison_names_the_rows_above_the_limit() {

@@ -11,7 +11,7 @@ pub mod args;
 pub mod benchmark;
 pub mod break_even;
 pub mod compare;
-pub mod error;
+mod error;
 pub mod export;
 pub mod figures;
 pub mod host;
@@ -29,19 +29,17 @@ use aggregator::outputs::Outputs;
 use service::progress::grouped;
 use service::{Exit, Shutdown, say};
 
-use crate::error::Error;
-use crate::run::refuse_data_set_among_outputs;
-
 use agreement::Agreement;
-use args::BenchArgs;
 use benchmark::{Benchmark, Load, Measured, Settings};
 use break_even::BreakEven;
 use compare::{Comparison, Refusal};
-use error::Error as BenchError;
 use export::{BenchCsv, BenchHtml, BenchJson, BenchMd, ComparisonMd, table};
 use host::Host;
 use measure::Runner;
 use plan::{Case, Round, Side};
+
+pub use args::BenchArgs;
+pub use error::Error;
 
 /// The file name of the generated data set.
 const DATA_SET: &str = "covid-tests.csv";
@@ -52,15 +50,15 @@ const BREAK_EVEN_DATA_SET: &str = "covid-tests-break-even.csv";
 /// The file name of the base's figures in a benchmark of two programs.
 const BASE_JSON: &str = "base.json";
 
-/// Measures this program, writes the files, and compares with a base if one is named.
+/// Measures this program, writes the files, and compares with a base if one is named. The caller
+/// has checked that no output replaces the data set.
 ///
 /// # Errors
 /// When a run fails, results differ, or the base is of another host or other settings.
 pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     // Checked before the runs, which take long.
-    check_limit(args).map_err(BenchError::Refused)?;
+    check_limit(args)?;
     let base = args.compare.as_deref().map(Benchmark::read).transpose()?;
-    refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
     let out = Outputs::new(&args.out)?;
     let (head, interleaved) = match &args.from {
         Some(path) => (Benchmark::read(path)?, None),
@@ -71,9 +69,9 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     }
     let base = base.or(interleaved);
     let comparison = base.as_ref().map(|base| Comparison::new(base, &head));
-    let comparison = comparison.transpose().map_err(BenchError::Refused)?;
+    let comparison = comparison.transpose()?;
     if let (Some(_), Some(comparison)) = (args.fail_above, &comparison) {
-        comparison.can_fail().map_err(BenchError::Refused)?;
+        comparison.can_fail()?;
     }
 
     match &args.from {
@@ -107,7 +105,7 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             text.push_str(&format!("\n{comparison}"));
         }
         text.push_str(&format!("\n  {}\n", args.out.display()));
-        say(&text).map_err(Error::Say)?;
+        say(&text).map_err(Error::Print)?;
     }
     for row in &slower {
         eprintln!(
@@ -150,10 +148,9 @@ fn measure_sides(
     let host = Host::of_this_machine();
     let settings = Settings::new(args);
     if let Some(base) = base {
-        compare::check(&base.host, &host, &base.settings, &settings)
-            .map_err(BenchError::Refused)?;
+        compare::check(&base.host, &host, &base.settings, &settings)?;
     }
-    let mut programs = vec![std::env::current_exe().map_err(Error::StartWorker)?];
+    let mut programs = vec![std::env::current_exe().map_err(Error::OwnPath)?];
     programs.extend(args.base.clone());
     let data_sets = match args.data_sets.as_slice() {
         [] => vec![generate(args, DATA_SET, args.rows, shutdown)?],
@@ -215,9 +212,7 @@ fn measure_rounds(
                 let wall = figures::seconds(sample.wall_seconds);
                 eprintln!("{round:<10} {name:<34} {wall:>8}");
             }
-            agreement
-                .check(&name, found)
-                .map_err(BenchError::Disagreement)?;
+            agreement.check(&name, found)?;
             if let Round::Measured(_) = round {
                 sides[step.side.0].samples[step.case].push(sample);
             }
@@ -236,7 +231,7 @@ fn measure_rounds(
 fn sweep(args: &BenchArgs, shutdown: &Shutdown) -> Result<Measured, Error> {
     let jobs = args.break_even_jobs;
     let data_set = generate(args, BREAK_EVEN_DATA_SET, jobs, shutdown)?;
-    let program = std::env::current_exe().map_err(Error::StartWorker)?;
+    let program = std::env::current_exe().map_err(Error::OwnPath)?;
     let runner = Runner::with_one_row_per_job(args, program, data_set)?;
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cases = plan::break_even_cases(&args.workers(), cores, &break_even::COSTS);
@@ -265,8 +260,8 @@ fn generate(
 }
 
 /// Reads a whole file as text.
-fn read(path: &Path) -> Result<String, BenchError> {
-    fs::read_to_string(path).map_err(|source| BenchError::Read {
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
     })

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::BenchEngine;
-use super::benchmark::{Measured, Row};
-use super::statistics::{is_significant, mann_whitney_p};
+use crate::args::BenchEngine;
+use crate::benchmark::{Measured, Row};
+use crate::statistics::{is_significant, mann_whitney_p};
 
 /// The measured costs of a job, in CPU time.
 pub const COSTS: [Duration; 4] = [
@@ -190,7 +190,7 @@ fn pays(alone: &[(f64, f64)], dispatched: &[(f64, f64)]) -> Pays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::benchmark::tests::benchmark;
 
     /// The time of 20,000 jobs at each cost, after a start of `start` seconds, `at_a_time` in
     /// parallel.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use aggregator::export::Exporter;
 
-use crate::bench::benchmark::{Benchmark, Row, Sample};
+use crate::benchmark::{Benchmark, Row, Sample};
 
 const COLUMNS: [&str; 10] = [
     "row",
@@ -68,8 +68,8 @@ fn cells(row: &Row, sample: &Sample) -> [String; 10] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     #[test]
     fn every_run_is_a_line_and_the_unknown_is_empty() {

@@ -1,10 +1,12 @@
-//! The errors of `rollcall bench`.
+//! The errors of a benchmark, and their exit codes.
 
 use std::io;
 use std::path::PathBuf;
 
-use super::agreement::Disagreement;
-use super::compare::Refusal;
+use service::{Ending, Exit, Signal};
+
+use crate::agreement::Disagreement;
+use crate::compare::Refusal;
 
 /// An error that ends `rollcall bench`.
 #[derive(Debug, thiserror::Error)]
@@ -77,18 +79,65 @@ pub enum Error {
         /// The error of the operating system.
         source: io::Error,
     },
+
+    /// A data set that cannot be generated.
+    #[error(transparent)]
+    Datagen(#[from] datagen::Error),
+
+    /// An output that cannot be written.
+    #[error(transparent)]
+    Output(#[from] aggregator::Error),
+
+    /// The options of the cluster are wrong.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+
+    /// The path of this program is unknown.
+    #[error("cannot find the path of this program")]
+    OwnPath(#[source] io::Error),
+
+    /// A program that cannot be run.
+    #[error("cannot run {}", program.display())]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+
+    /// No runtime for child processes can be started.
+    #[error("cannot start a runtime for child processes")]
+    Runtime(#[source] io::Error),
+
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Print(#[source] io::Error),
+
+    /// A signal stopped the benchmark before it was done.
+    #[error("stopped by {0} before it was done")]
+    Stopped(Signal),
 }
 
-impl Error {
-    /// Whether another command line would avoid this error.
-    pub fn is_usage(&self) -> bool {
+impl Ending for Error {
+    fn exit(&self) -> Exit {
         match self {
-            Self::Run { .. } | Self::Report { .. } | Self::Disagreement(_) => false,
             Self::Refused(_)
             | Self::Read { .. }
             | Self::Parse { .. }
             | Self::SchemaVersion { .. }
-            | Self::Folder { .. } => true,
+            | Self::Folder { .. } => Exit::Usage,
+            Self::Datagen(error) => error.exit(),
+            Self::Output(error) => error.exit(),
+            Self::Kafka(error) if error.is_usage() => Exit::Usage,
+            Self::Stopped(signal) => Exit::Stopped(*signal),
+            Self::Run { .. }
+            | Self::Report { .. }
+            | Self::Disagreement(_)
+            | Self::Kafka(_)
+            | Self::OwnPath(_)
+            | Self::Program { .. }
+            | Self::Runtime(_)
+            | Self::Print(_) => Exit::Failure,
         }
     }
 }

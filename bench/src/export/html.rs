@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use aggregator::export::Exporter;
 
 use super::{COLUMNS, break_even, cells, charts, facts, notes, title};
-use crate::bench::args::BenchEngine;
-use crate::bench::benchmark::{Benchmark, Row};
-use crate::bench::figures;
+use crate::args::BenchEngine;
+use crate::benchmark::{Benchmark, Row};
+use crate::figures;
 
 const STYLE: &str = include_str!("bench.css");
 
@@ -227,7 +227,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::example;
+    use crate::benchmark::tests::example;
 
     #[test]
     fn the_page_has_every_row_and_loads_nothing() {

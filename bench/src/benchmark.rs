@@ -7,13 +7,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::agreement::Findings;
-use super::args::{BenchArgs, BenchEngine};
-use super::break_even::BreakEven;
-use super::error::Error;
-use super::host::Host;
-use super::plan::Case;
-use super::statistics::{Summary, outliers};
+use crate::Error;
+use crate::agreement::Findings;
+use crate::args::{BenchArgs, BenchEngine};
+use crate::break_even::BreakEven;
+use crate::host::Host;
+use crate::plan::Case;
+use crate::statistics::{Summary, outliers};
 
 /// The version of the schema of `bench.json`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -321,7 +321,7 @@ impl Benchmark {
             path: path.to_owned(),
             source,
         };
-        let text = super::read(path)?;
+        let text = crate::read(path)?;
         let version: Version = serde_json::from_str(&text).map_err(parse_error)?;
         if version.schema_version != SCHEMA_VERSION {
             return Err(Error::SchemaVersion {
@@ -351,7 +351,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bench::plan::cases;
+    use crate::plan::cases;
 
     fn sample(round: u32, wall_seconds: f64) -> Sample {
         let process = |name: &str, cpu_seconds, mebibytes: u64| Process {

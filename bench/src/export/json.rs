@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use aggregator::export::Exporter;
 
-use crate::bench::benchmark::Benchmark;
+use crate::benchmark::Benchmark;
 
 /// The name of the file.
 pub const NAME: &str = "bench.json";
@@ -42,8 +42,8 @@ impl Exporter for BenchJson<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::example;
-    use crate::bench::error::Error;
+    use crate::Error;
+    use crate::benchmark::tests::example;
 
     fn write(benchmark: &Benchmark) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().expect("a file");

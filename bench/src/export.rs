@@ -14,10 +14,11 @@ pub use self::html::BenchHtml;
 pub use self::json::BenchJson;
 pub use self::markdown::BenchMd;
 
-use super::benchmark::{Benchmark, Row};
-use super::break_even::Pays;
-use super::figures;
 use service::table::{self, Align};
+
+use crate::benchmark::{Benchmark, Row};
+use crate::break_even::Pays;
+use crate::figures;
 
 /// The columns of every table of rows.
 const COLUMNS: [&str; 10] = [
@@ -205,8 +206,8 @@ fn facts(benchmark: &Benchmark) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     #[test]
     fn a_speed_up_above_the_ideal_has_a_note() {

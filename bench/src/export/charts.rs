@@ -4,11 +4,11 @@
 
 use std::fmt::Write;
 
-use crate::bench::args::BenchEngine;
-use crate::bench::benchmark::{Benchmark, Row, Sample};
-use crate::bench::break_even::{BreakEven, Line, Pays};
-use crate::bench::figures;
-use crate::bench::statistics::median;
+use crate::args::BenchEngine;
+use crate::benchmark::{Benchmark, Row, Sample};
+use crate::break_even::{BreakEven, Line, Pays};
+use crate::figures;
+use crate::statistics::median;
 
 const WIDTH: f64 = 760.0;
 
@@ -440,7 +440,7 @@ fn place(cost: f64, costs: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::{benchmark, example};
+    use crate::benchmark::tests::{benchmark, example};
 
     #[test]
     fn each_row_has_a_bar_and_each_run_a_dot() {
