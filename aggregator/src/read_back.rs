@@ -11,7 +11,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use pipeline::{Grain, LabelSet, TimeBucket};
 use polars::prelude::*;
-use service::guard::guarded;
+use service::catch_panic::catch_panic;
 
 /// The name of a series as Parquet, which is preferred because it is faster to read.
 pub const PARQUET: &str = "series.parquet";
@@ -153,7 +153,7 @@ fn bucket(text: &str) -> Option<TimeBucket> {
 
 fn from_parquet(path: &Path, labels: usize, grain: Grain) -> Result<Series, Problem> {
     let file = File::open(path).map_err(Problem::Io)?;
-    let read = guarded(|| ParquetReader::new(file).finish());
+    let read = catch_panic(|| ParquetReader::new(file).finish());
     let frame = read.map_err(|panic| Problem::Row(0, first_line(&panic)))??;
     // By position, because label columns may have been renamed to be unique.
     let column = |number: usize| {

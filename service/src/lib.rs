@@ -2,10 +2,10 @@
 //! request, progress that a person, a log or a machine can follow, health and metrics over HTTP, and
 //! fault points for tests, an end when the clock is set back. It knows nothing of Kafka or of jobs.
 
+pub mod catch_panic;
 pub mod clock;
 pub mod exit;
 pub mod fault;
-pub mod guard;
 pub mod health;
 pub mod listen;
 pub mod logging;

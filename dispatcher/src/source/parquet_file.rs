@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use csv::ByteRecord;
 use polars::prelude::*;
-use service::guard;
+use service::catch_panic::catch_panic;
 use service::progress::Stage;
 use service::text::truncated;
 
@@ -211,7 +211,7 @@ fn damaged(input: &str, records: u64, reason: String) -> Error {
 
 /// Runs a call of polars, and returns its error or panic as a message of one bounded line.
 fn one_line_error<T>(read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
-    let text = match guard::guarded(read) {
+    let text = match catch_panic(read) {
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic,

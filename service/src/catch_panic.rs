@@ -12,12 +12,12 @@ use std::thread;
 const LIBRARY: &str = "polars";
 
 thread_local! {
-    /// Whether this thread is inside [`guarded`].
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread is inside [`catch_panic`].
+    static CATCHING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The number of threads inside [`guarded`].
-static GUARDS: AtomicUsize = AtomicUsize::new(0);
+/// The number of threads inside [`catch_panic`].
+static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Calls polars and returns a panic as an error. Panics on threads of polars' own reach this
 /// thread.
@@ -27,13 +27,13 @@ static GUARDS: AtomicUsize = AtomicUsize::new(0);
 ///
 /// # Errors
 /// The message of the panic.
-pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    silence_panics_of_guarded();
-    GUARDS.fetch_add(1, Ordering::Relaxed);
-    GUARDED.set(true);
+pub fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    silence_caught_panics();
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    CATCHING.set(true);
     let called = panic::catch_unwind(AssertUnwindSafe(call));
-    GUARDED.set(false);
-    GUARDS.fetch_sub(1, Ordering::Relaxed);
+    CATCHING.set(false);
+    CALLS.fetch_sub(1, Ordering::Relaxed);
     called.map_err(|panic| format!("{LIBRARY} panicked: {}", message(&*panic)))
 }
 
@@ -46,15 +46,15 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 
 /// Keeps panics that become errors out of the log, where they would appear twice. All others are
 /// handled by the hook that was installed before.
-fn silence_panics_of_guarded() {
+fn silence_caught_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let default = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let current = thread::current();
             let is_library = current.name().is_some_and(|name| name.starts_with(LIBRARY));
-            let is_guarded = is_library && GUARDS.load(Ordering::Relaxed) > 0;
-            if GUARDED.get() || is_guarded {
+            let is_caught = is_library && CALLS.load(Ordering::Relaxed) > 0;
+            if CATCHING.get() || is_caught {
                 tracing::debug!("{panic}");
             } else {
                 default(panic);
@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_with_its_message() {
-        assert_eq!(guarded(|| 7), Ok(7));
+        assert_eq!(catch_panic(|| 7), Ok(7));
         let text = "polars panicked: 1 and 2".to_owned();
-        assert_eq!(guarded(|| panic!("{} and 2", 1)), Err::<(), _>(text));
+        assert_eq!(catch_panic(|| panic!("{} and 2", 1)), Err::<(), _>(text));
     }
 }
