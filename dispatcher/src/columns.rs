@@ -3,14 +3,11 @@
 
 use computations::Column;
 use csv::ByteRecord;
-use service::text::truncated;
+use service::text::{nearest, truncated};
 
 use crate::error::Error;
 use crate::grouping::Grouping;
 use crate::records::Width;
-
-/// The Jaro-Winkler similarity from which on a name is suggested in place of a missing one.
-const MIN_SIMILARITY: f64 = 0.7;
 
 /// The most columns in an error; the first line of a file that is not a data set may be long.
 const MAX_COLUMNS: usize = 40;
@@ -119,7 +116,7 @@ fn find(
                 .map(|column| String::from_utf8_lossy(column).into_owned())
                 .collect();
             let truncate = |name: &String| truncated(name.as_bytes(), MAX_CHARACTERS);
-            let nearest = nearest(name, &names).as_ref().map(truncate);
+            let nearest = nearest(name, &names).map(truncate);
             let mut columns: Vec<String> = names.iter().take(MAX_COLUMNS).map(truncate).collect();
             let others = names.len() - columns.len();
             if others > 0 {
@@ -134,18 +131,6 @@ fn find(
             })
         }
     }
-}
-
-/// The candidate that is most similar to a name; `None` when no candidate is similar enough.
-fn nearest(name: &str, candidates: &[String]) -> Option<String> {
-    let name = name.to_lowercase();
-    let similarity = |candidate: &String| strsim::jaro_winkler(&name, &candidate.to_lowercase());
-    candidates
-        .iter()
-        .map(|candidate| (similarity(candidate), candidate))
-        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate.clone())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-//! A printable form of foreign bytes, for errors and tables: one line, truncated, without control
-//! characters.
+//! Text for errors and tables: a printable form of foreign bytes, and suggestions for misspelt names.
+
+/// The least similarity (Jaro-Winkler) of a name that is suggested for another one.
+const MIN_SIMILARITY: f64 = 0.7;
 
 /// The first characters of bytes as text. Control characters, such as line ends, are escaped; bytes
 /// that are not UTF-8 are replaced. `…` follows when characters are left out.
@@ -21,9 +23,31 @@ pub fn truncated(bytes: &[u8], max_characters: usize) -> String {
     truncated
 }
 
+/// The candidate that is most similar to a name, in any case of letters; `None` when none is similar
+/// enough to be suggested.
+pub fn nearest<T: AsRef<str>>(name: &str, candidates: impl IntoIterator<Item = T>) -> Option<T> {
+    let name = name.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let lower = candidate.as_ref().to_lowercase();
+            (strsim::jaro_winkler(&name, &lower), candidate)
+        })
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_most_similar_candidate_is_suggested_if_it_is_similar_enough() {
+        let candidates = ["country", "county", "city"];
+        assert_eq!(nearest("Contry", candidates), Some("country"));
+        assert_eq!(nearest("zzz", candidates), None);
+    }
 
     #[test]
     fn bytes_are_one_bounded_line_without_control_characters() {

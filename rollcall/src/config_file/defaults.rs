@@ -5,13 +5,11 @@ use std::mem;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use service::text::nearest;
 
 use crate::config_file::error::Error;
 use crate::config_file::places::{Place, conflicting, find, flag, name_of, options, places};
 use crate::config_file::settings::{File, Setting, Value};
-
-/// The least similarity (Jaro-Winkler) of a name that is suggested.
-const MIN_SIMILARITY: f64 = 0.7;
 
 impl File {
     /// Makes the values of the file the defaults of a command line that was parsed to `given`.
@@ -125,14 +123,6 @@ impl File {
             nearest: nearest(key, names),
         }
     }
-}
-
-fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    names
-        .map(|known| (strsim::jaro_winkler(name, &known), known))
-        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known)
 }
 
 /// Whether an error is about the value of this option. Others are about arguments that are missing
