@@ -44,7 +44,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
 
-    /// Print one JSON object per line
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 

@@ -29,7 +29,7 @@ pub struct Facts {
     pub survey: Survey,
     /// The runs on the runs topic, newest first.
     pub runs: Result<Vec<Run>, Refusal>,
-    /// The largest batch of a producer, in bytes.
+    /// The most bytes that producers send as one batch.
     pub batch_bytes: usize,
     /// This machine's clock, in milliseconds since 1970-01-01T00:00:00Z.
     pub now_ms: i64,

@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// A cluster without problems.
+    /// A cluster with which nothing is wrong.
     fn healthy() -> Facts {
         let names = TopicNames::new("rollcall");
         let topics = names.all().map(|name| {
