@@ -114,7 +114,7 @@ impl Growing {
         rows.push(SeriesRow {
             label_set: label_sets.len() as u32 - 1,
             time,
-            // In a series, a group without a completed job has no tests.
+            // As a series has it: a group that is not known has no tests.
             tests: tests.unwrap_or(0),
             positive: positive.unwrap_or(0),
         });

@@ -2,6 +2,7 @@
 //! from the table or the report, and [`crate::outputs`] writes the file.
 
 mod axes;
+mod label_places;
 mod lines;
 mod page_series;
 pub mod report_html;

@@ -44,7 +44,7 @@ pub(super) struct Taken {
 /// The offset to commit for a partition, and its marker.
 type PartitionCommit = (i64, Mark);
 
-/// What the next death of this worker would be attributed to.
+/// The cause to which the next death of this worker would be attributed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Attribution {
     /// All partitions are read, and each may be the cause.

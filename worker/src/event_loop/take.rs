@@ -59,7 +59,7 @@ enum Stage {
     Alone(i32, Option<IsolatedJob>),
 }
 
-/// What is taken once the poison markers are committed.
+/// The records or the job that are taken once the poison markers are committed.
 #[derive(Clone, Copy, Debug)]
 enum Next {
     /// Records of all partitions. `is_clear`: no message and no outcome is in flight.
