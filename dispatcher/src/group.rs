@@ -69,7 +69,7 @@ impl Groups {
         }
     }
 
-    /// The number of groups.
+    /// How many groups there are.
     pub fn len(&self) -> usize {
         self.groups.len()
     }

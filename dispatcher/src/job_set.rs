@@ -168,7 +168,6 @@ struct Numbering<'a> {
 }
 
 impl<'a> Numbering<'a> {
-    /// The next job, with these records.
     #[inline]
     fn next<'j>(&mut self, key: MergedKey, records: RecordSlice<'j>) -> Job<'j>
     where
@@ -181,7 +180,7 @@ impl<'a> Numbering<'a> {
                 time: Some(key.time),
             },
             part: self.part,
-            // No truncation: a part has at most MAX_ROWS_PER_JOB rows.
+            // A part has at most MAX_ROWS_PER_JOB rows.
             weight: records.len() as u32,
             payload: records.bytes(),
         };

@@ -272,7 +272,7 @@ impl<'a> RecordSlice<'a> {
         self.split(count, end)
     }
 
-    /// As many of the first records as a limit allows, and the rest.
+    /// As many of the first records as a limit allows, and those behind them.
     #[inline]
     pub fn split_at_limit(self, limit: Limit) -> (Self, Self) {
         match self.width {
@@ -292,7 +292,6 @@ impl<'a> RecordSlice<'a> {
         }
     }
 
-    /// The first `count` records, which end at the byte `end`, and the rest.
     #[inline]
     fn split(self, count: usize, end: usize) -> (Self, Self) {
         let (bytes, other_bytes) = self.bytes.split_at(end);

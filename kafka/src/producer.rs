@@ -150,15 +150,14 @@ impl BatchProducer {
         Self::with_config(cluster, &cluster.config(Role::Producer))
     }
 
-    /// A producer that sends each message at most once. A message whose acknowledgement is lost is
-    /// reported as not delivered.
+    /// A producer that sends each message at most once: one whose answer is lost is given up.
     ///
     /// # Errors
     /// When a property is wrong.
     pub fn without_retries(cluster: &Cluster) -> Result<Self, Error> {
         let mut config = cluster.config(Role::Producer);
         config.set("message.send.max.retries", "0");
-        // An idempotent producer requires retries.
+        // An idempotent producer wants to retry.
         config.set("enable.idempotence", "false");
         Self::with_config(cluster, &config)
     }

@@ -20,7 +20,7 @@ use crate::record::{Record, RecordBatch};
 const MAX_MESSAGES: usize = 1024;
 
 /// The target for the payload bytes of one batch. At this size the cost of the call is already small in
-/// comparison; above 64 KiB a message, larger batches gain nothing.
+/// comparison; for messages above 64 KiB, batches are not faster.
 const TARGET_BYTES: usize = 1024 * 1024;
 
 /// An entry of the queue that is not a message: an error or the end of a partition.
@@ -195,7 +195,7 @@ impl Drop for DataQueue {
 /// # Safety
 /// `data` is null or points to `len` bytes that outlive the use of the result.
 unsafe fn bytes<'a>(data: *const std::ffi::c_void, len: usize) -> Option<&'a [u8]> {
-    // SAFETY: by the caller.
+    // SAFETY: the caller guarantees it.
     (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data.cast(), len) })
 }
 
@@ -241,7 +241,7 @@ pub(crate) struct EventQueue(*mut sys::rd_kafka_queue_t);
 unsafe impl Send for EventQueue {}
 
 impl EventQueue {
-    /// The own queue of a consumer with a `group.id`.
+    /// The event queue of a consumer with a `group.id`.
     pub(crate) fn new<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
         // SAFETY: the client's handle is valid as long as `consumer` lives.
         Self(unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) })

@@ -87,7 +87,7 @@ const TUNED: &[Setting] = &[
         CONSUMERS,
         "fetch.wait.max.ms",
         "20",
-        "with the default of 500 ms the first message of a new topic is half a second late",
+        "with the default of 500 ms the first message of a new topic arrives half a second late",
     ),
     (
         CONSUMERS,
@@ -144,7 +144,7 @@ const TUNED: &[Setting] = &[
         EVERYONE,
         "reconnect.backoff.ms",
         "50",
-        "the connection to a broker that is back is made soon",
+        "a broker that is back is reconnected soon",
     ),
     (EVERYONE, "reconnect.backoff.max.ms", "1000", "as above"),
     (
@@ -159,8 +159,8 @@ const TUNED: &[Setting] = &[
         EVERYONE,
         "topic.metadata.refresh.interval.ms",
         "5000",
-        "restarted brokers are found by a refresh of the metadata, and no other request may cause one for \
-         long (default: 5 minutes)",
+        "restarted brokers are found by a refresh of the metadata, which no other request may cause \
+         for a long time (default: 5 minutes)",
     ),
     (
         EVERYONE,
