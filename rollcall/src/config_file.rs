@@ -186,7 +186,7 @@ mod tests {
             ("workers = true", "workers: expected a value"),
             ("quiet = 1", "quiet: expected true or false"),
             ("rows = [1, 2]", "rows: expected one value, not a list"),
-            ("by = [[1]]", "by: an option cannot be a list of"),
+            ("by = [[1]]", "by: an option cannot be a list with"),
             ("verbose = \"much\"", "verbose: expected a number"),
             ("rows = 0", "rows: invalid value '0' for '--rows <ROWS>'"),
             (
