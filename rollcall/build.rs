@@ -9,6 +9,7 @@ fn main() {
     // What may make the commit another one, or the files differ from it.
     for part in [
         "aggregator",
+        "bench",
         "datagen",
         "dispatcher",
         "kafka",

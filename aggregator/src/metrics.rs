@@ -1,37 +1,38 @@
-//! What an aggregator counts, beside its progress. The thread that collects adds once a batch.
+//! The metrics of an aggregator, besides those of its progress. The thread that collects outcomes adds
+//! to them once a batch.
 
 use service::Progress;
 use service::metrics::{Counter, Gauge, Registry, StageSeconds, Unit};
 
-/// The prefix of the names.
+/// The prefix of the metrics' names.
 const PREFIX: &str = "rollcall_aggregator";
 
-/// What an aggregator tells of itself while it works.
+/// The metrics of an aggregator.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Messages taken from the outcomes topic, of any run.
+    /// The number of messages taken from the outcomes topic, of all runs.
     pub consumed_messages: Counter,
-    /// Their payloads.
+    /// The bytes of their payloads.
     pub consumed_bytes: Counter,
-    /// Messages on the outcomes topic that are none.
+    /// The number of messages on the outcomes topic that are not outcome batches.
     pub undecodable_messages: Counter,
-    /// Messages on the runs topic that are none.
+    /// The number of messages on the runs topic that are not run events.
     pub unreadable_run_events: Counter,
-    /// Outcomes that said nothing new.
+    /// The number of outcomes that changed nothing, and were dropped.
     pub duplicates: Counter,
-    /// Jobs of the run.
+    /// The number of jobs of the run.
     pub jobs: Gauge,
-    /// Jobs without an outcome.
+    /// The number of jobs without an outcome.
     pub missing_jobs: Gauge,
-    /// Jobs that are dead letters.
+    /// The number of jobs that are dead letters.
     pub dead_lettered_jobs: Gauge,
-    /// Outcomes that contradict each other.
+    /// The number of outcomes that contradict another one.
     pub conflicts: Gauge,
-    /// Bytes of what was collected that are in memory.
+    /// The bytes of the ledger in memory.
     pub held_bytes: Gauge,
-    /// Bytes of results that are on disk.
+    /// The bytes of results on disk.
     pub spilled_bytes: Gauge,
-    /// Seconds of the stages.
+    /// The seconds of the stages.
     pub stage_seconds: StageSeconds,
 }
 
@@ -55,7 +56,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them, by name, and those of the progress.
+    /// The registry of all metrics and those of the progress, with their names and help texts.
     pub fn registry(&self, progress: &Progress) -> Registry {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register(
@@ -65,12 +66,12 @@ impl Metrics {
         );
         registry.register(
             "consumed_messages",
-            "Messages taken from the outcomes topic, of any run",
+            "Messages taken from the outcomes topic, of all runs",
             self.consumed_messages.clone(),
         );
         registry.register_with_unit(
             "consumed",
-            "Payloads of the messages taken",
+            "Payload bytes of the messages taken",
             Unit::Bytes,
             self.consumed_bytes.clone(),
         );
@@ -81,12 +82,12 @@ impl Metrics {
         );
         registry.register(
             "unreadable_run_events",
-            "Messages on the runs topic that are no events of a run, and were skipped",
+            "Messages on the runs topic that are not events of a run, and were skipped",
             self.unreadable_run_events.clone(),
         );
         registry.register(
             "duplicates",
-            "Outcomes that said nothing new, and were dropped",
+            "Outcomes that changed nothing, and were dropped",
             self.duplicates.clone(),
         );
         for (name, help, gauge) in [
@@ -116,12 +117,12 @@ impl Metrics {
         for (name, help, gauge) in [
             (
                 "held",
-                "Memory that outcomes take: lines, labels, results, dead letters and conflicts",
+                "Memory of the outcomes: lines, labels, results, dead letters and conflicts",
                 &self.held_bytes,
             ),
             (
                 "spilled",
-                "Results on disk, for which the memory budget has no room",
+                "Results on disk, which exceed the memory budget",
                 &self.spilled_bytes,
             ),
         ] {

@@ -1,5 +1,6 @@
-//! Writes the files of a run: each under a temporary name beside its own, so that half of one is never
-//! seen, and its digest is told. All of them are put in place together, once the verdict stands.
+//! The output folder of a run. Each file is written under a temporary name in the folder, so that an
+//! incomplete file is never visible, and its digest is computed. All files are renamed to their own
+//! names together, once the verdict is published.
 
 use std::cell::RefCell;
 use std::fs;
@@ -21,36 +22,37 @@ use crate::export::series_csv::hexadecimal;
 /// The name of the report in the output folder.
 pub const REPORT_JSON: &str = "report.json";
 
-/// Everything that tells of a run in the output folder, whoever asks for it.
+/// The names of all reports on a run in the output folder, of every format.
 const REPORTS: [&str; 3] = [REPORT_JSON, "report.md", REPORT_HTML];
 
-/// A file that was written.
+/// A file of a run, as the report lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutputFile {
-    /// Its name in the output folder, or its path if it is elsewhere.
+    /// The name in the output folder, or the path of a file elsewhere.
     pub name: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in lower-case hexadecimal digits.
+    /// The SHA-256, in lower-case hexadecimal digits.
     pub sha256: String,
 }
 
-/// A folder that outputs are written to.
+/// The output folder of a run.
 #[derive(Debug)]
 pub struct Outputs {
     folder: PathBuf,
-    /// Files that are written and not in place yet, in the order in which they were written.
+    /// The files that are written and not renamed yet, in the order in which they were written, each
+    /// with its path.
     staged: RefCell<Vec<(NamedTempFile, PathBuf)>>,
-    /// Passed before each file is put in place; the report is the last.
+    /// The fault point before each file is renamed. The report is the last one.
     before_rename: FaultPoint,
 }
 
 impl Outputs {
-    /// The folder, made if it is not there. The reports of an earlier run are removed: should this
-    /// one fail, nobody must take them for its result.
+    /// The folder, created where it does not exist. The reports of an earlier run are removed, so that
+    /// they are not mistaken for the result of this one should it fail.
     ///
     /// # Errors
-    /// When it cannot be made, or nothing can be written to it.
+    /// When the folder cannot be created, or is not writable.
     pub fn new(folder: &Path) -> Result<Self, Error> {
         let unusable = |source| Error::OutputFolder {
             path: folder.to_owned(),
@@ -69,7 +71,7 @@ impl Outputs {
         Ok(Self::of_ended_run(folder))
     }
 
-    /// The folder of a run that has ended, as it is: its report stays.
+    /// The folder of a run that has ended. Its reports are not removed.
     pub fn of_ended_run(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -78,7 +80,7 @@ impl Outputs {
         }
     }
 
-    /// Writes what an exporter makes.
+    /// Writes the file of an exporter. [`place`](Self::place) puts it in place.
     ///
     /// # Errors
     /// Those of [`Outputs::write`].
@@ -87,10 +89,10 @@ impl Outputs {
         Ok(file)
     }
 
-    /// A file of the run that is there already, such as its rejects.
+    /// The name, size and digest of a file that something else has written, such as the rejects.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn written_by_others(&self, path: &Path) -> Result<OutputFile, Error> {
         let unreadable = |source| Error::Read {
             path: path.to_owned(),
@@ -107,11 +109,10 @@ impl Outputs {
         })
     }
 
-    /// Writes a file, which [`place`](Self::place) puts in place. Returns it with what `write`
-    /// returns.
+    /// Writes a file, which [`place`](Self::place) puts in place. Returns it with the value of `write`.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the file cannot be written.
     pub fn write<T>(
         &self,
         name: &str,
@@ -131,10 +132,10 @@ impl Outputs {
             .map_err(|source| Error::Write { path, source })
     }
 
-    /// Puts the files in place that were written, in their order.
+    /// Puts the files that were written in place, in the order in which they were written.
     ///
     /// # Errors
-    /// When one cannot be put in place; those before it are, and the others stay as they were.
+    /// When a file cannot be renamed. The files before it are in place, and the others are not.
     pub fn place(&self) -> Result<(), Error> {
         for (file, path) in self.staged.take() {
             let placed = self.before_rename.pass().map_err(io::Error::other);
@@ -144,7 +145,7 @@ impl Outputs {
         Ok(())
     }
 
-    /// Removes the files that were written and are not in place.
+    /// Removes the files that were written and are not in place yet.
     pub fn discard(&self) {
         self.staged.take();
     }
@@ -156,7 +157,7 @@ impl Outputs {
     ) -> io::Result<(u64, String, T)> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".rollcall-").suffix(".partial");
-        // A temporary file is its owner's alone; an output is for whom the umask allows.
+        // A temporary file is readable by its owner alone; an output gets the permissions of the umask.
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -169,10 +170,10 @@ impl Outputs {
     }
 }
 
-/// Size of a file, and its SHA-256 in lower-case hexadecimal digits.
+/// The size of a file in bytes, and its SHA-256 in lower-case hexadecimal digits.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the file cannot be read.
 pub fn digest(path: &Path) -> io::Result<(u64, String)> {
     let mut file = fs::File::open(path)?;
     let mut hasher = Sha256::new();
@@ -191,13 +192,14 @@ pub fn digest(path: &Path) -> io::Result<(u64, String)> {
     }
 }
 
-/// Has a thread hash and write what another makes, so that both take no longer than either.
+/// Runs `make` while another thread hashes and writes the bytes that it makes. Returns its value, with
+/// the size and the digest of the file.
 fn in_background<T>(
     mut file: Digesting<'_>,
     make: impl FnOnce(&mut dyn Write) -> io::Result<T>,
 ) -> io::Result<(T, (u64, String))> {
     thread::scope(|scope| {
-        // As many pieces are on their way as fit in the channel, and no more.
+        // The bounded channel limits the number of pieces in memory.
         let (full, pieces) = mpsc::sync_channel::<Vec<u8>>(4);
         let (empty, used) = mpsc::channel();
         let writing = thread::Builder::new()
@@ -206,7 +208,7 @@ fn in_background<T>(
                 for mut piece in pieces {
                     file.write(&piece)?;
                     piece.clear();
-                    // Nobody wants it back after the last one.
+                    // The receiver is gone after the last piece.
                     let _ = empty.send(piece);
                 }
                 Ok(file.finish())
@@ -216,22 +218,22 @@ fn in_background<T>(
             full,
             used,
         };
-        let made = make(&mut out).and_then(|value| out.hand_on_the_rest().map(|()| value));
-        // That was the last piece: without its sender the other thread ends.
+        let made = make(&mut out).and_then(|value| out.send_rest().map(|()| value));
+        // The other thread ends when the sender is dropped.
         drop(out);
         let written = writing
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // That nothing can be written is the cause, when it is why nothing more was made.
+        // Where writing failed, `make` failed for that, so the error of writing is the cause.
         let digest = written?;
         Ok((made?, digest))
     })
 }
 
-/// What is handed from thread to thread at once.
+/// The size of a piece, which is sent from thread to thread as a whole.
 const PIECE_BYTES: usize = 128 * 1024;
 
-/// Collects bytes to pieces, and hands these on.
+/// A writer that collects bytes to pieces and sends these to another thread.
 struct Pieces {
     piece: Vec<u8>,
     full: SyncSender<Vec<u8>>,
@@ -239,18 +241,18 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn hand_on(&mut self) -> io::Result<()> {
+    fn send(&mut self) -> io::Result<()> {
         let next = self.used.try_recv().unwrap_or_default();
         let piece = std::mem::replace(&mut self.piece, next);
         let sent = self.full.send(piece);
-        // The other thread tells why it takes no more.
+        // The cause is the error with which the other thread ended.
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn hand_on_the_rest(&mut self) -> io::Result<()> {
+    fn send_rest(&mut self) -> io::Result<()> {
         match self.piece.is_empty() {
             true => Ok(()),
-            false => self.hand_on(),
+            false => self.send(),
         }
     }
 }
@@ -259,7 +261,7 @@ impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.piece.extend_from_slice(bytes);
         if self.piece.len() >= PIECE_BYTES {
-            self.hand_on()?;
+            self.send()?;
         }
         Ok(bytes.len())
     }
@@ -269,7 +271,7 @@ impl Write for Pieces {
     }
 }
 
-/// Hashes and counts what goes to a file.
+/// A file with the digest and the number of the bytes that are written to it.
 struct Digesting<'a> {
     file: &'a mut NamedTempFile,
     hasher: Sha256,
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_in_place_whole_with_its_digest() {
+    fn a_file_is_put_in_place_whole_with_its_digest() {
         let folder = tempfile::tempdir().expect("a folder");
         let outputs = Outputs::new(&folder.path().join("deep/out")).expect("it can be made");
         let (file, lines) = outputs
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_fails_half_way_leaves_the_old_one_and_no_other() {
+    fn a_file_whose_writing_fails_leaves_the_old_file_and_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let outputs = Outputs::new(folder.path()).expect("it is there");
         outputs

@@ -1,6 +1,6 @@
-//! Reads a series back from the files that [`crate::export`] made of it, so that what is made of a
-//! series can be made again when the run is long over. A Parquet file is polars' to read, which makes
-//! room for what a damaged one says of itself: whoever asks for it has looked at its digest.
+//! The reader of a series from the files that [`crate::export`] wrote, so that reports can be made again
+//! after the run. polars reads a Parquet file, and allocates memory by the sizes in the file, even of a
+//! damaged one: the caller checks the digest of the file first.
 
 use std::fs::File;
 use std::io;
@@ -11,23 +11,23 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use pipeline::{Grain, LabelSet, TimeBucket};
 use polars::prelude::*;
-use service::guard::guarded;
+use service::catch_panic::catch_panic;
 
-/// The form that holds a whole series and is read where it is there, for it is faster to read.
+/// The name of a series as Parquet, which is preferred because it is faster to read.
 pub const PARQUET: &str = "series.parquet";
-/// The other one.
+/// The name of a series as CSV.
 const CSV: &str = "series.csv";
 
-/// Why a series cannot be read back.
+/// The error of a series that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadBackError {
-    /// Neither form is there.
+    /// There is neither file.
     #[error(
-        "neither {PARQUET} nor {CSV} of the run is in {}; let --outputs of the run name parquet or csv",
+        "neither {PARQUET} nor {CSV} of the run is in {}; add parquet or csv to --outputs of the run",
         folder.display()
     )]
     NoSeries {
-        /// Where they were looked for.
+        /// The output folder.
         folder: PathBuf,
     },
 
@@ -36,27 +36,27 @@ pub enum ReadBackError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// A file does not hold what it should.
-    #[error("{}, row {row}: {what}; it is no series of this run", path.display())]
+    /// A file is not a series, or one with other columns.
+    #[error("{}, row {row}: {what}; it is not a series of this run", path.display())]
     NoSeriesFile {
         /// The file.
         path: PathBuf,
-        /// The row, from 1, a header not counted; 0 for the file as a whole.
+        /// The row, from 1, without the header; 0 for the file as a whole.
         row: usize,
-        /// What is wrong.
+        /// The defect.
         what: String,
     },
 }
 
-/// Reads the series in an output folder, from Parquet or from CSV, with so many label columns and
-/// times of this grain.
+/// The series in an output folder, read from Parquet or from CSV. `labels`: the number of label columns.
+/// `grain`: the grain of the times.
 ///
 /// # Errors
-/// When it is not there, or cannot be read or understood.
+/// When there is no such file, or it cannot be read or is not such a series.
 pub fn series(
     folder: &Path,
     parquet: bool,
@@ -75,7 +75,7 @@ pub fn series(
     })
 }
 
-/// What is wrong with a file.
+/// The error of a file: of the operating system, or a defect with its row.
 enum Problem {
     Io(io::Error),
     Row(usize, String),
@@ -87,12 +87,12 @@ impl From<PolarsError> for Problem {
     }
 }
 
-/// What polars says may have several lines.
+/// The first line of an error of polars, which may have several.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// A series that grows by rows in their order.
+/// A series that is built row by row, in order.
 #[derive(Default)]
 struct Growing(Series);
 
@@ -136,15 +136,15 @@ fn from_csv(path: &Path, labels: usize, _grain: Grain) -> Result<Series, Problem
         let field = |column| record.get(labels + column).ok_or(wrong("too few fields"));
         let number = |column| match field(column)? {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| wrong("no number")),
+            text => text.parse().map(Some).map_err(|_| wrong("not a number")),
         };
-        let time = bucket(field(0)?).ok_or(wrong("no time"))?;
+        let time = bucket(field(0)?).ok_or(wrong("not a time"))?;
         series.push(record.iter().take(labels), time, number(1)?, number(2)?);
     }
     Ok(series.0)
 }
 
-/// A time as `series.csv` shows it, with an hour or without.
+/// The time bucket of a time in `series.csv`, with an hour or without; `None` for another text.
 fn bucket(text: &str) -> Option<TimeBucket> {
     let time: DateTime = text.parse().ok()?;
     let timestamp = Offset::UTC.to_timestamp(time).ok()?;
@@ -153,9 +153,9 @@ fn bucket(text: &str) -> Option<TimeBucket> {
 
 fn from_parquet(path: &Path, labels: usize, grain: Grain) -> Result<Series, Problem> {
     let file = File::open(path).map_err(Problem::Io)?;
-    let read = guarded(|| ParquetReader::new(file).finish());
+    let read = catch_panic(|| ParquetReader::new(file).finish());
     let frame = read.map_err(|panic| Problem::Row(0, first_line(&panic)))??;
-    // By place, for a label column may be called like another one.
+    // By position, because label columns may have been renamed to be unique.
     let column = |number: usize| {
         let column = frame.columns().get(number);
         column.ok_or_else(|| Problem::Row(0, format!("it has no column {}", number + 1)))
@@ -174,7 +174,7 @@ fn from_parquet(path: &Path, labels: usize, grain: Grain) -> Result<Series, Prob
             Grain::Day | Grain::Week | Grain::Month => 24 * time,
         });
         let time = hours.and_then(TimeBucket::from_hours);
-        let time = time.ok_or_else(|| Problem::Row(row + 1, "no time".to_owned()))?;
+        let time = time.ok_or_else(|| Problem::Row(row + 1, "not a time".to_owned()))?;
         let values = label_columns.iter();
         let values = values.map(|column| column.get(row).unwrap_or_default());
         series.push(values, time, tests.get(row), positive.get(row));
@@ -191,7 +191,7 @@ mod tests {
     use crate::export::{Exporter, SeriesCsv, SeriesParquet, Table};
 
     #[test]
-    fn a_series_comes_back_from_either_form_as_it_was() {
+    fn a_series_is_equal_after_writing_and_reading_in_both_formats() {
         let label_columns = columns(&["country"]);
         let by_hour = series_of(
             &["", "Korea, \"South\"\nor not", "Åland"],
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_series_is_named_with_its_place() {
+    fn a_file_that_is_not_a_series_is_refused_with_its_name_and_row() {
         let folder = tempfile::tempdir().expect("a folder");
         let read = |parquet| {
             let read = series(folder.path(), parquet, 1, Grain::Day);
@@ -240,7 +240,7 @@ mod tests {
             "country,date_day,tests,positive,rate\nItaly,2020-01-01,1,0,0\nItaly,soon,1,0,0\n";
         fs::write(folder.path().join("series.csv"), text).expect("written");
         let error = read(false);
-        assert!(error.contains("series.csv, row 2: no time"), "{error}");
+        assert!(error.contains("series.csv, row 2: not a time"), "{error}");
         fs::write(folder.path().join("series.parquet"), "PAR1").expect("written");
         let error = read(true);
         assert!(error.contains("series.parquet, row 0:"), "{error}");

@@ -1,8 +1,9 @@
-//! The report on a run: `report.json` for machines, a short table for people. The schema is
-//! versioned; within a version fields are only added.
+//! The report on a run: the schema of `report.json`, which is versioned (within a version fields are
+//! only added), and a short summary as text.
+
+mod summary;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use computations::positivity::Series;
 use pipeline::reconciliation::{Check, Share};
@@ -13,99 +14,103 @@ use service::{Exit, Usage};
 use crate::outputs::OutputFile;
 use crate::settle::VerdictReport;
 
+pub(crate) use summary::truncated;
+
 /// The version of the schema of `report.json`.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Dead letters, missing jobs and conflicts are listed up to this many each; all are counted.
+/// The largest number of dead letters, of missing jobs, of conflicts and of differing jobs that are
+/// listed. The counts are of all.
 const LISTED: usize = 1_000;
 
-/// Everything that is known of a run at its end.
+/// The report on a run at its end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// What the run has come to.
+    /// The verdict on the run.
     pub status: Verdict,
-    /// The run.
+    /// The run and its options.
     pub run: Run,
-    /// What the dispatcher swore to; `None` when it never did.
+    /// The manifest; `None` where the dispatcher published none.
     pub manifest: Option<ManifestReport>,
-    /// Every line of the judgement.
+    /// All checks of the reconciliation.
     pub reconciliation: Vec<Check>,
-    /// Jobs by outcome.
+    /// The numbers of jobs by outcome.
     pub jobs: Jobs,
-    /// Tests in the series; `None` when nothing was counted, for there is no manifest, and where the
-    /// run has another table.
+    /// The number of tests in the series; `None` without a manifest, because then no job is counted,
+    /// and where the run has another table.
     pub tests: Option<u64>,
-    /// Positive tests in the series, likewise.
+    /// The number of positive tests in the series; `None` as for `tests`.
     pub positive: Option<u64>,
-    /// Positive tests per test; `None` over no tests.
+    /// The number of positive tests divided by that of tests; `None` without tests.
     pub rate: Option<f64>,
     /// The series.
     pub series: SeriesReport,
     /// The table of a run whose computation makes no series.
     pub table: Option<TableReport>,
-    /// Jobs that are dead letters, the first thousand.
+    /// The jobs that are dead letters, the first thousand.
     pub dead_letters: Vec<DeadLetterReport>,
-    /// Indexes of jobs without an outcome, the first thousand.
+    /// The indexes of jobs without an outcome, the first thousand.
     pub missing: Vec<u64>,
-    /// Outcomes that contradict each other, the first thousand.
+    /// The outcomes that contradict each other, the first thousand.
     pub conflicts: Vec<String>,
-    /// Indexes of jobs with several results that differ, which the run's policy allows; the first
+    /// The indexes of jobs with several results that differ, which the run's policy allows; the first
     /// thousand.
     pub differing: Vec<u64>,
-    /// The verdict as it was published; `None` for the reference, which publishes none.
+    /// The published verdict; `None` for the local engine, which publishes none.
     pub verdict: Option<VerdictReport>,
-    /// Wall seconds of each stage, in order. Stages overlap.
+    /// The wall seconds of each stage, in order. Stages overlap.
     pub stages: Vec<Stage>,
-    /// Work per second of its stage.
+    /// The work per second of each stage.
     pub rates: Rates,
-    /// What each worker did.
+    /// The work of each worker.
     pub workers: Vec<WorkerReport>,
-    /// Wall seconds of the whole command, until its processes had ended; `None` where the run's
-    /// parts were started apart. Without the time to generate a data set.
+    /// The wall seconds of the whole command, until its processes had ended, without the time to
+    /// generate a data set; `None` where the services of the run were started separately.
     pub wall_seconds: Option<f64>,
-    /// Wall seconds of the whole command until the broker had acknowledged the first job; `None`
-    /// likewise, and where none was left to publish. Without the time to generate a data set.
+    /// The wall seconds of the whole command until the broker had acknowledged the first job, without
+    /// the time to generate a data set; `None` as for `wall_seconds`, and where no job was left to
+    /// publish.
     pub first_job_seconds: Option<f64>,
-    /// What each process of the run has used; empty where they were started apart.
+    /// The resource usage of each process of the run; empty where they were started separately.
     pub processes: Vec<ProcessReport>,
     /// The other files, with their digests.
     pub files: Vec<OutputFile>,
-    /// Of what made this.
+    /// The versions of the programs that made the report, by name.
     pub versions: BTreeMap<&'static str, String>,
 }
 
-/// Which run, and how it was cut.
+/// A run and its options.
 #[derive(Clone, Debug, Serialize)]
 pub struct Run {
-    /// Its id.
+    /// The id of the run.
     pub run_id: String,
-    /// `kafka`, or `local` for the reference without Kafka.
+    /// `kafka`, or `local` for the engine without Kafka.
     pub engine: &'static str,
-    /// When it was opened, in ISO 8601.
+    /// The time of opening, in ISO 8601.
     pub opened_at: Option<String>,
-    /// How its rows became jobs.
+    /// The rule by which rows became jobs.
     pub grouping: GroupingReport,
-    /// What was made of a job.
+    /// The computation that was applied to each job.
     pub computation: Computation,
 }
 
-/// How rows became jobs, as the report shows it.
+/// The rule by which rows became jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupingReport {
     /// The columns whose values are the labels, in order.
     pub label_columns: Vec<String>,
     /// The column that holds the time of a row; `None` when groups have no time.
     pub time_column: Option<String>,
-    /// How the time is truncated, likewise.
+    /// The grain to which the time was truncated; `None` when groups have no time.
     pub grain: Option<Grain>,
-    /// A group with more rows is cut into parts.
+    /// The largest number of rows in a job. A group with more was cut into parts.
     pub max_rows_per_job: u32,
 }
 
 impl GroupingReport {
-    /// As the report shows a cut.
+    /// The report on the cut of a run.
     pub fn new(cut: &Cut) -> Self {
         Self {
             label_columns: cut.label_columns.clone(),
@@ -116,81 +121,81 @@ impl GroupingReport {
     }
 }
 
-/// The manifest, as the report shows it.
+/// The manifest of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ManifestReport {
-    /// Number of jobs; `None` for the reference, which has none.
+    /// The number of jobs; `None` for the local engine, which has no jobs.
     pub jobs: Option<u64>,
-    /// Records of the data set.
+    /// The number of records of the data set.
     pub rows_read: u64,
-    /// Rows that are in jobs.
+    /// The number of rows that are in jobs.
     pub rows_accepted: u64,
-    /// Rows that are not.
+    /// The number of rows that are not in jobs.
     pub rows_rejected: u64,
-    /// The same by reason.
+    /// The number of rows that are not in jobs, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Messages that jobs were published in, likewise.
+    /// The number of messages with jobs; `None` for the local engine.
     pub messages: Option<u64>,
-    /// BLAKE3 over the job set, likewise.
+    /// The BLAKE3 digest of the job set; `None` for the local engine.
     pub job_set_digest: Option<String>,
 }
 
-/// Jobs by outcome. `None` when nobody knows how many jobs there are, so that none was counted, and
-/// for the reference, which has no jobs.
+/// The numbers of jobs by outcome. They are `None` without a manifest, because the number of all jobs is
+/// unknown then, and for the local engine, which has no jobs.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Jobs {
-    /// With a result.
+    /// The number of jobs with a result.
     pub counted: Option<u64>,
-    /// Without one, and with a reason.
+    /// The number of jobs that are dead letters.
     pub dead_lettered: Option<u64>,
-    /// Without an outcome.
+    /// The number of jobs without an outcome.
     pub missing: Option<u64>,
-    /// Outcomes that said nothing new, and were dropped.
+    /// The number of outcomes that changed nothing, and were dropped.
     pub duplicates_dropped: Option<u64>,
-    /// Messages on the outcomes topic that could not be decoded, and were dropped. That is known
-    /// without a manifest, too.
+    /// The number of messages on the outcomes topic that could not be decoded, and were dropped. It is
+    /// known without a manifest, too.
     pub undecodable_dropped: Option<u64>,
 }
 
-/// The series, as the report shows it.
+/// The size and the digest of a series.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SeriesReport {
-    /// Groups, which are its lines; `None` when nothing was counted, for there is no manifest.
+    /// The number of groups, which are its lines; `None` without a manifest.
     pub rows: Option<u64>,
-    /// SHA-256 over the lines of `series.csv` without header and `rate`, likewise.
+    /// The SHA-256 over the lines of `series.csv` without header and `rate`; `None` without a manifest.
     pub sha256: Option<String>,
 }
 
-/// The table, as the report shows it.
+/// The size and the digest of a table.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// Its lines.
+    /// The number of lines without the header.
     pub rows: u64,
-    /// SHA-256 over the lines of `table.csv` without the header.
+    /// The SHA-256 over the lines of `table.csv` without the header.
     pub sha256: String,
 }
 
-/// A dead letter.
+/// A job that is a dead letter.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeadLetterReport {
-    /// The job.
+    /// The index of the job.
     pub index: u64,
-    /// Its labels.
+    /// The labels of the job, in the order of the label columns.
     pub labels: Vec<String>,
-    /// Its time; `None` when groups have no time.
+    /// The time of the job; `None` when groups have no time.
     pub time: Option<String>,
-    /// Its part.
+    /// The number of the part of its group, from 0.
     pub part: u32,
-    /// Its rows.
+    /// The number of its rows.
     pub rows: u32,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Why it failed.
+    /// The reason of the last failure.
     pub reason: String,
 }
 
 impl DeadLetterReport {
-    /// Labels and time in one text.
+    /// The labels and the time as one text.
     pub fn key(&self) -> String {
         let labels = self.labels.join(", ");
         match &self.time {
@@ -200,53 +205,53 @@ impl DeadLetterReport {
     }
 }
 
-/// How long a stage took.
+/// The duration of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stage {
-    /// Its name.
+    /// The name of the stage.
     pub stage: String,
-    /// Wall seconds.
+    /// The wall seconds of the stage.
     pub seconds: f64,
 }
 
-/// Work per second; `None` where a stage is not known.
+/// The work per second of the stages; `None` where the duration or the amount of work is unknown.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Rates {
-    /// Rows read per second of reading.
+    /// The number of rows read per second of reading.
     pub rows_read_per_second: Option<f64>,
-    /// Jobs per second of publishing.
+    /// The number of jobs published per second of publishing.
     pub jobs_published_per_second: Option<f64>,
-    /// Outcomes per second from the first to the last.
+    /// The number of outcomes per second from the first to the last.
     pub jobs_collected_per_second: Option<f64>,
 }
 
-/// What a worker did.
+/// The work of one worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerReport {
-    /// Its host.
+    /// The host of the worker.
     pub host: String,
-    /// Its id.
+    /// The id of the worker.
     pub id: String,
-    /// Its share.
+    /// The worker's part of the jobs.
     #[serde(flatten)]
     pub share: Share,
 }
 
-/// What a process of the run has used.
+/// The resource usage of a process of the run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProcessReport {
-    /// Its name: `rollcall`, or the worker's.
+    /// The name of the process: `rollcall`, or the worker's.
     pub name: String,
-    /// Seconds of cores; `None` when a process of this name ended without telling, as one that is
-    /// killed does.
+    /// The CPU seconds; `None` where a process of this name did not report its usage, for example
+    /// because it was killed.
     pub cpu_seconds: Option<f64>,
-    /// The most memory that was resident at a time; `None` likewise, and where the system does not
-    /// say.
+    /// The peak of resident memory in bytes; `None` as for `cpu_seconds`, and where the operating system
+    /// does not report it.
     pub peak_resident_bytes: Option<u64>,
 }
 
 impl ProcessReport {
-    /// Of a process that has told what it has used, or has not.
+    /// The report on a process with this usage; `None` where the process did not report it.
     pub fn new(name: &str, usage: Option<Usage>) -> Self {
         Self {
             name: name.to_owned(),
@@ -257,7 +262,7 @@ impl ProcessReport {
 }
 
 impl ManifestReport {
-    /// As the report shows a manifest.
+    /// The report on a manifest.
     pub fn new(manifest: &Manifest) -> Self {
         Self {
             jobs: Some(manifest.jobs),
@@ -272,7 +277,7 @@ impl ManifestReport {
 }
 
 impl Report {
-    /// The report on what was collected of a run. Files, stages and series are added as they come.
+    /// The report on the outcomes of a run. Files, stages and the series are added later.
     pub fn new(opened: &RunOpened, collection: &Collection, judged: &Reconciliation) -> Self {
         let ledger = collection.ledger();
         let totals = ledger.map(|ledger| ledger.totals());
@@ -343,7 +348,7 @@ impl Report {
         }
     }
 
-    /// Adds what a series adds up to.
+    /// Adds the totals of a series.
     pub fn add_series_totals(&mut self, series: &Series) {
         let (tests, positive) = series.totals();
         self.tests = Some(tests);
@@ -351,7 +356,7 @@ impl Report {
         self.rate = (tests > 0).then(|| positive as f64 / tests as f64);
     }
 
-    /// The digest of the run's own series or table; empty when it leaves none.
+    /// The digest of the run's series or table; empty where it has neither.
     pub fn table_digest(&self) -> &str {
         let of_table = self.table.as_ref().map(|table| table.sha256.as_str());
         self.series
@@ -369,13 +374,13 @@ impl Report {
         });
     }
 
-    /// Seconds of a stage.
+    /// The seconds of a stage; `None` where it was not added.
     pub fn seconds(&self, stage: &str) -> Option<f64> {
         let known = self.stages.iter().find(|known| known.stage == stage);
         known.map(|known| known.seconds)
     }
 
-    /// Works out the rates from counts and stages.
+    /// Computes the rates from counts and stages.
     pub fn work_out_rates(&mut self) {
         let per_second = |amount: Option<u64>, seconds: Option<f64>| match (amount, seconds) {
             (Some(amount), Some(seconds)) if seconds > 0.0 => Some(amount as f64 / seconds),
@@ -393,7 +398,7 @@ impl Report {
         };
     }
 
-    /// The work per second of a stage, and its unit.
+    /// The work per second of a stage, with its unit; `None` where it is unknown.
     pub fn rate_of(&self, stage: &str) -> Option<(f64, &'static str)> {
         let (rate, unit) = match stage {
             "read" => (self.rates.rows_read_per_second, "rows/s"),
@@ -404,7 +409,7 @@ impl Report {
         rate.map(|rate| (rate, unit))
     }
 
-    /// How the process is to end.
+    /// The exit status of the process.
     pub fn exit(&self) -> Exit {
         match self.status {
             Verdict::Complete => Exit::Complete,
@@ -415,182 +420,10 @@ impl Report {
     }
 }
 
-/// Versions of what made a report.
+/// The versions of the programs that make a report, by name.
 pub fn versions() -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("rollcall", env!("CARGO_PKG_VERSION").to_owned()),
         ("librdkafka", kafka::Cluster::client_version()),
     ])
 }
-
-/// A short table for people.
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "run {}: {}", self.run.run_id, self.status.word())?;
-        if let Some(manifest) = &self.manifest {
-            line(
-                f,
-                "rows",
-                &format!(
-                    "{} read, {} accepted, {} rejected",
-                    grouped(manifest.rows_read),
-                    grouped(manifest.rows_accepted),
-                    grouped(manifest.rows_rejected)
-                ),
-            )?;
-            for (reason, rows) in &manifest.rejected {
-                line(f, "", &format!("{} {reason}", grouped(*rows)))?;
-            }
-        }
-        if let Some(counted) = self.jobs.counted {
-            line(f, "jobs", &self.jobs_line(counted))?;
-        }
-        let rate = self
-            .rate
-            .map_or(String::new(), |rate| format!(", {:.2} %", 100.0 * rate));
-        if let (Some(tests), Some(positive)) = (self.tests, self.positive) {
-            let text = format!("{}, {} positive{rate}", grouped(tests), grouped(positive));
-            line(f, "tests", &text)?;
-        }
-        if let Some(groups) = self.series.rows {
-            line(f, "series", &format!("{} groups", grouped(groups)))?;
-        }
-        if let Some(table) = &self.table {
-            line(f, "table", &format!("{} rows", grouped(table.rows)))?;
-        }
-        self.fmt_stages(f)?;
-        self.fmt_workers(f)?;
-        writeln!(f)?;
-        for check in &self.reconciliation {
-            let mark = if check.holds { "ok  " } else { "FAIL" };
-            write!(f, "  {mark}  {}", check.name)?;
-            if check.holds {
-                writeln!(f, ": {}", shortened(&check.found))?;
-            } else {
-                writeln!(f, ": expected {}, found {}", check.expected, check.found)?;
-            }
-        }
-        self.fmt_failures(f)
-    }
-}
-
-impl Report {
-    fn jobs_line(&self, counted: u64) -> String {
-        let jobs = &self.jobs;
-        let mut text = format!("{} counted", grouped(counted));
-        for (amount, what) in [
-            (jobs.dead_lettered, "dead-lettered"),
-            (jobs.missing, "missing"),
-        ] {
-            if let Some(amount @ 1..) = amount {
-                text.push_str(&format!(", {} {what}", grouped(amount)));
-            }
-        }
-        let manifest = self.manifest.as_ref();
-        if let Some(messages) = manifest.and_then(|manifest| manifest.messages) {
-            text.push_str(&format!(" in {} messages", grouped(messages)));
-        }
-        if let Some(dropped @ 1..) = jobs.duplicates_dropped {
-            let dropped = grouped(dropped);
-            text.push_str(&format!(", {dropped} duplicate outcomes dropped"));
-        }
-        text
-    }
-
-    fn fmt_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, stage) in self.stages.iter().enumerate() {
-            let mut text = format!("{:<10} {:>8.3} s", stage.stage, stage.seconds);
-            if let Some((rate, unit)) = self.rate_of(&stage.stage) {
-                text.push_str(&format!("  {:>12} {unit}", grouped(rate as u64)));
-            }
-            line(f, if number == 0 { "stages" } else { "" }, &text)?;
-        }
-        Ok(())
-    }
-
-    fn fmt_workers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 16;
-        for (number, worker) in self.workers.iter().take(SHOWN).enumerate() {
-            let mut text = format!(
-                "{:<10} {:>12} jobs on {}",
-                worker.id,
-                grouped(worker.share.jobs),
-                worker.host
-            );
-            if worker.share.retries > 0 {
-                text.push_str(&format!(", {} retries", grouped(worker.share.retries)));
-            }
-            line(f, if number == 0 { "workers" } else { "" }, &text)?;
-        }
-        if self.workers.len() > SHOWN {
-            line(f, "", &format!("and {} more", self.workers.len() - SHOWN))?;
-        }
-        Ok(())
-    }
-
-    fn fmt_failures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 5;
-        for letter in self.dead_letters.iter().take(SHOWN) {
-            writeln!(
-                f,
-                "  dead letter: job {} ({}), {} attempts: {}",
-                letter.index,
-                letter.key(),
-                letter.attempts,
-                letter.reason
-            )?;
-        }
-        if !self.missing.is_empty() {
-            let shown: Vec<_> = self
-                .missing
-                .iter()
-                .take(SHOWN)
-                .map(u64::to_string)
-                .collect();
-            let more = if self.missing.len() > SHOWN {
-                ", …"
-            } else {
-                ""
-            };
-            writeln!(f, "  missing: jobs {}{more}", shown.join(", "))?;
-        }
-        for conflict in self.conflicts.iter().take(SHOWN) {
-            writeln!(f, "  conflict: {conflict}")?;
-        }
-        let Some(verdict) = &self.verdict else {
-            return Ok(());
-        };
-        for conflict in verdict.late_conflicts.iter().take(SHOWN) {
-            writeln!(f, "  late conflict, after the verdict: {conflict}")?;
-        }
-        match (&verdict.published_by, verdict.published) {
-            // It is no end, so that nothing is to be published.
-            (None, _) if self.status == Verdict::Incomplete => Ok(()),
-            (Some(by), true) => writeln!(f, "  verdict published by {by}"),
-            (Some(by), false) => writeln!(f, "  another verdict was published by {by}"),
-            (None, _) => writeln!(f, "  verdict not published"),
-        }
-    }
-}
-
-fn line(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
-    writeln!(f, "  {name:<9} {text}")
-}
-
-/// A digest is recognised by its beginning.
-pub(crate) fn shortened(text: &str) -> String {
-    const LONG: usize = 40;
-    const SHOWN: usize = 16;
-    match text.get(..SHOWN) {
-        Some(beginning) if text.len() > LONG => format!("{beginning}…"),
-        _ => text.parse().map_or(text.to_owned(), grouped),
-    }
-}
-
-/// A number with a comma between groups of three digits.
-fn grouped(number: u64) -> String {
-    service::progress::grouped(number)
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,27 +1,27 @@
-//! What a computation makes of the results of a run: the columns of its table, the rows of each
-//! group, and what it checks of the results as a whole.
+//! The table that a computation makes from the results of a run: its columns, the rows of each group,
+//! and the checks of the results as a whole.
 
 use pipeline::Ledger;
 use pipeline::ledger::SpillError;
 use pipeline::reconciliation::Check;
 
-/// A column of a table behind those of the key.
+/// A column of a table, after the columns of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResultColumn {
-    /// Its name.
+    /// The name of the column.
     pub name: &'static str,
-    /// What its cells hold.
+    /// The type of its cells.
     pub kind: Kind,
 }
 
 impl ResultColumn {
-    /// A column of this name.
+    /// A column with this name and type.
     pub const fn new(name: &'static str, kind: Kind) -> Self {
         Self { name, kind }
     }
 }
 
-/// What the cells of a column hold.
+/// The type of the cells of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Integers.
@@ -35,7 +35,7 @@ pub enum Kind {
 /// A cell of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// Nothing is known.
+    /// A cell without a value.
     Missing,
     /// A cell of [`Kind::Integer`].
     Integer(i64),
@@ -45,7 +45,7 @@ pub enum Cell {
     Text(String),
 }
 
-/// Rows of result cells, one after the other.
+/// The result cells of rows, one row after the other.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResultRows {
     cells: Vec<Cell>,
@@ -68,31 +68,31 @@ impl ResultRows {
     }
 }
 
-/// Result bytes that the computation did not make.
+/// The error of bytes that are not a result of the computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the bytes are no result of the computation")]
+#[error("the bytes are not a result of the computation")]
 pub struct MalformedResult;
 
-/// A computation as the aggregator sees it.
+/// The part of a computation that the aggregator calls: it makes a table from results.
 pub trait Tabulate: Send + Sync {
     /// The result columns of its table.
     fn columns(&self) -> &'static [ResultColumn];
 
-    /// Adds the rows of a group, one or several: `parts` are the results of its completed jobs, at
-    /// least one, in the order of the parts.
+    /// Adds the rows of a group, one or several. `parts`: the results of its completed jobs, at least
+    /// one, in the order of the parts.
     ///
     /// # Errors
-    /// When one of them is malformed. What was added until then counts for nothing.
+    /// When one of them is malformed. The caller ignores the rows that were added until then.
     fn rows(&self, parts: &[&[u8]], out: &mut ResultRows) -> Result<(), MalformedResult>;
 
-    /// What is compared before a run with these outcomes is complete.
+    /// The checks of this computation. A run with these outcomes is complete only where all hold.
     ///
     /// # Errors
     /// When spilled results cannot be read back.
     fn checks(&self, ledger: &Ledger) -> Result<Vec<Check>, SpillError>;
 }
 
-/// The check that every result can be read: groups whose results are malformed are counted.
+/// The check that all results are well-formed, by the number of groups with malformed ones.
 ///
 /// # Errors
 /// When spilled results cannot be read back.

@@ -1,4 +1,5 @@
-//! Unsigned LEB128: small numbers in one byte; and texts after their length.
+//! Unsigned LEB128, an encoding of 64-bit numbers in which small ones take one byte, and texts with
+//! their length before them.
 
 /// Appends a number.
 #[inline]
@@ -10,7 +11,7 @@ pub fn write(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Takes a number from the front of `bytes`; `None` when there is none, or none of 64 bits.
+/// Removes a number from the front of `bytes`; `None` where it is incomplete or has more than 64 bits.
 #[inline]
 pub fn read(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
@@ -29,13 +30,13 @@ pub fn read(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Appends a text, as [`Coding::Text`](crate::Coding::Text) has it.
+/// Appends a text in the coding [`Coding::Text`](crate::Coding::Text).
 pub fn write_text(text: &str, out: &mut Vec<u8>) {
     write(text.len() as u64, out);
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Takes a text from the front of `bytes`; `None` when there is none, or none in UTF-8.
+/// Removes a text from the front of `bytes`; `None` where it is incomplete or not UTF-8.
 pub fn read_text<'a>(bytes: &mut &'a [u8]) -> Option<&'a str> {
     let length = usize::try_from(read(bytes)?).ok()?;
     let (text, rest) = bytes.split_at_checked(length)?;
@@ -51,7 +52,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(value in any::<u64>(), shift in 0u32..64, rest in any::<u8>()) {
+        fn a_number_is_equal_after_writing_and_reading(
+            value in any::<u64>(),
+            shift in 0u32..64,
+            rest in any::<u8>(),
+        ) {
             let value = value >> shift;
             let mut bytes = Vec::new();
             write(value, &mut bytes);
@@ -64,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_text_is_read_as_it_was_written_and_not_when_it_is_cut(text: String, rest: Vec<u8>) {
+        fn a_text_is_equal_after_writing_and_reading(text: String, rest: Vec<u8>) {
             let mut bytes = Vec::new();
             write_text(&text, &mut bytes);
             prop_assert_eq!(read_text(&mut &bytes[..bytes.len() - 1]), None);
@@ -76,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf_8_are_no_text() {
+    fn bytes_that_are_not_utf_8_are_not_a_text() {
         assert_eq!(read_text(&mut &[1, 0xff][..]), None);
         assert_eq!(read_text(&mut &[0xff; 10][..]), None);
     }
 
     #[test]
-    fn what_is_cut_short_or_too_large_is_no_number() {
+    fn an_incomplete_number_and_one_over_64_bits_are_refused() {
         assert_eq!(read(&mut &[][..]), None);
         assert_eq!(read(&mut &[0x80, 0xff][..]), None);
         let mut largest = vec![0xff; 9];

@@ -1,5 +1,5 @@
-//! Weighted choice in constant time: one 32-bit draw, one multiplication, one comparison. It is
-//! what makes a row's country, day, hour and age cheap to draw.
+//! Weighted random choice in constant time: one 32-bit draw, one multiplication, one comparison. A
+//! row's country, day, hour and age are drawn with it.
 
 use crate::random::{DRAWS, scale};
 
@@ -12,15 +12,14 @@ pub(crate) struct Alias {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// The slot keeps itself when the rest of the draw is below this.
+    /// The slot itself is picked when the rest of the draw is below this, else `otherwise`.
     keep_below: u32,
     otherwise: u32,
 }
 
 impl Alias {
-    /// A table that picks `i` in proportion to `weights[i]`.
-    ///
-    /// There is at least one weight, and all are positive.
+    /// A table that picks `i` in proportion to `weights[i]`. `weights` is not empty, and every
+    /// weight is positive.
     pub(crate) fn new(weights: &[f64]) -> Self {
         let total: f64 = weights.iter().sum();
         debug_assert!(total > 0.0, "something can be picked");
@@ -51,10 +50,10 @@ impl Alias {
         Self { slots }
     }
 
-    /// The position that `draw`, uniform over all `u32`, falls on.
+    /// The position for a draw, which is uniform over all `u32`.
     #[inline]
     pub(crate) fn pick(&self, draw: u32) -> usize {
-        // The high part of the product is the slot, the low part is again nearly uniform.
+        // The high half of the product is the slot; the low half is again nearly uniform.
         let (position, rest) = scale(draw, self.slots.len() as u32);
         let slot = self.slots[position as usize];
         if rest < slot.keep_below {
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn picks_come_in_proportion_to_the_weights() {
+    fn picks_are_in_proportion_to_the_weights() {
         let weights = [1.0, 5.0, 0.5, 2.5, 1.0];
         let table = Alias::new(&weights);
         let mut picked = [0u32; 5];

@@ -1,4 +1,4 @@
-//! The command line of `datagen`, which is turned once into a checked [`Config`].
+//! The command line of `datagen`, which is converted once into a validated [`Config`].
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -27,15 +27,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "covid-tests.csv")]
     pub out: PathBuf,
 
-    /// Form of the file [default: parquet if its name ends so, else csv]
+    /// Format of the file [default: parquet if the name of the file ends in .parquet, else csv]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
 
-    /// Seed of all randomness
+    /// Seed of the random numbers
     #[arg(long, value_name = "SEED", default_value_t = Config::default().seed)]
     pub seed: u64,
 
-    /// Number of countries, the most populous ones [default: all 195]
+    /// Number of countries, most populous first [default: all 195]
     #[arg(long, value_name = "COUNTRIES")]
     pub countries: Option<usize>,
 
@@ -50,7 +50,7 @@ pub struct Args {
     /// Share of rows to spoil, from 0 to 1
     ///
     /// A spoiled row has a field too few or too many, an unparsable or empty test date, an unknown
-    /// result, broken quotes, or a country that is not UTF-8. All other rows stay what they are
+    /// result, broken quotes, or a country that is not UTF-8. All other rows are the same as
     /// without this option.
     #[arg(
         long,
@@ -60,26 +60,26 @@ pub struct Args {
     )]
     pub malformed: f64,
 
-    /// Threads that make rows [default: one for each core]
+    /// Threads that generate rows [default: one per core]
     #[arg(long, value_name = "THREADS")]
     pub threads: Option<usize>,
 
-    /// How much is said.
+    /// Log level and format.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// The form of a file.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Lines of text with a header.
+    /// CSV with a header.
     Csv,
-    /// Apache Parquet, with types, packed by zstd.
+    /// Apache Parquet with typed columns, compressed with zstd.
     Parquet,
 }
 
 impl Args {
-    /// The form that is asked for, or that the name of the file tells.
+    /// The format of the option, or else of the file's extension.
     pub fn format(&self) -> Format {
         self.format.unwrap_or_else(|| match self.out.extension() {
             Some(extension) if extension.eq_ignore_ascii_case("parquet") => Format::Parquet,
@@ -87,10 +87,10 @@ impl Args {
         })
     }
 
-    /// The configuration that these arguments ask for.
+    /// The configuration of these arguments.
     ///
     /// # Errors
-    /// [`Config::check`]'s; when rows of a Parquet file are to be spoiled.
+    /// The errors of [`Config::check`]; [`Error::SpoiledParquet`].
     pub fn config(&self) -> Result<Config, Error> {
         let config = Config {
             rows: self.rows,
@@ -110,7 +110,7 @@ impl Args {
         Ok(config)
     }
 
-    /// Whether rows go to standard output.
+    /// Whether the output is standard output.
     pub(crate) fn to_stdout(&self) -> bool {
         self.out == Path::new("-")
     }
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn no_options_are_the_default_configuration() {
+    fn no_options_give_the_default_configuration() {
         let args = Args::parse_from(["datagen", "--threads", "1"]);
         assert_eq!(args.config().expect("valid"), Config::default());
     }
 
     #[test]
-    fn the_form_is_told_by_the_name_unless_it_is_asked_for() {
+    fn the_format_follows_the_file_name_unless_an_option_names_it() {
         let format = |arguments: &[&str]| {
             let args = Args::parse_from(["datagen"].iter().chain(arguments));
             args.format()

@@ -1,5 +1,5 @@
-//! Makes the rows: blocks of them in parallel, written in order. Each thread has three buffers
-//! that go round between it and the writer, so memory is bounded however slow the output is.
+//! Generation of the rows: blocks are filled in parallel and written in order. Each thread shares
+//! three buffers with the writer, so memory is bounded even when the output is slow.
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,24 +13,24 @@ use crate::random::{Purpose, stream};
 use crate::rows::{HEADER, Rows};
 use crate::spoil::{Spoiled, Spoiler};
 
-/// Rows of a block. It is part of what a seed means: another size gives other bytes.
+/// The number of rows in a block. Another number gives other bytes for the same seed.
 const BLOCK_ROWS: u64 = 8_192;
 
-/// One being filled, one waiting, one being written.
+/// The number of buffers per thread: one being filled, one waiting, one being written.
 const BUFFERS_PER_THREAD: usize = 3;
 
-/// What was made.
+/// The counts of a generated data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generated {
-    /// Rows, spoiled ones included, without the header.
+    /// Rows, including spoiled ones, without the header.
     pub rows: u64,
-    /// Bytes, the header included.
+    /// Bytes, including the header.
     pub bytes: u64,
-    /// The rows that were spoiled, by defect.
+    /// Spoiled rows by defect.
     pub spoiled: Spoiled,
 }
 
-/// Rows as they are written.
+/// A block of rows as they are written to the output.
 #[derive(Debug, Default)]
 struct Block {
     bytes: Vec<u8>,
@@ -38,21 +38,21 @@ struct Block {
     spoiled: Spoiled,
 }
 
-/// The writer's side of a thread that makes blocks.
+/// The writer's ends of the channels to and from a thread that fills blocks.
 struct Lane {
     filled: Receiver<Block>,
     empty: Sender<Block>,
 }
 
-/// Makes a data set and writes it to `out`, header first. The bytes depend on all of `config` but
-/// its number of threads.
+/// Generates a data set and writes it to `out`, header first. The bytes depend on all fields of
+/// `config` except the number of threads.
 ///
-/// `progress` is called after each block was written, with the number of its rows. `out` is given
-/// whole blocks of some 600 kB, so it needs no buffer of its own; it is flushed at the end.
+/// `progress` is called after each block with the number of its rows. Each write to `out` is a
+/// whole block of about 600 kB, so `out` needs no buffer; it is flushed at the end.
 ///
 /// # Errors
-/// [`Config::check`]'s errors; `out`'s; [`Error::Stopped`] if `shutdown` was requested before the
-/// last block was written. What was written until then is a prefix of the data set.
+/// The errors of [`Config::check`] and of `out`; [`Error::Stopped`] if `shutdown` is requested
+/// before the last block is written. What is written by then is a prefix of the data set.
 pub fn generate(
     config: &Config,
     out: &mut dyn Write,
@@ -71,7 +71,7 @@ pub fn generate(
             let (fill, filled) = channel();
             let (empty, emptied) = channel();
             for _ in 0..BUFFERS_PER_THREAD {
-                // The receiver is alive, it stands above.
+                // Cannot fail: the receiver, `emptied`, is alive.
                 let _ = empty.send(Block::default());
             }
             let rows = &rows;
@@ -80,7 +80,7 @@ pub fn generate(
                 .name(format!("rows-{first}"))
                 .spawn_scoped(scope, move || {
                     for number in mine {
-                        // Either channel ends when the writer has given up.
+                        // The writer closes both channels when it fails.
                         let Ok(mut block) = emptied.recv() else {
                             return;
                         };
@@ -118,13 +118,13 @@ fn write_in_order(
         let block = lane
             .filled
             .recv()
-            .expect("a thread ends after its last block, or by a panic that is told already");
+            .expect("a thread ends after its last block, or by a panic that is already reported");
         out.write_all(&block.bytes).map_err(write_error)?;
         generated.rows += block.rows;
         generated.bytes += block.bytes.len() as u64;
         generated.spoiled.add(&block.spoiled);
         progress(block.rows);
-        // A thread that has no more blocks to make needs no buffer.
+        // A thread that has filled its last block is gone and needs no buffer.
         let _ = lane.empty.send(block);
     }
     out.flush().map_err(write_error)?;
@@ -132,7 +132,7 @@ fn write_in_order(
 }
 
 impl Block {
-    /// Makes the block with this number, in place of what was here before.
+    /// Fills this buffer with the rows of the block with this number.
     fn fill(&mut self, config: &Config, rows: &Rows, number: u64) {
         self.bytes.clear();
         self.spoiled = Spoiled::default();

@@ -1,41 +1,41 @@
-//! What a data set is made by. A configuration is checked once, before anything is computed.
+//! The configuration of a data set, which is checked once, before anything is computed.
 
 use jiff::civil::{Date, date};
 
 use crate::countries::COUNTRIES;
 use crate::error::Error;
 
-/// The longest range. Tables have an entry for each country and day.
+/// The longest range in days. It bounds the tables, which have an entry for each country and day.
 const LONGEST_RANGE_DAYS: i32 = 3_660;
 
-/// The first day that a range may start with: those tested were born a hundred years before.
+/// The earliest first day of a range. Birth dates are up to a hundred years earlier.
 const EARLIEST: Date = date(1900, 1, 1);
 
-/// More threads than this are a slip of the finger.
+/// The largest number of threads; a larger one is taken for a typing error.
 const MOST_THREADS: usize = 1_024;
 
-/// What a data set is made by. Everything but `threads` decides its bytes.
+/// The configuration of a data set. All fields except `threads` determine its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
     /// Rows, without the header; at least 1.
     pub rows: u64,
-    /// The seed of all randomness.
+    /// The seed of the random numbers.
     pub seed: u64,
-    /// The number of countries; the most populous ones take part.
+    /// The number of countries, most populous first.
     pub countries: usize,
     /// The first day of tests, inclusive.
     pub from: Date,
     /// The day after the last day of tests.
     pub to: Date,
-    /// The share of rows to spoil, from 0 to 1, resolved to 2^-32. Each row is decided on its own,
-    /// so the number of spoiled rows is near this share of all rows, not equal to it.
+    /// The share of rows to spoil, from 0 to 1, in steps of 2^-32. It is a probability per row, so
+    /// the number of spoiled rows is near this share of all rows, not equal to it.
     pub malformed: f64,
-    /// Threads that make rows; one more, the caller's, writes.
+    /// The number of threads that generate rows; the caller's thread writes them.
     pub threads: usize,
 }
 
 impl Default for Config {
-    /// The data set of the command line without options, made by one thread.
+    /// The configuration of a command line without options, with one thread.
     fn default() -> Self {
         Self {
             rows: 2_000_000,
@@ -50,10 +50,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Tells whether a data set can be made by this configuration.
+    /// Checks that every field is in its range.
     ///
     /// # Errors
-    /// The first field that is out of its range, by an error that ends a process as wrong usage.
+    /// An error of wrong usage for the first field that is out of its range.
     pub fn check(&self) -> Result<(), Error> {
         let Self {
             rows,
@@ -123,41 +123,41 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_data_set_is_refused_as_wrong_usage() {
+    fn fields_out_of_range_are_refused_as_wrong_usage() {
         assert_eq!(
             refused(|c| c.rows = 0),
             "--rows 0: at least one row is needed"
         );
         assert_eq!(
             refused(|c| c.countries = 196),
-            "--countries 196: there can be 1 to 195"
+            "--countries 196: the range is 1 to 195"
         );
         assert_eq!(
             refused(|c| c.countries = 0),
-            "--countries 0: there can be 1 to 195"
+            "--countries 0: the range is 1 to 195"
         );
         assert_eq!(
             refused(|c| c.to = c.from),
-            "no day lies between --from 2020-03-01 (inclusive) and --to 2020-03-01 (exclusive); \
+            "no day between --from 2020-03-01 (inclusive) and --to 2020-03-01 (exclusive); \
              --to has to be later"
         );
         assert_eq!(
             refused(|c| c.from = date(1899, 12, 31)),
-            "--from 1899-12-31: it can be 1900-01-01 at the earliest"
+            "--from 1899-12-31: the earliest day is 1900-01-01"
         );
         assert_eq!(
             refused(|c| c.to = date(2031, 1, 1)),
-            "--from and --to have 3958 days between them, there can be 3660 at most"
+            "--from and --to: 3958 days, but at most 3660 are allowed"
         );
         for share in [-0.1, 1.1, f64::NAN] {
             assert_eq!(
                 refused(|c| c.malformed = share),
-                format!("--malformed {share}: a share of the rows is needed, from 0 to 1")
+                format!("--malformed {share}: the range is 0 to 1")
             );
         }
         assert_eq!(
             refused(|c| c.threads = 0),
-            "--threads 0: there can be 1 to 1024"
+            "--threads 0: the range is 1 to 1024"
         );
     }
 }

@@ -1,19 +1,19 @@
-//! The countries of the world, heaviest first: the 193 members of the United Nations and its two
-//! observer states, with populations of about 2020.
+//! The countries of the world, most populous first: the 193 members of the United Nations and its
+//! two observer states, with populations of about 2020.
 
-/// A country that tests are taken in.
+/// A country in which tests are taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Country {
-    /// The short English name. Some have letters outside ASCII, none needs quotes in CSV.
+    /// The short English name. Some have letters outside ASCII; none has to be quoted in CSV.
     pub name: &'static str,
-    /// The population in millions: approximate, rounded, and meant as a weight only.
+    /// The population in millions, rounded; used as a weight only.
     pub population_millions: f64,
     pub(crate) locale: Locale,
 }
 
-/// The locale of the `fake` crate that names a country's people and cities; English where it has
-/// none that fits. Arabic and Persian are left out: their direction of writing makes terminals
-/// show the fields of a line in a confusing order.
+/// The locale of the `fake` crate for the names of a country's people and cities; English where the
+/// crate has no other that fits. Arabic and Persian are not used: with text from right to left,
+/// terminals display the fields of a line out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Locale {
     English,
@@ -29,20 +29,20 @@ pub(crate) enum Locale {
 }
 
 impl Locale {
-    /// How many there are.
+    /// The number of locales.
     pub(crate) const COUNT: usize = Self::ChineseSimplified as usize + 1;
 }
 
 impl Country {
-    /// The country's relative number of rows, `population^(1/8)`: uneven as the world is, but so
-    /// lightly that small countries have tests at most hours, too.
+    /// The country's relative number of rows, `population^(1/8)`: flat enough for small countries
+    /// to have tests in most hours, too.
     pub(crate) fn weight(&self) -> f64 {
-        // Three square roots instead of `powf`: they are exact, so they are the same everywhere.
+        // Three square roots instead of `powf`: IEEE 754 defines them to the last bit.
         self.population_millions.sqrt().sqrt().sqrt()
     }
 }
 
-/// All countries, by falling population.
+/// All countries, by descending population.
 pub static COUNTRIES: [Country; 195] = [
     country("China", 1425.0, Locale::ChineseSimplified),
     country("India", 1396.0, Locale::English),
@@ -256,14 +256,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn countries_stand_by_falling_population_and_once_each() {
+    fn countries_are_unique_and_in_descending_order_of_population() {
         assert!(COUNTRIES.is_sorted_by(|a, b| a.population_millions >= b.population_millions));
         let names: HashSet<&str> = COUNTRIES.iter().map(|country| country.name).collect();
         assert_eq!(names.len(), COUNTRIES.len());
     }
 
     #[test]
-    fn together_they_are_the_world() {
+    fn the_populations_add_up_to_the_worlds() {
         let billions: f64 = COUNTRIES
             .iter()
             .map(|country| country.population_millions / 1_000.0)

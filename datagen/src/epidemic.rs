@@ -1,17 +1,17 @@
-//! A country's epidemic: a few waves, drawn from the seed, which give the share of positive tests
-//! at any time of the range, and with it how eagerly people get tested.
+//! A country's epidemic: a few waves, drawn from the seed, which determine the share of positive
+//! tests at any time of the range, and from that the number of tests.
 
 use rand::Rng;
 
 use crate::random::{Purpose, scale, stream, uniform};
 
-/// No country has more positive tests than this share.
+/// The largest share of positive tests.
 pub(crate) const HIGHEST_POSITIVITY: f64 = 0.35;
 
-/// How much testing grows, at most, because the virus is about.
+/// The increase of testing at [`HIGHEST_POSITIVITY`], as a share of the tests at none.
 const LIFT: f64 = 0.6;
 
-/// The share of positive tests over the range.
+/// The share of positive tests over the range, for one country.
 #[derive(Clone, Debug)]
 pub(crate) struct Epidemic {
     /// The positivity between waves.
@@ -19,7 +19,7 @@ pub(crate) struct Epidemic {
     waves: Vec<Wave>,
 }
 
-/// Centre and width are shares of the range.
+/// A wave. Centre and width are shares of the range; the height is a share of positive tests.
 #[derive(Clone, Copy, Debug)]
 struct Wave {
     centre: f64,
@@ -28,8 +28,8 @@ struct Wave {
 }
 
 impl Epidemic {
-    /// The epidemic of the country at `position` of the table. It does not depend on how many
-    /// countries take part.
+    /// The epidemic of the country at `position` of the table, which does not depend on the number
+    /// of countries in the data set.
     pub(crate) fn of(seed: u64, position: usize) -> Self {
         let mut rng = stream(seed, Purpose::Waves, position as u64);
         let base = uniform(&mut rng, 0.008, 0.02);
@@ -39,7 +39,7 @@ impl Epidemic {
             Wave::draw(&mut rng, (0.72, 0.94), (0.12, 0.30)),
         ];
         for place in 0..between {
-            // The middle of the range is shared out, so that two waves there do not become one.
+            // Each wave has its own part of the middle of the range, so that two do not merge.
             let room = 0.4 / f64::from(between);
             let start = 0.28 + room * f64::from(place);
             waves.push(Wave::draw(&mut rng, (start, start + room), (0.03, 0.20)));
@@ -66,13 +66,13 @@ impl Wave {
     }
 }
 
-/// How much more tests are taken at a positivity than at none.
+/// The factor by which testing grows at a positivity, compared with none.
 pub(crate) fn lift(positivity: f64) -> f64 {
     1.0 + LIFT * positivity / HIGHEST_POSITIVITY
 }
 
-/// The Gaussian `exp(-z²/2)`, as `(1 - z²/128)^64`: within 0.005 of it everywhere, and, unlike
-/// `exp`, the same to the last bit on every machine.
+/// The Gaussian `exp(-z²/2)`, approximated by `(1 - z²/128)^64`: within 0.005 everywhere and,
+/// unlike `exp`, the same to the last bit on every machine.
 fn bell(z: f64) -> f64 {
     let mut power = (1.0 - z * z / 128.0).max(0.0);
     for _ in 0..6 {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_is_a_gaussian() {
+    fn the_bell_is_close_to_a_gaussian() {
         for step in -60..=60 {
             let z = f64::from(step) / 10.0;
             let gaussian = (-z * z / 2.0).exp();

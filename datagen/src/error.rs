@@ -1,4 +1,4 @@
-//! Why there is no data set, and how the process ends because of it.
+//! The errors of generating a data set, and their exit codes.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,23 +6,23 @@ use std::path::PathBuf;
 use jiff::civil::Date;
 use service::{Ending, Exit, Signal};
 
-/// Why there is no data set.
+/// An error of generating a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No rows are asked for.
+    /// No rows.
     #[error("--rows 0: at least one row is needed")]
     NoRows,
     /// No country, or more than there are.
-    #[error("--countries {asked}: there can be 1 to {available}")]
+    #[error("--countries {asked}: the range is 1 to {available}")]
     Countries {
-        /// How many are asked for.
+        /// The number that was asked for.
         asked: usize,
-        /// How many there are.
+        /// The number of known countries.
         available: usize,
     },
     /// The range of test dates has no day.
     #[error(
-        "no day lies between --from {from} (inclusive) and --to {to} (exclusive); --to has to be later"
+        "no day between --from {from} (inclusive) and --to {to} (exclusive); --to has to be later"
     )]
     EmptyRange {
         /// The first day.
@@ -31,7 +31,7 @@ pub enum Error {
         to: Date,
     },
     /// The range of test dates starts too early.
-    #[error("--from {from}: it can be {earliest} at the earliest")]
+    #[error("--from {from}: the earliest day is {earliest}")]
     EarlyRange {
         /// The first day.
         from: Date,
@@ -39,67 +39,67 @@ pub enum Error {
         earliest: Date,
     },
     /// The range of test dates is too long.
-    #[error("--from and --to have {days} days between them, there can be {longest} at most")]
+    #[error("--from and --to: {days} days, but at most {longest} are allowed")]
     LongRange {
-        /// The days it has.
+        /// Its number of days.
         days: i64,
-        /// The days it can have.
+        /// The largest number of days.
         longest: i32,
     },
-    /// The share of malformed rows is no share.
-    #[error("--malformed {asked}: a share of the rows is needed, from 0 to 1")]
+    /// The share of malformed rows is not from 0 to 1.
+    #[error("--malformed {asked}: the range is 0 to 1")]
     Share {
-        /// What is asked for.
+        /// The share that was asked for.
         asked: f64,
     },
-    /// Spoiled rows in a file whose columns have types.
-    #[error("--malformed spoils lines of text: it needs --format csv")]
+    /// Malformed rows in a Parquet file, whose columns have types.
+    #[error("--malformed needs --format csv: columns of Parquet have types")]
     SpoiledParquet,
     /// polars cannot write the rows as Parquet.
     #[error("cannot write rows as Parquet: {reason}")]
     Parquet {
-        /// What polars says.
+        /// The message of polars.
         reason: String,
     },
     /// No thread, or too many.
-    #[error("--threads {asked}: there can be 1 to {most}")]
+    #[error("--threads {asked}: the range is 1 to {most}")]
     Threads {
-        /// How many are asked for.
+        /// The number that was asked for.
         asked: usize,
-        /// How many there can be.
+        /// The largest number.
         most: usize,
     },
-    /// The output file cannot be created where it is wanted.
+    /// The output file cannot be created.
     #[error("cannot create {}; choose another --out", path.display())]
     Create {
         /// The output file.
         path: PathBuf,
-        /// The reason.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The output cannot be written.
-    #[error("cannot write rows; is there room where --out is?")]
+    #[error("cannot write rows; check the free space at --out")]
     Write {
-        /// The reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The complete output cannot be given its name.
+    /// The complete output cannot be renamed.
     #[error("cannot rename the complete file to {}; choose another --out", path.display())]
     Rename {
         /// The output file.
         path: PathBuf,
-        /// The reason.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread; ask for fewer --threads")]
     Thread {
-        /// The reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A signal asked for the end before all rows were written.
+    /// A signal stopped the process before all rows were written.
     #[error(
-        "stopped by {signal} before all rows were written; start it again, the seed makes the same rows"
+        "stopped by {signal} before all rows were written; start it again: the same seed gives the same rows"
     )]
     Stopped {
         /// The signal.
@@ -108,7 +108,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the reader of the output has gone away, as `head` does.
+    /// Whether the reader of the output has closed the pipe, as `head` does.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Write { source } if source.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -125,7 +125,7 @@ impl Ending for Error {
             | Self::Share { .. }
             | Self::SpoiledParquet
             | Self::Threads { .. }
-            // A path that cannot be created is a wrong argument.
+            // The path is an argument.
             | Self::Create { .. } => Exit::Usage,
             Self::Write { .. }
             | Self::Parquet { .. }

@@ -1,4 +1,4 @@
-//! The `datagen` binary: parses the arguments and hands over to the library.
+//! The `datagen` binary: parses the arguments and calls the library.
 
 use std::process::ExitCode;
 

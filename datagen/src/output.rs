@@ -1,5 +1,4 @@
-//! Where a data set goes: to a file, which has its name only once it is complete, or to standard
-//! output.
+//! The output of a data set: a file, which gets its name when it is complete, or standard output.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -14,14 +13,14 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::parquet::generate_parquet;
 
-/// Makes a data set and writes it to a file, in place of one that may be there.
+/// Generates a data set and writes it to a file, which replaces an existing one.
 ///
-/// Rows go to a file with a temporary name in the same directory, which is renamed at the end and
-/// removed if there is none: nobody ever reads half a data set. What is no regular file, such as a
-/// named pipe or `/dev/null`, is written to as it is.
+/// Rows are written to a temporary file in the same directory, which is renamed when it is complete
+/// and removed after an error, so no reader finds half a data set. A path that is no regular file,
+/// such as a named pipe or `/dev/null`, is written to directly.
 ///
 /// # Errors
-/// [`generate`]'s; [`Error::Create`] and [`Error::Rename`].
+/// The errors of [`generate`]; [`Error::Create`] and [`Error::Rename`].
 pub fn write_file(
     config: &Config,
     format: Format,
@@ -41,12 +40,12 @@ pub fn write_file(
             .map_err(create_error)?;
         return generate_as(format, config, &mut file, shutdown, progress);
     }
-    // A symbolic link keeps pointing: the file that it points to is the one that is replaced.
+    // The target of a symbolic link is replaced, not the link.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut file = tempfile::Builder::new()
         .prefix(".datagen-")
         .suffix(".partial")
-        // Temporary files are private by default; this one is going to be an ordinary file.
+        // Temporary files are private by default, and this one becomes an ordinary file.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory(&target))
         .map_err(create_error)?;
@@ -58,11 +57,11 @@ pub fn write_file(
     Ok(generated)
 }
 
-/// Makes a data set and writes it to standard output. `None` if the reader went away before the
-/// end, which is no error: it has seen what it wanted.
+/// Generates a data set and writes it to standard output. `None` if the reader closed the pipe
+/// before the end, which is no error.
 ///
 /// # Errors
-/// [`generate`]'s.
+/// The errors of [`generate`].
 pub fn write_stdout(
     config: &Config,
     format: Format,

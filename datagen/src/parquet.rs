@@ -1,5 +1,5 @@
-//! The rows as Parquet, by polars: the lines of the CSV file are taken apart again, so that both are
-//! the same rows by construction.
+//! Rows as Parquet, written by polars: the lines of the CSV output are parsed again, so that both
+//! formats have the same rows by construction.
 
 use std::io::{self, Write};
 
@@ -14,13 +14,13 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::rows::HEADER;
 
-/// Rows of a row group: a reader holds one of them in memory.
+/// The number of rows in a row group, which readers hold in memory as a whole.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
 
-/// Makes a data set and writes it to `out` as Parquet. `config` spoils no row.
+/// Generates a data set and writes it to `out` as Parquet. `config` spoils no row.
 ///
 /// # Errors
-/// [`generate`]'s, and polars'.
+/// The errors of [`generate`]; [`Error::Parquet`].
 pub(crate) fn generate_parquet(
     config: &Config,
     out: &mut dyn Write,
@@ -69,13 +69,13 @@ fn schema() -> Schema {
         .collect()
 }
 
-/// Takes whole lines of the CSV file.
+/// A writer of CSV lines that turns them into row groups.
 struct Lines<W: Write> {
     writer: BatchedWriter<W>,
     columns: Columns,
 }
 
-/// The rows of a row group.
+/// The columns of the current row group.
 #[derive(Default)]
 struct Columns {
     texts: [Vec<Box<str>>; 4],
@@ -86,13 +86,13 @@ struct Columns {
 }
 
 impl<W: Write> Write for Lines<W> {
-    /// Takes a block, which is whole lines; the header is the first.
+    /// Adds a block of whole lines. The header is skipped.
     fn write(&mut self, block: &[u8]) -> io::Result<usize> {
         let text = std::str::from_utf8(block).map_err(io::Error::other)?;
         for line in text.lines().filter(|&line| line != HEADER) {
             self.columns
                 .push(line)
-                .ok_or_else(|| io::Error::other(format!("no row: {line}")))?;
+                .ok_or_else(|| io::Error::other(format!("cannot parse the row {line}")))?;
             if self.columns.birth_dates.len() == ROW_GROUP_ROWS {
                 self.end_row_group().map_err(io::Error::other)?;
             }

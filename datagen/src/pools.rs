@@ -1,5 +1,5 @@
-//! Pools of names and cities, filled by the `fake` crate before the first row is written. Rows only
-//! copy from them, because faking a name takes longer than all the rest of a row.
+//! Pools of names and cities, filled by the `fake` crate before the first row is written. Rows copy
+//! from them, because faking a name takes longer than the rest of a row.
 
 use fake::faker::address::raw::CityName;
 use fake::faker::impls::address::CityNameGenFn;
@@ -11,22 +11,22 @@ use rand_chacha::ChaCha8Rng;
 use crate::countries::{Country, Locale};
 use crate::random::{Purpose, scale, stream};
 
-/// Names of a locale.
+/// The number of names of a locale.
 const NAMES: usize = 4096;
 
-/// Cities of a country.
+/// The number of cities of a country.
 const CITIES: usize = 64;
 
-/// Pieces of text, one after the other in one allocation.
+/// A pool of strings, which are concatenated in one allocation.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     text: Vec<u8>,
-    /// Where each piece ends; the first entry is where the first one starts.
+    /// The end of each string in `text`, after the start of the first one, which is 0.
     bounds: Vec<u32>,
 }
 
 impl Pool {
-    /// People's names, each followed by a comma.
+    /// A pool of people's names, each followed by a comma.
     pub(crate) fn names(seed: u64, locale: Locale) -> Self {
         let mut rng = stream(seed, Purpose::Names, locale as u64);
         Self::fill(NAMES, || {
@@ -36,8 +36,8 @@ impl Pool {
         })
     }
 
-    /// Cities of the country at `position` of the table, each followed by a comma, the country's
-    /// name and another comma.
+    /// A pool of cities of the country at `position` of the table, each followed by a comma, the
+    /// country's name and another comma.
     pub(crate) fn places(seed: u64, position: usize, country: &Country) -> Self {
         let mut rng = stream(seed, Purpose::Cities, position as u64);
         Self::fill(CITIES, || {
@@ -58,7 +58,7 @@ impl Pool {
         pool
     }
 
-    /// The piece that `draw`, uniform over all `u32`, falls on.
+    /// The string for a draw, which is uniform over all `u32`.
     #[inline]
     pub(crate) fn pick(&self, draw: u32) -> &[u8] {
         let (piece, _) = scale(draw, self.bounds.len() as u32 - 1);
@@ -67,8 +67,11 @@ impl Pool {
     }
 }
 
-/// Draws again until the text needs no quotes in CSV: the writer of rows and the spoiler of rows
-/// both rely on a comma being the end of a field.
+/// A text that does not have to be quoted in CSV, by drawing until there is one: [`Rows`] and
+/// [`Spoiler`] rely on every comma being the end of a field.
+///
+/// [`Rows`]: crate::rows::Rows
+/// [`Spoiler`]: crate::spoil::Spoiler
 fn plain(mut draw: impl FnMut() -> String) -> String {
     loop {
         let text = draw();
@@ -93,8 +96,8 @@ fn name(locale: Locale, rng: &mut ChaCha8Rng) -> String {
     }
 }
 
-/// A city. Where `fake` has only English patterns for a locale's cities, a pattern of the
-/// language's own takes their place.
+/// The name of a city. Where `fake` has only English patterns for a locale's cities, a pattern of
+/// that language is used instead.
 fn city(locale: Locale, rng: &mut ChaCha8Rng) -> String {
     match locale {
         Locale::English => city_name(EN, rng),
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_piece_is_as_many_fields_as_it_should_be() {
+    fn every_piece_has_the_right_number_of_fields() {
         for (position, country) in COUNTRIES.iter().enumerate() {
             let names = Pool::names(42, country.locale);
             assert_eq!(pieces(&names).count(), NAMES);
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_a_draw_are_the_ends_of_the_pool() {
+    fn the_least_and_the_greatest_draw_pick_the_ends_of_the_pool() {
         let pool = Pool::names(42, Locale::English);
         assert_eq!(Some(pool.pick(0)), pieces(&pool).next().map(str::as_bytes));
         assert_eq!(

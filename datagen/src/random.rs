@@ -1,13 +1,14 @@
-//! Where randomness comes from: streams of ChaCha8, named by seed, purpose and number, so that no
-//! part of the data set depends on how much randomness another part has used.
+//! Random numbers: ChaCha8 streams, selected by seed, purpose and number, so that no part of the
+//! data set depends on how many random numbers another part has drawn.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// How many values a 32-bit draw can have. A draw below `share * DRAWS` has the probability `share`.
+/// The number of values of a 32-bit draw. A draw is below `share * DRAWS` with the probability
+/// `share`.
 pub(crate) const DRAWS: f64 = 4_294_967_296.0;
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     /// The rows of a block; numbered by block.
@@ -22,10 +23,10 @@ pub(crate) enum Purpose {
     Cities = 4,
 }
 
-/// The stream for a purpose.
+/// The stream for a purpose and a number.
 pub(crate) fn stream(seed: u64, purpose: Purpose, number: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // Numbers stay below 2^56: blocks are the largest, and there are at most 2^51 of them.
+    // Numbers are below 2^56: the largest are those of blocks, of which there are at most 2^51.
     rng.set_stream((purpose as u64) << 56 | number);
     rng
 }
@@ -36,15 +37,15 @@ pub(crate) fn uniform(rng: &mut impl Rng, low: f64, high: f64) -> f64 {
     low + (high - low) * unit
 }
 
-/// Scales a draw that is uniform over all `u32` to `0..bound`, and gives the part that is left of
-/// it, which is again nearly uniform over all `u32`.
+/// A draw that is uniform over all `u32`, scaled to `0..bound`, and the rest of it, which is again
+/// nearly uniform over all `u32`.
 #[inline]
 pub(crate) fn scale(draw: u32, bound: u32) -> (u32, u32) {
     let product = u64::from(draw) * u64::from(bound);
     ((product >> 32) as u32, product as u32)
 }
 
-/// The two 32-bit draws in one of 64 bits.
+/// The two halves of a 64-bit draw, as 32-bit draws.
 #[inline]
 pub(crate) fn halves(draw: u64) -> (u32, u32) {
     ((draw >> 32) as u32, draw as u32)

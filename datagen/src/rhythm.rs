@@ -1,5 +1,5 @@
-//! The rhythms that all countries share: the week, the day, the growth of testing over the range,
-//! and the ages of those who are tested. They are mild, so that most hours have some tests.
+//! The distributions that all countries share: over the week, over the day, over the range, and
+//! over age. They are flat, so that most hours have some tests.
 
 /// The relative number of tests on each day of the week, Monday first.
 pub(crate) const WEEKDAYS: [f64; 7] = [1.08, 1.07, 1.06, 1.05, 1.04, 0.88, 0.82];
@@ -13,7 +13,7 @@ pub(crate) const HOURS: [f64; 24] = [
 /// The relative number of tests in each decade of age.
 const DECADES: [f64; 10] = [0.6, 0.9, 1.5, 1.4, 1.3, 1.1, 0.8, 0.6, 0.4, 0.1];
 
-/// Ages end below this many years.
+/// The number of ages, from 0 years on.
 pub(crate) const AGES: usize = DECADES.len() * 10;
 
 /// The relative number of tests at each age in years.
@@ -21,7 +21,7 @@ pub(crate) fn ages() -> [f64; AGES] {
     std::array::from_fn(|age| DECADES[age / 10])
 }
 
-/// How testing grows: the relative number of tests at `t`, from 0 to 1 over the range.
+/// The relative number of tests at `t`, which is from 0 to 1 over the range: testing grows.
 pub(crate) fn trend(t: f64) -> f64 {
     0.85 + 0.3 * t
 }

@@ -1,6 +1,6 @@
-//! A row: what is drawn for it and how it is written. Everything that does not change from row to
-//! row is computed and formatted before the first one, so that a row is four 64-bit draws, a
-//! handful of table look-ups and three copies into the block's buffer.
+//! The drawing and writing of a row. All that is the same for every row is computed and formatted
+//! before the first one, so that a row costs four 64-bit draws, a few table look-ups and three
+//! copies into the block's buffer.
 
 use jiff::civil::Date;
 use rand::Rng;
@@ -16,45 +16,45 @@ use crate::rhythm::{AGES, HOURS, WEEKDAYS, ages, trend};
 /// The first line of every file, without its line end.
 pub const HEADER: &str = "patient_name,city,country,birth_date,test_date,result";
 
-/// The end of a row, which has the same length in all of them.
+/// The template of the end of a row, which has the same length in every row.
 const TAIL: [u8; 40] = *b"YYYY-MM-DD,YYYY-MM-DDThh:mm:ss,negative\n";
 
-/// Days in a year that somebody is born on.
+/// The number of birthdays in a year, without the 29th of February.
 const BIRTHDAYS: usize = 365;
 
-/// What rows are drawn from.
+/// The tables that rows are drawn from.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    /// Positions in `countries`.
+    /// Picks a position in `countries`.
     country: Alias,
     countries: Vec<CountryTables>,
-    /// By locale; empty for a locale that no country of this data set has.
+    /// By locale; `None` for a locale that no country of this data set has.
     names: Vec<Option<Pool>>,
     hour: Alias,
     age: Alias,
-    /// The days of the range, `2020-07-14`.
+    /// By day of the range, such as `2020-07-14`.
     days: Vec<[u8; 10]>,
-    /// `1961`, by age.
+    /// By age, such as `1961`.
     birth_years: [[u8; 4]; AGES],
-    /// `-04-30`, by day of the year.
+    /// By day of the year, such as `-04-30`.
     birthdays: [[u8; 6]; BIRTHDAYS],
     /// `00` to `59`.
     sixty: [[u8; 2]; 60],
 }
 
-/// What is a country's own.
+/// The tables of one country.
 #[derive(Debug)]
 struct CountryTables {
     locale: Locale,
     places: Pool,
-    /// Days of the range.
+    /// Picks a day of the range.
     day: Alias,
-    /// For each day, the draws below which a test is positive.
+    /// By day of the range: a test is positive when its draw is below this.
     positive_below: Vec<u32>,
 }
 
 impl Rows {
-    /// Computes the tables. `config` is valid.
+    /// The tables for a valid configuration.
     pub(crate) fn new(config: &Config) -> Self {
         let countries = &COUNTRIES[..config.countries];
         let weights: Vec<f64> = countries.iter().map(Country::weight).collect();
@@ -101,7 +101,7 @@ impl Rows {
         let country = &self.countries[self.country.pick(country)];
         let day = country.day.pick(day);
         let (second, _) = scale(second, 60 * 60);
-        // Birthday and city are not worth a draw each: what the one leaves serves the other.
+        // Birthday and city share one draw: the city is drawn from the rest of the birthday's.
         let (birthday, rest) = scale(rest, BIRTHDAYS as u32);
         let names = self.names[country.locale as usize]
             .as_ref()
@@ -127,7 +127,7 @@ impl Rows {
 impl CountryTables {
     fn new(seed: u64, position: usize, country: &Country, days: &[Date]) -> Self {
         let epidemic = Epidemic::of(seed, position);
-        // Noon of each day, from 0 to 1 over the range.
+        // The time of noon of a day, from 0 to 1 over the range.
         let time = |day: usize| (day as f64 + 0.5) / days.len() as f64;
         let positivity: Vec<f64> = (0..days.len())
             .map(|day| epidemic.positivity(time(day)))
@@ -152,7 +152,7 @@ impl CountryTables {
     }
 }
 
-/// Every day of a year that is not a leap year, `-04-30`.
+/// Every day of a year that is not a leap year, such as `-04-30`.
 fn birthdays() -> [[u8; 6]; BIRTHDAYS] {
     let first = Date::constant(2021, 1, 1);
     let mut days = first.series(jiff::Span::new().days(1));
@@ -162,7 +162,7 @@ fn birthdays() -> [[u8; 6]; BIRTHDAYS] {
     })
 }
 
-/// The bytes of a text whose length is known.
+/// A text of a known length as an array of bytes.
 fn text<const LENGTH: usize>(text: &str) -> [u8; LENGTH] {
     text.as_bytes()
         .try_into()

@@ -1,4 +1,4 @@
-//! The run of the `datagen` process: arguments in, a data set and a line about it out.
+//! The run of the `datagen` process, from its arguments to a data set and a summary.
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -12,14 +12,14 @@ use crate::blocks::Generated;
 use crate::error::Error;
 use crate::output::{write_file, write_stdout};
 
-/// Writes the data set that `args` ask for and says on standard error, unless it is to be quiet,
-/// what was written.
+/// Writes the data set of these arguments and prints a summary on standard error, unless `--quiet`
+/// is given.
 ///
 /// # Errors
-/// [`write_file`]'s and [`write_stdout`]'s.
+/// The errors of [`write_file`] and [`write_stdout`].
 pub fn run(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     let config = args.config()?;
-    // Rows that scroll by and a bar would spoil each other.
+    // Rows and a progress bar on the same terminal would overwrite each other.
     let hidden = args.log.quiet || (args.to_stdout() && io::stdout().is_terminal());
     let bar = bar(config.rows, hidden);
     let progress = |rows| bar.inc(rows);
@@ -43,7 +43,7 @@ pub fn run(args: &Args, shutdown: &Shutdown) -> Result<Exit, Error> {
     Ok(Exit::Complete)
 }
 
-/// A bar on standard error, which shows itself on terminals only.
+/// A progress bar on standard error, which is drawn on terminals only.
 fn bar(rows: u64, hidden: bool) -> ProgressBar {
     if hidden {
         return ProgressBar::hidden();
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_tells_rows_bytes_and_speed() {
+    fn the_summary_has_rows_bytes_and_rate() {
         let generated = Generated {
             rows: 2_000_000,
             bytes: 150 << 20,

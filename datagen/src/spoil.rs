@@ -1,5 +1,5 @@
-//! Spoils rows in the ways that real files are spoiled, each within its line. What comes out breaks
-//! one rule at least: the number of fields is the header's, `test_date` is a date and time,
+//! Spoiled rows, with the defects of real files, each within its line. A spoiled row breaks at
+//! least one of these rules: it has as many fields as the header, `test_date` is a date and time,
 //! `result` is exactly `positive` or `negative`, the country is UTF-8.
 
 use std::fmt;
@@ -10,27 +10,27 @@ use rand_chacha::ChaCha8Rng;
 use crate::config::Config;
 use crate::random::{DRAWS, Purpose, halves, scale, stream};
 
-/// A way in which a row is spoiled.
+/// The defect of a spoiled row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Defect {
     /// A field is left out, or the line ends after its third field.
     MissingField,
-    /// There is a field too many: at the end, or because a comma parts a title from its name.
+    /// There is one field too many: at the end, or because a comma separates a title from its name.
     ExtraField,
-    /// `test_date` is in another notation, no date of the calendar, or no date at all.
+    /// `test_date` is in another notation, not in the calendar, or no date.
     UnparsableDate,
     /// `test_date` is empty.
     EmptyDate,
     /// `result` is neither `positive` nor `negative`; it may be empty.
     UnknownResult,
-    /// Quotes make two neighbouring fields one. They are closed before the line ends.
+    /// Quotes make two neighbouring fields one. They are closed on the same line.
     BrokenQuotes,
-    /// The country's name has bytes in Latin-1 that are not UTF-8.
+    /// The country's name is in Latin-1 and not valid UTF-8.
     NotUtf8,
 }
 
 impl Defect {
-    /// Every defect, in the order in which [`Spoiled::iter`] gives them.
+    /// Every defect, in the order of [`Spoiled::iter`].
     pub const ALL: [Self; 7] = [
         Self::MissingField,
         Self::ExtraField,
@@ -56,19 +56,19 @@ impl fmt::Display for Defect {
     }
 }
 
-/// How many rows were spoiled, by defect. A row has one defect at most.
+/// The number of spoiled rows by defect. A row has at most one defect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spoiled {
     rows: [u64; Defect::ALL.len()],
 }
 
 impl Spoiled {
-    /// The rows with a defect.
+    /// The number of rows with a defect.
     pub fn rows(&self, defect: Defect) -> u64 {
         self.rows[defect as usize]
     }
 
-    /// The rows with any defect.
+    /// The number of rows with any defect.
     pub fn total(&self) -> u64 {
         self.rows.iter().sum()
     }
@@ -85,18 +85,18 @@ impl Spoiled {
     }
 }
 
-/// Decides, row by row of a block, whether to spoil, and does it.
+/// Spoils some of the rows of a block, one after the other.
 #[derive(Debug)]
 pub(crate) struct Spoiler {
     rng: ChaCha8Rng,
-    /// A row is spoiled when its draw is below this, of 2^32.
+    /// A row is spoiled when its 32-bit draw is below this.
     spoiled_below: u64,
-    /// The good row, while the bad one is written.
+    /// A copy of the row before it was spoiled.
     row: Vec<u8>,
 }
 
 impl Spoiler {
-    /// The spoiler for a block, or `None` if no row is to be spoiled.
+    /// The spoiler for a block; `None` if no row is to be spoiled.
     pub(crate) fn new(config: &Config, block: u64) -> Option<Self> {
         (config.malformed > 0.0).then(|| Self {
             rng: stream(config.seed, Purpose::Spoiling, block),
@@ -105,9 +105,10 @@ impl Spoiler {
         })
     }
 
-    /// Takes the next row, which is the end of `block` from `start` on, and spoils it or not.
+    /// Decides whether to spoil the next row, which is the end of `block` from `start` on, and
+    /// spoils it.
     pub(crate) fn next_row(&mut self, block: &mut Vec<u8>, start: usize, spoiled: &mut Spoiled) {
-        // One draw a row, spoiled or not: a higher share spoils the same rows and others.
+        // One draw for every row: with a higher share the same rows are spoiled, and more.
         let (decision, how) = halves(self.rng.next_u64());
         if u64::from(decision) >= self.spoiled_below {
             return;
@@ -130,7 +131,7 @@ const COUNTRY: usize = 2;
 const TEST_DATE: usize = 4;
 const RESULT: usize = 5;
 
-/// The fields of a good row. None has quotes, so each ends at a comma.
+/// The fields of an unspoiled row. None is quoted, so each ends at a comma.
 #[derive(Clone, Copy)]
 struct Fields<'a>([&'a [u8]; 6]);
 
@@ -145,7 +146,7 @@ impl<'a> Fields<'a> {
         Some(Self(all))
     }
 
-    /// Writes the row with a defect, of which `form` chooses the variety.
+    /// Writes the row with a defect; `form`, a draw, chooses among its varieties.
     fn write_spoiled(mut self, defect: Defect, form: u32, out: &mut Vec<u8>) {
         let choose = |varieties: usize| scale(form, varieties as u32).0 as usize;
         match defect {
@@ -181,7 +182,7 @@ impl<'a> Fields<'a> {
             }
             Defect::BrokenQuotes => match choose(6) {
                 5 => {
-                    // A doubled quote is a quote within the field, which therefore goes on.
+                    // A doubled quote is a quote within the field and does not end it.
                     let name = [b"\"", self.0[0], b"\"\""].concat();
                     let city = [self.0[CITY], b"\""].concat();
                     self.with(0, &name).with(CITY, &city).write(out);
@@ -215,7 +216,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// `date`, which is `2020-07-14T09:23:51`, in a way that is no date and time of this file.
+/// A date and time such as `2020-07-14T09:23:51` in a notation that is not the file's.
 fn unparsable(date: &[u8], variety: usize) -> Vec<u8> {
     let (year, month, day) = (&date[..4], &date[5..7], &date[8..10]);
     let minute = &date[11..16];
@@ -223,16 +224,16 @@ fn unparsable(date: &[u8], variety: usize) -> Vec<u8> {
         0 => [day, b"/", month, b"/", year, b" ", minute].concat(),
         1 => [month, b"/", day, b"/", year].concat(),
         2 => [year, b"-13-45T99:99:99"].concat(),
-        // Well formed, but no year has this day.
+        // Well formed, but not in the calendar.
         3 => [year, b"-02-30", &date[10..]].concat(),
-        // A spreadsheet's number of a day.
+        // A day as spreadsheets number it.
         4 => b"44026.39".to_vec(),
         _ => b"n/a".to_vec(),
     }
 }
 
-/// A country's name as a program writes it that knows Latin-1 only. A name of ASCII letters alone
-/// would be the same in UTF-8; it gets the no-break space that spreadsheets leave behind.
+/// A country's name in Latin-1, so that it is not valid UTF-8. To a name of ASCII letters, which
+/// would be valid, the no-break space is added that spreadsheets leave behind.
 fn latin1(name: &[u8]) -> Vec<u8> {
     let mut bytes: Vec<u8> = String::from_utf8_lossy(name)
         .chars()
@@ -254,7 +255,7 @@ mod tests {
     const ROW: &[u8] =
         b"Anna Schmidt,Bad Meierstadt,Germany,1961-04-30,2020-07-14T09:23:51,positive\n";
 
-    /// All that a defect makes of the row.
+    /// All varieties of a defect of the row.
     fn forms(defect: Defect) -> HashSet<String> {
         (0..=u32::MAX)
             .step_by(1 << 24)
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_go_missing() {
+    fn fields_are_left_out() {
         expect(
             Defect::MissingField,
             &[
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_swallow_a_comma_but_never_the_end_of_the_line() {
+    fn quotes_include_a_comma_but_never_the_end_of_the_line() {
         expect(
             Defect::BrokenQuotes,
             &[
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_nothing_needs_no_spoiler_and_a_share_of_one_spoils_all() {
+    fn a_share_of_zero_spoils_no_row_and_a_share_of_one_spoils_all() {
         let mut config = Config::default();
         assert!(Spoiler::new(&config, 0).is_none());
 

@@ -1,78 +1,77 @@
-//! Which columns of a data set are needed, and where they are. A name that is not there is an error
-//! that names those which are, the nearest first.
+//! The columns of a data set that are needed, and their positions. A missing column is an error that
+//! names the existing columns, and the one with the most similar name.
 
 use computations::Column;
 use csv::ByteRecord;
+use service::text::{nearest, truncated};
 
 use crate::error::Error;
 use crate::grouping::Grouping;
 use crate::records::Width;
-use crate::shown::shown;
 
-/// Names this much alike are taken for a slip of the pen.
-const LIKELY: f64 = 0.7;
+/// The most columns in an error; the first line of a file that is not a data set may be long.
+const MAX_COLUMNS: usize = 40;
 
-/// So many columns are shown, and so many characters of each: the first line of a file that is no
-/// data set at all may be anything.
-const SHOWN_COLUMNS: usize = 40;
-const SHOWN_CHARACTERS: usize = 60;
+/// The most characters of each column's name in an error.
+const MAX_CHARACTERS: usize = 60;
 
-/// The columns of which a computation makes the payload of a job.
+/// The columns whose values are the payload of a job, for a computation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PayloadColumns {
     columns: Vec<Column>,
+    /// The option that names the columns on a command line.
     option: &'static str,
 }
 
 impl PayloadColumns {
-    /// The columns that a computation wants; `option` is the one that names them on a command line.
+    /// The columns that a computation needs, and the option that names them on a command line.
     pub fn new(columns: Vec<Column>, option: &'static str) -> Self {
         Self { columns, option }
     }
 
-    /// The columns, in the order of their codes in a row record.
+    /// The columns, in the order of their values in a row record.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// The option that names them on a command line.
+    /// The option that names the columns on a command line.
     pub fn option(&self) -> &'static str {
         self.option
     }
 
-    /// The width of their row records.
+    /// The width of row records of these columns.
     pub fn width(&self) -> Width {
         Width::of(&self.columns)
     }
 }
 
-/// Which columns of a data set are read.
+/// The columns of a data set that are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
-    /// Those by which rows are grouped: labels and time.
+    /// The columns by which rows are grouped: labels and time.
     pub grouping: &'a Grouping,
-    /// Those that travel with each row.
+    /// The columns of the payload.
     pub payload: &'a PayloadColumns,
 }
 
-/// Where the needed columns are.
+/// The positions of the needed columns in the records of a file, from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
-    /// Number of columns of the data set: every record must have as many fields.
+    /// The number of columns of the file: every record must have as many fields.
     pub count: usize,
-    /// The label columns, in order.
+    /// The label columns, in the order of the grouping.
     pub labels: Vec<usize>,
     /// The time column.
     pub time: usize,
-    /// The columns of the payload, in order.
+    /// The payload columns, in the order of the payload.
     pub payload: Vec<usize>,
 }
 
 impl Columns {
-    /// Finds the selected columns in a header; `input` is the file for people.
+    /// Finds the selected columns in a header; `input` is the name of the file in messages.
     ///
     /// # Errors
-    /// When a column is not there, or there twice.
+    /// When a column is missing, or occurs twice.
     pub fn find(input: &str, header: &ByteRecord, selection: Selection<'_>) -> Result<Self, Error> {
         let Selection { grouping, payload } = selection;
         let find = |option, name| find(input, header, option, name);
@@ -93,6 +92,7 @@ impl Columns {
     }
 }
 
+/// The position of a column by its name; `option` is the option that names it.
 fn find(
     input: &str,
     header: &ByteRecord,
@@ -115,9 +115,9 @@ fn find(
                 .iter()
                 .map(|column| String::from_utf8_lossy(column).into_owned())
                 .collect();
-            let shown = |name: &String| shown(name.as_bytes(), SHOWN_CHARACTERS);
-            let nearest = nearest(name, &names).as_ref().map(shown);
-            let mut columns: Vec<String> = names.iter().take(SHOWN_COLUMNS).map(shown).collect();
+            let truncate = |name: &String| truncated(name.as_bytes(), MAX_CHARACTERS);
+            let nearest = nearest(name, &names).map(truncate);
+            let mut columns: Vec<String> = names.iter().take(MAX_COLUMNS).map(truncate).collect();
             let others = names.len() - columns.len();
             if others > 0 {
                 columns.push(format!("… ({others} more)"));
@@ -131,18 +131,6 @@ fn find(
             })
         }
     }
-}
-
-/// The candidate that is most like a name, if any is much like it.
-fn nearest(name: &str, candidates: &[String]) -> Option<String> {
-    let name = name.to_lowercase();
-    let likeness = |candidate: &String| strsim::jaro_winkler(&name, &candidate.to_lowercase());
-    candidates
-        .iter()
-        .map(|candidate| (likeness(candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= LIKELY)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate.clone())
 }
 
 #[cfg(test)]
@@ -195,7 +183,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// These labels, the time in the column `test_date`, and what travels.
+    /// A selection of these labels, the time column `test_date`, and a payload.
     pub(crate) fn selected(labels: &[&str], payload: Vec<Column>) -> Selected {
         Selected {
             grouping: grouping(labels),
@@ -203,7 +191,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// By these labels, and the time in the column `test_date`, by the hour.
+    /// A grouping by these labels and by hours of the time column `test_date`.
     pub(crate) fn grouping(labels: &[&str]) -> Grouping {
         Grouping {
             label_columns: labels.iter().map(|&name| name.to_owned()).collect(),
@@ -225,7 +213,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn columns_are_found_wherever_they_are() {
+    fn columns_are_found_at_any_position() {
         let header = ByteRecord::from(vec!["result", "x", "test_date", "country"]);
         let payload = vec![text("x"), code("result", &["yes"])];
         let columns = find_all(&header, &["country", "x"], payload).expect("all are there");
@@ -234,7 +222,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_missing_column_is_named_with_those_that_exist_and_the_nearest() {
+    fn a_missing_column_is_an_error_with_the_existing_columns_and_the_most_similar_one() {
         let header = ByteRecord::from(vec!["Country", "test_date", "result"]);
         let error = find_all(&header, &["country"], result()).expect_err("case differs");
         assert_eq!(
@@ -245,7 +233,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_header_that_is_none_is_shown_in_one_bounded_line_that_steers_no_terminal() {
+    fn a_line_that_is_not_a_header_is_printed_in_one_bounded_line_without_control_characters() {
         let mut header = ByteRecord::from(vec!["\x1b[2Jcoun\0try\n", &"x".repeat(1 << 20)]);
         (0..100_000).for_each(|_| header.push_field(b""));
         let error = find_all(&header, &["country"], result());
@@ -259,9 +247,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_column_that_is_there_twice_is_ambiguous() {
+    fn a_column_that_occurs_twice_is_ambiguous() {
         let header = ByteRecord::from(vec!["result", "test_date", "result"]);
-        let error = find_all(&header, &[], result()).expect_err("result is there twice");
+        let error = find_all(&header, &[], result()).expect_err("result occurs twice");
         assert!(error.to_string().contains("--result result"), "{error}");
     }
 }

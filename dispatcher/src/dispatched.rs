@@ -1,4 +1,4 @@
-//! What a dispatcher says at its end: what was dispatched, for people and for machines.
+//! The result of a dispatcher, as it prints it at its end: as a line of text, or as JSON.
 
 use std::fmt;
 use std::time::Instant;
@@ -7,29 +7,29 @@ use pipeline::Manifest;
 use serde::Serialize;
 use service::Exit;
 
-/// What was dispatched.
+/// The result of dispatching a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dispatched {
     /// The manifest that was published.
     pub manifest: Manifest,
-    /// Bytes of the messages' payloads that were published now.
+    /// The bytes of the payloads of the messages that this process published.
     pub bytes: u64,
-    /// The file with the rejected rows, if there are any.
+    /// The file with the rejected rows; `None` when no row was rejected.
     pub rejects: Option<std::path::PathBuf>,
-    /// `None` for a run that was not begun before.
+    /// The state that was published before; `None` for a new run.
     pub taken_up: Option<TakenUp>,
-    /// When the broker had acknowledged the first job; `None` when none was missing.
+    /// When the broker acknowledged the first job; `None` when no job was missing.
     pub first_job_at: Option<Instant>,
 }
 
-/// What was found of a run that was begun before.
+/// The published state of a run that is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TakenUp {
-    /// Jobs that were missing and are published now.
+    /// The number of jobs that were missing and are published by this process.
     pub published_jobs: u64,
-    /// Jobs that wait for workers, as far as was looked for.
+    /// The number of published jobs that wait for workers, among those that were checked.
     pub waiting_jobs: u64,
-    /// Whether the manifest was there already.
+    /// Whether the manifest was published already.
     pub was_dispatched: bool,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Dispatched {
             Some(found) => {
                 let verb = match found.was_dispatched {
                     true => "was dispatched already",
-                    false => "taken up and dispatched",
+                    false => "resumed and dispatched",
                 };
                 write!(f, "run {run_id} {verb}: ")?;
                 match found.published_jobs {
@@ -72,7 +72,7 @@ impl fmt::Display for Dispatched {
     }
 }
 
-/// The same for machines.
+/// The result as JSON.
 #[derive(Serialize)]
 pub(crate) struct DispatchedResult<'a> {
     verdict: &'static str,
@@ -81,9 +81,9 @@ pub(crate) struct DispatchedResult<'a> {
     jobs: u64,
     messages: u64,
     bytes: u64,
-    /// Those that were missing of a run that was taken up; null for one that was not.
+    /// The missing jobs that were published; null for a new run.
     jobs_published: Option<u64>,
-    /// Those that wait for workers, as far as was looked for.
+    /// The jobs that wait for workers, among those that were checked; null for a new run.
     jobs_waiting: Option<u64>,
     rows: RowsResult,
     paths: Vec<String>,
@@ -97,6 +97,7 @@ struct RowsResult {
 }
 
 impl<'a> DispatchedResult<'a> {
+    /// The result as JSON, of a run that was dispatched.
     pub(crate) fn new(dispatched: &'a Dispatched) -> Self {
         let manifest = &dispatched.manifest;
         let rejects = dispatched.rejects.iter();

@@ -1,42 +1,44 @@
-//! Sorts rows into groups, in the order of labels as bytes and time; in a group the rows stay in
-//! record order. What comes out depends on the rows and the grain alone.
+//! The grouping of rows by labels and time bucket. Groups are in the order of labels as bytes and time;
+//! the rows of a group are in record order. The result depends on the rows and the grain alone.
 
 use pipeline::{Grain, LabelSet, TimeBucket};
 
 use crate::records::{Limit, RecordSlice, Records, Width};
 use crate::source::Rows;
 
-/// A dense table of cells is used while it has at most so many cells for each row, and some.
+/// The most cells of the dense table for each row; a sparser table is replaced by a sort.
 const CELLS_PER_ROW: u64 = 4;
-const CELLS_IN_ANY_CASE: u64 = 1 << 16;
+
+/// The number of cells that are allowed for any number of rows, in addition.
+const BASE_CELLS: u64 = 1 << 16;
 
 const HOURS_PER_DAY: u32 = 24;
 
-/// Groups in key order, with the row records of each.
+/// Groups in the order of their keys, with the row records of each group.
 #[derive(Clone, Debug)]
 pub struct Groups {
     groups: Vec<Group>,
-    /// The records of all groups, one after the other; in a group, in record order.
+    /// The records of all groups, one after the other; those of a group in record order.
     records: Records,
 }
 
-/// What the rows of one group share, and how many they are.
+/// The key of a group, and the number of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Place of the labels in their order.
+    /// The rank of the label set in the order of bytes, from 0.
     pub label_set: u32,
-    /// The truncated time.
+    /// The time bucket.
     pub time: TimeBucket,
-    /// Number of rows.
+    /// The number of rows.
     pub rows: u64,
 }
 
 impl Groups {
-    /// Groups rows; `rank` is the place of each of their label sets in the order of bytes.
+    /// Groups rows; `rank` is the rank of each of their label sets in the order of bytes.
     pub fn new(rows: &Rows, rank: &[u32], grain: Grain) -> Self {
         let keys = Keys::new(rows, rank, grain);
-        let limit = rows.len() as u64 * CELLS_PER_ROW + CELLS_IN_ANY_CASE;
-        // Then there are fewer than 2^32 rows in a cell, too.
+        let limit = rows.len() as u64 * CELLS_PER_ROW + BASE_CELLS;
+        // With fewer than 2^32 rows, the number of rows in a cell fits in a u32, too.
         if keys.cells() <= limit.min(u32::MAX.into()) && u32::try_from(rows.len()).is_ok() {
             by_counting(&keys, &rows.records)
         } else {
@@ -59,7 +61,7 @@ impl Groups {
         self.groups.iter().map(|group| group.rows)
     }
 
-    /// How many bytes all records have; `None` unless each has as many as any other.
+    /// The number of bytes of all records; `None` when records have a variable width.
     pub fn bytes_of_fixed_width(&self) -> Option<u64> {
         match self.records.width() {
             Width::Fixed(_) => Some(self.records.bytes().len() as u64),
@@ -110,13 +112,13 @@ impl Groups {
         self.groups.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no group.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 }
 
-/// The label sets in the order of their bytes, and for each of the unordered ones its place in it.
+/// The label sets in the order of their bytes, and the rank of each of the given ones in that order.
 pub fn rank_by_bytes(label_sets: Vec<LabelSet>) -> (Vec<LabelSet>, Vec<u32>) {
     let rank = ranks(&label_sets);
     let mut sorted = vec![LabelSet::default(); label_sets.len()];
@@ -126,8 +128,8 @@ pub fn rank_by_bytes(label_sets: Vec<LabelSet>) -> (Vec<LabelSet>, Vec<u32>) {
     (sorted, rank)
 }
 
-/// The place of each label set in the order of their bytes. Sets that come later move the places
-/// of these and never change their order.
+/// The rank of each label set in the order of their bytes, from 0. Further sets change the ranks of
+/// these, and never their order.
 pub fn ranks(label_sets: &[LabelSet]) -> Vec<u32> {
     let mut order: Vec<usize> = (0..label_sets.len()).collect();
     order.sort_unstable_by_key(|&number| &label_sets[number]);
@@ -138,17 +140,18 @@ pub fn ranks(label_sets: &[LabelSet]) -> Vec<u32> {
     rank
 }
 
-/// The keys of all rows as two small numbers: place of the label set, and bucket of time counted
-/// from the earliest.
+/// The keys of all rows as two numbers: the rank of the label set, and the number of the time bucket
+/// counted from the earliest bucket.
 struct Keys<'r> {
     label_set: &'r [u32],
     rank: &'r [u32],
+    /// The time bucket of each row, in hours since 1970.
     hours: Vec<i32>,
-    /// How many buckets there are from the earliest to the latest.
+    /// The number of buckets from the earliest to the latest.
     buckets: u64,
-    /// The earliest bucket.
+    /// The earliest bucket, in hours since 1970.
     first: i32,
-    /// Whether buckets are of an hour; those of every other grain begin at midnight.
+    /// Whether a bucket is an hour; buckets of all other grains begin at midnight.
     by_hour: bool,
 }
 
@@ -176,11 +179,12 @@ impl<'r> Keys<'r> {
         keys
     }
 
-    /// How many (label set, bucket) there are, with rows or without.
+    /// The number of pairs of a label set and a bucket, with rows or without.
     fn cells(&self) -> u64 {
         (self.rank.len() as u64).saturating_mul(self.buckets)
     }
 
+    /// The number of a bucket.
     fn bucket(&self, hours: i32) -> u32 {
         let since = hours.abs_diff(self.first);
         match self.by_hour {
@@ -189,12 +193,13 @@ impl<'r> Keys<'r> {
         }
     }
 
-    /// Place of the label set and bucket of a row.
+    /// The rank of the label set and the number of the bucket of a row.
     fn of(&self, row: usize) -> (u32, u32) {
         let place = self.rank[self.label_set[row] as usize];
         (place, self.bucket(self.hours[row]))
     }
 
+    /// The bucket with a number.
     fn time(&self, bucket: u64) -> TimeBucket {
         let step = if self.by_hour { 1 } else { HOURS_PER_DAY };
         TimeBucket::from_hours(i64::from(self.first) + bucket as i64 * i64::from(step))
@@ -202,7 +207,8 @@ impl<'r> Keys<'r> {
     }
 }
 
-/// A counting sort over all cells of (label set, bucket): two walks over the rows, no comparison.
+/// A counting sort over all cells, which are pairs of a label set and a bucket: two passes over the
+/// rows, and no comparison.
 fn by_counting(keys: &Keys<'_>, records: &Records) -> Groups {
     let mut next = vec![0u32; keys.cells() as usize];
     let cell_of: Vec<u32> = (0..keys.hours.len())
@@ -228,7 +234,7 @@ fn by_counting(keys: &Keys<'_>, records: &Records) -> Groups {
         }
     }
     let records = match records.width() {
-        // Most computations: what is moved is the very byte, if there is one.
+        // A record of one byte, as most computations have, is moved as a byte.
         Width::Fixed(0 | 1) => {
             records.with_bytes(placed(&mut next, &cell_of, records.bytes().iter().copied()))
         }
@@ -240,7 +246,8 @@ fn by_counting(keys: &Keys<'_>, records: &Records) -> Groups {
     Groups { groups, records }
 }
 
-/// The values of rows in the order of their cells; `next` has the place of the first one of each cell.
+/// The values of rows in the order of their cells; `next` has the position of the first value of each
+/// cell.
 fn placed<T: Copy + Default>(
     next: &mut [u32],
     cell_of: &[u32],
@@ -255,7 +262,7 @@ fn placed<T: Copy + Default>(
     sorted
 }
 
-/// A stable sort, for keys that are spread too thinly for a table.
+/// A stable sort, for keys that are too sparse for a table.
 fn by_sorting(keys: &Keys<'_>, records: &Records) -> Groups {
     let mut rows: Vec<(u64, usize)> = (0..keys.hours.len())
         .map(|row| {
@@ -284,10 +291,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A label, a time, and a value.
+    /// A label, a time, and a record.
     pub(crate) type PlainRow = (String, i64, Vec<u8>);
 
-    /// Rows whose records have these values, each of which is as wide as is said.
+    /// Rows with these records, which must have this width.
     pub(crate) fn rows(of: &[PlainRow], width: Width) -> Rows {
         let mut rows = Rows::new(width);
         for (label, seconds, record) in of {
@@ -304,7 +311,7 @@ pub(crate) mod tests {
         rows
     }
 
-    /// Rows of any width, with records of it.
+    /// A width, and at most `most` rows with records of that width.
     pub(crate) fn any_rows(most: usize) -> impl Strategy<Value = (Width, Vec<PlainRow>)> {
         let widths = (0..4usize).prop_map(Width::Fixed);
         let widths = prop_oneof![widths, Just(Width::Variable)];
@@ -325,7 +332,7 @@ pub(crate) mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
-        fn the_table_and_the_sort_agree((width, of) in any_rows(100)) {
+        fn counting_and_sorting_give_the_same_groups((width, of) in any_rows(100)) {
             let rows = rows(&of, width);
             let rank = ranks(&rows.label_sets);
             let keys = Keys::new(&rows, &rank, Grain::Month);

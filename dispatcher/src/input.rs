@@ -1,5 +1,5 @@
-//! What a data set is read from: files, patterns of file names, or standard input, as one list in
-//! the order in which its records count.
+//! The files of a data set: paths, patterns of file names and standard input, as one list in the order
+//! in which records are read.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,25 +19,25 @@ use stream::Stream;
 
 mod stream;
 
-/// Stands for standard input on a command line.
+/// The argument for standard input on a command line.
 const DASH: &str = "-";
 
-/// The path of standard input on systems that have one.
-const STANDARD: &str = "/dev/stdin";
+/// The path of standard input, on systems that have one.
+const STANDARD_INPUT: &str = "/dev/stdin";
 
-/// A data set: where it is, and how it is written.
+/// The files of a data set, and their format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Its files, in the order in which their records count; at least one, none twice.
+    /// The files, in the order in which they are read; at least one, and none twice.
     pub files: Vec<InputFile>,
-    /// How those that are CSV are written.
+    /// The format of CSV files.
     pub csv: CsvFormat,
-    /// How times are written where they are text.
+    /// The format of times that are text.
     pub time: TimeFormat,
 }
 
 impl Input {
-    /// A data set of one CSV or Parquet file that is written in the usual way.
+    /// A data set of one file, in the default format.
     pub fn of(path: &Path) -> Self {
         Self {
             files: vec![InputFile::Path(path.to_owned())],
@@ -46,19 +46,19 @@ impl Input {
         }
     }
 
-    /// Whether a path is that of one of its files, by whatever name: links are the files that they
-    /// point to, and standard input may be a file as well.
+    /// Whether a path refers to one of the files. A link refers to its target, and standard input may
+    /// be a file as well.
     pub fn contains(&self, path: &Path) -> bool {
         let Some(file_at_path) = identity(path) else {
             return false;
         };
         self.files.iter().any(|file| match file {
             InputFile::Path(own) => identity(own) == Some(file_at_path),
-            InputFile::Standard => identity(Path::new(STANDARD)) == Some(file_at_path),
+            InputFile::Standard => identity(Path::new(STANDARD_INPUT)) == Some(file_at_path),
         })
     }
 
-    /// Whether it can be read a second time, as a run that is resumed has to.
+    /// Whether the data set can be read a second time, which the resumption of a run needs.
     pub fn is_rereadable(&self) -> bool {
         !self.files.contains(&InputFile::Standard)
     }
@@ -91,26 +91,26 @@ impl fmt::Display for InputFile {
     }
 }
 
-/// The bytes of a file of a data set, from its beginning.
+/// An opened file of a data set, at its beginning.
 pub struct Bytes<'a> {
-    /// What reads them.
+    /// The reader of its bytes.
     pub reader: Box<dyn Read + Send + 'a>,
-    /// How many there are; `None` for a pipe, which can be read only once, too.
+    /// The number of bytes; `None` for a pipe or a device, which can be read only once.
     pub length: Option<u64>,
 }
 
 impl InputFile {
-    /// Opens it. What is no file on a disk is waited for, until the process is to end: then reading
-    /// fails.
+    /// Opens the file. Reading a pipe or a device waits for bytes, and fails when a shutdown is
+    /// requested.
     ///
     /// # Errors
-    /// When it is not there, is a folder, or must not be read.
+    /// When the file does not exist, is a folder, or may not be read.
     pub fn open(&self, shutdown: &Shutdown) -> Result<Bytes<'static>, Error> {
         let Self::Path(path) = self else {
-            // Not by way of its buffer, in which nobody could look for bytes.
+            // Not through the buffer of `io::stdin`, which `poll` does not see.
             let own = io::stdin().as_fd().try_clone_to_owned();
             let own = own.map_err(|source| Error::Open {
-                path: STANDARD.into(),
+                path: STANDARD_INPUT.into(),
                 source,
             })?;
             return Ok(Bytes {
@@ -122,7 +122,7 @@ impl InputFile {
             path: path.clone(),
             source,
         };
-        // A named pipe would else be opened when somebody opens its other end, and not before.
+        // Otherwise opening a named pipe would wait until its other end is opened.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
@@ -146,17 +146,18 @@ impl InputFile {
     }
 }
 
-/// The files that the arguments of a command line name, in this order; those of a pattern by name.
+/// The files of the arguments of a command line, in their order; the files of a pattern are sorted by
+/// name.
 ///
 /// # Errors
-/// When a pattern is none or matches no file, a folder cannot be listed, or a file is named twice,
-/// by whatever names. That a file is not there is found when it is opened.
+/// When a pattern is not valid or matches no file, a folder cannot be listed, or a file is named twice,
+/// also by different names. A missing file is an error when it is opened.
 pub fn expand(arguments: &[PathBuf]) -> Result<Vec<InputFile>, Error> {
     let mut files = Vec::new();
     for argument in arguments {
         match argument.to_str() {
             Some(DASH) => files.push(InputFile::Standard),
-            // A file whose name only looks like a pattern is meant itself.
+            // A file that exists is not a pattern, even if its name looks like one.
             Some(pattern) if is_pattern(pattern) && !argument.exists() => {
                 files.extend(matching(pattern)?.into_iter().map(InputFile::Path));
             }
@@ -167,10 +168,12 @@ pub fn expand(arguments: &[PathBuf]) -> Result<Vec<InputFile>, Error> {
     Ok(files)
 }
 
+/// Whether an argument has the characters of a pattern.
 fn is_pattern(argument: &str) -> bool {
     argument.contains(['*', '?', '['])
 }
 
+/// The files that match a pattern, sorted by name.
 fn matching(pattern: &str) -> Result<Vec<PathBuf>, Error> {
     let paths = glob::glob(pattern).map_err(|source| Error::Pattern {
         pattern: pattern.to_owned(),
@@ -193,14 +196,16 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// Which file is at a path, or behind the links there; `None` when there is none.
+/// The device and inode of the file at a path, after following links; `None` when there is no regular
+/// file.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let found = fs::metadata(path).ok()?;
-    // A pipe or a device keeps nothing that could be written over.
+    // A pipe or a device has no content that could be overwritten.
     found.is_file().then(|| (found.dev(), found.ino()))
 }
 
-/// Each record counts once, so each file does; links are the files that they point to.
+/// Checks that no file is in a list twice, because each record counts once. A link counts as its
+/// target.
 fn refuse_twice(files: &[InputFile]) -> Result<(), Error> {
     let mut seen: HashMap<(u64, u64), &InputFile> = HashMap::new();
     let mut standard = None;
@@ -222,17 +227,17 @@ fn refuse_twice(files: &[InputFile]) -> Result<(), Error> {
     Ok(())
 }
 
-/// How a CSV file is written.
+/// The format of CSV files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CsvFormat {
-    /// Stands between fields.
+    /// The byte between fields.
     pub delimiter: Delimiter,
-    /// Stands around fields that have delimiters in them.
+    /// The byte around fields that contain delimiters.
     pub quote: Quote,
 }
 
 impl CsvFormat {
-    /// Puts both together.
+    /// A format of a delimiter and a quote.
     ///
     /// # Errors
     /// When they are the same byte.
@@ -260,24 +265,26 @@ pub struct Delimiter(pub u8);
 impl FromStr for Delimiter {
     type Err = &'static str;
 
+    /// Reads one ASCII character, or `tab`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "tab" | "\\t" => Ok(Self(b'\t')),
             other => single_byte(other).map(Self).ok_or(
                 "one ASCII character that ends no line is needed, or tab; \
-                 a semicolon wants quotes in a shell: ';'",
+                 a semicolon needs quotes in a shell: ';'",
             ),
         }
     }
 }
 
-/// The byte around fields of a CSV file; `None` when there is none, and quotes are text like any.
+/// The byte around fields of a CSV file; `None` when quotes have no special meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote(pub Option<u8>);
 
 impl FromStr for Quote {
     type Err = &'static str;
 
+    /// Reads one ASCII character, or `none`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "none" => Ok(Self(None)),
@@ -288,6 +295,7 @@ impl FromStr for Quote {
     }
 }
 
+/// The byte of a text that is one ASCII character other than a line break or nul.
 fn single_byte(text: &str) -> Option<u8> {
     match text.as_bytes() {
         [byte] if byte.is_ascii() && !matches!(byte, b'\r' | b'\n' | 0) => Some(*byte),
@@ -346,14 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_pattern_and_is_there_is_a_file() {
+    fn an_existing_file_whose_name_looks_like_a_pattern_is_that_file() {
         let folder = folder_with(&["a[1].csv", "a1.csv"]);
         let files = expand(&[folder.path().join("a[1].csv")]).expect("it is there");
         assert_eq!(names(&files, folder.path()), ["a[1].csv"]);
     }
 
     #[test]
-    fn the_same_file_twice_is_an_error_by_whatever_names() {
+    fn the_same_file_twice_is_an_error_also_by_different_names() {
         let folder = folder_with(&["a.csv"]);
         let at = |name| folder.path().join(name);
         std::os::unix::fs::symlink(at("a.csv"), at("link.csv")).expect("a link");
@@ -370,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_set_contains_its_files_by_whatever_names_and_no_other() {
+    fn a_data_set_contains_its_files_by_any_name_and_no_other_file() {
         let folder = folder_with(&["a.csv", "b.csv"]);
         let at = |name| folder.path().join(name);
         std::os::unix::fs::symlink(at("a.csv"), at("soft.csv")).expect("a link");

@@ -1,8 +1,8 @@
-//! The jobs of a run, numbered: index order is (labels as bytes, time, part), parts in record
-//! order. The groups they are cut from are in memory, or merged from disk; the numbers are the same.
+//! The jobs of a run, numbered in the order of labels as bytes, time and part; the parts of a group are
+//! in record order. The groups are in memory, or merged from disk; the numbers are the same.
 //!
-//! A part of a group ends where it has as many rows as a job may have, or where the next row's record
-//! would make its payload larger than a message has room for.
+//! A part of a group ends where it has the most rows of a job, or where the next row's record would
+//! make its payload too large.
 
 use pipeline::{GroupKey, Job, LabelSet, TimeBucket};
 
@@ -11,51 +11,52 @@ use crate::group::{Groups, rank_by_bytes};
 use crate::grouping::Grouping;
 use crate::records::{Limit, MAX_PAYLOAD_BYTES, RecordSlice, Records};
 use crate::source::Rows;
-use crate::spill::{MergedKey, Runs, Spill};
+use crate::spill::{MergedKey, Spill, SpillFiles};
 
 /// The jobs of a run, in index order.
 #[derive(Debug)]
 pub struct JobSet {
-    /// In the order of their bytes.
+    /// The label sets in the order of their bytes.
     label_sets: Vec<LabelSet>,
     groups: Source,
-    /// How much a job may have.
+    /// The limit of each job.
     limit: Limit,
     counts: Counts,
 }
 
+/// The place of the groups.
 #[derive(Debug)]
 enum Source {
     Memory(Groups),
-    Disk(Runs),
+    Disk(SpillFiles),
 }
 
-/// How much there is of everything.
+/// The numbers of jobs, groups, rows and bytes of a job set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Jobs.
+    /// The number of jobs.
     pub jobs: u64,
-    /// Groups that they are parts of.
+    /// The number of groups.
     pub groups: u64,
-    /// Rows in them.
+    /// The number of rows in all jobs.
     pub rows: u64,
-    /// Bytes of their payloads.
+    /// The number of payload bytes of all jobs.
     pub payload_bytes: u64,
-    /// Runs on disk that they are merged from; 0 when memory had room for all.
+    /// The number of spill files from which the groups are merged; 0 when memory had room for all rows.
     pub spilled_runs: u64,
 }
 
 impl JobSet {
-    /// Groups rows and cuts the groups into jobs. `spill` has those rows that came before.
+    /// Groups rows and divides the groups into jobs. `spill` has the rows before these.
     ///
     /// # Errors
     /// When rows on disk cannot be written or read.
     pub fn new(rows: Rows, spill: Spill, grouping: &Grouping) -> Result<Self, Error> {
-        Self::within(rows, spill, grouping, MAX_PAYLOAD_BYTES)
+        Self::with_max_payload(rows, spill, grouping, MAX_PAYLOAD_BYTES)
     }
 
-    /// The same, with payloads of at most `max_payload_bytes`.
-    fn within(
+    /// As [`new`](Self::new), with payloads of at most `max_payload_bytes`.
+    fn with_max_payload(
         mut rows: Rows,
         spill: Spill,
         grouping: &Grouping,
@@ -64,7 +65,7 @@ impl JobSet {
         let max_rows = grouping.max_rows_per_job as usize;
         let limit = Limit::new(max_rows, max_payload_bytes, rows.records.width());
         let (label_sets, groups) = match spill.finish(&mut rows)? {
-            Some(runs) => (runs.label_sets(), Source::Disk(runs)),
+            Some(files) => (files.label_sets(), Source::Disk(files)),
             None => {
                 let (label_sets, rank) = rank_by_bytes(std::mem::take(&mut rows.label_sets));
                 let groups = Groups::new(&rows, &rank, grouping.grain);
@@ -81,10 +82,10 @@ impl JobSet {
         Ok(jobs)
     }
 
-    /// Counts first: how many jobs there are is known before the first is published.
+    /// The counts of the jobs, which are needed before the first job is published.
     fn count(&self) -> Result<Counts, Error> {
         let mut counts = Counts::default();
-        // To go through all jobs would take a tenth of the time that grouping takes.
+        // An iteration over all jobs would take a tenth of the time of grouping.
         if let Source::Memory(groups) = &self.groups
             && let Some(bytes) = groups.bytes_of_fixed_width()
         {
@@ -97,8 +98,8 @@ impl JobSet {
             }
             return Ok(counts);
         }
-        if let Source::Disk(runs) = &self.groups {
-            counts.spilled_runs = runs.len() as u64;
+        if let Source::Disk(files) = &self.groups {
+            counts.spilled_runs = files.len() as u64;
         }
         self.for_each(|job| {
             counts.jobs += 1;
@@ -110,15 +111,15 @@ impl JobSet {
         Ok(counts)
     }
 
-    /// How much there is.
+    /// The numbers of jobs, groups, rows and bytes.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Hands over every job, by index.
+    /// Passes each job to `visit`, in the order of their indexes.
     ///
     /// # Errors
-    /// When rows on disk cannot be read, or what `visit` returns.
+    /// When rows on disk cannot be read, or the error that `visit` returns.
     pub fn for_each(
         &self,
         mut visit: impl FnMut(&Job<'_>) -> Result<(), Error>,
@@ -137,22 +138,22 @@ impl JobSet {
                     visit(&numbering.next(group.label_set, group.time, weight, payload))
                 })
             }
-            Source::Disk(runs) => {
+            Source::Disk(files) => {
                 let mut collector = Collector {
                     limit: self.limit,
                     numbering,
                     key: None,
-                    part: Records::new(runs.width()),
+                    part: Records::new(files.width()),
                     visit,
                 };
-                runs.merge(|key, piece| collector.add(key, piece))?;
+                files.merge(|key, piece| collector.add(key, piece))?;
                 collector.finish_part()
             }
         }
     }
 }
 
-/// Gives jobs their indexes and parts.
+/// The index and part of the next job.
 struct Numbering<'a> {
     label_sets: &'a [LabelSet],
     index: u64,
@@ -188,18 +189,20 @@ impl<'a> Numbering<'a> {
     }
 }
 
-/// Collects the records of a group from its runs. A part is handed over when it is known to be full:
-/// when the next record has no room in it, or the group ends.
+/// The collection of the records of a group from the spill files. A part is passed on when the next
+/// record does not fit in it, or when the group ends.
 struct Collector<'a, V> {
     limit: Limit,
     numbering: Numbering<'a>,
+    /// The key of the current group; `None` before the first.
     key: Option<MergedKey>,
+    /// The records of the current part.
     part: Records,
     visit: V,
 }
 
 impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
-    /// Takes the next records of a group.
+    /// Adds the next records of a group.
     fn add(&mut self, key: MergedKey, mut piece: RecordSlice<'_>) -> Result<(), Error> {
         if self.key != Some(key) {
             self.finish_part()?;
@@ -207,7 +210,7 @@ impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
             self.numbering.part = 0;
         }
         loop {
-            let (own, others) = piece.split_at_limit(self.limit.beside(&self.part));
+            let (own, others) = piece.split_at_limit(self.limit.remaining_after(&self.part));
             self.part.extend(own);
             if others.is_empty() {
                 return Ok(());
@@ -217,6 +220,7 @@ impl<V: FnMut(&Job<'_>) -> Result<(), Error>> Collector<'_, V> {
         }
     }
 
+    /// Passes the current part to `visit`.
     fn finish_part(&mut self) -> Result<(), Error> {
         let Some(key) = self.key else {
             return Ok(());
@@ -253,10 +257,10 @@ pub(crate) mod tests {
         Spill::new(&std::env::temp_dir(), grain, budget_bytes)
     }
 
-    /// Label, time in hours, part, weight and payload of a job.
+    /// The label, time in hours, part, weight and payload of a job.
     pub(crate) type PlainJob = (String, i32, u32, u64, Vec<u8>);
 
-    /// What the jobs must be, by the plainest means.
+    /// The expected jobs, by a simple implementation.
     fn oracle(of: &[PlainRow], grouping: &Grouping, max_bytes: usize) -> Vec<PlainJob> {
         let mut groups: BTreeMap<(String, TimeBucket), Vec<Vec<u8>>> = BTreeMap::new();
         for (label, seconds, record) in of {
@@ -282,6 +286,7 @@ pub(crate) mod tests {
         jobs
     }
 
+    /// All jobs as plain values.
     pub(crate) fn spelled_out(jobs: &JobSet) -> Vec<PlainJob> {
         let mut all = Vec::new();
         jobs.for_each(|job| {
@@ -301,7 +306,7 @@ pub(crate) mod tests {
         all
     }
 
-    /// Counts that a list of jobs has.
+    /// The counts of a list of jobs.
     fn counts_of(jobs: &[PlainJob]) -> (u64, u64, u64, u64) {
         let groups = jobs.iter().filter(|job| job.2 == 0).count();
         let rows = jobs.iter().map(|job| job.3).sum();
@@ -319,7 +324,7 @@ pub(crate) mod tests {
         )
     }
 
-    /// Spills rows in runs of these lengths, over and over; the last rows stay in memory.
+    /// Spills rows to files of these lengths, in turn; the last rows stay in memory.
     fn spilled(all: &Rows, cuts: &[usize], spill: &mut Spill) -> Rows {
         let mut read = Rows::new(all.records.width());
         let mut cuts = cuts.iter().cycle();
@@ -330,7 +335,7 @@ pub(crate) mod tests {
             read.records.push(record);
             left -= 1;
             if left == 0 {
-                // A run knows only the labels that have appeared.
+                // A spill file is written with the labels that have occurred so far.
                 let known = 1 + all.label_set[..=row].iter().max().expect("one row");
                 let known = &all.label_sets[..known as usize];
                 spill.write(&mut read, known).expect("room");
@@ -352,7 +357,9 @@ pub(crate) mod tests {
             max_bytes in 1usize..12,
         ) {
             let grouping = grouping(grain, cap);
-            let jobs = JobSet::within(rows(&of, width), spill(grain, u64::MAX), &grouping, max_bytes);
+            let jobs = JobSet::with_max_payload(
+                rows(&of, width), spill(grain, u64::MAX), &grouping, max_bytes,
+            );
             let jobs = jobs.expect("memory has room");
             let expected = oracle(&of, &grouping, max_bytes);
             prop_assert_eq!(counts(&jobs), counts_of(&expected));
@@ -360,7 +367,7 @@ pub(crate) mod tests {
             prop_assert_eq!(spelled_out(&jobs), expected);
         }
 
-        /// However the rows are cut into runs, the numbers are those of memory.
+        /// With any division of the rows into spill files, the numbers are those of rows in memory.
         #[test]
         fn rows_on_disk_are_numbered_as_those_in_memory(
             (width, of) in any_rows(200),
@@ -372,18 +379,19 @@ pub(crate) mod tests {
             let grouping = grouping(grain, cap);
             let mut spill = spill(grain, 0);
             let read = spilled(&rows(&of, width), &cuts, &mut spill);
-            let runs = spill.runs();
+            let files = spill.file_count();
             let expected = oracle(&of, &grouping, max_bytes);
-            let jobs = JobSet::within(read, spill, &grouping, max_bytes);
+            let jobs = JobSet::with_max_payload(read, spill, &grouping, max_bytes);
             let jobs = jobs.expect("they can be read");
             prop_assert_eq!(counts(&jobs), counts_of(&expected));
-            prop_assert!(jobs.counts().spilled_runs >= runs as u64);
+            prop_assert!(jobs.counts().spilled_runs >= files as u64);
             prop_assert_eq!(spelled_out(&jobs), expected.clone());
-            // A second walk gives the same.
+            // A second iteration gives the same.
             prop_assert_eq!(spelled_out(&jobs), expected);
         }
 
-        /// Records that all have the same length make the same jobs, whichever way that is kept.
+        /// Records of one length make the same jobs when they are stored with a fixed or a variable
+        /// width.
         #[test]
         fn fixed_and_variable_widths_agree(
             (width, of) in any_rows(100),
@@ -393,21 +401,22 @@ pub(crate) mod tests {
         ) {
             prop_assume!(width != Width::Variable);
             let grouping = grouping(Grain::Day, cap);
-            let expected = JobSet::within(
+            let expected = JobSet::with_max_payload(
                 rows(&of, width), spill(Grain::Day, u64::MAX), &grouping, max_bytes,
             );
             let expected = expected.expect("memory has room");
             let variable = rows(&of, Width::Variable);
             let mut spill = spill(Grain::Day, 0);
             let read = spilled(&variable, &cuts, &mut spill);
-            let jobs = JobSet::within(read, spill, &grouping, max_bytes).expect("they can be read");
+            let jobs = JobSet::with_max_payload(read, spill, &grouping, max_bytes)
+                .expect("they can be read");
             prop_assert_eq!(counts(&jobs), counts(&expected));
             prop_assert_eq!(spelled_out(&jobs), spelled_out(&expected));
         }
     }
 
     #[test]
-    fn a_payload_has_as_many_bytes_as_a_message_has_room_for() {
+    fn a_payload_has_at_most_the_bytes_of_the_limit() {
         let half = [0; MAX_PAYLOAD_BYTES / 2].as_slice();
         let records: [&[u8]; 6] = [half, half, &[1], half, half, &[]];
         let of = records.map(|record| ("a".to_owned(), 0, record.to_vec()));

@@ -22,7 +22,6 @@ pub mod publish;
 pub mod records;
 pub mod rejects;
 pub mod run;
-pub mod shown;
 pub mod source;
 pub mod spill;
 pub mod taken_up;

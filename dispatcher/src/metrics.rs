@@ -1,27 +1,28 @@
-//! What a dispatcher counts, beside its progress. The thread that publishes adds once a turn.
+//! The metrics of a dispatcher, in addition to those of its progress. The thread that publishes updates
+//! them once in each iteration of its loop.
 
 use service::Progress;
 use service::metrics::{Counter, Gauge, Registry, StageSeconds, Unit};
 
-/// The prefix of the names.
+/// The prefix of the metrics' names.
 const PREFIX: &str = "rollcall_dispatcher";
 
-/// What a dispatcher tells of itself while it works.
+/// The counters and gauges of a dispatcher.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Rows of the data set, known when all of it was read.
+    /// Rows of the data set; set when all of it is read.
     pub rows: Counter,
-    /// Rows that are in no job.
+    /// Rejected rows; set when all of the data set is read.
     pub rejected_rows: Counter,
-    /// Messages handed to the producer.
+    /// Messages of jobs handed to the producer.
     pub produced_messages: Counter,
-    /// Their payloads.
+    /// Bytes of their payloads.
     pub produced_bytes: Counter,
     /// Messages in the producer's queue or on their way.
     pub in_flight_messages: Gauge,
-    /// Jobs that there are to publish.
+    /// Jobs of the run; set when the data set is grouped.
     pub jobs: Gauge,
-    /// Seconds of the stages.
+    /// Seconds that each stage took.
     pub stage_seconds: StageSeconds,
 }
 
@@ -40,7 +41,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them, by name, and those of the progress.
+    /// A registry of all metrics by name, with those of the progress.
     pub fn registry(&self, progress: &Progress) -> Registry {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register_with_unit(

@@ -1,5 +1,5 @@
-//! Row records, one after the other: the codes of each row's columns, as a computation wants them.
-//! The payload of a job is a stretch of them.
+//! Row records: the encoded values of each row's payload columns, stored one after the other. The
+//! payload of a job is a sequence of consecutive records.
 
 use std::{io, iter};
 
@@ -7,19 +7,19 @@ use computations::{Coding, Column};
 
 use crate::rejects::Reason;
 
-/// A part of a group ends where the next record would go beyond, and a row whose own record is larger is
-/// rejected: numbers of jobs depend on it.
+/// The most bytes of a job's payload. A part of a group ends where the next record would exceed it, so
+/// the numbers of jobs depend on it; a row whose own record exceeds it is rejected.
 pub use pipeline::job::MAX_PAYLOAD_BYTES;
 
-/// What the length of a record, and where it begins, take in memory while records are sorted.
+/// The bytes of memory for the length and the start of a record while records are sorted.
 const INDEX_BYTES: u64 = 24;
 
-/// How many bytes the record of a row has.
+/// The number of bytes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// As many as any other.
+    /// The same for all records.
     Fixed(usize),
-    /// As many as its values need.
+    /// As many as the values of the row need.
     Variable,
 }
 
@@ -34,18 +34,18 @@ impl Width {
     }
 }
 
-/// Row records, in any number. None has more than [`MAX_PAYLOAD_BYTES`].
+/// A sequence of row records, each of at most [`MAX_PAYLOAD_BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records {
     width: Width,
     count: usize,
     bytes: Vec<u8>,
-    /// How many bytes each has; empty where all have the same.
+    /// The number of bytes of each record; empty for a fixed width.
     lengths: Vec<u32>,
 }
 
 impl Records {
-    /// No records yet, all to be of a width.
+    /// An empty sequence of records of this width.
     pub fn new(width: Width) -> Self {
         Self {
             width,
@@ -55,7 +55,7 @@ impl Records {
         }
     }
 
-    /// Their width.
+    /// The width of the records.
     pub fn width(&self) -> Width {
         self.width
     }
@@ -70,13 +70,13 @@ impl Records {
         self.count == 0
     }
 
-    /// All of them, one after the other.
+    /// The bytes of all records, one after the other.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Bytes of memory that they take while they are read and sorted, at most, beyond the byte or none
-    /// that most computations want.
+    /// The most bytes of memory that the records need while they are read and sorted, in addition to
+    /// the memory of records of one byte or none.
     pub fn extra_bytes(&self) -> u64 {
         match self.width {
             Width::Fixed(0 | 1) => 0,
@@ -84,10 +84,10 @@ impl Records {
         }
     }
 
-    /// Adds the record that `write` appends; none where it fails.
+    /// Adds the record that `write` appends; adds nothing when `write` fails.
     ///
     /// # Errors
-    /// What `write` returns, and [`Reason::RecordTooLong`].
+    /// The reason that `write` returns, or [`Reason::RecordTooLong`].
     #[inline]
     pub fn push_with<T>(
         &mut self,
@@ -96,7 +96,7 @@ impl Records {
         let start = self.bytes.len();
         let written = match write(&mut self.bytes) {
             Ok(written) if self.bytes.len() - start <= MAX_PAYLOAD_BYTES => written,
-            other => return Err(self.take_back(start, other.err())),
+            other => return Err(self.discard(start, other.err())),
         };
         let length = self.bytes.len() - start;
         match self.width {
@@ -107,9 +107,9 @@ impl Records {
         Ok(written)
     }
 
-    /// Drops the record that begins at `start`. Returns the reason.
+    /// Removes the incomplete or too long record that begins at `start`. Returns the reason.
     #[cold]
-    fn take_back(&mut self, start: usize, reason: Option<Reason>) -> Reason {
+    fn discard(&mut self, start: usize, reason: Option<Reason>) -> Reason {
         self.bytes.truncate(start);
         reason.unwrap_or(Reason::RecordTooLong)
     }
@@ -117,7 +117,7 @@ impl Records {
     /// Adds a record.
     ///
     /// # Panics
-    /// When it has more than [`MAX_PAYLOAD_BYTES`].
+    /// When the record has more bytes than [`MAX_PAYLOAD_BYTES`].
     pub fn push(&mut self, record: &[u8]) {
         self.push_with(|bytes| {
             bytes.extend_from_slice(record);
@@ -134,10 +134,10 @@ impl Records {
         self.lengths.extend_from_slice(records.lengths);
     }
 
-    /// Adds records of a fixed width, whose bytes `write` appends.
+    /// Adds `count` records of a fixed width, whose bytes `write` appends.
     ///
     /// # Errors
-    /// What `write` returns.
+    /// The error that `write` returns.
     pub(crate) fn extend_with(
         &mut self,
         count: usize,
@@ -152,14 +152,14 @@ impl Records {
         Ok(())
     }
 
-    /// Drops all records and keeps the buffers.
+    /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
         self.count = 0;
         self.bytes.clear();
         self.lengths.clear();
     }
 
-    /// All of them as a slice.
+    /// A slice of all records.
     pub fn as_slice(&self) -> RecordSlice<'_> {
         RecordSlice {
             width: self.width,
@@ -169,7 +169,7 @@ impl Records {
         }
     }
 
-    /// Replaces the bytes of records of a fixed width by the same bytes in another order.
+    /// A copy of records of a fixed width, with their bytes in another order.
     pub(crate) fn with_bytes(&self, bytes: Vec<u8>) -> Self {
         debug_assert_eq!(bytes.len(), self.bytes.len(), "bytes in another number");
         Self {
@@ -186,7 +186,7 @@ impl Records {
         sorted.bytes.reserve_exact(self.bytes.len());
         sorted.count = self.count;
         match self.width {
-            // Most computations: what is moved is the very byte.
+            // A record of one byte, as most computations have, is moved as a byte.
             Width::Fixed(1) => sorted.bytes.extend(order.map(|row| self.bytes[row])),
             Width::Fixed(width) => {
                 for row in order {
@@ -210,7 +210,7 @@ impl Records {
         sorted
     }
 
-    /// Where each record of a variable width begins.
+    /// The start of each record of a variable width.
     fn starts(&self) -> impl Iterator<Item = usize> {
         let mut next = 0;
         self.lengths.iter().map(move |&length| {
@@ -221,7 +221,7 @@ impl Records {
     }
 }
 
-/// Consecutive records.
+/// A slice of consecutive records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordSlice<'a> {
     width: Width,
@@ -241,12 +241,12 @@ impl<'a> RecordSlice<'a> {
         self.count == 0
     }
 
-    /// All of them, one after the other.
+    /// The bytes of all records, one after the other.
     pub fn bytes(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The records one by one.
+    /// The records, in order.
     pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self;
         iter::from_fn(move || {
@@ -259,10 +259,10 @@ impl<'a> RecordSlice<'a> {
         })
     }
 
-    /// The first `count` records, and those behind them.
+    /// The first `count` records, and the rest.
     ///
     /// # Panics
-    /// When there are fewer.
+    /// When there are fewer records.
     #[inline]
     pub fn split_at(self, count: usize) -> (Self, Self) {
         let end = match self.width {
@@ -328,24 +328,26 @@ impl<'a> RecordSlice<'a> {
     }
 }
 
+/// The sum of lengths.
 fn total(lengths: &[u32]) -> usize {
     lengths.iter().map(|&length| length as usize).sum()
 }
 
-/// How much a job may have.
+/// The limit of the rows and the payload bytes of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
+    /// The most rows.
     rows: usize,
-    /// A record is in some job, however long it is.
+    /// The number of rows that are allowed whatever their length.
     least: usize,
-    /// Looked at where the width is variable: else as many rows as are allowed have room.
+    /// The most bytes. Checked for a variable width only; for a fixed width `rows` bounds them.
     bytes: usize,
-    /// How many of the bytes are used already.
+    /// The number of bytes that are used already.
     used: usize,
 }
 
 impl Limit {
-    /// At most this many rows, at least one, with records of a width that have at most `bytes` together.
+    /// A limit of `rows` rows and of `bytes` bytes of records of this width; one row is always allowed.
     pub fn new(rows: usize, bytes: usize, width: Width) -> Self {
         let rows = match width {
             Width::Fixed(0) | Width::Variable => rows,
@@ -359,13 +361,13 @@ impl Limit {
         }
     }
 
-    /// How many rows a job may have.
+    /// The most rows of a job.
     pub fn rows(self) -> usize {
         self.rows
     }
 
-    /// What is left of it beside records.
-    pub fn beside(self, records: &Records) -> Self {
+    /// The limit of the rows to be added to a job that has these records.
+    pub fn remaining_after(self, records: &Records) -> Self {
         Self {
             rows: self.rows - records.len(),
             least: usize::from(records.is_empty()),

@@ -1,5 +1,5 @@
-//! Rows that cannot be counted: by reason in numbers, with all their fields in a file, the first
-//! few in words. None is dropped silently.
+//! Rejected rows: their numbers by reason, a file with all their fields, and the first of them for
+//! error messages. No row is dropped silently.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,37 +8,39 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::error::Error;
-use crate::shown::shown;
+use service::text::truncated;
 
-/// How many rejected rows are shown when a run is given up.
+use crate::error::Error;
+
+/// The most rejected rows in an error message.
 const SHOWN: usize = 5;
 
-/// So many characters are shown of a row, at most: a stray quote makes one row of many.
-const SHOWN_CHARACTERS: usize = 200;
+/// The most characters of a row in an error message; a stray quote makes one row of many.
+const MAX_CHARACTERS: usize = 200;
 
-/// Why a row was rejected. If several apply, the first that is found is given: of the number of its
-/// fields, its time, its record from the first column to the last, and its labels.
+/// The reason for which a row is rejected. If several apply, the first one is given, in this order: the
+/// number of its fields, its time, the values of its record from the first column to the last, its
+/// labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// It has not as many fields as the header.
+    /// The number of fields differs from that of the header.
     WrongFieldCount,
-    /// Its time is empty.
+    /// The time is empty.
     MissingTime,
-    /// Its time is none.
+    /// The time cannot be read, or is out of range.
     InvalidTime,
-    /// One of its values has no code, for the reason of this name that the computation gives.
+    /// A value has no code; the computation defines the name of this reason.
     NoCode(&'static str),
-    /// One of its labels, or of the texts of its record, is no UTF-8.
+    /// A label, or a text of the record, is not UTF-8.
     InvalidUtf8,
-    /// Its record has more than [`crate::records::MAX_PAYLOAD_BYTES`].
+    /// The record has more bytes than [`crate::records::MAX_PAYLOAD_BYTES`].
     RecordTooLong,
-    /// Its labels together have more than [`pipeline::group_key::MAX_LABEL_BYTES`] bytes.
+    /// The labels together have more bytes than [`pipeline::group_key::MAX_LABEL_BYTES`].
     LabelTooLong,
 }
 
 impl Reason {
-    /// Its name in files, reports and the manifest.
+    /// The name of the reason in files, reports and the manifest.
     pub fn name(self) -> &'static str {
         match self {
             Self::WrongFieldCount => "wrong_field_count",
@@ -58,24 +60,25 @@ impl fmt::Display for Reason {
     }
 }
 
-/// How many rows may be rejected.
+/// The most rows that may be rejected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MaxRejects {
-    /// So many; one more ends the reading at once.
+    /// A number of rows; one more ends the reading at once.
     Rows(u64),
-    /// So many in a hundred of all rows, which is judged when all are read.
+    /// A percentage of all rows, checked when all of them are read.
     Percent(f64),
 }
 
 impl FromStr for MaxRejects {
     type Err = &'static str;
 
+    /// Reads a number of rows, such as `100`, or a percentage, such as `2.5%`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let limit = match text.strip_suffix('%') {
             None => text.parse().ok().map(Self::Rows),
             Some(percent) => {
                 let percent = percent.trim_end().parse().ok();
-                // A comparison with NaN is false, so NaN is no percentage either.
+                // NaN is refused as well, because comparisons with NaN are false.
                 let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
                 percent.map(Self::Percent)
             }
@@ -97,25 +100,26 @@ impl fmt::Display for MaxRejects {
 #[derive(Debug)]
 pub struct Rejects {
     path: PathBuf,
-    /// Made with the first rejected row.
+    /// Created with the first rejected row.
     writer: Option<csv::Writer<BufWriter<File>>>,
     counts: BTreeMap<Reason, u64>,
     total: u64,
     limit: Option<MaxRejects>,
+    /// The first rejected rows, at most [`SHOWN`].
     shown: Vec<ShownReject>,
 }
 
-/// A rejected row as it is shown.
+/// A rejected row in an error message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownReject {
-    /// Its file.
+    /// The file.
     pub file: String,
-    /// Its record number there.
+    /// The record number in the file, from 1.
     pub number: u64,
-    /// Why it was rejected.
+    /// The reason.
     pub reason: Reason,
-    /// Its fields, which may name a person: they are shown to whoever has the data set, and nobody
-    /// else.
+    /// The fields, truncated. They may contain personal data, so they are printed only on the machine
+    /// that has the data set, and are never published.
     pub fields: String,
 }
 
@@ -130,8 +134,8 @@ impl fmt::Display for ShownReject {
 }
 
 impl Rejects {
-    /// No row was rejected yet. They are written to `path`, which is made with the first; more than
-    /// `limit` are an error.
+    /// No rejected rows yet. The file `path` is created with the first rejected row; more rejected rows
+    /// than `limit` are an error.
     pub fn new(path: &Path, limit: Option<MaxRejects>) -> Self {
         Self {
             path: path.to_owned(),
@@ -143,11 +147,11 @@ impl Rejects {
         }
     }
 
-    /// Rejects a row by its record number in its file, from 1, a header not counted. `rows_read` is
-    /// how many rows of all files were read, with this one.
+    /// Rejects a row. `number` is its record number in `file`, from 1, without the header; `rows_read`
+    /// is the number of rows of all files that were read, with this one.
     ///
     /// # Errors
-    /// When the file of rejects cannot be written, or the limit is passed.
+    /// When the file of rejects cannot be written, or the limit is exceeded.
     pub fn reject(
         &mut self,
         file: &str,
@@ -163,7 +167,7 @@ impl Rejects {
                 file: file.to_owned(),
                 number,
                 reason,
-                fields: shown(&fields.join(&b','), SHOWN_CHARACTERS),
+                fields: truncated(&fields.join(&b','), MAX_CHARACTERS),
             });
         }
         self.write(file, number, reason, fields)
@@ -179,6 +183,7 @@ impl Rejects {
         }
     }
 
+    /// The error of an exceeded limit.
     fn too_many(&self, limit: MaxRejects, rows_read: u64) -> Error {
         Error::TooManyRejects {
             limit,
@@ -188,6 +193,7 @@ impl Rejects {
         }
     }
 
+    /// Writes a row to the file of rejects.
     fn write(
         &mut self,
         file: &str,
@@ -213,10 +219,10 @@ impl Rejects {
         writer.write_record(fixed.iter().chain(fields))
     }
 
-    /// Ends the file.
+    /// Ends the file, after `rows_read` rows were read.
     ///
     /// # Errors
-    /// When it cannot be written, or too many of the rows that were read are in it.
+    /// When the file cannot be written, or the percentage of rejected rows exceeds the limit.
     pub fn finish(mut self, rows_read: u64) -> Result<RejectSummary, Error> {
         let written = self.writer.take();
         if let Some(mut writer) = written {
@@ -242,14 +248,14 @@ impl Rejects {
     }
 }
 
-/// What was rejected.
+/// The number of rejected rows, and their file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RejectSummary {
-    /// Where the rows are; `None` when there are none.
+    /// The file with the rows; `None` when no row was rejected.
     pub file: Option<PathBuf>,
-    /// Rows by reason.
+    /// The number of rows by reason.
     pub by_reason: BTreeMap<String, u64>,
-    /// Rows in all.
+    /// The number of all rejected rows.
     pub total: u64,
 }
 
@@ -267,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_is_judged_at_the_end_and_is_passed_by_more_than_it() {
+    fn a_percentage_is_checked_at_the_end_and_may_be_reached_but_not_exceeded() {
         let folder = tempfile::tempdir().expect("a folder");
         let rejects = || {
             let path = folder.path().join("rejects.csv");
             let mut rejects = Rejects::new(&path, Some(MaxRejects::Percent(20.0)));
             for number in 1..=2 {
                 let rejected = rejects.reject("a.csv", number, Reason::MissingTime, &[], number);
-                rejected.expect("all rows until now are rejected, and that may be");
+                rejected.expect("a percentage is checked at the end only");
             }
             rejects
         };

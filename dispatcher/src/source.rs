@@ -1,10 +1,9 @@
-//! Reads a data set, file by file: only the needed columns are looked at, labels become small
-//! numbers, and rows that cannot be counted are rejected.
+//! The reader of a data set, file by file: it reads only the needed columns, replaces labels by
+//! numbers, and rejects rows that cannot be counted.
 //!
-//! [`decompress`] says what a file is, [`csv_file`] and [`parquet_file`] (with
-//! [`parquet_columns`] and [`parquet_pages`])
-//! read the two kinds that there are, [`rules`] judge their rows alike and have them coded by
-//! [`coding`], and [`sink`] collects them.
+//! [`decompress`] recognises the kind of a file; [`csv_file`] and [`parquet_file`] (with
+//! [`parquet_columns`] and [`parquet_pages`]) read the two kinds; [`rules`] validate the rows of both
+//! and encode them by [`coding`]; [`sink`] collects them.
 
 #[cfg(test)]
 mod any_columns;
@@ -44,7 +43,7 @@ use sink::Sink;
 /// The accepted rows of a data set, in record order, as columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// The label sets that occur, in the order of their first row.
+    /// The label sets that occur, in the order of their first rows.
     pub label_sets: Vec<LabelSet>,
     /// Each row's position in `label_sets`.
     pub label_set: Vec<u32>,
@@ -55,7 +54,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// No rows yet, whose records are to be of a width.
+    /// An empty set of rows whose records will have this width.
     pub fn new(width: Width) -> Self {
         Self {
             label_sets: Vec::new(),
@@ -65,17 +64,17 @@ impl Rows {
         }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.label_set.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.label_set.is_empty()
     }
 
-    /// Drops all rows, and keeps the label sets and the buffers.
+    /// Removes all rows; keeps the label sets and the memory.
     pub fn clear(&mut self) {
         self.label_set.clear();
         self.seconds.clear();
@@ -83,35 +82,35 @@ impl Rows {
     }
 }
 
-/// A data set that was read.
+/// The result of reading a data set.
 #[derive(Debug)]
 pub struct DataSet {
-    /// The rows that can be counted, as far as memory has room.
+    /// The last accepted rows, as many as the memory budget has room for.
     pub rows: Rows,
-    /// Those before them.
+    /// The accepted rows before them, on disk.
     pub spill: Spill,
-    /// Records that were read, the header not counted.
+    /// The number of records that were read, without headers.
     pub rows_read: u64,
-    /// The rows that cannot.
+    /// The rejected rows.
     pub rejects: RejectSummary,
 }
 
-/// A data set whose files were all opened and have all needed columns.
+/// A data set of which every file can be opened and has all needed columns.
 pub struct Source<'a> {
     input: &'a Input,
     selection: Selection<'a>,
     progress: &'a Stage,
-    /// For each file, what can be opened only once.
+    /// By file: the opened file if it can be opened only once, as a pipe; else `None`.
     streams: Vec<Option<Opened<'a>>>,
 }
 
 impl<'a> Source<'a> {
-    /// Opens every file of a data set and finds the needed columns in each. Files are closed again
-    /// until it is their turn, for there may be more of them than a process may have open.
+    /// Opens every file of a data set and finds the needed columns in each. Each file is closed again
+    /// until it is read, because there may be more files than a process may have open.
     ///
     /// # Errors
-    /// When a file cannot be opened or read, is empty, or lacks a column, or when it was stopped while
-    /// it waited for one.
+    /// When a file cannot be opened or read, is empty, or lacks a column, or when a shutdown was
+    /// requested during the wait for a file.
     pub fn open(
         input: &'a Input,
         selection: Selection<'a>,
@@ -130,7 +129,7 @@ impl<'a> Source<'a> {
                 }
                 None => {
                     let opened = Opened::open(file, bytes.counted(progress), input, selection);
-                    Some(opened.map_err(|error| of_stream(error, shutdown))?)
+                    Some(opened.map_err(|error| stream_error(error, shutdown))?)
                 }
             });
         }
@@ -143,11 +142,11 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Reads all rows of all files. Bytes that are read are added to the progress.
+    /// Reads all rows of all files, and adds the bytes to the progress.
     ///
     /// # Errors
-    /// When a file cannot be read to its end, when too many rows are rejected, when none is
-    /// accepted, or when it was stopped.
+    /// When a file cannot be read to its end, when too many rows are rejected, when no row is accepted,
+    /// or when a shutdown was requested.
     pub fn read(
         self,
         rejects: Rejects,
@@ -160,7 +159,7 @@ impl<'a> Source<'a> {
             match stream {
                 Some(opened) => {
                     let read = opened.read(&mut sink, self.progress);
-                    read.map_err(|error| of_stream(error, shutdown))?;
+                    read.map_err(|error| stream_error(error, shutdown))?;
                 }
                 None => {
                     let bytes = file.open(shutdown)?.counted(self.progress);
@@ -170,7 +169,7 @@ impl<'a> Source<'a> {
             }
         }
         let data_set = sink.finish()?;
-        if data_set.rows.is_empty() && data_set.spill.runs() == 0 {
+        if data_set.rows.is_empty() && data_set.spill.file_count() == 0 {
             return Err(Error::NoAcceptedRow {
                 input: self.input.to_string(),
                 rejected: data_set.rejects.by_reason,
@@ -181,18 +180,19 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What came of a stream, whose reading fails when it is to be stopped.
-fn of_stream(error: Error, shutdown: &Shutdown) -> Error {
+/// The error of reading a stream: a shutdown if one was requested, because that makes the reading fail.
+fn stream_error(error: Error, shutdown: &Shutdown) -> Error {
     shutdown.requested().map_or(error, Error::Stopped)
 }
 
-/// A file whose header or footer was read.
+/// An opened file whose header or footer is read.
 enum Opened<'a> {
     Csv(CsvFile<'a>),
     Parquet(ParquetFile),
 }
 
 impl<'a> Opened<'a> {
+    /// Recognises the kind of a file, and reads its header or footer.
     fn open(
         file: &InputFile,
         bytes: Bytes<'a>,
@@ -241,7 +241,7 @@ impl<'a> Opened<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    /// Adds what is read to a stage.
+    /// The same bytes, which are added to the progress of a stage as they are read.
     fn counted(self, progress: &'a Stage) -> Self {
         Self {
             reader: Box::new(CountingReader {
@@ -253,7 +253,7 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A file that adds what is read of it to a stage.
+/// A reader that adds the number of bytes to the progress of a stage.
 struct CountingReader<'a> {
     reader: Box<dyn Read + Send + 'a>,
     progress: &'a Stage,
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_that_cannot_be_counted_is_rejected_by_name_and_kept() {
+    fn every_row_that_cannot_be_counted_is_rejected_with_a_reason_and_written_to_the_rejects() {
         let content = b"country,test_date,result\n\
             Italy,2020-07-14T09:23:51,yes\n\
             Italy,2020-07-14T09:23:51\n\
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_set_without_an_accepted_row_is_an_error_that_says_where_the_rows_are() {
+    fn a_data_set_without_an_accepted_row_is_an_error_that_names_the_rejects() {
         let content = b"test_date,result\nx,yes\n";
         let error = read(content, &[], None)
             .data_set

@@ -1,9 +1,9 @@
-//! Rows beyond the memory budget, on disk: whenever the budget is full, the rows in memory are
-//! grouped and written out as a run, and at the end the runs are merged. The order of two label
-//! sets never changes when a third one appears, so every run is in the final order already, and
-//! the merge gives the very groups that memory would have given, rows in record order.
+//! Rows beyond the memory budget, on disk, as an external sort: whenever the budget is used up, the
+//! rows in memory are grouped and written to a spill file, and at the end the files are merged. A
+//! further label set never changes the order of two others, so every file is in the final order
+//! already, and the merge gives the same groups as memory would, with rows in record order.
 //!
-//! A run is a file without a name: it is gone when the process is, however that ends.
+//! A spill file has no name: the operating system deletes it when the process ends for any reason.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,49 +20,51 @@ use crate::records::{MAX_PAYLOAD_BYTES, RecordSlice, Records, Width};
 use crate::source::Rows;
 use crate::source::coding::{push_leb128, read_leb128};
 
-/// What a row takes while it is read (13 bytes in columns) and grouped (keys, a table of at most
-/// four cells a row, sorted records), at most, if its record has a byte or none.
+/// The most bytes of memory for a row with a record of one byte or none, while it is read (13 bytes in
+/// columns) and grouped (keys, a table of at most four cells a row, sorted records).
 const ROW_BYTES: u64 = 56;
 
-/// A budget below this is one of this: a run should have some rows.
+/// The least memory budget, so that a spill file has some rows; a smaller one is raised to it.
 const LEAST_BYTES: u64 = 1_000 * ROW_BYTES;
 
-/// A merge has this many bytes of records at once, or one record.
+/// The bytes of records that a merge passes on at once; a longer record is passed on alone.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Bytes with which a group begins in a run: label set, hours, rows.
+/// The bytes of the header of a group in a spill file: label set, hours, number of rows.
 const HEADER_BYTES: usize = 16;
 
-/// A merge reads so many bytes of a run at a time, at most and at least.
+/// The least and the most bytes that a merge reads from a spill file at once.
 const READ_BYTES: (u64, u64) = (16 * 1024, 1024 * 1024);
 
-/// Where rows go that the memory budget has no room for.
+/// The rows for which the memory budget has no room.
 #[derive(Debug)]
 pub struct Spill {
     folder: PathBuf,
     grain: Grain,
     budget_bytes: u64,
-    runs: Vec<File>,
+    files: Vec<File>,
+    /// The number of rows in the files.
     rows: u64,
 }
 
 impl Spill {
-    /// Nothing was spilled yet; runs go to `folder` when the rows in memory need more than
+    /// An empty spill, whose files are created in `folder` when the rows in memory need more than
     /// `budget_bytes`.
     pub fn new(folder: &Path, grain: Grain, budget_bytes: u64) -> Self {
         Self {
             folder: folder.to_owned(),
             grain,
             budget_bytes,
-            runs: Vec::new(),
+            files: Vec::new(),
             rows: 0,
         }
     }
 
-    /// Writes the rows out if they use up the budget. `label_sets` are those of all rows so far.
+    /// Writes the rows to a file and removes them from memory, if they use up the budget. `label_sets`
+    /// are the label sets of all rows so far.
     ///
     /// # Errors
-    /// When the folder has no room for a run.
+    /// When the file cannot be written.
     pub fn make_room(&mut self, rows: &mut Rows, label_sets: &[LabelSet]) -> Result<(), Error> {
         let bytes = rows.len() as u64 * ROW_BYTES + rows.records.extra_bytes();
         if bytes < self.budget_bytes.max(LEAST_BYTES) {
@@ -71,36 +73,37 @@ impl Spill {
         self.write(rows, label_sets)
     }
 
-    /// How many runs were written.
-    pub fn runs(&self) -> usize {
-        self.runs.len()
+    /// The number of files.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
     }
 
+    /// Writes the rows to a file and removes them from memory.
     pub(crate) fn write(&mut self, rows: &mut Rows, label_sets: &[LabelSet]) -> Result<(), Error> {
         let cannot_spill = |source| Error::Spill {
             folder: self.folder.clone(),
             source,
         };
-        let run = write_run(&self.folder, rows, label_sets, self.grain).map_err(cannot_spill)?;
+        let file = write_file(&self.folder, rows, label_sets, self.grain).map_err(cannot_spill)?;
         info!(
-            run = self.runs.len() + 1,
+            file = self.files.len() + 1,
             rows = rows.len(),
             folder = %self.folder.display(),
             "memory budget used up, rows written to disk"
         );
-        self.runs.push(run);
+        self.files.push(file);
         self.rows += rows.len() as u64;
         rows.clear();
         Ok(())
     }
 
-    /// The runs, with the rows that are still in memory as the last one; `None` when nothing was
-    /// spilled, so that memory has it all.
+    /// All files, the last of which has the rows that were still in memory. `None` when nothing was
+    /// spilled, so that all rows are in memory.
     ///
     /// # Errors
-    /// When the folder has no room for the last run.
-    pub fn finish(mut self, rows: &mut Rows) -> Result<Option<Runs>, Error> {
-        if self.runs.is_empty() {
+    /// When the last file cannot be written.
+    pub fn finish(mut self, rows: &mut Rows) -> Result<Option<SpillFiles>, Error> {
+        if self.files.is_empty() {
             return Ok(None);
         }
         let label_sets = std::mem::take(&mut rows.label_sets);
@@ -110,19 +113,20 @@ impl Spill {
         let width = rows.records.width();
         *rows = Rows::new(width);
         let (least, most) = READ_BYTES;
-        let share = self.budget_bytes / 4 / self.runs.len() as u64;
-        Ok(Some(Runs {
+        let share = self.budget_bytes / 4 / self.files.len() as u64;
+        Ok(Some(SpillFiles {
             rank: ranks(&label_sets),
             label_sets,
             width,
             folder: self.folder,
-            files: self.runs,
+            files: self.files,
             read_bytes: share.clamp(least, most) as usize,
         }))
     }
 }
 
-fn write_run(
+/// Groups rows, and writes them to a file without a name.
+fn write_file(
     folder: &Path,
     rows: &Rows,
     label_sets: &[LabelSet],
@@ -137,7 +141,7 @@ fn write_run(
     let mut out = BufWriter::with_capacity(READ_BYTES.1 as usize, tempfile::tempfile_in(folder)?);
     let mut length = Vec::new();
     for (group, records) in groups.iter() {
-        // By the number of first appearance, which stays what it is.
+        // The number of the label set by first occurrence, because ranks change with further sets.
         out.write_all(&number_at[group.label_set as usize].to_le_bytes())?;
         out.write_all(&group.time.hours().to_le_bytes())?;
         out.write_all(&group.rows.to_le_bytes())?;
@@ -155,29 +159,30 @@ fn write_run(
     out.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
-/// Runs on disk, in the order of their rows.
+/// The spill files of a data set, in the order of their rows.
 #[derive(Debug)]
-pub struct Runs {
+pub struct SpillFiles {
     label_sets: Vec<LabelSet>,
-    /// The place of each label set in the order of bytes.
+    /// The rank of each label set in the order of bytes.
     rank: Vec<u32>,
-    /// That of their records.
+    /// The width of records.
     width: Width,
     folder: PathBuf,
     files: Vec<File>,
+    /// The size of the buffer for reading each file.
     read_bytes: usize,
 }
 
-/// The key of a group of a merge: part of it may be in each run.
+/// The key of a group in a merge. Each file may have a part of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergedKey {
-    /// Place of the labels in the order of bytes.
+    /// The rank of the label set in the order of bytes, from 0.
     pub label_set: u32,
-    /// The truncated time.
+    /// The time bucket.
     pub time: TimeBucket,
 }
 
-impl Runs {
+impl SpillFiles {
     /// The label sets in the order of bytes.
     pub fn label_sets(&self) -> Vec<LabelSet> {
         let mut sorted = vec![LabelSet::default(); self.label_sets.len()];
@@ -187,26 +192,26 @@ impl Runs {
         sorted
     }
 
-    /// How many runs there are.
+    /// The number of files.
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Whether there are none; never true of what [`Spill::finish`] gives.
+    /// Whether there is no file; never true for the result of [`Spill::finish`].
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// The width of their records.
+    /// The width of records.
     pub fn width(&self) -> Width {
         self.width
     }
 
-    /// Walks through the groups in order. A group that is in several runs comes once for each of
-    /// them, in the order of their rows, and its records are handed over in pieces.
+    /// Passes the records of each group to `visit`, in the order of groups, and of rows within a group.
+    /// `visit` is called several times for a group that is in several files or has many records.
     ///
     /// # Errors
-    /// When a run cannot be read, or what `visit` returns.
+    /// When a file cannot be read, or the error that `visit` returns.
     pub fn merge(
         &self,
         mut visit: impl FnMut(MergedKey, RecordSlice<'_>) -> Result<(), Error>,
@@ -218,19 +223,19 @@ impl Runs {
         let mut readers = Vec::with_capacity(self.files.len());
         let mut next = BinaryHeap::with_capacity(self.files.len());
         let mut piece = Records::new(self.width);
-        for (run, mut file) in self.files.iter().enumerate() {
+        for (number, mut file) in self.files.iter().enumerate() {
             file.rewind().map_err(unreadable)?;
-            let mut reader = RunReader {
+            let mut reader = SpillReader {
                 reader: BufReader::with_capacity(self.read_bytes, file),
                 record: Vec::new(),
             };
             if let Some((key, rows)) = reader.next(&self.rank).map_err(unreadable)? {
-                next.push(Reverse((key.label_set, key.time, run, rows)));
+                next.push(Reverse((key.label_set, key.time, number, rows)));
             }
             readers.push(reader);
         }
-        while let Some(Reverse((label_set, time, run, rows))) = next.pop() {
-            let reader = &mut readers[run];
+        while let Some(Reverse((label_set, time, number, rows))) = next.pop() {
+            let reader = &mut readers[number];
             let mut left = rows;
             while left > 0 {
                 piece.clear();
@@ -239,22 +244,22 @@ impl Runs {
                 left -= piece.len() as u64;
             }
             if let Some((key, rows)) = reader.next(&self.rank).map_err(unreadable)? {
-                next.push(Reverse((key.label_set, key.time, run, rows)));
+                next.push(Reverse((key.label_set, key.time, number, rows)));
             }
         }
         Ok(())
     }
 }
 
-/// Reads one run from its beginning.
-struct RunReader<'a> {
+/// A reader of one spill file, from its beginning.
+struct SpillReader<'a> {
     reader: BufReader<&'a File>,
-    /// The record that was read last.
+    /// The record that was read last; its memory is reused.
     record: Vec<u8>,
 }
 
-impl RunReader<'_> {
-    /// The next group's key and its number of rows; `None` at the end.
+impl SpillReader<'_> {
+    /// The key and the number of rows of the next group; `None` at the end of the file.
     fn next(&mut self, rank: &[u32]) -> io::Result<Option<(MergedKey, u64)>> {
         if self.reader.fill_buf()?.is_empty() {
             return Ok(None);
@@ -273,7 +278,7 @@ impl RunReader<'_> {
         Ok(Some((key, rows)))
     }
 
-    /// Reads some records of the group, at least one and at most `left`.
+    /// Reads some records of the current group, at least one and at most `left`.
     fn read(&mut self, left: u64, piece: &mut Records) -> io::Result<()> {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         match piece.width() {
@@ -303,6 +308,10 @@ impl RunReader<'_> {
     }
 }
 
+/// The error of a file whose content is not what was written.
 fn changed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a run has changed on disk")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a spill file has changed on disk",
+    )
 }

@@ -6,46 +6,46 @@ use tracing::warn;
 use crate::args::Config;
 use crate::error::Error;
 
-/// What the group has committed. Where it stands beyond a partition's end, the topic was deleted and
-/// made again, and its workers would pass over as many messages as the former topic had, of this run
-/// and of others: there it is moved to the beginning.
+/// The committed offset of each partition of the jobs topic. An offset behind the end of its partition
+/// is reset to the beginning: the topic was deleted and created again, and the workers would skip as
+/// many messages as the old topic had, of this run and of others.
 ///
 /// # Errors
-/// When the group or the topic cannot be asked.
+/// When the offsets cannot be read or reset.
 pub fn committed(config: &Config, group: &str) -> Result<Vec<i64>, Error> {
     let (cluster, topic) = (&config.cluster, &config.topics.jobs);
     let partitions = topics::partition_count(cluster, topic)?.unwrap_or(0);
     let offsets = GroupOffsets::new(cluster, group, topic, partitions)?;
     let mut committed = offsets.committed()?;
-    // Asked for after the group's offsets, so that no worker can have got on beyond it meanwhile.
+    // Read after the group's offsets, so no worker can have committed an offset behind these ends.
     let ends = end_offsets(cluster, topic, partitions)?;
-    let beyond = beyond_the_end(&committed, &ends);
-    if !beyond.is_empty() {
+    let out_of_range = out_of_range(&committed, &ends);
+    if !out_of_range.is_empty() {
         let beginnings = beginning_offsets(cluster, topic, partitions)?;
-        for &partition in &beyond {
+        for &partition in &out_of_range {
             committed[partition] = beginnings.get(partition).copied().unwrap_or(0);
         }
         warn!(
             topic,
             group,
-            partitions = beyond.len(),
-            "the group stands beyond the topic's end, for the topic was made again: it is moved to the \
-             beginning"
+            partitions = out_of_range.len(),
+            "committed offsets are out of range, because the topic was deleted and created again: they are \
+             reset to the beginning"
         );
-        let moved: Vec<(i32, i64)> = beyond
+        let reset: Vec<(i32, i64)> = out_of_range
             .iter()
             .map(|&partition| (partition as i32, committed[partition]))
             .collect();
-        offsets.move_to(&moved)?;
+        offsets.move_to(&reset)?;
     }
     Ok(committed)
 }
 
-/// Partitions beyond whose end a group stands.
-fn beyond_the_end(committed: &[i64], ends: &[i64]) -> Vec<usize> {
+/// The partitions whose committed offset is behind their end.
+fn out_of_range(committed: &[i64], ends: &[i64]) -> Vec<usize> {
     let partitions = committed.iter().zip(ends).enumerate();
-    let beyond = partitions.filter(|(_, (committed, end))| committed > end);
-    beyond.map(|(partition, _)| partition).collect()
+    let out_of_range = partitions.filter(|(_, (committed, end))| committed > end);
+    out_of_range.map(|(partition, _)| partition).collect()
 }
 
 #[cfg(test)]
@@ -53,8 +53,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_beyond_the_end_where_it_has_committed_more_than_there_is() {
-        assert_eq!(beyond_the_end(&[0, 7, 7, 8], &[0, 7, 3, 0]), [2, 3]);
-        assert!(beyond_the_end(&[0, 7], &[5, 7]).is_empty());
+    fn a_committed_offset_behind_the_end_is_out_of_range() {
+        assert_eq!(out_of_range(&[0, 7, 7, 8], &[0, 7, 3, 0]), [2, 3]);
+        assert!(out_of_range(&[0, 7], &[5, 7]).is_empty());
     }
 }

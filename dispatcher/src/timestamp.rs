@@ -1,4 +1,4 @@
-//! The time of a test, as data sets write it. A time without a zone is taken for UTC.
+//! The formats of times in data sets. A time without a zone or an offset is in UTC.
 
 use std::str::FromStr;
 
@@ -10,18 +10,18 @@ use jiff::tz::{Offset, TimeZone};
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// How times that are text are written.
+/// The format of times that are text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TimeFormat {
-    /// As ISO 8601 has it, see [`parse`].
+    /// ISO 8601, see [`parse`].
     #[default]
     Iso,
-    /// By the directives of [`jiff::fmt::strtime`], which are those of strftime.
+    /// A format in the directives of [`jiff::fmt::strtime`], which are those of strftime.
     Directives(Box<str>),
 }
 
 impl TimeFormat {
-    /// Seconds since 1970-01-01T00:00:00Z; `None` for what is not written so.
+    /// The time in seconds since 1970-01-01T00:00:00Z; `None` for a text that does not have the format.
     #[inline]
     pub fn parse(&self, text: &[u8]) -> Option<i64> {
         match self {
@@ -37,7 +37,7 @@ impl TimeFormat {
 impl FromStr for TimeFormat {
     type Err = String;
 
-    /// Takes directives that make up a date at least, and can be read back from what they write.
+    /// Checks that the directives are complete enough for a date, and can read what they write.
     fn from_str(format: &str) -> Result<Self, Self::Err> {
         let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
         let written = strtime::format(format, &sample);
@@ -46,28 +46,29 @@ impl FromStr for TimeFormat {
         let read = read.map_err(|error| not_a_format(&error))?;
         if is_zone_by_name(&read) {
             return Err(
-                "%Q and %:Q read the name of a zone, which says no offset without a table of zones; \
-                 times with an offset are read by %z or %:z"
+                "%Q and %:Q read the name of a zone, which has no offset without a table of zones; \
+                 %z and %:z read an offset"
                     .to_owned(),
             );
         }
         seconds(&read).ok_or(
-            "it makes up no date; give day, month and year, such as %d.%m.%Y %H:%M, or %s for \
+            "it has no complete date; give day, month and year, such as %d.%m.%Y %H:%M, or %s for \
              seconds since 1970",
         )?;
         Ok(Self::Directives(format.into()))
     }
 }
 
-/// The last of the causes says which directive it is.
+/// The message for a format that jiff refuses. The last cause of jiff's error names the directive.
 fn not_a_format(error: &jiff::Error) -> String {
     let text = error.to_string();
     let cause = text.rsplit(": ").next().unwrap_or(&text);
     format!("{cause}; the directives are those of strftime, such as %d.%m.%Y %H:%M")
 }
 
-/// Of `%s`, else of date, time and offset; without a time it is midnight, without an offset UTC.
-/// `None` for what makes up no time, or one in a zone of which only the name is known.
+/// The time of parsed directives in seconds since 1970: of `%s`, or of date, time and offset, where a
+/// missing time is midnight and a missing offset is UTC. `None` when the date is not complete, or when
+/// a zone has only a name.
 fn seconds(read: &BrokenDownTime) -> Option<i64> {
     let timestamp = match (read.timestamp(), read.offset()) {
         (None, None) if is_zone_by_name(read) => return None,
@@ -77,28 +78,27 @@ fn seconds(read: &BrokenDownTime) -> Option<i64> {
     Some(whole_seconds(timestamp))
 }
 
-/// Whether a zone is named without its offset. What the offset is, a table of zones says, and not
-/// every machine has the same: the numbers of a run would depend on where it was dispatched.
+/// Whether a zone is given by its name alone, without its offset. Tables of zones differ between
+/// machines, so the numbers of a run's jobs would depend on the machine that dispatched it.
 fn is_zone_by_name(read: &BrokenDownTime) -> bool {
     read.timestamp().is_none() && read.offset().is_none() && read.iana_time_zone().is_some()
 }
 
-/// Cut off towards the past, also before 1970.
+/// The whole seconds of a time since 1970, rounded down, also before 1970.
 fn whole_seconds(timestamp: Timestamp) -> i64 {
     timestamp.as_nanosecond().div_euclid(1_000_000_000) as i64
 }
 
-/// Seconds since 1970-01-01T00:00:00Z of a point in time in ISO 8601: `2020-07-14T09:23:51` or
-/// `2020-07-14`, with a blank for the `T`, without seconds, with fractions of them (cut off), with
-/// `Z` or an offset such as `+02:00`, after which the name of a zone is passed over. `None` for
-/// anything else, also for a zone by its name alone (`2020-07-14T09:23:51[Europe/Rome]`), which is
-/// neither UTC nor an offset.
+/// The seconds since 1970-01-01T00:00:00Z of a time in ISO 8601: `2020-07-14T09:23:51` or `2020-07-14`;
+/// with a space in place of the `T`, without seconds, with fractions of seconds (rounded down), with
+/// `Z` or an offset such as `+02:00`, after which the name of a zone is ignored. `None` for anything
+/// else, also for a zone by its name alone (`2020-07-14T09:23:51[Europe/Rome]`).
 pub fn parse(text: &[u8]) -> Option<i64> {
     parse_common(text).or_else(|| parse_any(text))
 }
 
-/// The two forms that nearly all data sets use, without looking anything up: some 10 ns, where a
-/// parser of all forms takes ten times as long.
+/// Reads the two forms that nearly all data sets use, in about 10 ns; a parser of all forms takes ten
+/// times as long.
 fn parse_common(text: &[u8]) -> Option<i64> {
     let (date, time) = match text.len() {
         10 => (text, None),
@@ -131,6 +131,7 @@ fn parse_common(text: &[u8]) -> Option<i64> {
     Some(days_from_civil(year, month, day) * SECONDS_PER_DAY + of_day)
 }
 
+/// The number of two decimal digits at a position.
 fn two_digits(text: &[u8], at: usize) -> Option<i64> {
     let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
     (tens <= 9 && ones <= 9).then(|| i64::from(tens) * 10 + i64::from(ones))
@@ -157,13 +158,13 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// Every other form.
+/// Reads all other forms.
 fn parse_any(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Some(whole_seconds(timestamp));
     }
-    // The parser of civil times would pass over an offset and a zone as if they were not there.
+    // jiff's parser of civil times would ignore an offset or a zone.
     let pieces = Pieces::parse(text).ok()?;
     if pieces.offset().is_some() || pieces.time_zone_annotation().is_some() {
         return None;
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_none() {
+    fn a_text_that_is_not_a_time_is_refused() {
         for text in [
             "",
             "n/a",
@@ -220,10 +221,10 @@ mod tests {
             "20200714T9",
             "2020-07-14T09:23:5x",
             "2020-07-14X09:23:51",
-            // In Rome it was 07:23 UTC, and no table of zones is asked.
+            // In Rome it was 07:23 UTC, but no table of zones is used.
             "2020-07-14T09:23:51[Europe/Rome]",
             "2020-07-14[UTC]",
-            // The point in time is out of range, and without its offset it is another one.
+            // The time is out of range, and without its offset it would be another one.
             "-009999-01-01T00:00:00+14:00",
         ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn directives_say_how_other_forms_are_read() {
+    fn other_forms_are_read_by_directives() {
         let noon = utc("2020-07-14T12:00:00Z");
         for (format, text) in [
             ("%d.%m.%Y %H:%M", "14.07.2020 12:00"),
@@ -242,7 +243,7 @@ mod tests {
             ("%s", "1594728000"),
             ("%d %b %Y %T", "14 Jul 2020 12:00:00"),
         ] {
-            let format: TimeFormat = format.parse().expect("it makes up a time");
+            let format: TimeFormat = format.parse().expect("a complete format");
             assert_eq!(format.parse(text.as_bytes()), noon, "{format:?}");
             for wrong in ["", "2020-07-14T12:00:00", "n/a"] {
                 assert_eq!(format.parse(wrong.as_bytes()), None, "{format:?} {wrong}");
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_by_its_name_alone_is_never_taken_for_utc() {
+    fn a_zone_by_its_name_alone_is_not_read_as_utc() {
         for format in ["%Y-%m-%d %H:%M %Q", "%Y-%m-%d %H:%M[%:Q]"] {
             let error = format
                 .parse::<TimeFormat>()
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn directives_that_make_up_no_date_are_refused() {
+    fn directives_without_a_complete_date_are_refused() {
         for format in ["", "yesterday", "%H:%M", "%Y-%m", "%Y-%m-%", "%d.%m.%!"] {
             assert!(format.parse::<TimeFormat>().is_err(), "{format}");
         }
@@ -278,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_fast_way_agrees_with_the_library(seconds in -62_135_596_800i64..253_402_207_200) {
+        fn the_fast_parser_agrees_with_the_library(seconds in -62_135_596_800i64..253_402_207_200) {
             let civil = Offset::UTC.to_datetime(Timestamp::from_second(seconds).expect("in range"));
             let text = civil.to_string();
             prop_assert_eq!(parse_common(text.as_bytes()), Some(seconds), "{}", text);
@@ -286,7 +287,7 @@ mod tests {
         }
 
         #[test]
-        fn the_fast_way_takes_nothing_that_the_library_refuses(
+        fn the_fast_parser_accepts_nothing_that_the_library_refuses(
             text in "[0-9]{4}-[0-3][0-9]-[0-3][0-9]([T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9])?",
         ) {
             if let Some(seconds) = parse_common(text.as_bytes()) {

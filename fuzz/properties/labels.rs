@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use computations::Registry;
 use dispatcher::records::Records;
-use dispatcher::source::rules::{Rules, When};
+use dispatcher::source::rules::{RowTime, Rules};
 use dispatcher::timestamp::TimeFormat;
 use dispatcher::{Selection, payload_columns};
 use pipeline::Grain;
@@ -30,9 +30,9 @@ pub fn holds(input: &[u8]) {
         };
         let labels = vec![label, city];
         let values = [b"positive".as_slice()].into_iter();
-        let (own, time) = (labels.iter().copied(), When::Text(time));
-        let judged = rules.judge(own, time, values, &mut records);
-        if let Ok(row) = judged {
+        let (own, time) = (labels.iter().copied(), RowTime::Text(time));
+        let validated = rules.validate(own, time, values, &mut records);
+        if let Ok(row) = validated {
             assert!(label.len() + city.len() <= MAX_LABEL_BYTES);
             let set = &rules.label_sets()[row.label_set as usize];
             assert!(

@@ -1,5 +1,5 @@
-//! A consumer's client that has ended as soon as it can. rdkafka's looks every 100 ms whether it is
-//! closed, and a run on one machine would wait for that several times, one after the other.
+//! A consumer whose drop closes it without delay. rdkafka's own drop checks every 100 ms whether the
+//! client is closed, and a run on one machine would wait for several such checks, one after the other.
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -11,16 +11,18 @@ use tracing::{Dispatch, dispatcher};
 use crate::error::Error;
 use crate::settings;
 
-/// How often it is looked whether a consumer is closed.
+/// The time between two checks whether a consumer is closed.
 const STEP: Duration = Duration::from_millis(1);
 
 /// A consumer with a `group.id`, whether or not it joins that group.
 pub(crate) struct ClosingConsumer<C: ConsumerContext>(
-    /// Always there, until it is dropped.
+    /// The consumer; `None` only while this value is dropped.
     Option<BaseConsumer<C>>,
 );
 
 impl<C: ConsumerContext> ClosingConsumer<C> {
+    /// A consumer of this configuration.
+    ///
     /// # Errors
     /// When a property is wrong.
     pub(crate) fn create(config: &ClientConfig, context: C) -> Result<Self, Error> {
@@ -32,7 +34,9 @@ impl<C: ConsumerContext> Deref for ClosingConsumer<C> {
     type Target = BaseConsumer<C>;
 
     fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("it is not dropped yet")
+        self.0
+            .as_ref()
+            .expect("the consumer is taken by drop alone")
     }
 }
 
@@ -43,7 +47,7 @@ impl<C: ConsumerContext> Drop for ClosingConsumer<C> {
                 self.poll(STEP);
             }
         }
-        // rdkafka closes it once more, and complains that it is closed.
+        // rdkafka closes the consumer a second time, and logs an error because it is closed already.
         dispatcher::with_default(&Dispatch::none(), || self.0 = None);
     }
 }

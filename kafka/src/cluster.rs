@@ -1,5 +1,5 @@
-//! A cluster, as one process sees it: where it is, and the way to make clients of it. Every client
-//! of the process is made here, from the one table of settings.
+//! The cluster that a process works with: its address, and the constructor of its clients. Every
+//! client of the process is configured here, from the one table of settings.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -12,26 +12,27 @@ use tracing::{debug, error, info, trace, warn};
 
 use crate::args::{BrokerArgs, property};
 use crate::error::Error;
-use crate::rejection::Admission;
+use crate::rejection::AuthenticationState;
 use crate::settings::{self, Role};
 
-/// How long one request about the cluster may take.
+/// The timeout of one request for metadata of the cluster.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A cluster and how this process speaks to it.
+/// The address and the client properties of a cluster.
 #[derive(Clone)]
 pub struct Cluster {
     bootstrap_servers: Arc<str>,
     properties: Arc<[(String, String)]>,
     client_id: Arc<str>,
     broker_timeout: Duration,
-    /// What the clients of this process hear of whether it is let in.
-    admission: Arc<Admission>,
-    /// One client for all questions, made with the first: its connection is there for the next.
+    /// Shared by all clients of this process.
+    authentication: Arc<AuthenticationState>,
+    /// One client for all requests for metadata, created with the first of them: the next ones use its
+    /// connection.
     inquirer: Arc<OnceLock<BaseConsumer<Context>>>,
 }
 
-/// Properties may hold secrets, so only their names are shown.
+/// Prints the names of the properties only, because their values may be secrets.
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let keys: Vec<_> = self.properties.iter().map(|(key, _)| key).collect();
@@ -45,17 +46,17 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// The cluster that the options name. Nothing is connected yet.
+    /// The cluster that the options name. Does not connect.
     ///
     /// # Errors
-    /// When no broker is named, or when `-X` sets what the guarantees rest on.
+    /// When no broker is named, or when `-X` sets a property that the guarantees depend on.
     pub fn new(args: &BrokerArgs, client_id: &str) -> Result<Self, Error> {
         let bootstrap_servers = args
             .bootstrap_servers
             .as_deref()
             .filter(|servers| !servers.trim().is_empty())
             .ok_or(Error::NoBootstrapServers)?;
-        // Whoever puts a password there would find it in logs and errors.
+        // A password in an address would be printed in logs and errors.
         if bootstrap_servers.contains('@') {
             return Err(Error::UserInServers);
         }
@@ -67,26 +68,27 @@ impl Cluster {
             properties: properties.into(),
             client_id: client_id.into(),
             broker_timeout: args.broker_timeout,
-            admission: Arc::default(),
+            authentication: Arc::default(),
             inquirer: Arc::default(),
         })
     }
 
-    /// Where to begin to look for brokers.
+    /// The addresses of the first brokers to connect to, as `host:port`, separated by commas.
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    /// The properties that the user set, in the order in which they count.
+    /// The properties that the user set; of two values for one key, the later one counts.
     pub fn properties(&self) -> &[(String, String)] {
         &self.properties
     }
 
-    /// How long to wait for a broker that is not there yet.
+    /// How long to wait for a broker that cannot be reached yet.
     pub fn broker_timeout(&self) -> Duration {
         self.broker_timeout
     }
 
+    /// The configuration of a client of this role.
     pub(crate) fn config(&self, role: Role) -> ClientConfig {
         settings::client_config(
             role,
@@ -96,63 +98,65 @@ impl Cluster {
         )
     }
 
-    /// What a client of this cluster tells its log lines and errors to.
+    /// The callbacks of a client of this cluster, for its log lines and errors.
     pub(crate) fn context(&self) -> Context {
         Context {
-            admission: Arc::clone(&self.admission),
+            authentication: Arc::clone(&self.authentication),
         }
     }
 
-    /// What the clients hear of whether this process is let in.
-    pub(crate) fn admission(&self) -> &Arc<Admission> {
-        &self.admission
+    /// What brokers have answered to the log-ins of this process's clients.
+    pub(crate) fn authentication(&self) -> &Arc<AuthenticationState> {
+        &self.authentication
     }
 
-    /// Whether this process may go on: its clients try again for ever where a broker says no.
+    /// Checks that no broker has refused to authenticate this process. Its clients themselves retry
+    /// for ever.
     ///
     /// # Errors
-    /// [`Error::Rejected`] when a broker has said no to one of them, as far as it was polled.
+    /// [`Error::Rejected`] when a broker has refused one of the clients. A client's errors are seen
+    /// when it is polled.
     pub fn check_admission(&self) -> Result<(), Error> {
-        self.admission.check()
+        self.authentication.check()
     }
 
-    /// A consumer that asks about the cluster and never consumes.
+    /// The client for metadata of the cluster: a consumer that never consumes.
     pub(crate) fn inquirer(&self) -> Result<&BaseConsumer<Context>, Error> {
         if let Some(inquirer) = self.inquirer.get() {
             return Ok(inquirer);
         }
         let inquirer = settings::create(&self.config(Role::Reader), self.context())?;
-        // If another thread was faster, its client is as good.
+        // If another thread was faster, its client is used.
         Ok(self.inquirer.get_or_init(|| inquirer))
     }
 
-    /// Waits until a broker answers, at most as long as the options say, with a line that says so.
-    /// `stopped` is asked a few times a second.
+    /// Waits until a broker answers, at most for [`broker_timeout`](Self::broker_timeout). A longer
+    /// wait is logged once. `stopped` is called a few times a second.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] when none does, [`Error::Rejected`] when one does not let this process
-    /// in, [`Error::Stopped`] when it was stopped.
+    /// [`Error::Unreachable`] when no broker answers, [`Error::Rejected`] when one refuses to
+    /// authenticate this process, [`Error::Stopped`] when `stopped` returns true.
     pub fn wait_until_reachable(&self, stopped: &dyn Fn() -> bool) -> Result<(), Error> {
-        const PATIENCE: Duration = Duration::from_millis(1_500);
+        const LOG_AFTER: Duration = Duration::from_millis(1_500);
         const STEP: Duration = Duration::from_millis(250);
         const EVENTS: usize = 64;
         let started = Instant::now();
         let client = self.inquirer()?;
-        let mut said = false;
+        let mut logged = false;
         loop {
             let left = self.broker_timeout.saturating_sub(started.elapsed());
             match client.fetch_metadata(Some("rollcall"), STEP.min(left.max(STEP))) {
                 Ok(_) => {
-                    self.admission.let_in();
+                    self.authentication.reset();
                     return Ok(());
                 }
                 Err(error) => trace!(%error, "no broker yet"),
             }
-            // Errors of connections and log lines, of which there are a few for each attempt.
+            // Each attempt leaves a few errors of connections and log lines.
             for _ in 0..EVENTS {
                 client.poll(Duration::ZERO);
             }
-            self.admission.check()?;
+            self.authentication.check()?;
             if stopped() {
                 return Err(Error::Stopped);
             }
@@ -160,39 +164,38 @@ impl Cluster {
                 return Err(Error::Unreachable {
                     bootstrap_servers: self.bootstrap_servers.to_string(),
                     waited: self.broker_timeout,
-                    last_heard: self.admission.last_heard(),
+                    last_heard: self.authentication.last_error(),
                 });
             }
-            if !said && started.elapsed() >= PATIENCE.min(self.broker_timeout / 2) {
+            if !logged && started.elapsed() >= LOG_AFTER.min(self.broker_timeout / 2) {
                 info!(
                     "waiting for a broker at {} (up to {})",
                     self.bootstrap_servers,
                     humantime::format_duration(self.broker_timeout)
                 );
-                said = true;
+                logged = true;
             }
         }
     }
 
-    /// Asks the cluster anything, to see whether a broker answers within `patience`.
+    /// Sends one request to the cluster and waits for the answer, at most for `timeout`.
     ///
     /// # Errors
-    /// When none does.
-    pub fn ask(&self, patience: Duration) -> Result<(), Error> {
+    /// When no broker answers.
+    pub fn ask(&self, timeout: Duration) -> Result<(), Error> {
         self.inquirer()?
-            .fetch_metadata(Some("rollcall"), patience)
+            .fetch_metadata(Some("rollcall"), timeout)
             .map(|_| ())
-            .map_err(Error::client("ask whether a broker answers"))
+            .map_err(Error::client("reach a broker"))
     }
 
-    /// Whether a process of this cluster is ready: a broker answers. If none does, the error is the
-    /// reason in words, for whoever asks the process for its health.
+    /// Checks that a broker answers, for the readiness of this process (`/readyz`).
     ///
     /// # Errors
-    /// When no broker answers soon.
+    /// The reason as a text, when no broker answers within two seconds.
     pub fn readiness(&self) -> Result<(), String> {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        self.ask(PATIENCE)
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        self.ask(TIMEOUT)
             .map_err(|_| format!("no broker answers at {}", self.bootstrap_servers))
     }
 
@@ -201,8 +204,8 @@ impl Cluster {
         rdkafka::util::get_rdkafka_version().1
     }
 
-    /// The most bytes that a producer of this cluster sends as one batch: a topic that takes less
-    /// refuses it.
+    /// The most bytes that a producer of this cluster sends as one batch. A topic with a smaller
+    /// `max.message.bytes` refuses such a batch.
     pub fn batch_bytes(&self) -> usize {
         // librdkafka's default of both properties.
         const DEFAULT: usize = 1_000_000;
@@ -213,7 +216,7 @@ impl Cluster {
         set("batch.size").min(set("message.max.bytes"))
     }
 
-    /// How many brokers the cluster has.
+    /// The number of brokers of the cluster.
     ///
     /// # Errors
     /// When no broker answers.
@@ -221,20 +224,20 @@ impl Cluster {
         let metadata = self
             .inquirer()?
             .fetch_metadata(Some("rollcall"), REQUEST_TIMEOUT)
-            .map_err(Error::client("ask for the brokers"))?;
+            .map_err(Error::client("list the brokers"))?;
         Ok(metadata.brokers().len())
     }
 }
 
-/// Brings librdkafka's log lines and errors into this process's log.
+/// The callbacks of a client: they write librdkafka's log lines and errors to this process's log.
 pub(crate) struct Context {
-    admission: Arc<Admission>,
+    authentication: Arc<AuthenticationState>,
 }
 
 impl Context {
     /// As [`Cluster::check_admission`].
     pub(crate) fn check_admission(&self) -> Result<(), Error> {
-        self.admission.check()
+        self.authentication.check()
     }
 }
 
@@ -244,9 +247,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.admission.hear(&error, reason);
+        self.authentication.record_error(&error, reason);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
-            // Readers name a group that they never join: they need no right on it.
+            // A reader has a group id and never joins the group, so it needs no right on the group.
             debug!(target: "librdkafka", "{error}: {reason}");
             return;
         }
@@ -256,16 +259,16 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// One line of librdkafka's log.
+/// Writes one line of librdkafka's log to this process's log.
 pub(crate) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     match level {
-        // One list of properties serves all clients, so that each is told of some that are not its.
+        // All clients get one list of properties, so librdkafka warns of those of other clients.
         _ if fac == "CONFWARN" => debug!(target: "librdkafka", "{message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             error!(target: "librdkafka", "{fac}: {message}");
         }
-        // Whatever concerns a message or a partition also comes back from the call or the delivery
-        // report; what is left are connections that come and go.
+        // An error of a message or a partition is also returned by the call or the delivery report;
+        // the others are of connections that are opened and closed.
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
             warn!(target: "librdkafka", "{fac}: {message}");
         }
@@ -276,7 +279,7 @@ pub(crate) fn log_line(level: RDKafkaLogLevel, fac: &str, message: &str) {
     }
 }
 
-/// An error that concerns a whole client, such as a broker that went away; librdkafka goes on.
+/// Logs an error of a whole client, such as a lost connection; librdkafka continues by itself.
 pub(crate) fn log_error(error: &KafkaError, reason: &str) {
     warn!(target: "librdkafka", "{error}: {reason}");
 }

@@ -1,5 +1,5 @@
-//! Reads the dead-letter topic with its headers, which the batched [`Reader`](crate::Reader) leaves
-//! out. Dead letters are few, so they come one by one.
+//! A reader of the dead-letter topic with its headers, which the batched [`Reader`](crate::Reader)
+//! leaves out. Dead letters are few, so they are read one by one.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ pub struct DlqRecord {
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// Names and values of its headers; those that are no text are left out.
+    /// The names and values of its headers. A header whose value is not UTF-8 is left out.
     pub headers: Vec<(String, String)>,
     /// Its value.
     pub payload: Vec<u8>,
 }
 
-/// Hands over every record that the dead-letter topic has now, as [`read_to_end`](crate::read_to_end)
-/// does; none where there is no such topic.
+/// Passes each record that the dead-letter topic has now to `visit`, as
+/// [`read_to_end`](crate::read_to_end) does. Visits nothing when the topic does not exist.
 ///
 /// # Errors
-/// When the topic cannot be read, or `stopped` says so.
+/// When the topic cannot be read, or [`Error::Stopped`] when `stopped` returns true.
 pub fn read_dlq(
     cluster: &Cluster,
     topic: &str,
@@ -66,7 +66,7 @@ pub fn read_dlq(
                     advance(&mut next, partition, end);
                 }
             }
-            Some(Err(error)) => get_over(topic, &error)?,
+            Some(Err(error)) => check_error(topic, &error)?,
         }
         consumer.context().check_admission()?;
     }
@@ -84,9 +84,10 @@ fn headers_of(message: &impl Message) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Leaders move and brokers restart, and the fetcher asks again; some errors stay. The topic that
-/// rollcall makes has one partition, which is named where the client names none.
-fn get_over(topic: &str, error: &KafkaError) -> Result<(), Error> {
+/// Returns the errors that do not pass. The others, such as a leader that moved or a broker that
+/// restarted, are retried by librdkafka's fetcher. Where the client reports no partition, partition 0
+/// is named, because the topic that rollcall creates has one partition.
+fn check_error(topic: &str, error: &KafkaError) -> Result<(), Error> {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
             Err(Error::OffsetOutOfRange {

@@ -1,9 +1,9 @@
-//! A member of the workers' group: takes batches of records, tells a listener of partitions that
-//! come and go, and commits the offsets that it is given.
+//! A member of the workers' group: it reads batches of records, calls a listener when partitions are
+//! assigned or revoked, and commits the offsets that it is given.
 //!
-//! Partitions without a committed offset begin at the beginning, explicitly; an offset out of range
-//! is an error and never a jump. A partition that the listener wants to have *apart* has a queue of
-//! its own, from which as few records may be taken as it likes.
+//! A partition without a committed offset begins at the beginning, explicitly; an offset out of range
+//! is an error and never a jump. A partition that the listener wants to read *apart* from the others
+//! gets a queue of its own, from which single records can be taken.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,67 +30,71 @@ use crate::queue::{
 use crate::record::RecordBatch;
 use crate::settings::Role;
 use crate::transactions::GroupMetadata;
-use crate::within::within;
+use crate::within::call_with_timeout;
 
-/// How long a rebalance may wait for the group's committed offsets. A worker that was killed within a
-/// transaction leaves them undecided until a broker ends it: after its 10 s, at the next look, which
-/// brokers take every 10 s.
+/// The timeout of the request for the group's committed offsets in a rebalance. A worker that was
+/// killed within a transaction leaves them undecided until a broker aborts the transaction: after its
+/// timeout of 10 s, at the broker's next check, which is every 10 s.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is left of a deadline for closing the client when leaving has taken all of the rest: a member
-/// in the middle of a rebalance puts it off.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// The part of the deadline of [`GroupConsumer::close`] that is reserved for closing the client,
+/// because leaving the group is delayed while a rebalance is under way.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a member that has asked to join is waited for, before it leaves.
-const JOIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long [`GroupConsumer::close`] waits for the answer to a pending request to join, before it
+/// leaves the group.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Hears of partitions that come and go. Called from [`GroupConsumer::poll`] and
-/// [`GroupConsumer::close`], on their thread.
+/// The callbacks of a rebalance. They are called by [`GroupConsumer::poll`] and
+/// [`GroupConsumer::close`], on the thread of the caller.
 pub trait RebalanceListener: Send + Sync + 'static {
-    /// These partitions are this member's from now on. What is returned is done before their first
-    /// record comes.
+    /// These partitions are assigned to this member. The result is applied before their first record is
+    /// read.
     fn assigned(&self, starts: &[Start]) -> Assigned;
 
-    /// These partitions go to another member when this returns. Returns what to commit before that.
-    /// `member` tells who this member is now, for whoever commits in a transaction.
+    /// These partitions are revoked when this returns. Returns the offsets to commit before that.
+    /// `member` returns the metadata of this member in the current generation of the group, which a
+    /// commit in a transaction needs.
     fn revoked(
         &self,
         partitions: &[i32],
         member: &dyn Fn() -> Option<GroupMetadata>,
     ) -> Vec<Commit>;
 
-    /// These partitions are another member's already; nothing of them may be committed.
+    /// These partitions are lost: they are assigned to another member already, and must not be
+    /// committed.
     fn lost(&self, partitions: &[i32]);
 
-    /// The broker has these commits: it was waited for.
+    /// A synchronous commit of these offsets has succeeded.
     fn committed(&self, commits: &[Commit]);
 
-    /// A commit has failed, so that what it was about is to be committed again.
+    /// A commit has failed, so its offsets are to be committed again.
     fn commit_failed(&self);
 }
 
-/// What is to be done with partitions that came.
+/// What the listener wants to be done with partitions that are assigned.
 #[derive(Clone, Debug, Default)]
 pub struct Assigned {
-    /// To be committed before they are read.
+    /// The offsets to commit before the partitions are read.
     pub commits: Vec<Commit>,
-    /// Those to be read by [`GroupConsumer::consume_apart`].
+    /// The partitions to be read by [`GroupConsumer::consume_apart`].
     pub apart: Vec<i32>,
 }
 
-/// How a process is a member of its group.
+/// The group of a process, and its name in it.
 #[derive(Clone, Debug)]
 pub struct Membership {
-    /// The group.
+    /// The group id.
     pub group: String,
-    /// The member's lasting name (`group.instance.id`): one that is restarted gets its partitions
-    /// back without a rebalance. `None`: it leaves for good when it ends.
+    /// The `group.instance.id` of a static member, which gets its partitions back without a rebalance
+    /// after a restart; `None` for a dynamic member, which leaves the group when it ends.
     pub instance_id: Option<String>,
 }
 
 /// A member of a consumer group, on one topic.
 pub struct GroupConsumer<L: RebalanceListener> {
     // Dropped in this order: the queues before their consumer.
+    /// The queue of records and that of events; `None` while the consumer is closed.
     queues: Option<(DataQueue, EventQueue)>,
     apart: ApartQueues,
     consumer: ClosingConsumer<Context<L>>,
@@ -98,23 +102,25 @@ pub struct GroupConsumer<L: RebalanceListener> {
     errors: Vec<PartitionError>,
 }
 
+/// The callbacks of the consumer.
 struct Context<L> {
     listener: L,
     cluster: Cluster,
     group: String,
     topic: String,
+    /// The queue of the partitions that are not read apart.
     target: OnceLock<ForwardTarget>,
     apart: Arc<Mutex<BTreeMap<i32, DataQueue>>>,
-    /// Whether this member was ever told which partitions it has, be it none.
+    /// Whether this member has ever received an assignment, even an empty one.
     joined: AtomicBool,
-    /// Whether this member has partitions, for a close that waits until it has none.
+    /// Whether this member has partitions; a close waits until it has none.
     assigned: AtomicBool,
-    /// Why partitions that came cannot be read; told by the next poll.
+    /// The error of a callback, returned by the next poll.
     failure: Mutex<Option<Error>>,
 }
 
-/// The queues of partitions that are read apart, also known to the consumer's context. Emptied with
-/// this value, which is before the consumer closes.
+/// The queues of partitions that are read apart, by partition; shared with the consumer's context. The
+/// map is emptied when this value is dropped, which is before the consumer closes.
 struct ApartQueues(Arc<Mutex<BTreeMap<i32, DataQueue>>>);
 
 impl Drop for ApartQueues {
@@ -123,11 +129,13 @@ impl Drop for ApartQueues {
     }
 }
 
+/// Locks a mutex, also after a panic of another thread.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<L: RebalanceListener> Context<L> {
+    /// The partitions of the topic in a list.
     fn partitions(&self, list: &TopicPartitionList) -> Vec<i32> {
         let elements = list.elements();
         let own = elements
@@ -136,9 +144,9 @@ impl<L: RebalanceListener> Context<L> {
         own.map(|element| element.partition()).collect()
     }
 
-    /// Takes partitions over: finds where the group left them, tells the listener, and does what it
-    /// wants before they are read.
-    fn take_over(
+    /// Handles an assignment: finds the offsets at which the partitions begin, calls the listener, and
+    /// applies its answer before the partitions are read.
+    fn assign(
         &self,
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
@@ -148,7 +156,7 @@ impl<L: RebalanceListener> Context<L> {
         for start in &starts {
             if let Some(mut own) = list.find_partition(&self.topic, start.partition) {
                 own.set_offset(Offset::Offset(start.offset))
-                    .map_err(Error::topic(&self.topic, "begin at an offset"))?;
+                    .map_err(Error::topic(&self.topic, "set the offset to read from"))?;
             }
         }
         let Assigned { commits, apart } = self.listener.assigned(&starts);
@@ -165,36 +173,37 @@ impl<L: RebalanceListener> Context<L> {
                 target.forward(consumer.client(), &self.topic, partition);
             }
         }
-        self.commit_now(consumer, &commits, "as they come");
+        self.commit_now(consumer, &commits, "on assignment");
         Ok(())
     }
 
-    /// Where the group stands in partitions: at the committed offset, or at the beginning.
+    /// The offsets at which partitions begin: the committed offset, or else the beginning.
     fn starts(
         &self,
         consumer: &BaseConsumer<Self>,
         partitions: &[i32],
     ) -> Result<Vec<Start>, Error> {
-        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
         for &partition in partitions {
-            asked.add_partition(&self.topic, partition);
+            list.add_partition(&self.topic, partition);
         }
         let committed = consumer
-            .committed_offsets(asked, COMMITTED_TIMEOUT)
-            .map_err(Error::topic(&self.topic, "ask for the group's offsets"))?;
+            .committed_offsets(list, COMMITTED_TIMEOUT)
+            .map_err(Error::topic(&self.topic, "fetch the committed offsets"))?;
         let metadata = metadata(&committed);
-        // One request for all of them, and only if it is needed.
+        // One request for all partitions, and only if it is needed.
         let all = partitions.iter().max().map_or(0, |&last| last as usize + 1);
         let mut beginnings = None;
         let mut ends = None;
         let mut starts = Vec::with_capacity(partitions.len());
         for (element, metadata) in committed.elements().iter().zip(metadata) {
-            // What cannot be told is not nothing: beginning at the beginning would do all again.
+            // An error does not mean that nothing is committed: beginning at the beginning would
+            // compute all jobs again.
             element
                 .error()
-                .map_err(Error::topic(&self.topic, "ask for the group's offsets"))?;
+                .map_err(Error::topic(&self.topic, "fetch the committed offsets"))?;
             let partition = element.partition();
-            let known =
+            let at_partition =
                 |offsets: &Option<Vec<i64>>| offsets.as_ref()?.get(partition as usize).copied();
             let offset = match element.offset() {
                 Offset::Offset(offset) => offset,
@@ -202,13 +211,13 @@ impl<L: RebalanceListener> Context<L> {
                     if beginnings.is_none() {
                         beginnings = Some(beginning_offsets(&self.cluster, &self.topic, all)?);
                     }
-                    known(&beginnings).unwrap_or(0)
+                    at_partition(&beginnings).unwrap_or(0)
                 }
             };
             if !metadata.is_empty() && ends.is_none() {
                 ends = Some(end_offsets(&self.cluster, &self.topic, all)?);
             }
-            let end = known(&ends).filter(|_| !metadata.is_empty());
+            let end = at_partition(&ends).filter(|_| !metadata.is_empty());
             starts.push(Start {
                 partition,
                 offset,
@@ -219,20 +228,22 @@ impl<L: RebalanceListener> Context<L> {
         Ok(starts)
     }
 
-    /// What is not allowed will not be by asking again: the next poll says so. The rest passes.
-    fn refuse(&self, error: &KafkaError) {
-        let refused = match error.rdkafka_error_code() {
+    /// Keeps an error for the next poll if it means that something is not allowed, because a retry
+    /// cannot help. Other errors pass.
+    fn keep_denial(&self, error: &KafkaError) {
+        let error = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 Error::group(&self.group, "be a member of it")(error.clone())
             }
             _ => Error::topic(&self.topic, "read it")(error.clone()),
         };
-        if refused.is_denied() {
-            *lock(&self.failure) = Some(refused);
+        if error.is_denied() {
+            *lock(&self.failure) = Some(error);
         }
     }
 
-    /// Commits and waits for the answer. Returns whether it was done.
+    /// Commits and waits for the answer. Returns whether the commit has succeeded; `when` is for the
+    /// log.
     fn commit_now(&self, consumer: &BaseConsumer<Self>, commits: &[Commit], when: &str) -> bool {
         if commits.is_empty() {
             return true;
@@ -242,8 +253,8 @@ impl<L: RebalanceListener> Context<L> {
         match &committed {
             Ok(()) => self.listener.committed(commits),
             Err(error) => {
-                info!(%error, "cannot commit partitions {when}");
-                self.refuse(error);
+                info!(%error, "cannot commit offsets {when}");
+                self.keep_denial(error);
                 self.listener.commit_failed();
             }
         }
@@ -257,7 +268,7 @@ impl<L: RebalanceListener> ClientContext for Context<L> {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.cluster.admission().hear(&error, reason);
+        self.cluster.authentication().record_error(&error, reason);
         log_error(&error, reason);
     }
 }
@@ -273,7 +284,7 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
                 }
                 info!(?partitions, "partitions assigned");
                 self.assigned.store(true, Ordering::Relaxed);
-                if let Err(error) = self.take_over(consumer, list, &partitions) {
+                if let Err(error) = self.assign(consumer, list, &partitions) {
                     *lock(&self.failure) = Some(error);
                 }
             }
@@ -292,7 +303,7 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
                     self.commit_now(
                         consumer,
                         &commits,
-                        "as they go; their work will be done again",
+                        "on revocation; jobs since the last commit will be computed again",
                     );
                 }
                 lock(&self.apart).retain(|partition, _| !partitions.contains(partition));
@@ -310,14 +321,15 @@ impl<L: RebalanceListener> ConsumerContext for Context<L> {
 
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         if let Err(error) = result {
-            // A rebalance under way refuses commits; the offsets are committed after it.
+            // Commits are refused during a rebalance; the offsets are committed after it.
             debug!(%error, "commit failed");
-            self.refuse(&error);
+            self.keep_denial(&error);
             self.listener.commit_failed();
         }
     }
 }
 
+/// Offsets of a topic as a list of librdkafka's, with their metadata.
 pub(crate) fn commit_list(topic: &str, commits: &[Commit]) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(commits.len());
     for commit in commits {
@@ -333,10 +345,10 @@ pub(crate) fn commit_list(topic: &str, commits: &[Commit]) -> KafkaResult<TopicP
 }
 
 impl<L: RebalanceListener> GroupConsumer<L> {
-    /// Joins the group. Partitions come with [`poll`](Self::poll).
+    /// Starts to join the group. Partitions are assigned by [`poll`](Self::poll).
     ///
     /// # Errors
-    /// When a property is wrong or the topic's name is none.
+    /// When a property is wrong or the topic's name is not valid.
     pub fn join(
         cluster: &Cluster,
         membership: &Membership,
@@ -362,7 +374,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         };
         let consumer = ClosingConsumer::create(&config, context)?;
         let queue = DataQueue::new(&consumer);
-        // Rebalances are served by polls, of which there was none yet.
+        // It cannot be set yet: rebalances are served by polls, and the consumer was not polled.
         let _ = consumer.context().target.set(queue.target());
         consumer
             .subscribe(&[topic])
@@ -376,11 +388,11 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         })
     }
 
-    /// Serves rebalances, commits and errors. To be called often, whatever else goes on: a member
-    /// that does not for `max.poll.interval.ms` is taken for dead.
+    /// Serves rebalances, commits and errors. To be called often: a member that does not poll for
+    /// `max.poll.interval.ms` is removed from the group.
     ///
     /// # Errors
-    /// When this member can go on no longer.
+    /// When this member cannot continue.
     pub fn poll(&mut self) -> Result<(), Error> {
         while self
             .queues
@@ -389,8 +401,8 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         {
             match self.consumer.poll(Duration::ZERO) {
                 None => {}
-                // Partitions are forwarded before they are assigned, so no record comes here. If
-                // one did and were passed over, a later offset would be committed past it.
+                // Partitions are forwarded before they are assigned, so no record arrives on this
+                // queue. If one did and were skipped, a later offset would be committed past it.
                 Some(Ok(record)) => {
                     return Err(Error::Consume {
                         topic: self.topic.clone(),
@@ -406,11 +418,11 @@ impl<L: RebalanceListener> GroupConsumer<L> {
                 }
                 Some(Err(error)) => {
                     debug!(%error, "consumer");
-                    self.consumer.context().refuse(&error);
+                    self.consumer.context().keep_denial(&error);
                 }
             }
         }
-        // A poll of an empty queue is a sign of life, too.
+        // A poll of an empty queue counts for `max.poll.interval.ms`, too.
         self.consumer.poll(Duration::ZERO);
         let context = self.consumer.context();
         context.cluster.check_admission()?;
@@ -420,8 +432,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
     }
 
-    /// Takes records, appended to `batch`: as many as a batch is good for, or those that come
-    /// within `timeout`.
+    /// Appends records to `batch`. Returns when the batch has about one MiB, or after `timeout`.
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
@@ -432,7 +443,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         self.first_error()
     }
 
-    /// Takes one record as soon as there is one, waiting at most `timeout`.
+    /// Appends one record to `batch` as soon as there is one, and waits at most `timeout` for it.
     ///
     /// # Errors
     /// As [`consume`](Self::consume).
@@ -443,8 +454,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         self.first_error()
     }
 
-    /// Takes at most `at_most` records of a partition that is read apart, appended to `batch`.
-    /// Does not wait.
+    /// Appends at most `at_most` records of a partition that is read apart to `batch`. Does not wait.
     ///
     /// # Errors
     /// As [`consume`](Self::consume).
@@ -460,8 +470,8 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         self.first_error()
     }
 
-    /// From now on the records of a partition that was read apart come with the others, those that
-    /// wait already first.
+    /// Ends the separate reading of a partition: from now on [`consume`](Self::consume) returns its
+    /// records, those that wait already first.
     pub fn join_others(&mut self, partition: i32) {
         if let (Some((others, _)), Some(own)) = (&self.queues, lock(&self.apart.0).get(&partition))
         {
@@ -469,6 +479,7 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         }
     }
 
+    /// The first error among those of the last call.
     fn first_error(&mut self) -> Result<(), Error> {
         let mut errors = self.errors.drain(..);
         match errors.find_map(|error| error.into_error(&self.topic)) {
@@ -482,30 +493,32 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         &self.consumer.context().listener
     }
 
-    /// Who this member is now, for the offsets of one transaction. `None` before it has joined.
+    /// The metadata of this member in the current generation, for the offsets of one transaction.
+    /// `None` before it has joined.
     pub fn group_metadata(&self) -> Option<GroupMetadata> {
         self.consumer.group_metadata().map(GroupMetadata)
     }
 
-    /// Asks for a commit. Its failure is told to the listener by a later [`poll`](Self::poll).
+    /// Starts a commit. If it fails, a later [`poll`](Self::poll) calls
+    /// [`commit_failed`](RebalanceListener::commit_failed).
     pub fn commit(&self, commits: &[Commit]) {
-        let asked = commit_list(&self.topic, commits)
+        let started = commit_list(&self.topic, commits)
             .map(|list| commit_async(&self.consumer, &list).map_err(KafkaError::ConsumerCommit));
-        if let Ok(Err(error)) | Err(error) = asked {
-            debug!(%error, "cannot ask for a commit");
+        if let Ok(Err(error)) | Err(error) = started {
+            debug!(%error, "cannot start a commit");
             self.listener().commit_failed();
         }
     }
 
-    /// Commits and waits until that is done. Returns false where it failed, which the listener is
-    /// told, too.
+    /// Commits and waits for the answer. Returns false when the commit has failed; the listener is
+    /// called in either case.
     pub fn commit_now(&self, commits: &[Commit]) -> bool {
         let context = self.consumer.context();
-        context.commit_now(&self.consumer, commits, "before they are read on")
+        context.commit_now(&self.consumer, commits, "before the next records")
     }
 
-    /// How many messages partitions have beyond these positions, as far as the fetches of this
-    /// member tell; nobody is asked.
+    /// The number of messages in partitions behind these positions, as of the last fetches of this
+    /// member. Sends no request.
     pub fn lag(&self, positions: impl IntoIterator<Item = (i32, i64)>) -> i64 {
         let lag_of = |(partition, position): (i32, i64)| {
             let (_, high) = known_watermarks(&self.consumer, &self.topic, partition)?;
@@ -514,33 +527,34 @@ impl<L: RebalanceListener> GroupConsumer<L> {
         positions.into_iter().filter_map(lag_of).sum()
     }
 
-    /// Leaves the group: partitions are revoked (the listener hears of it, and its offsets are
-    /// committed), the broker is told, the client is closed. Gives up after `deadline`; the broker
-    /// then finds out by the session time-out.
+    /// Leaves the group and closes the client: partitions are revoked, the listener is called, and the
+    /// offsets that it returns are committed. Gives up after `deadline`; the broker then removes the
+    /// member when its session times out.
     pub fn close(mut self, deadline: Duration) {
         let now = Instant::now();
         let until = now + deadline;
-        // Who has asked to join has nothing yet to leave with, and would be waited for when it is gone.
-        self.poll_while(until.min(now + JOIN_PATIENCE), |consumer| {
+        // Before the answer to its JoinGroup a member has no id to leave with, and the group would wait
+        // for it after it is gone.
+        self.poll_while(until.min(now + JOIN_TIMEOUT), |consumer| {
             !consumer.context().joined.load(Ordering::Relaxed)
         });
         self.consumer.unsubscribe();
-        // A member with a lasting name that is closed before it has left never leaves.
+        // A static member that is closed before it has left never leaves.
         self.poll_while(
-            until.checked_sub(CLOSE_PATIENCE).unwrap_or(now),
+            until.checked_sub(CLOSE_TIMEOUT).unwrap_or(now),
             |consumer| consumer.context().assigned.load(Ordering::Relaxed) || is_member(consumer),
         );
         self.queues = None;
         drop(self.apart);
         let left = until.saturating_duration_since(Instant::now());
         let consumer = self.consumer;
-        if within(left, "close", move || drop(consumer)).is_none() {
-            warn!("the consumer did not close in time; its session runs out instead");
+        if call_with_timeout(left, "close", move || drop(consumer)).is_none() {
+            warn!("the consumer did not close in time; it leaves the group by its session timeout");
         }
     }
 
-    /// Serves what comes while a condition holds, until then at the latest. Messages that still come
-    /// are another member's to work on.
+    /// Serves events while a condition holds, until a deadline. Records that still arrive are dropped:
+    /// they are not committed, so another member reads them again.
     fn poll_while(
         &mut self,
         until: Instant,

@@ -1,68 +1,72 @@
-//! The in-process broker: librdkafka's own mock cluster, spoken to over TCP on loopback with the
-//! real protocol, so that one command runs the pipeline with nothing installed.
+//! The in-process broker: librdkafka's own mock cluster. Clients connect to it by TCP on loopback with
+//! the real protocol, so one command runs the whole pipeline with nothing installed.
 //!
-//! It lives in memory for the length of one run and keeps at most [`RETAINED_BYTES`] a partition,
-//! the oldest of which it drops without a word. Whoever uses it bounds what is not yet committed.
+//! It keeps everything in memory, for one run, and at most [`RETAINED_BYTES`] of each partition: it
+//! deletes the oldest records without an error. So its users bound what is published and not yet
+//! consumed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use head_start::HeadStart;
+use join_barrier::JoinBarrier;
 use mock::MockCluster;
 
 use crate::error::Error;
 use crate::topics::TopicNames;
 
-mod head_start;
+mod join_barrier;
 mod mock;
 
-/// What the broker keeps of each partition, in bytes of record batches.
+/// The bytes of record batches that the broker keeps of each partition.
 pub const RETAINED_BYTES: usize = 5 * 1024 * 1024;
 
-/// The group's session time-out to use with this broker, and only with it: each later join or
-/// leave waits for it, less one second. Shorter ones risk that a member which is starved of CPU for
-/// so long joins again while its first request still waits, at which the mock cluster aborts.
+/// The session timeout for groups on this broker, in milliseconds; for no other broker. On the mock
+/// cluster each join or leave after the first takes the session timeout less one second. With a shorter
+/// timeout, a member that gets no CPU for as long may join again while its first request still waits,
+/// which aborts the mock cluster.
 pub const SESSION_TIMEOUT_MS: u32 = 2_000;
 
-/// How long the first member waits for the others: a base, and so much more for each of them. One
-/// that comes later waits for [`SESSION_TIMEOUT_MS`] less one second, and all others with it; as
-/// many processes as there are members start at the same time, while the data set is read by all
-/// cores. The default is 3 s.
+/// The constant part of the time that the first member of a group waits for the others. A member that
+/// joins later waits for [`SESSION_TIMEOUT_MS`] less one second, and all others with it. The delay has
+/// to cover the start of all worker processes at once, while the data set is read by all cores. The
+/// mock cluster's default is 3 s.
 const INITIAL_REBALANCE_DELAY: Duration = Duration::from_millis(100);
+
+/// The part of that time for each member.
 const REBALANCE_DELAY_FOR_EACH: Duration = Duration::from_millis(50);
 
-/// More members than this are not waited for longer.
+/// The number of members from which on the delay does not grow any more.
 const MAX_MEMBERS_WAITED_FOR: usize = 20;
 
-/// A broker that lives as long as this value.
+/// A broker that runs as long as this value exists.
 pub struct InProcessBroker {
-    /// Dropped before the cluster that it looks at.
-    _head_start: Option<HeadStart>,
+    /// Dropped before the cluster that it controls.
+    _join_barrier: Option<JoinBarrier>,
     cluster: Arc<MockCluster>,
 }
 
 impl InProcessBroker {
-    /// Starts a broker on a free port of 127.0.0.1 and makes the topics on it, for a group that
-    /// begins with so many members.
+    /// Starts a broker on a free port of 127.0.0.1 and creates the topics. `members` is the number of
+    /// consumers that are going to form the group.
     ///
     /// # Errors
-    /// When the port or a topic cannot be had.
+    /// When the broker cannot start or a topic cannot be created.
     pub fn start(names: &TopicNames, partitions: usize, members: usize) -> Result<Self, Error> {
         let delay = rebalance_delay(members);
         let cluster = Arc::new(MockCluster::start(delay)?);
-        cluster.while_knocking(|| {
+        cluster.with_wakeups(|| {
             names.all().into_iter().try_for_each(|name| {
                 let single = name == names.runs || name == names.dlq;
                 cluster.create_topic(name, if single { 1 } else { partitions })
             })
         })?;
         Ok(Self {
-            _head_start: (members > 1).then(|| HeadStart::of_group(&cluster, members, delay)),
+            _join_barrier: (members > 1).then(|| JoinBarrier::new(&cluster, members, delay)),
             cluster,
         })
     }
 
-    /// Where it listens.
+    /// Its address, as `host:port`.
     pub fn bootstrap_servers(&self) -> &str {
         self.cluster.bootstrap_servers()
     }
@@ -70,7 +74,7 @@ impl InProcessBroker {
 
 fn rebalance_delay(members: usize) -> Duration {
     match members {
-        // There is nobody to wait for.
+        // There are no others to wait for.
         0 | 1 => Duration::from_millis(1),
         more => {
             let members = more.min(MAX_MEMBERS_WAITED_FOR) as u32;

@@ -1,4 +1,4 @@
-//! Errors that pass by themselves, and asking again until they have.
+//! Retries of requests whose errors are transient.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,46 +7,47 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::error::{Error, code_of};
 
-/// How long one attempt at a question may take: a connection whose other end is gone without a word
-/// is given up then, and the next attempt has a new one.
+/// The timeout of one attempt. A connection whose other end vanished without closing it is given up
+/// then, and the next attempt uses a new one.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a question is asked again.
+/// How long a request is retried.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between two attempts at what a broker cannot tell yet.
+/// The time between two attempts.
 pub(crate) const RETRY_STEP: Duration = Duration::from_millis(10);
 
-/// Asks again while a broker cannot tell yet, for so long.
+/// Retries a request while its error is [transient](Error::is_passing), for `timeout` at most.
 pub(crate) fn until_it_passes<T>(
-    patience: Duration,
-    ask: impl FnMut() -> Result<T, Error>,
+    timeout: Duration,
+    request: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    until_passed(Instant::now() + patience, &|| false, ask)
+    until_passed(Instant::now() + timeout, &|| false, request)
 }
 
-/// The same until then, or until `stopped` says so between two attempts.
+/// Retries a request while its error is [transient](Error::is_passing), until a deadline. Returns
+/// [`Error::Stopped`] when `stopped` returns true between two attempts.
 pub(crate) fn until_passed<T>(
     until: Instant,
     stopped: &dyn Fn() -> bool,
-    mut ask: impl FnMut() -> Result<T, Error>,
+    mut request: impl FnMut() -> Result<T, Error>,
 ) -> Result<T, Error> {
     loop {
-        match ask() {
+        match request() {
             Err(error) if error.is_passing() && Instant::now() < until => {
                 if stopped() {
                     return Err(Error::Stopped);
                 }
                 thread::sleep(RETRY_STEP);
             }
-            answered => return answered,
+            result => return result,
         }
     }
 }
 
 impl Error {
-    /// Whether the same may go well a little later: a broker was away, too busy to answer in time, or
-    /// did not know better yet.
+    /// Whether the error is transient, so that the same request may succeed a little later: a broker
+    /// was away, too busy to answer in time, or had old metadata.
     pub fn is_passing(&self) -> bool {
         let (Self::Topic { source, .. } | Self::Client { source, .. }) = self else {
             return false;
@@ -55,10 +56,10 @@ impl Error {
     }
 }
 
-/// Whether a broker that answers so will know better soon: a new partition's leader is told of it
-/// some milliseconds after everybody else, and the first member of all on a new cluster waits for
-/// its coordinator. (On a busy one, librdkafka may be exchanging the broker's handle.) A partition
-/// without a leader, as while one is elected, is none that librdkafka knows.
+/// Whether an error code is transient. The leader of a new partition gets the partition's metadata some
+/// milliseconds later than other brokers, and the first group of a new cluster waits for its
+/// coordinator. `DestroyBroker` occurs while librdkafka replaces a broker's handle. `UnknownPartition`
+/// is also librdkafka's code for a partition without a leader, as during an election.
 pub(crate) fn knows_better_soon(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_is_away_busy_or_new_passes_and_one_that_refuses_does_not() {
+    fn errors_of_a_broker_that_is_away_busy_or_new_are_transient_and_denials_are_not() {
         for code in [
             RDKafkaErrorCode::UnknownPartition,
             RDKafkaErrorCode::BrokerTransportFailure,
@@ -115,16 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_again_until_it_passes_or_time_is_up() {
-        let mut asked = 0;
-        let answered = until_it_passes(PATIENCE, || {
-            asked += 1;
-            match asked {
-                3 => Ok("at last"),
+    fn a_request_is_retried_until_it_succeeds_or_the_time_is_over() {
+        let mut attempts = 0;
+        let third = until_it_passes(PATIENCE, || {
+            attempts += 1;
+            match attempts {
+                3 => Ok("third"),
                 _ => Err(error(RDKafkaErrorCode::RequestTimedOut)),
             }
         });
-        assert_eq!(answered.expect("an answer"), "at last");
+        assert_eq!(third.expect("the third attempt succeeds"), "third");
         let refused = until_it_passes(PATIENCE, || {
             Err::<(), _>(error(RDKafkaErrorCode::TopicAuthorizationFailed))
         });

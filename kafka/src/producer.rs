@@ -1,7 +1,7 @@
-//! A producer that takes messages by the batch: one call to librdkafka for all messages of a
-//! partition, one drain of delivery reports for all that came in.
+//! A producer that takes messages in batches: one call to librdkafka for all messages of a partition,
+//! and one drain for all delivery reports.
 //!
-//! The partition is named by the caller and there is no key and no header on the hot path: measured,
+//! The caller names the partition, and messages on the hot path have neither key nor headers: measured,
 //! the two together triple the cost of a message.
 
 use std::ffi::CString;
@@ -19,10 +19,10 @@ use rdkafka_sys as sys;
 
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
-use crate::rejection::Admission;
+use crate::rejection::AuthenticationState;
 use crate::settings::{self, Role};
 
-/// How long a drain sleeps between two looks: `poll` with a time-out takes all of it.
+/// How long a drain sleeps between two polls. (`poll` with a timeout always waits for all of it.)
 pub(crate) const DRAIN_STEP: Duration = Duration::from_micros(250);
 
 /// A message to be produced.
@@ -30,11 +30,11 @@ pub(crate) const DRAIN_STEP: Duration = Duration::from_micros(250);
 pub struct Outgoing<'a> {
     /// Its value.
     pub payload: &'a [u8],
-    /// Comes back with its [`Delivery`].
+    /// Any number of the caller's, returned with the [`Delivery`].
     pub id: usize,
 }
 
-/// A header of a message off the hot path.
+/// A header of a message; not for the hot path.
 #[derive(Clone, Debug)]
 pub struct Header<'a> {
     /// Its name.
@@ -43,21 +43,23 @@ pub struct Header<'a> {
     pub value: &'a str,
 }
 
-/// What became of a message.
+/// The delivery report of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// As given with the message.
+    /// The [id](Outgoing::id) of the message.
     pub id: usize,
-    /// The partition it went to.
+    /// The partition.
     pub partition: i32,
-    /// Its offset there; -1 when it was not delivered.
+    /// Its offset in the partition; -1 when the message was not delivered.
     pub offset: i64,
-    /// Why it was not delivered; `None` when it was.
+    /// Why the message was not delivered; `None` when it was.
     pub error: Option<RDKafkaErrorCode>,
 }
 
+/// The callbacks of a producer.
 pub(crate) struct Context {
-    admission: Arc<Admission>,
+    authentication: Arc<AuthenticationState>,
+    /// Reports that no poll has returned yet.
     deliveries: Mutex<Vec<Delivery>>,
 }
 
@@ -67,14 +69,14 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.admission.hear(&error, reason);
+        self.authentication.record_error(&error, reason);
         log_error(&error, reason);
     }
 }
 
 impl ProducerContext for Context {
-    // rdkafka turns every message's opaque back into this type; a plain number makes that safe for
-    // the messages that were produced through the C API, too.
+    // rdkafka converts the opaque pointer of each message to this type. With a plain number that is
+    // safe for messages that were produced through the C API, too.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
@@ -97,9 +99,10 @@ impl ProducerContext for Context {
     }
 }
 
-/// A topic to produce to. Made by [`BatchProducer::topic`], and of use with that producer only.
+/// A topic to produce to. Created by [`BatchProducer::topic`], and valid with that producer only.
 #[derive(Clone, Debug)]
 pub struct Topic {
+    /// The position in the producer's list of topics.
     position: usize,
     name: String,
 }
@@ -124,11 +127,11 @@ impl Drop for RawTopic {
     }
 }
 
-/// A producer of batches. Its queue is bounded; what does not fit is handed back.
+/// A producer of batches. Its queue is bounded; messages that do not fit are returned to the caller.
 pub struct BatchProducer {
     // Dropped in this order: topics before their client.
     topics: Vec<RawTopic>,
-    // Shared with a call that may be left behind, see `TransactionalProducer::send_offsets`.
+    // Shared with a call that may outlast its timeout, see `TransactionalProducer::send_offsets`.
     pub(crate) producer: Arc<BaseProducer<Context>>,
     /// Reused between calls.
     messages: Vec<sys::rd_kafka_message_t>,
@@ -139,7 +142,7 @@ pub struct BatchProducer {
 unsafe impl Send for BatchProducer {}
 
 impl BatchProducer {
-    /// A producer for a cluster. It connects by itself, in the background.
+    /// A producer for a cluster. It connects in the background.
     ///
     /// # Errors
     /// When a property is wrong.
@@ -164,7 +167,7 @@ impl BatchProducer {
 
     pub(crate) fn with_config(cluster: &Cluster, config: &ClientConfig) -> Result<Self, Error> {
         let context = Context {
-            admission: Arc::clone(cluster.admission()),
+            authentication: Arc::clone(cluster.authentication()),
             deliveries: Mutex::default(),
         };
         Ok(Self {
@@ -174,10 +177,10 @@ impl BatchProducer {
         })
     }
 
-    /// Names a topic to produce to.
+    /// Creates the handle of a topic to produce to.
     ///
     /// # Errors
-    /// When the name is none that a topic can have.
+    /// When the name is not valid for a topic.
     pub fn topic(&mut self, name: &str) -> Result<Topic, Error> {
         let wrong = || Error::Topic {
             topic: name.to_owned(),
@@ -185,8 +188,8 @@ impl BatchProducer {
             source: KafkaError::Nul(CString::new("\0").expect_err("it has a nul byte")),
         };
         let c_name = CString::new(name).map_err(|_| wrong())?;
-        // SAFETY: the client's handle is valid as long as `self.producer`; a null configuration is
-        // the client's default one.
+        // SAFETY: the client's handle is valid as long as `self.producer`; a null configuration stands
+        // for the client's default.
         let raw = unsafe {
             sys::rd_kafka_topic_new(
                 self.producer.client().native_ptr(),
@@ -204,11 +207,11 @@ impl BatchProducer {
         })
     }
 
-    /// Hands messages for one partition to the producer, which copies them. Returns the messages
-    /// that found its queue full, to be handed over again after a [`poll`](Self::poll).
+    /// Enqueues copies of messages for one partition. Returns the messages for which the queue had no
+    /// room; they are to be produced again after a [`poll`](Self::poll).
     ///
     /// # Errors
-    /// When a message can never be produced: it is too large, or there is no such partition.
+    /// When a message can never be produced: it is too large, or the partition does not exist.
     pub fn produce<'a>(
         &mut self,
         topic: &Topic,
@@ -225,8 +228,8 @@ impl BatchProducer {
             raw
         }));
         let count = i32::try_from(batch.len()).unwrap_or(i32::MAX);
-        // SAFETY: the topic belongs to this client and both are alive; the messages' payloads live
-        // through the call, which copies them (`F_COPY`) and keeps no pointer to the array.
+        // SAFETY: the topic belongs to this client and both are alive; the payloads outlive the call,
+        // which copies them (`F_COPY`) and keeps no pointer to the array.
         let accepted = unsafe {
             sys::rd_kafka_produce_batch(
                 self.topics[topic.position].0,
@@ -237,7 +240,7 @@ impl BatchProducer {
             )
         };
         let mut refused = Vec::new();
-        // A subset may have been accepted, not a prefix: each message tells for itself.
+        // The accepted messages need not be a prefix: each message has a result of its own.
         if usize::try_from(accepted) != Ok(batch.len()) {
             for (raw, message) in self.messages.iter().zip(batch) {
                 match raw.err {
@@ -256,8 +259,8 @@ impl BatchProducer {
         Ok(refused)
     }
 
-    /// Hands one message with a key or headers to the producer; for the few that need them. Returns
-    /// false when its queue is full.
+    /// Enqueues one message with a key or headers, for the few messages that need them. Returns false
+    /// when the queue is full.
     ///
     /// # Errors
     /// When the message can never be produced.
@@ -288,8 +291,8 @@ impl BatchProducer {
         self.send(topic, partition, record)
     }
 
-    /// Hands a tombstone to the producer: a key without a value, which takes back the records of
-    /// that key on a compacted topic. Returns false when its queue is full.
+    /// Enqueues a tombstone: a key without a value, which deletes the records of that key from a
+    /// compacted topic. Returns false when the queue is full.
     ///
     /// # Errors
     /// When the message can never be produced.
@@ -321,9 +324,9 @@ impl BatchProducer {
         }
     }
 
-    /// Serves delivery reports and appends what became of messages to `deliveries`. Does not wait.
+    /// Appends the delivery reports that have arrived to `deliveries`. Does not wait.
     pub fn poll(&self, deliveries: &mut Vec<Delivery>) {
-        // One poll serves one event, which is the reports of one request.
+        // One poll serves one event: the reports of one request.
         loop {
             self.producer.poll(Duration::ZERO);
             if self.take_reports(deliveries) == 0 {
@@ -344,25 +347,25 @@ impl BatchProducer {
         taken
     }
 
-    /// Whether there is any use in waiting for acknowledgements.
+    /// Checks that no broker has refused to authenticate this process; after a refusal no
+    /// acknowledgement can arrive.
     ///
     /// # Errors
-    /// [`Error::Rejected`] when a broker has said no to this process, as far as it was
-    /// [polled](Self::poll).
+    /// [`Error::Rejected`] when one has. Errors are seen when the producer is [polled](Self::poll).
     pub fn check_admission(&self) -> Result<(), Error> {
-        self.producer.context().admission.check()
+        self.producer.context().authentication.check()
     }
 
-    /// How many messages are in the producer's queue or on their way, or wait for a
-    /// [`poll`](Self::poll) to report them.
+    /// The number of messages that are queued or sent and that no [`poll`](Self::poll) has reported
+    /// yet.
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
     }
 
-    /// Polls until every message is reported or `deadline` is over; tells whether all were. (The
-    /// producer's own `flush` rounds up to 10 ms.)
-    pub fn drain(&self, deadline: Duration, deliveries: &mut Vec<Delivery>) -> bool {
-        let until = Instant::now() + deadline;
+    /// Polls until every message is reported, for `timeout` at most. Returns whether all messages are
+    /// reported. (rdkafka's own `flush` rounds up to 10 ms.)
+    pub fn drain(&self, timeout: Duration, deliveries: &mut Vec<Delivery>) -> bool {
+        let until = Instant::now() + timeout;
         loop {
             self.poll(deliveries);
             if self.in_flight() == 0 {

@@ -1,7 +1,8 @@
-//! One queue for the data of all partitions, read in batches.
+//! The queues of a consumer: one for the records of its partitions, read in batches, and its own one
+//! for events.
 //!
-//! A batch read on the consumer's own queue would swallow its rebalance events, so each assigned
-//! partition is forwarded to a queue of its own making, and the consumer's is left for events.
+//! A batch read on the consumer's own queue would drop its rebalance events. So each assigned partition
+//! is forwarded to a queue that is created here, and the consumer's own queue holds events only.
 
 use std::ffi::CString;
 use std::ptr;
@@ -15,24 +16,25 @@ use rdkafka_sys as sys;
 use crate::error::Error;
 use crate::record::{Record, RecordBatch};
 
-/// The most messages that one call takes.
+/// The most messages that one call returns.
 const MAX_MESSAGES: usize = 1024;
 
-/// How many payload bytes one call aims at. Messages over 64 KiB gain nothing, and a batch of this
-/// size already spreads the price of a call.
+/// The target for the payload bytes of one batch. At this size the cost of the call is already small in
+/// comparison; for messages above 64 KiB, batches are not faster.
 const TARGET_BYTES: usize = 1024 * 1024;
 
-/// Something on the queue that is no message.
+/// An entry of the queue that is not a message: an error or the end of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartitionError {
     pub(crate) partition: i32,
-    /// For the end of a partition: the offset at which it is.
+    /// The end offset, where `code` is [`PartitionEOF`](RDKafkaErrorCode::PartitionEOF).
     pub(crate) offset: i64,
     pub(crate) code: RDKafkaErrorCode,
 }
 
 impl PartitionError {
-    /// The error for a user of this crate; `None` for those that librdkafka gets over by itself.
+    /// The error for the caller of this crate; `None` for the end of a partition and for errors after
+    /// which librdkafka continues by itself.
     pub(crate) fn into_error(self, topic: &str) -> Option<Error> {
         let partition = self.partition;
         match self.code {
@@ -43,7 +45,8 @@ impl PartitionError {
                     partition,
                 })
             }
-            // Leaders move and brokers restart; the fetcher asks again.
+            // These do not pass. All others, such as a leader that moved or a broker that restarted,
+            // are retried by librdkafka's fetcher.
             code @ (RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition
@@ -57,21 +60,21 @@ impl PartitionError {
     }
 }
 
-/// A queue that partitions are forwarded to. It must be dropped before its consumer: a consumer's
-/// close waits for ever for a queue that is still there.
+/// A queue to which partitions are forwarded. It must be dropped before its consumer: the consumer's
+/// close waits for ever for a queue that still exists.
 pub(crate) struct DataQueue {
     queue: *mut sys::rd_kafka_queue_t,
-    /// Reused between calls; holds no messages outside of one.
+    /// Reused by all calls; empty between them.
     messages: Vec<*mut sys::rd_kafka_message_t>,
-    /// Average payload of the last batch, to size the next one by.
+    /// The average payload of the last batch, which determines the size of the next one.
     average_bytes: usize,
 }
 
-// SAFETY: librdkafka's queues may be used from any thread; this one is used by one at a time.
+// SAFETY: librdkafka's queues may be used from any thread; `&mut self` allows one thread at a time.
 unsafe impl Send for DataQueue {}
 
 impl DataQueue {
-    /// A new queue of a consumer.
+    /// Creates a queue of a consumer.
     pub(crate) fn new<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
         // SAFETY: the client's handle is valid as long as `consumer` lives.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
@@ -82,13 +85,13 @@ impl DataQueue {
         }
     }
 
-    /// A reference for forwarding partitions from a rebalance.
+    /// The target to forward partitions to, for a rebalance callback.
     pub(crate) fn target(&self) -> ForwardTarget {
         ForwardTarget(self.queue)
     }
 
-    /// Takes as many messages as a batch is good for, or those that come within `timeout`.
-    /// Messages are appended to `batch`, errors to `errors`.
+    /// Appends messages to `batch` and errors to `errors`. Returns when there are about as many as
+    /// [`TARGET_BYTES`] hold, or after `timeout`.
     pub(crate) fn consume(
         &mut self,
         timeout: Duration,
@@ -99,8 +102,8 @@ impl DataQueue {
         self.consume_up_to(wanted, timeout, batch, errors);
     }
 
-    /// Takes one message as soon as there is one, waiting at most `timeout`. (A call for many waits
-    /// its whole time-out to fill.)
+    /// Takes one message as soon as there is one, and waits at most `timeout` for it. (A call for
+    /// several messages waits until all have arrived or the timeout is over.)
     pub(crate) fn consume_one(
         &mut self,
         timeout: Duration,
@@ -110,7 +113,7 @@ impl DataQueue {
         self.consume_up_to(1, timeout, batch, errors);
     }
 
-    /// Takes at most so many messages, those that are there.
+    /// Takes at most `at_most` messages. Does not wait.
     pub(crate) fn consume_at_most(
         &mut self,
         at_most: usize,
@@ -123,9 +126,9 @@ impl DataQueue {
         }
     }
 
-    /// Sends what is on this queue, and what will come to it, to another one.
+    /// Forwards the messages of this queue, present and future ones, to another queue.
     pub(crate) fn forward_to(&self, other: &Self) {
-        // SAFETY: both queues live; librdkafka keeps a reference to the other one for as long as it
+        // SAFETY: both queues are alive; librdkafka keeps a reference to the other one while it
         // forwards.
         unsafe { sys::rd_kafka_queue_forward(self.queue, other.queue) };
     }
@@ -138,8 +141,8 @@ impl DataQueue {
         errors: &mut Vec<PartitionError>,
     ) {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the buffer has room for `MAX_MESSAGES >= wanted` pointers, and the call writes as
-        // many of them as it returns.
+        // SAFETY: the buffer has room for `MAX_MESSAGES >= wanted` pointers, and the call writes the
+        // number of pointers that it returns.
         let taken = unsafe {
             let taken = sys::rd_kafka_consume_batch_queue(
                 self.queue,
@@ -153,8 +156,8 @@ impl DataQueue {
         };
         let before = batch.bytes();
         for message in self.messages.drain(..) {
-            // SAFETY: the pointer was just handed out by librdkafka and is destroyed once, below;
-            // its payload and key are valid until then and are copied.
+            // SAFETY: the pointer was just returned by librdkafka and is destroyed once, below; payload
+            // and key are valid until then and are copied.
             unsafe {
                 let raw = &*message;
                 if raw.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
@@ -187,25 +190,27 @@ impl Drop for DataQueue {
     }
 }
 
+/// The bytes at a pointer; `None` for a null pointer.
+///
 /// # Safety
 /// `data` is null or points to `len` bytes that outlive the use of the result.
 unsafe fn bytes<'a>(data: *const std::ffi::c_void, len: usize) -> Option<&'a [u8]> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller guarantees it.
     (!data.is_null()).then(|| unsafe { std::slice::from_raw_parts(data.cast(), len) })
 }
 
-/// Where partitions are forwarded to. Valid as long as its [`DataQueue`].
+/// The queue to which partitions are forwarded. Valid as long as its [`DataQueue`].
 #[derive(Clone, Copy)]
 pub(crate) struct ForwardTarget(*mut sys::rd_kafka_queue_t);
 
-// SAFETY: the pointer is only handed to librdkafka, whose queues may be used from any thread.
+// SAFETY: the pointer is only passed to librdkafka, whose queues may be used from any thread.
 unsafe impl Send for ForwardTarget {}
 // SAFETY: as above.
 unsafe impl Sync for ForwardTarget {}
 
 impl ForwardTarget {
-    /// Sends the data of a partition to the queue. To be done at every assignment of it: librdkafka
-    /// undoes it when the partition is taken away.
+    /// Forwards the messages of a partition to the queue. Needed at each assignment of the partition,
+    /// because librdkafka ends the forwarding when the partition is revoked.
     pub(crate) fn forward<C: ClientContext>(
         self,
         client: &rdkafka::client::Client<C>,
@@ -215,8 +220,8 @@ impl ForwardTarget {
         let Ok(topic) = CString::new(topic) else {
             return;
         };
-        // SAFETY: the handle is valid as long as `client`, the topic's name for the call; the
-        // reference to the partition's queue is given back.
+        // SAFETY: the handle is valid as long as `client`, the topic's name for the call; the reference
+        // to the partition's queue is released.
         unsafe {
             let queue =
                 sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
@@ -228,22 +233,22 @@ impl ForwardTarget {
     }
 }
 
-/// A consumer's own queue, on which its events are: rebalances, results of commits, errors. It must
-/// be dropped before its consumer, as a [`DataQueue`].
+/// A consumer's own queue, which holds its events: rebalances, results of commits, errors. Like a
+/// [`DataQueue`], it must be dropped before its consumer.
 pub(crate) struct EventQueue(*mut sys::rd_kafka_queue_t);
 
 // SAFETY: librdkafka's queues may be used from any thread.
 unsafe impl Send for EventQueue {}
 
 impl EventQueue {
-    /// The queue of a consumer that has a group.
+    /// The event queue of a consumer with a `group.id`.
     pub(crate) fn new<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Self {
         // SAFETY: the client's handle is valid as long as `consumer` lives.
         Self(unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) })
     }
 
-    /// How many events wait to be served. rdkafka's `poll` serves one and does not tell whether
-    /// there are more.
+    /// The number of events to be served. (rdkafka's `poll` serves one and does not return whether
+    /// there are more.)
     pub(crate) fn waiting(&self) -> usize {
         if self.0.is_null() {
             return 0;
@@ -256,16 +261,17 @@ impl EventQueue {
 impl Drop for EventQueue {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: the reference was taken by `new` and is given back once.
+            // SAFETY: the reference was taken by `new` and is released once.
             unsafe { sys::rd_kafka_queue_destroy(self.0) };
         }
     }
 }
 
-/// Whether a consumer has a place in its group, as far as it knows: until it has asked to leave.
+/// Whether a consumer is a member of its group, by its own state: it is, until it has sent the request
+/// to leave.
 pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
-    // SAFETY: the handle is valid as long as `consumer`; the text, which ends with a nul byte, is ours
-    // and given back.
+    // SAFETY: the handle is valid as long as `consumer`; the text, which ends with a nul byte, is owned
+    // by the caller and freed here.
     unsafe {
         let client = consumer.client().native_ptr();
         let id = sys::rd_kafka_memberid(client);
@@ -277,8 +283,8 @@ pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool 
     }
 }
 
-/// Where a partition begins and ends, as its leader said with the last messages that were fetched of
-/// it: nobody is asked. `None` while none were.
+/// The beginning and end offsets of a partition, as of the last fetch from its leader. Sends no
+/// request. `None` before the first fetch.
 pub(crate) fn known_watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
@@ -301,12 +307,12 @@ pub(crate) fn known_watermarks<C: ConsumerContext>(
     known.then_some((low.max(0), high))
 }
 
-/// The metadata of each offset in a list, in its order; empty where it has none. (rdkafka's own
-/// accessor panics on bytes that are not UTF-8, and anybody may have written them.)
+/// The metadata of the offsets in a list, in its order; empty for an offset without metadata.
+/// (rdkafka's own accessor panics on bytes that are not UTF-8, and any client may have written them.)
 pub(crate) fn metadata(list: &rdkafka::TopicPartitionList) -> Vec<String> {
     let raw = list.ptr();
-    // SAFETY: the list is alive; it has `cnt` elements, whose metadata is null or has the size that
-    // stands beside it.
+    // SAFETY: the list is alive; it has `cnt` elements, whose metadata is null or has `metadata_size`
+    // bytes.
     unsafe {
         let elements = (0..(*raw).cnt).map(|position| &*(*raw).elems.offset(position as isize));
         elements
@@ -316,15 +322,15 @@ pub(crate) fn metadata(list: &rdkafka::TopicPartitionList) -> Vec<String> {
     }
 }
 
-/// Asks for a commit whose result comes back through the consumer's `commit_callback`, unlike
-/// rdkafka's asynchronous commit, which tells nobody.
+/// Starts a commit whose result is passed to the consumer's `commit_callback`. (rdkafka's own
+/// asynchronous commit drops the result.)
 pub(crate) fn commit_async<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     offsets: &rdkafka::TopicPartitionList,
 ) -> Result<(), RDKafkaErrorCode> {
     let client = consumer.client().native_ptr();
     // SAFETY: handle and list are valid for the call, which copies the list; the reference to the
-    // consumer's queue is given back.
+    // consumer's queue is released.
     let code = unsafe {
         let queue = sys::rd_kafka_queue_get_consumer(client);
         let code = sys::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, ptr::null_mut());

@@ -1,5 +1,5 @@
-//! Reads named partitions of a topic from given offsets, in batches, as a member of no group: an
-//! aggregator reads all of a run by itself, and a second one disturbs nobody.
+//! A reader of a topic: it reads the partitions from given offsets, in batches, and is a member of no
+//! group. So each aggregator reads all of a run, and two of them do not affect each other.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::record::{Record, RecordBatch};
 use crate::settings::Role;
 use crate::topics;
 
-/// Hands over every record that a topic has now, from these offsets on, by partition: a partition
-/// that is not named is read from its beginning, and so is one that has lost what it is named with.
-/// What is in a transaction that is not decided yet is waited for.
+/// Passes each record that a topic has now to `visit`, from the offsets in `from` on, by partition. A
+/// partition without an offset in `from` is read from its beginning, and so is one whose records at
+/// that offset are deleted. Records of transactions that are still open are waited for.
 ///
 /// # Errors
-/// When there is no such topic, it cannot be read, or `stopped` says so.
+/// When the topic does not exist or cannot be read, or [`Error::Stopped`] when `stopped` returns true.
 pub fn read_to_end(
     cluster: &Cluster,
     topic: &str,
@@ -65,10 +65,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Begins to read partition 0, 1, 2, … at these offsets.
+    /// A reader that begins partition 0, 1, 2, … at these offsets.
     ///
     /// # Errors
-    /// When a property is wrong or the topic's name is none.
+    /// When a property is wrong or the topic's name is not valid.
     pub fn start(cluster: &Cluster, topic: &str, offsets: &[i64]) -> Result<Self, Error> {
         let consumer = consumer(cluster)?;
         let queue = DataQueue::new(&consumer);
@@ -86,15 +86,15 @@ impl Reader {
         })
     }
 
-    /// Takes records, waiting at most `timeout` for the first, appended to `batch`.
+    /// Appends records to `batch`, and waits at most `timeout` for the first of them.
     ///
     /// # Errors
     /// [`Error::OffsetOutOfRange`], or when a partition cannot be read.
     pub fn read(&mut self, timeout: Duration, batch: &mut RecordBatch) -> Result<(), Error> {
-        // Errors and log lines; data goes to the queue.
+        // Events are errors and log lines; records arrive on the queue.
         while self.events.waiting() > 0 {
             if let Some(Err(error)) = self.consumer.poll(Duration::ZERO) {
-                // No right on the group is needed, for it is never joined.
+                // No right on the group is needed, because the reader never joins it.
                 let code = error.rdkafka_error_code();
                 if code != Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
                     debug!(%error, "reader");
@@ -119,14 +119,14 @@ impl Reader {
         }
     }
 
-    /// The offset to read next, by partition: everything before it was read. Commit markers and
-    /// records of aborted transactions, which a reader is never shown, count as read.
+    /// The offset to read next, by partition: everything before it is read. Commit markers and records
+    /// of aborted transactions, which are never returned, count as read.
     pub fn next_offsets(&self) -> &[i64] {
         &self.next
     }
 
-    /// Whether everything before these offsets, by partition, was read. Commit markers and records
-    /// of aborted transactions, which a reader is never shown, count as read.
+    /// Whether everything before these offsets, by partition, is read, in the sense of
+    /// [`next_offsets`](Self::next_offsets).
     pub fn has_reached(&self, offsets: &[i64]) -> bool {
         self.next.iter().zip(offsets).all(|(next, end)| next >= end)
     }
@@ -135,14 +135,14 @@ impl Reader {
 /// A consumer that is a member of no group.
 pub(crate) fn consumer(cluster: &Cluster) -> Result<ClosingConsumer<Context>, Error> {
     let mut config = cluster.config(Role::Reader);
-    // librdkafka assigns partitions to members of a named group only; this one is never joined.
+    // librdkafka assigns partitions only to a consumer with a group id; this group is never joined.
     config.set("group.id", "rollcall.reader");
-    // Tells of the end of a partition even where the last offsets are commit markers.
+    // The end of a partition is then reported even where its last offsets are commit markers.
     config.set("enable.partition.eof", "true");
     ClosingConsumer::create(&config, cluster.context())
 }
 
-/// Has it read partition 0, 1, 2, … from these offsets on.
+/// Assigns partition 0, 1, 2, … of a topic to a consumer, from these offsets on.
 pub(crate) fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -151,14 +151,14 @@ pub(crate) fn assign(
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (partition, &offset) in (0..).zip(offsets) {
         list.add_partition_offset(topic, partition, Offset::Offset(offset))
-            .map_err(Error::topic(topic, "name an offset"))?;
+            .map_err(Error::topic(topic, "set the offset to read from"))?;
     }
     consumer
         .assign(&list)
         .map_err(Error::topic(topic, "assign partitions"))
 }
 
-/// Notes that a partition was read up to this offset.
+/// Records that a partition is read up to this offset. The offset of a partition never decreases.
 pub(crate) fn advance(next: &mut [i64], partition: i32, offset: i64) {
     let own = usize::try_from(partition).ok();
     if let Some(next) = own.and_then(|partition| next.get_mut(partition)) {

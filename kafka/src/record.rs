@@ -1,9 +1,9 @@
-//! Records as they come from a topic: a batch of them with one buffer for all payloads, so that
-//! taking a thousand messages costs two allocations and nobody holds on to librdkafka's memory.
+//! A batch of records of a topic, with one buffer for all keys and payloads: a thousand records need
+//! two allocations, and no memory of librdkafka is kept.
 
 use std::ops::Range;
 
-/// Records of one topic, in the order in which they came.
+/// Records of one topic, in the order in which they were received.
 #[derive(Clone, Debug, Default)]
 pub struct RecordBatch {
     bytes: Vec<u8>,
@@ -21,7 +21,7 @@ struct Entry {
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The partition it came from.
+    /// Its partition.
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
@@ -44,7 +44,7 @@ impl RecordBatch {
         });
     }
 
-    /// Forgets all records and keeps the memory for others.
+    /// Removes all records and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -56,7 +56,7 @@ impl RecordBatch {
         start..self.bytes.len()
     }
 
-    /// The records.
+    /// The records, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
         self.entries.iter().map(|entry| self.record(entry))
     }
@@ -77,17 +77,17 @@ impl RecordBatch {
         }
     }
 
-    /// How many records there are.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Bytes of all keys and payloads.
+    /// The number of bytes of all keys and payloads.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_come_back_as_they_were_pushed() {
+    fn records_are_returned_as_they_were_pushed() {
         let mut batch = RecordBatch::default();
         let records = [
             Record {

@@ -1,6 +1,6 @@
-//! Why a broker does not let this process in, read from what librdkafka says of its connections. A
-//! broker that is silent is waited for; one that says no will say it again, so that its no ends the
-//! process, with a sentence about what to do.
+//! Refusals of brokers to authenticate this process, recognised in librdkafka's errors of connections.
+//! A broker that does not answer is waited for. A refusal would be repeated at each attempt, so it ends
+//! the process, with advice on what to change.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,23 +9,23 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::error::Error;
 
-/// What a broker and this process do not agree on.
+/// The part of the log-in that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// User and password.
+    /// The user or the password.
     Credentials,
-    /// The way to log in.
+    /// The SASL mechanism.
     Mechanism,
-    /// Whether the broker is who it says it is.
+    /// The certificate of the broker.
     BrokerCertificate,
-    /// Whether this process is who it says it is.
+    /// The certificate of this process.
     ClientCertificate,
-    /// How to encrypt.
+    /// The protocol, version or cipher of the encryption.
     Handshake,
 }
 
 impl Cause {
-    /// What to do about it.
+    /// What the user is to change, for the error message.
     pub fn advice(self) -> &'static str {
         match self {
             Self::Credentials => {
@@ -49,23 +49,23 @@ impl Cause {
     }
 }
 
-/// A broker's no.
+/// The refusal of a broker to authenticate this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// What it is about.
+    /// The part of the log-in that failed.
     pub cause: Cause,
-    /// What librdkafka says of it. There is no secret in it.
-    pub said: String,
+    /// librdkafka's message. It contains no secret.
+    pub message: String,
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.said, self.cause.advice())
+        write!(f, "{}; {}", self.message, self.cause.advice())
     }
 }
 
 impl Rejection {
-    /// The rejection that an error of a client speaks of; `None` for one that may pass.
+    /// The rejection that an error of a client reports; `None` when the error may pass by itself.
     fn of(code: RDKafkaErrorCode, reason: &str) -> Option<Self> {
         let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
         let is_logging_in = matches!(
@@ -75,7 +75,7 @@ impl Rejection {
                 | RDKafkaErrorCode::UnsupportedSASLMechanism
                 | RDKafkaErrorCode::IllegalSASLState
         );
-        // A broker that goes away while one logs in, or has not come up yet.
+        // The broker went away during the log-in, or is not up yet.
         if has(&["transport failure", "timed out", "Disconnected"]) {
             return None;
         }
@@ -105,12 +105,13 @@ impl Rejection {
         };
         Some(Self {
             cause,
-            said: without_timing(reason),
+            message: without_timing(reason),
         })
     }
 }
 
-/// librdkafka ends its sentences with `(after 312ms in state AUTH_REQ)`, which is different each time.
+/// A message of librdkafka without its end, such as `(after 312ms in state AUTH_REQ)`, which differs
+/// each time.
 fn without_timing(reason: &str) -> String {
     let kept = reason
         .rfind(" (after ")
@@ -118,53 +119,58 @@ fn without_timing(reason: &str) -> String {
     kept.trim_end_matches([':', ' ']).to_owned()
 }
 
-/// Whether a process is let in, as all its clients hear it.
+/// Whether brokers authenticate this process, by the errors of all its clients.
 #[derive(Debug, Default)]
-pub(crate) struct Admission {
-    heard: Mutex<Heard>,
+pub(crate) struct AuthenticationState {
+    errors: Mutex<Errors>,
 }
 
+/// The errors since a broker last answered.
 #[derive(Debug, Default)]
-struct Heard {
+struct Errors {
+    /// The last rejection.
     rejection: Option<Rejection>,
+    /// librdkafka's message of the last error.
     last: Option<String>,
 }
 
-impl Admission {
-    fn heard(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+impl AuthenticationState {
+    fn errors(&self) -> MutexGuard<'_, Errors> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes an error that concerns a whole client.
-    pub(crate) fn hear(&self, error: &KafkaError, reason: &str) {
+    /// Records an error of a whole client.
+    pub(crate) fn record_error(&self, error: &KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else {
             return;
         };
         let rejection = Rejection::of(code, reason);
-        let mut heard = self.heard();
-        // That all brokers are down is what follows, not what was wrong.
+        let mut errors = self.errors();
+        // That all brokers are down is the consequence of another error, which explains more.
         if code != RDKafkaErrorCode::AllBrokersDown {
-            heard.last = Some(without_timing(reason));
+            errors.last = Some(without_timing(reason));
         }
         if rejection.is_some() {
-            heard.rejection = rejection;
+            errors.rejection = rejection;
         }
     }
 
-    /// A broker has answered a request: whatever was heard before is over.
-    pub(crate) fn let_in(&self) {
-        *self.heard() = Heard::default();
+    /// Forgets all errors, because a broker has answered a request.
+    pub(crate) fn reset(&self) {
+        *self.errors() = Errors::default();
     }
 
-    /// What was heard last, for whoever has waited in vain.
-    pub(crate) fn last_heard(&self) -> Option<String> {
-        self.heard().last.clone()
+    /// librdkafka's message of the last error, for the message of a wait that timed out.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.errors().last.clone()
     }
 
+    /// Checks that no broker has refused to authenticate this process.
+    ///
     /// # Errors
-    /// [`Error::Rejected`] when a broker has said no.
+    /// [`Error::Rejected`] when one has.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        match &self.heard().rejection {
+        match &self.errors().rejection {
             Some(rejection) => Err(Error::Rejected(rejection.clone())),
             None => Ok(()),
         }
@@ -175,8 +181,8 @@ impl Admission {
 mod tests {
     use super::*;
 
-    /// As librdkafka 2.12 and Apache Kafka 4.3 say them.
-    const SAID: [(RDKafkaErrorCode, &str, Option<Cause>); 9] = [
+    /// Messages of librdkafka 2.12 with Apache Kafka 4.3.
+    const MESSAGES: [(RDKafkaErrorCode, &str, Option<Cause>); 9] = [
         (
             RDKafkaErrorCode::Authentication,
             "sasl_ssl://127.0.0.1:9093/bootstrap: SASL authentication error: Authentication failed \
@@ -235,8 +241,8 @@ mod tests {
     ];
 
     #[test]
-    fn a_no_is_told_from_what_may_pass() {
-        for (code, reason, cause) in SAID {
+    fn rejections_are_distinguished_from_errors_that_may_pass() {
+        for (code, reason, cause) in MESSAGES {
             let rejection = Rejection::of(code, reason);
             assert_eq!(
                 rejection.map(|rejection| rejection.cause),
@@ -247,20 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn a_no_holds_until_a_broker_answers_and_waiting_in_vain_has_a_reason() {
-        let admission = Admission::default();
-        assert!(admission.check().is_ok());
-        for (code, reason, _) in [SAID[0], SAID[7], SAID[8]] {
-            admission.hear(&KafkaError::Global(code), reason);
+    fn a_rejection_counts_until_a_broker_answers_and_the_last_error_is_kept_for_the_message() {
+        let state = AuthenticationState::default();
+        assert!(state.check().is_ok());
+        for (code, reason, _) in [MESSAGES[0], MESSAGES[7], MESSAGES[8]] {
+            state.record_error(&KafkaError::Global(code), reason);
         }
-        let rejected = admission.check().expect_err("a no").to_string();
+        let rejected = state.check().expect_err("a rejection").to_string();
         assert!(rejected.contains("invalid credentials"), "{rejected}");
         assert!(rejected.contains("check sasl.username"), "{rejected}");
         assert!(!rejected.contains("312ms"), "{rejected}");
-        let last = admission.last_heard().expect("something was heard");
+        let last = state.last_error().expect("errors were recorded");
         assert!(last.ends_with("Connection refused"), "{last}");
-        admission.let_in();
-        assert!(admission.check().is_ok());
-        assert_eq!(admission.last_heard(), None);
+        state.reset();
+        assert!(state.check().is_ok());
+        assert_eq!(state.last_error(), None);
     }
 }

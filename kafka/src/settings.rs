@@ -1,5 +1,5 @@
-//! The one table of client settings: each that differs from librdkafka's default, for whom, and
-//! why. Figures were measured on two cores with Kafka 4.3.1 on the same machine.
+//! The table of client settings: each setting that differs from librdkafka's default, for which
+//! clients, and why. Figures were measured on two cores with Kafka 4.3.1 on the same machine.
 
 use rdkafka::ClientConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -9,31 +9,32 @@ use rdkafka_sys::RDKafkaConfRes;
 use crate::args::property;
 use crate::error::Error;
 
-/// What a client is for.
+/// The purpose of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Publishes batches.
+    /// A producer of batches.
     Producer,
-    /// Publishes batches in transactions.
+    /// A producer of batches in transactions.
     Transactional,
     /// A member of the workers' group.
     Member,
-    /// Reads partitions that it names itself; no group.
+    /// A consumer that assigns partitions to itself, without a group.
     Reader,
-    /// Asks about topics and groups, creates and deletes them.
+    /// An admin client, which describes, creates and deletes topics and groups.
     Admin,
 }
 
 use Role::{Admin, Member, Producer, Reader, Transactional};
 
-/// A setting: for whom, key, value, why.
+/// A setting: the roles that it is for, key, value, and reason.
 type Setting = (&'static [Role], &'static str, &'static str, &'static str);
 
 const EVERYONE: &[Role] = &[Producer, Transactional, Member, Reader, Admin];
 const PRODUCERS: &[Role] = &[Producer, Transactional];
 const CONSUMERS: &[Role] = &[Member, Reader];
 
-/// By which protocol brokers are spoken to; without it, neither encrypted nor authenticated.
+/// The property of the protocol between clients and brokers. Its default, `plaintext`, neither encrypts
+/// nor authenticates.
 pub const PROTOCOL: &str = "security.protocol";
 
 /// Settings that a user may change with `-X`.
@@ -42,7 +43,7 @@ const TUNED: &[Setting] = &[
         PRODUCERS,
         "linger.ms",
         "5",
-        "batches fill while a round trip is under way; 1 to 50 ms measured alike",
+        "batches fill during a round trip; 1 to 50 ms measured alike",
     ),
     (
         PRODUCERS,
@@ -55,14 +56,14 @@ const TUNED: &[Setting] = &[
         &[Producer],
         "message.timeout.ms",
         "0",
-        "a broker that is away is waited for; whoever gives up first is a time-out that people set",
+        "messages wait for a broker that is away; only time-outs that the user sets give up",
     ),
     (
         &[Transactional],
         "transaction.timeout.ms",
         "10000",
-        "what a worker killed within a transaction leaves open holds up readers and the next owner \
-         of its partitions until then (default: 60 s); messages are given up then, too",
+        "an open transaction of a killed worker blocks readers and the next owner of its partitions \
+         for as long (default: 60 s); messages are given up after that time, too",
     ),
     (
         PRODUCERS,
@@ -86,7 +87,7 @@ const TUNED: &[Setting] = &[
         CONSUMERS,
         "fetch.wait.max.ms",
         "20",
-        "with the default of 500 ms the first message of a new topic comes half a second late",
+        "with the default of 500 ms the first message of a new topic arrives half a second late",
     ),
     (
         CONSUMERS,
@@ -98,7 +99,7 @@ const TUNED: &[Setting] = &[
         CONSUMERS,
         "fetch.queue.backoff.ms",
         "5",
-        "a full local queue pauses fetching; the default of 1000 ms is a hole of a second",
+        "a full local queue pauses fetching; the default of 1000 ms leaves a consumer idle for a second",
     ),
     (
         CONSUMERS,
@@ -117,54 +118,55 @@ const TUNED: &[Setting] = &[
         CONSUMERS,
         "fetch.max.bytes",
         "8388608",
-        "as above, for one answer (default: 50 MiB)",
+        "as above, for one fetch response (default: 50 MiB)",
     ),
     (
         CONSUMERS,
         "session.timeout.ms",
         "6000",
-        "the least that brokers allow by default: a killed worker's partitions are taken over after 6 s, not 45; \
-         of readers, too, for max.poll.interval.ms may not be less, whoever it is set for",
+        "the least that brokers allow by default: a killed worker's partitions are reassigned after \
+         6 s, not 45 s; for readers, too, because it may not exceed max.poll.interval.ms, which -X \
+         sets for all consumers",
     ),
     (
         &[Member],
         "heartbeat.interval.ms",
         "300",
-        "a member learns of a rebalance with its heartbeat: default 3 s until a new worker works",
+        "a heartbeat's response starts a rebalance: by default a new worker waits 3 s for partitions",
     ),
     (
         &[Member],
         "partition.assignment.strategy",
         "cooperative-sticky",
-        "a worker that comes or goes leaves the others' partitions and work where they are",
+        "when a worker joins or leaves, the others keep their partitions and their work",
     ),
     (
         EVERYONE,
         "reconnect.backoff.ms",
         "50",
-        "a broker that comes back is noticed soon",
+        "a broker that is back is reconnected soon",
     ),
     (EVERYONE, "reconnect.backoff.max.ms", "1000", "as above"),
     (
-        // Of a transactional one it may not be longer than a transaction, and librdkafka sees to that.
+        // Not for a transactional producer, whose value librdkafka limits to transaction.timeout.ms.
         &[Producer, Member, Reader, Admin],
         "socket.timeout.ms",
         "30000",
-        "a connection whose other end is gone without a word is given up after as long as Kafka's own \
-         clients wait by default (request.timeout.ms), not after 60 s",
+        "a connection whose other end vanished without closing it is given up after 30 s, as by \
+         Kafka's own clients (request.timeout.ms), not after 60 s",
     ),
     (
         EVERYONE,
         "topic.metadata.refresh.interval.ms",
         "5000",
-        "after restarts brokers are known again by metadata, of which nobody else may ask for long \
-         (default: 5 minutes)",
+        "restarted brokers are found by a refresh of the metadata, which no other request may cause \
+         for a long time (default: 5 minutes)",
     ),
     (
         EVERYONE,
         "ssl.ca.location",
         "probe",
-        "OpenSSL is linked in, and where it would look by itself no system has its certificates",
+        "OpenSSL is linked in, and no system has certificates at the path that it looks at by default",
     ),
     (
         EVERYONE,
@@ -174,7 +176,7 @@ const TUNED: &[Setting] = &[
     ),
 ];
 
-/// Settings on which the guarantees rest. `-X` is refused for them.
+/// Settings on which the guarantees depend. They cannot be changed with `-X`.
 const FIXED: &[Setting] = &[
     (
         PRODUCERS,
@@ -216,17 +218,19 @@ const FIXED: &[Setting] = &[
         EVERYONE,
         "statistics.interval.ms",
         "0",
-        "because librdkafka aborts on statistics that a raw queue is not asked for",
+        "because librdkafka aborts on a statistics event in a queue that is read by the C API",
     ),
     (
         &[Member],
         "group.protocol",
         "classic",
-        "because a second member waits 5 s for the server's heartbeat under KIP-848",
+        "because under KIP-848 a second member waits 5 s for the heartbeat interval of the broker",
     ),
 ];
 
-/// Properties by which `-X` could get round the table or send a client elsewhere.
+/// Properties that are refused with `-X`, because they are other names of fixed settings or would
+/// connect a client to another cluster or group. The second text ends the message
+/// `rollcall sets this property itself, …`.
 const REFUSED: &[(&str, &str)] = &[
     ("request.required.acks", "as acks"),
     ("auto.commit.enable", "as enable.auto.commit"),
@@ -235,11 +239,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("group.id", "from --group"),
     ("group.instance.id", "from --group-instance-id"),
     ("transactional.id", "where it uses transactions"),
-    ("enable.partition.eof", "where it needs to know the end"),
+    ("enable.partition.eof", "where it needs the end"),
     ("test.mock.num.brokers", "for its in-process broker"),
 ];
 
-/// librdkafka warns when a producer is given a property of consumers, and the other way round.
+/// Whether a property is one of this role's kind of client. librdkafka warns of a consumer property on
+/// a producer, and the reverse.
 fn applies(role: Role, key: &str) -> bool {
     match key {
         "allow.auto.create.topics" => CONSUMERS.contains(&role),
@@ -248,13 +253,12 @@ fn applies(role: Role, key: &str) -> bool {
     }
 }
 
-/// The name of a property without what librdkafka leaves out as well: topics' properties may be named
-/// as such.
+/// The name of a property without the prefix `topic.`, which librdkafka accepts and ignores.
 fn plain_name(key: &str) -> &str {
     key.trim_start_matches("topic.")
 }
 
-/// Refuses properties of `-X` that the guarantees rest on.
+/// Checks that `-X` sets no property on which the guarantees depend.
 pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Error> {
     for (key, _) in overrides {
         let plain = plain_name(key);
@@ -274,7 +278,7 @@ pub(crate) fn check_overrides(overrides: &[(String, String)]) -> Result<(), Erro
     Ok(())
 }
 
-/// Refuses properties that librdkafka does not take, before any client is made.
+/// Checks that librdkafka accepts the properties, before any client is created.
 pub(crate) fn check_properties(
     bootstrap_servers: &str,
     overrides: &[(String, String)],
@@ -287,8 +291,8 @@ pub(crate) fn check_properties(
     check_effect(overrides)
 }
 
-/// Refuses what would be without effect: whoever gives a password or a certificate believes that it
-/// protects something.
+/// Checks that no property of `sasl.` or `ssl.` is without effect, because a user who sets a password
+/// or a certificate expects protection by it.
 fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
     let protocol = property(overrides, PROTOCOL).unwrap_or("plaintext");
     let protocol = protocol.to_lowercase();
@@ -313,9 +317,10 @@ fn check_effect(overrides: &[(String, String)]) -> Result<(), Error> {
     }
 }
 
+/// The error of a property that librdkafka refuses; values that may be secrets are left out.
 fn wrong_property(error: KafkaError) -> Error {
     match error {
-        // A property of whose value nobody knows what it is.
+        // The value of an unknown property may be a secret.
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, reason, key, _) => {
             Error::Property {
                 key,
@@ -332,7 +337,7 @@ fn wrong_property(error: KafkaError) -> Error {
             value: "…".to_owned(),
         },
         KafkaError::ClientConfig(_, reason, key, value) => Error::Property { key, value, reason },
-        // Certificates and keys are read when the client is made, not when they are named.
+        // Certificates and keys are read when the client is created, not when the property is set.
         KafkaError::ClientCreation(reason) if reason.starts_with("ssl.") => Error::Property {
             key: reason
                 .split([' ', ':'])
@@ -349,7 +354,7 @@ fn wrong_property(error: KafkaError) -> Error {
     }
 }
 
-/// Whether a property's value is nobody's business.
+/// Whether the value of a property may be a secret, and must not be printed.
 fn is_secret(key: &str) -> bool {
     let key = plain_name(key);
     key.starts_with("sasl")
@@ -359,7 +364,7 @@ fn is_secret(key: &str) -> bool {
             .any(|part| key.contains(part))
 }
 
-/// The configuration of a client.
+/// The configuration of a client: the settings of its role, then the user's properties.
 pub(crate) fn client_config(
     role: Role,
     bootstrap_servers: &str,
@@ -375,7 +380,7 @@ pub(crate) fn client_config(
         }
     }
     if overrides.iter().any(|(key, _)| key == "debug") {
-        // Whoever asks for it wants to see it; how much of it is shown is for the log's filter.
+        // librdkafka then emits its debug lines; the filter of this process's log selects among them.
         config.set_log_level(RDKafkaLogLevel::Debug);
     }
     for (key, value) in overrides {
@@ -386,7 +391,7 @@ pub(crate) fn client_config(
     config
 }
 
-/// Makes a client, with an error that names the property that was wrong.
+/// Creates a client. An error names the property that is wrong.
 pub(crate) fn create<C, T>(config: &ClientConfig, context: C) -> Result<T, Error>
 where
     T: FromClientConfigAndContext<C>,
@@ -403,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_setting_stands_twice_for_a_role() {
+    fn no_role_has_a_setting_twice() {
         for &role in EVERYONE {
             let mut keys: Vec<_> = TUNED
                 .iter()
@@ -419,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn librdkafka_takes_every_setting() {
+    fn librdkafka_accepts_every_setting() {
         for &role in EVERYONE {
             let mut config = client_config(role, "127.0.0.1:1", "test", &[]);
             let made = match role {
@@ -440,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_of_polls_may_be_as_short_as_the_session_for_every_consumer() {
+    fn the_poll_interval_of_every_consumer_may_be_as_short_as_the_session_timeout() {
         let overrides = [("max.poll.interval.ms".to_owned(), "6000".to_owned())];
         for &role in CONSUMERS {
             let mut config = client_config(role, "127.0.0.1:1", "test", &overrides);
@@ -451,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_in_an_error() {
+    fn no_error_contains_a_secret() {
         let overrides = [("sasl.passwords".to_owned(), "hunter2".to_owned())];
         let error = check_properties("127.0.0.1:1", &overrides).expect_err("no such property");
         let text = format!("{error} {error:?}");
@@ -459,21 +464,22 @@ mod tests {
             text.contains("sasl.passwords") && !text.contains("hunter2"),
             "{text}"
         );
-        // What Kafka's Java clients call otherwise: of some librdkafka knows, and says so.
-        for (key, said) in [
+        // Properties of Kafka's Java clients, some of which librdkafka reports as not supported.
+        for (key, expected) in [
             ("sasl.jaas.config", "not supported"),
             ("ssl.truststore.password", "No such configuration property"),
         ] {
             let overrides = [(key.to_owned(), "hunter2".to_owned())];
-            let error = check_properties("127.0.0.1:1", &overrides).expect_err("it is of Java");
+            let error =
+                check_properties("127.0.0.1:1", &overrides).expect_err("a property of Java");
             let text = format!("{error} {error:?}");
-            assert!(text.contains(said), "{text}");
+            assert!(text.contains(expected), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
     }
 
     #[test]
-    fn a_password_or_certificate_that_would_protect_nothing_is_refused() {
+    fn a_password_or_certificate_without_effect_is_refused() {
         let check = |properties: &[(&str, &str)]| {
             let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
             let overrides: Vec<_> = properties.iter().map(owned).collect();
@@ -493,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guarantees_rest_on_is_refused_and_a_typing_error_named() {
+    fn properties_of_the_guarantees_are_refused_and_unknown_properties_are_named() {
         for key in ["request.required.acks", "group.id", "metadata.broker.list"] {
             assert!(
                 check_overrides(&[(key.to_owned(), "0".to_owned())]).is_err(),

@@ -1,5 +1,5 @@
-//! What a cluster says of itself, asked for without changing anything: brokers, the four topics with
-//! their settings, a group with its members and its lag. What it means is for others to judge.
+//! A description of a cluster, read without changing anything: brokers, the four topics with their
+//! settings, and a group with its members and its lag. It contains no verdict.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::error::{Error, is_denial};
 use crate::offsets::{GroupOffsets, beginning_offsets, end_offsets};
 use crate::topics::{self, Settings, TopicNames};
 
-/// Ends the name of every runs topic.
+/// The end of the name of every runs topic.
 const RUNS_TOPIC: &str = ".runs.v2";
 
-/// Why the cluster did not answer a question.
+/// The reason for which the cluster did not answer a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether it is not allowed, rather than impossible for now.
+    /// Whether this user is not allowed to make the request; false when it failed for another reason.
     pub denied: bool,
-    /// What the cluster says.
+    /// The error message.
     pub reason: String,
 }
 
@@ -30,7 +30,7 @@ impl From<Error> for Refusal {
         Self {
             denied: error.is_denied(),
             reason: match error {
-                // What to do about it is for others to say.
+                // Without the advice of the error's own message, because the caller gives its own.
                 Error::Denied { action, code, .. } => format!("not allowed to {action}: {code}"),
                 error => {
                     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
@@ -49,49 +49,50 @@ impl From<RDKafkaErrorCode> for Refusal {
     }
 }
 
-/// A cluster, as it was when it was asked.
+/// The description of a cluster at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Survey {
     /// The ids of the brokers, ascending.
     pub brokers: Vec<i32>,
-    /// The broker that clients are told is the controller.
+    /// The id of the controller, by the metadata that clients get.
     pub controller: Option<i32>,
-    /// The four topics, in the order of [`TopicNames::all`]; `None` for one that is not there.
+    /// The four topics by name, in the order of [`TopicNames::all`].
     pub topics: Vec<(String, TopicAnswer)>,
-    /// Prefixes under which the cluster has a runs topic, the asked one included.
+    /// All prefixes under which the cluster has a runs topic, ascending.
     pub prefixes: Vec<String>,
     /// The workers' group.
     pub group: Result<GroupFacts, Refusal>,
 }
 
-/// What the cluster says of one topic; `None`: it is not there.
+/// The description of one topic; `None` when it does not exist.
 pub type TopicAnswer = Result<Option<TopicFacts>, Refusal>;
 
-/// One topic.
+/// The partitions and settings of one topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicFacts {
-    /// How many partitions it has.
+    /// The number of partitions.
     pub partitions: usize,
-    /// Copies of the partition that has the fewest.
+    /// The number of replicas of the partition that has the fewest.
     pub replication_factor: usize,
-    /// Partitions without a leader: they can be neither written nor read.
+    /// The number of partitions without a leader, which can be neither written nor read.
     pub without_leader: usize,
-    /// Partitions with a copy that is not in step.
+    /// The number of partitions with a replica that is not in sync.
     pub out_of_step: usize,
     /// Its settings.
     pub settings: Result<TopicSettings, Refusal>,
 }
 
-/// Settings of a topic, the broker's where it has none of its own; `None` where it is not told.
+/// The settings of a topic, or the broker's defaults of them; `None` for a setting that the broker does
+/// not return.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicSettings {
     /// `cleanup.policy`.
     pub cleanup_policy: Option<String>,
     /// `min.insync.replicas`.
     pub min_insync_replicas: Option<usize>,
-    /// `max.message.bytes`: of a batch as it is written, compressed.
+    /// `max.message.bytes`: the most bytes of a batch, compressed.
     pub max_message_bytes: Option<usize>,
-    /// `retention.ms`; `Some(None)` is for ever.
+    /// `retention.ms`; `Some(None)` when records are kept for ever.
     pub retention: Option<Option<Duration>>,
 }
 
@@ -107,27 +108,26 @@ impl TopicSettings {
     }
 }
 
-/// The workers' group.
+/// The state, members and lag of the workers' group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupFacts {
-    /// Its state in Kafka's words (`Stable`, `Empty`, …); `None` when there is no such group.
+    /// Its state, as Kafka names it (`Stable`, `Empty`, …); `None` when the group does not exist.
     pub state: Option<String>,
-    /// How many members it has.
+    /// The number of members.
     pub members: usize,
-    /// By partition of the jobs topic: messages that are there and not committed. Empty when there
-    /// is no jobs topic.
+    /// The lag of each partition of the jobs topic, in messages. Empty when the topic does not exist.
     pub lag: Vec<i64>,
 }
 
-/// Asks a cluster about itself.
+/// Describes a cluster.
 ///
 /// # Errors
-/// When not even the brokers can be asked for. What else is refused is part of the survey.
+/// When the list of brokers and topics cannot be read. Other requests that fail are part of the result.
 pub fn survey(cluster: &Cluster, names: &TopicNames, group: &str) -> Result<Survey, Error> {
     let inquirer = cluster.inquirer()?;
     let metadata = inquirer
         .fetch_metadata(None, REQUEST_TIMEOUT)
-        .map_err(Error::client("ask for the brokers and topics"))?;
+        .map_err(Error::client("list the brokers and topics"))?;
     let mut brokers: Vec<i32> = metadata
         .brokers()
         .iter()
@@ -135,7 +135,7 @@ pub fn survey(cluster: &Cluster, names: &TopicNames, group: &str) -> Result<Surv
         .collect();
     brokers.sort_unstable();
     let timeout = i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client's handle is valid as long as the inquirer is borrowed.
+    // SAFETY: the client's handle is valid as long as the client is borrowed.
     let controller =
         unsafe { rdkafka_sys::rd_kafka_controllerid(inquirer.client().native_ptr(), timeout) };
     let mut prefixes: Vec<String> = metadata
@@ -166,13 +166,13 @@ pub fn survey(cluster: &Cluster, names: &TopicNames, group: &str) -> Result<Surv
     })
 }
 
-/// A topic without its settings.
+/// The description of a topic, without its settings.
 fn topic_facts(cluster: &Cluster, name: &str) -> Result<Option<TopicFacts>, Refusal> {
-    // By name: where all are asked for, those that are not allowed are merely not there.
+    // By name: a request for all topics leaves out those that this user may not describe.
     let metadata = cluster
         .inquirer()?
         .fetch_metadata(Some(name), REQUEST_TIMEOUT)
-        .map_err(Error::topic(name, "ask for it"))?;
+        .map_err(Error::topic(name, "describe it"))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
         return Ok(None);
     };
@@ -185,6 +185,7 @@ fn topic_facts(cluster: &Cluster, name: &str) -> Result<Option<TopicFacts>, Refu
     Ok((!topic.partitions().is_empty()).then(|| count(topic)))
 }
 
+/// The description of a topic by its metadata, without its settings.
 fn count(topic: &MetadataTopic) -> TopicFacts {
     let partitions = topic.partitions();
     let replicas = partitions.iter().map(|own| own.replicas().len());
@@ -200,19 +201,19 @@ fn count(topic: &MetadataTopic) -> TopicFacts {
     }
 }
 
-/// Adds the settings of those that are there.
+/// Adds the settings of the topics that exist.
 fn describe(cluster: &Cluster, topics: &mut [(String, TopicAnswer)]) {
-    let mut there: Vec<(&str, &mut TopicFacts)> = topics
+    let mut existing: Vec<(&str, &mut TopicFacts)> = topics
         .iter_mut()
         .filter_map(|(name, facts)| Some((name.as_str(), facts.as_mut().ok()?.as_mut()?)))
         .collect();
-    if there.is_empty() {
+    if existing.is_empty() {
         return;
     }
-    let names: Vec<&str> = there.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = existing.iter().map(|(name, _)| *name).collect();
     match topics::describe(cluster, &names) {
         Ok(described) => {
-            for ((_, facts), settings) in there.iter_mut().zip(described) {
+            for ((_, facts), settings) in existing.iter_mut().zip(described) {
                 facts.settings = settings
                     .map(|settings| TopicSettings::new(&settings))
                     .map_err(Refusal::from);
@@ -220,13 +221,15 @@ fn describe(cluster: &Cluster, topics: &mut [(String, TopicAnswer)]) {
         }
         Err(error) => {
             let refusal = Refusal::from(error);
-            for (_, facts) in &mut there {
+            for (_, facts) in &mut existing {
                 facts.settings = Err(refusal.clone());
             }
         }
     }
 }
 
+/// The description of a group; `partitions` is the number of partitions of the jobs topic, if it
+/// exists.
 fn group_facts(
     cluster: &Cluster,
     group: &str,
@@ -236,9 +239,9 @@ fn group_facts(
     let groups = cluster
         .inquirer()?
         .fetch_group_list(Some(group), REQUEST_TIMEOUT)
-        .map_err(Error::group(group, "ask for its members"))?;
+        .map_err(Error::group(group, "describe it"))?;
     let known = groups.groups().iter().find(|known| known.name() == group);
-    // `Dead` is how a broker says that there is none.
+    // A broker returns the state `Dead` for a group that does not exist.
     let known = known.filter(|known| !matches!(known.state(), "" | "Dead"));
     let lag = match partitions {
         None => Vec::new(),
@@ -256,7 +259,8 @@ fn group_facts(
     })
 }
 
-/// What was never committed counts from the first message that is still there.
+/// The lag of each partition. Without a committed offset it is counted from the first message that is
+/// still kept.
 fn lag(committed: &[i64], beginning: &[i64], end: &[i64]) -> Vec<i64> {
     committed
         .iter()
@@ -271,23 +275,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lag_counts_from_the_commit_or_from_the_first_message_that_is_left() {
+    fn lag_is_counted_from_the_committed_offset_or_from_the_first_message_that_is_kept() {
         assert_eq!(lag(&[7, 0, 9], &[0, 4, 0], &[10, 10, 9]), [3, 6, 0]);
     }
 
     #[test]
-    fn settings_that_are_not_told_are_missing_and_not_zero() {
+    fn settings_that_a_broker_does_not_return_are_missing_and_not_zero() {
         let settings = TopicSettings::new(&Settings::new());
         assert_eq!(settings, TopicSettings::default());
-        let told = [("retention.ms", "-1"), ("min.insync.replicas", "2")];
-        let told = told.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let settings = TopicSettings::new(&Settings::from(told));
+        let returned = [("retention.ms", "-1"), ("min.insync.replicas", "2")];
+        let returned = returned.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = TopicSettings::new(&Settings::from(returned));
         assert_eq!(settings.retention, Some(None));
         assert_eq!(settings.min_insync_replicas, Some(2));
     }
 
     #[test]
-    fn a_refusal_tells_what_is_denied_from_what_is_merely_impossible() {
+    fn a_refusal_distinguishes_a_denial_from_another_failure() {
         assert!(Refusal::from(RDKafkaErrorCode::TopicAuthorizationFailed).denied);
         assert!(!Refusal::from(RDKafkaErrorCode::RequestTimedOut).denied);
     }

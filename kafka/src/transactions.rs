@@ -1,8 +1,8 @@
 //! A producer whose messages and committed offsets become visible together, or not at all.
 //!
-//! A transaction is begun, filled, drained, given the offsets that go with it, and ended. Each call
-//! waits for the broker, so it belongs on a thread that has nothing else to do. What an error leaves
-//! to be done is its variant: see [`TransactionError`].
+//! The calls of a transaction are `begin`, `produce`, `drain`, `send_offsets`, and `commit` or `abort`,
+//! in this order. Each call waits for the broker, so it belongs on a thread of its own. The variant of
+//! a [`TransactionError`] says what to do after it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use crate::error::{Error, is_denial};
 use crate::group_consumer::commit_list;
 use crate::producer::{BatchProducer, Context, DRAIN_STEP, Topic};
 use crate::settings::Role;
-use crate::within::within;
+use crate::within::call_with_timeout;
 
-/// Between two attempts at a call that the client says can be made again.
+/// The time between two attempts of a call that failed with a retriable error.
 const RETRY_STEP: Duration = Duration::from_millis(20);
 
-/// How long a first connection is waited for: as long as it saves.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
+/// The timeout of the first connection: the time that the connection saves.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How much later than it was asked to a call may return.
+/// How much longer than its timeout a call may take before it is left behind.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Who a member of a group is, and in which generation of it. A broker refuses the offsets of a
-/// transaction whose generation is over, so it is to be taken afresh for each transaction, by the
-/// thread that serves the member's rebalances.
+/// The identity of a member of a group: group, member id and generation of the group. A broker refuses
+/// offsets of an old generation, so it is to be read anew for each transaction, on the thread that
+/// serves the member's rebalances.
 pub struct GroupMetadata(pub(crate) ConsumerGroupMetadata);
 
 impl fmt::Debug for GroupMetadata {
@@ -41,14 +41,14 @@ impl fmt::Debug for GroupMetadata {
     }
 }
 
-/// Which call failed, and how.
+/// A call of a transactional producer that failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The producer's lasting name.
+    /// The producer's `transactional.id`.
     pub transactional_id: String,
-    /// What was to be done.
+    /// The call, as a verb for the message.
     pub action: &'static str,
-    /// What the client says.
+    /// librdkafka's message.
     pub reason: String,
 }
 
@@ -66,47 +66,50 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Why a transaction does not go on, by what is left to be done.
+/// An error of a transaction. The variants are what to do next.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TransactionError {
-    /// The broker is away or busy. Nothing has changed: the same call may be made again.
+    /// The broker is away or busy. Nothing has changed, so the same call may be repeated.
     #[error("{0}; the broker may be away, try again")]
     Retriable(Failure),
 
-    /// The transaction is lost and the producer is not: [`abort`](TransactionalProducer::abort) it
-    /// and begin another.
+    /// The transaction is lost and the producer is not: [`abort`](TransactionalProducer::abort) the
+    /// transaction and begin another one.
     #[error("{0}; the transaction is to be aborted")]
     Abortable(Failure),
 
-    /// Another producer has taken over this one's transactional id, or the transaction took so long
-    /// that the broker has ended it. This producer is of no use any more.
+    /// The producer is fenced: another producer has the same transactional id, or the transaction
+    /// exceeded `transaction.timeout.ms`, so the broker aborted it. This producer cannot be used any
+    /// more.
     #[error(
         "{0}; another worker has its name, or it stood still for longer than \
          transaction.timeout.ms: give each worker a --group-instance-id of its own"
     )]
     Fenced(Failure),
 
-    /// The cluster does not allow it, and will not allow it to another producer either.
+    /// The user of this process is not allowed to make the call; a new producer would not be either.
     #[error(
         "{0}; grant this user what docs/security.md lists for a worker with transactions, or name \
          another user (sasl.username)"
     )]
     Denied(Failure),
 
-    /// This producer is of no use any more: [`renew`](TransactionalProducer::renew) it.
-    #[error("{0}; its producer is of no use any more: start the worker again")]
+    /// This producer cannot be used any more: [`renew`](TransactionalProducer::renew) it.
+    #[error("{0}; this producer cannot be used any more: start the worker again")]
     Fatal(Failure),
 
-    /// Nobody has told whether the transaction has ended. A [renewed](TransactionalProducer::renew)
-    /// producer ends it when it is initialised, one way or the other.
-    #[error("{0}; nobody has told how the transaction has ended: start the worker again")]
+    /// The transaction may be committed, aborted or still open. The initialisation of a
+    /// [renewed](TransactionalProducer::renew) producer ends it.
+    #[error("{0}; it is unknown whether the transaction is committed: start the worker again")]
     Unknown(Failure),
 }
 
-/// Whether a failed call leaves it open how a transaction has ended.
+/// The error of a call that failed with retriable errors until its timeout.
 #[derive(Clone, Copy)]
-enum WhenOver {
+enum AfterTimeout {
+    /// [`TransactionError::Retriable`]: the call has changed nothing.
     Retriable,
+    /// [`TransactionError::Unknown`]: the call may have ended the transaction.
     Unknown,
 }
 
@@ -115,13 +118,13 @@ pub struct TransactionalProducer {
     batches: BatchProducer,
     cluster: Cluster,
     transactional_id: String,
-    /// To be named again for a renewed producer.
+    /// The names of the topics that were created, for a renewed producer.
     topics: Vec<String>,
 }
 
 impl TransactionalProducer {
-    /// A producer that `transactional_id` is the lasting name of: of those with the same one, only
-    /// the last that was [initialised](Self::init) may go on.
+    /// A producer with this `transactional.id`. Of the producers with the same id, only the one that
+    /// was [initialised](Self::init) last can be used; the others are fenced.
     ///
     /// # Errors
     /// When a property is wrong.
@@ -134,11 +137,11 @@ impl TransactionalProducer {
         })
     }
 
-    /// Puts a new client in the place of one that is of no use any more. It is to be
-    /// [initialised](Self::init) as the first one was; topics stay valid.
+    /// Replaces the client by a new one, after a fatal error. The new client is to be
+    /// [initialised](Self::init); topics stay valid.
     ///
     /// # Errors
-    /// When no client can be made.
+    /// When the client cannot be created.
     pub fn renew(&mut self) -> Result<(), Error> {
         let mut batches = connect(&self.cluster, &self.transactional_id)?;
         for topic in &self.topics {
@@ -148,7 +151,7 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    /// Names a topic to produce to.
+    /// Creates the handle of a topic to produce to.
     ///
     /// # Errors
     /// As [`BatchProducer::topic`].
@@ -158,19 +161,22 @@ impl TransactionalProducer {
         Ok(topic)
     }
 
-    /// Takes over the transactional id: a transaction that an earlier producer of this name left
-    /// open is ended, committed if that had been decided, else aborted.
+    /// Initialises transactions and fences earlier producers with the same id. An open transaction of
+    /// one of them is ended: committed if the commit was already decided, else aborted.
     ///
     /// # Errors
-    /// [`TransactionError::Retriable`] when the broker did not answer within `patience`.
-    pub fn init(&self, patience: Duration) -> Result<(), TransactionError> {
+    /// [`TransactionError::Retriable`] when the broker did not answer within `timeout`.
+    pub fn init(&self, timeout: Duration) -> Result<(), TransactionError> {
         const ACTION: &str = "initialise";
-        self.connect_first(patience.min(CONNECT_PATIENCE));
-        let initialised = self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
-            producer.init_transactions(left)
-        });
+        self.connect_first(timeout.min(CONNECT_TIMEOUT));
+        let initialised = self.retry(
+            ACTION,
+            timeout,
+            AfterTimeout::Retriable,
+            |producer, left| producer.init_transactions(left),
+        );
         if let Err(TransactionError::Retriable(_)) = initialised {
-            // Nothing is in flight, so that only errors of connections can be there.
+            // No message is in flight, so all events are errors of connections.
             self.batches.poll(&mut Vec::new());
             if let Err(error) = self.batches.check_admission() {
                 return Err(TransactionError::Denied(
@@ -181,27 +187,27 @@ impl TransactionalProducer {
         initialised
     }
 
-    /// A client that has no connection to a broker that it knows by its id when it is to be initialised
-    /// looks for one 500 ms later. A question to a leader brings one up; the answer does not matter.
-    fn connect_first(&self, patience: Duration) {
+    /// Connects to the leader of a partition by a request whose result does not matter. Without a
+    /// connection to a broker by its id, librdkafka's initialisation would wait for 500 ms.
+    fn connect_first(&self, timeout: Duration) {
         if let Some(topic) = self.topics.first() {
             let client = self.batches.producer.client();
-            if let Err(error) = client.fetch_watermarks(topic, 0, patience) {
+            if let Err(error) = client.fetch_watermarks(topic, 0, timeout) {
                 tracing::debug!(%error, "no connection before transactions are initialised");
             }
         }
     }
 
-    /// Begins a transaction. Asks nobody.
+    /// Begins a transaction. Sends no request.
     ///
     /// # Errors
-    /// When the producer is of no use any more.
+    /// When the producer cannot be used any more.
     pub fn begin(&self) -> Result<(), TransactionError> {
         let begun = self.batches.producer.begin_transaction();
         begun.map_err(|error| self.failed("begin", &error))
     }
 
-    /// Produces within the transaction.
+    /// Produces messages within the transaction, by the calls that `produce` makes.
     ///
     /// # Errors
     /// [`TransactionError::Abortable`] when a message cannot be produced.
@@ -219,76 +225,85 @@ impl TransactionalProducer {
         })
     }
 
-    /// Waits until every message is acknowledged. To be done before [`commit`](Self::commit), which
-    /// would wait in steps of 100 ms. Deliveries that somebody else has [polled](BatchProducer::poll)
-    /// are not looked at.
+    /// Waits until every message is acknowledged. To be called before [`commit`](Self::commit), which
+    /// would wait in steps of 100 ms. Reports that another caller has [polled](BatchProducer::poll) are
+    /// not checked.
     ///
     /// # Errors
-    /// When a message was given up, or when `patience` is over.
-    pub fn drain(&self, patience: Duration) -> Result<(), TransactionError> {
+    /// When a message was not delivered, or not all are acknowledged within `timeout`.
+    pub fn drain(&self, timeout: Duration) -> Result<(), TransactionError> {
         let mut deliveries = Vec::new();
-        let drained = self.batches.drain(patience, &mut deliveries);
+        let drained = self.batches.drain(timeout, &mut deliveries);
         if let Some(code) = deliveries.iter().find_map(|delivery| delivery.error) {
             return Err(self.undelivered(code));
         }
         if !drained {
             let reason = format!(
                 "not acknowledged within {}",
-                humantime::format_duration(patience)
+                humantime::format_duration(timeout)
             );
             return Err(self.lost("deliver", &reason, None));
         }
         Ok(())
     }
 
-    /// Adds to the transaction offsets that a member of a group would have committed.
+    /// Adds the offsets of a group member to the transaction, which commits them.
     ///
-    /// The client keeps to no time here: when the group's coordinator has died, it looks for the next
-    /// one whenever a connection comes or goes, and if none does it waits for ever (librdkafka 2.12).
-    /// So the call has a thread of its own, and is left there, with its client, when time is up.
+    /// librdkafka 2.12 does not keep to the timeout here: when the group's coordinator has died, it
+    /// looks for the next one only when a connection opens or closes, possibly never. So the call runs
+    /// on a thread of its own, and is left behind there, with its client, when the timeout is over.
     ///
     /// # Errors
-    /// [`TransactionError::Abortable`] when the member's generation is over,
+    /// [`TransactionError::Abortable`] when the generation of the group has changed,
     /// [`TransactionError::Fatal`] when the call was left behind.
     pub fn send_offsets(
         &self,
         topic: &str,
         commits: &[Commit],
         group: GroupMetadata,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(), TransactionError> {
         const ACTION: &str = "add offsets";
         let list = commit_list(topic, commits).map_err(|error| self.failed(ACTION, &error))?;
-        let asked = Arc::new((list, group.0));
-        self.again(ACTION, patience, WhenOver::Retriable, |producer, left| {
-            let (producer, asked) = (Arc::clone(producer), Arc::clone(&asked));
-            let answer = within(left + GRACE, "offsets", move || {
-                let (list, member) = &*asked;
-                producer.send_offsets_to_transaction(list, member, left)
-            });
-            answer.unwrap_or(Err(KafkaError::Canceled))
-        })
+        let arguments = Arc::new((list, group.0));
+        self.retry(
+            ACTION,
+            timeout,
+            AfterTimeout::Retriable,
+            |producer, left| {
+                let (producer, arguments) = (Arc::clone(producer), Arc::clone(&arguments));
+                let result = call_with_timeout(left + GRACE, "offsets", move || {
+                    let (list, member) = &*arguments;
+                    producer.send_offsets_to_transaction(list, member, left)
+                });
+                result.unwrap_or(Err(KafkaError::Canceled))
+            },
+        )
     }
 
     /// Commits the transaction, which must be [drained](Self::drain).
     ///
     /// # Errors
-    /// After every one but [`TransactionError::Abortable`] nobody knows whether it is committed.
-    pub fn commit(&self, patience: Duration) -> Result<(), TransactionError> {
-        self.again("commit", patience, WhenOver::Unknown, |producer, left| {
-            producer.commit_transaction(left)
-        })
+    /// After each error but [`TransactionError::Abortable`] it is unknown whether the transaction is
+    /// committed.
+    pub fn commit(&self, timeout: Duration) -> Result<(), TransactionError> {
+        self.retry(
+            "commit",
+            timeout,
+            AfterTimeout::Unknown,
+            |producer, left| producer.commit_transaction(left),
+        )
     }
 
-    /// Aborts the transaction. What was produced in it and is not on its way is forgotten; what is
-    /// on its way is waited for.
+    /// Aborts the transaction. Messages that are not sent yet are dropped; those that are sent are
+    /// waited for.
     ///
     /// # Errors
-    /// After every one the producer is to be [renewed](Self::renew).
-    pub fn abort(&self, patience: Duration) -> Result<(), TransactionError> {
-        let aborted = self.again("abort", patience, WhenOver::Unknown, |producer, left| {
-            // The call waits for the reports of all messages, which nobody serves but we. (To purge
-            // them before the call would leave gaps in the sequence numbers of their partitions.)
+    /// After each error the producer is to be [renewed](Self::renew).
+    pub fn abort(&self, timeout: Duration) -> Result<(), TransactionError> {
+        let aborted = self.retry("abort", timeout, AfterTimeout::Unknown, |producer, left| {
+            // The call waits until the delivery reports of all messages are polled, so they are polled
+            // here. (A purge before the call would leave gaps in the sequence numbers of partitions.)
             thread::scope(|scope| {
                 let aborting = scope.spawn(move || producer.abort_transaction(left));
                 while !aborting.is_finished() {
@@ -298,20 +313,20 @@ impl TransactionalProducer {
                 aborting.join().unwrap_or(Err(KafkaError::Canceled))
             })
         });
-        // What has become of aborted messages nobody needs to know.
+        // The reports of aborted messages are dropped.
         self.batches.poll(&mut Vec::new());
         aborted
     }
 
-    /// Makes a call until it passes, fails for good, or patience is over.
-    fn again(
+    /// Repeats a call while it fails with a retriable error, for `timeout` at most.
+    fn retry(
         &self,
         action: &'static str,
-        patience: Duration,
-        when_over: WhenOver,
+        timeout: Duration,
+        after_timeout: AfterTimeout,
         call: impl Fn(&Arc<BaseProducer<Context>>, Duration) -> KafkaResult<()>,
     ) -> Result<(), TransactionError> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let Err(error) = call(&self.batches.producer, left) else {
@@ -322,9 +337,9 @@ impl TransactionalProducer {
                 return Err(error);
             };
             if Instant::now() >= until {
-                return Err(match when_over {
-                    WhenOver::Retriable => TransactionError::Retriable(failure),
-                    WhenOver::Unknown => TransactionError::Unknown(failure),
+                return Err(match after_timeout {
+                    AfterTimeout::Retriable => TransactionError::Retriable(failure),
+                    AfterTimeout::Unknown => TransactionError::Unknown(failure),
                 });
             }
             thread::sleep(RETRY_STEP);
@@ -339,11 +354,11 @@ impl TransactionalProducer {
         }
     }
 
-    /// The error of a call of the transactional API, by what the client says is left to be done. One
-    /// that was cancelled is still under way somewhere, and its client takes no other.
+    /// The error of a call of the transactional API, by the flags of librdkafka's error. A call that
+    /// was left behind still runs, and its client accepts no other.
     fn failed(&self, action: &'static str, error: &KafkaError) -> TransactionError {
         if let KafkaError::Canceled = error {
-            let reason = "the client does not return from it".to_owned();
+            let reason = "the call does not return".to_owned();
             return TransactionError::Fatal(self.failure(action, reason));
         }
         let KafkaError::Transaction(error) = error else {
@@ -359,24 +374,24 @@ impl TransactionalProducer {
         } else if error.txn_requires_abort() {
             TransactionError::Abortable(failure)
         } else {
-            self.without_advice(failure, error)
+            self.unclassified(failure, error)
         }
     }
 
-    /// An error that says nothing of what is left to be done is that of a call in a state that it
-    /// does not fit, which happens when the producer was lost meanwhile.
-    fn without_advice(&self, failure: Failure, error: &RDKafkaError) -> TransactionError {
+    /// The error of a call whose error has none of librdkafka's flags. Such an error means that the
+    /// call is not allowed in the current state, as when the producer failed meanwhile.
+    fn unclassified(&self, failure: Failure, error: &RDKafkaError) -> TransactionError {
         match self.batches.producer.client().fatal_error() {
             Some((code, _)) => fatal(failure, code),
             None => {
-                tracing::debug!(code = %error.code(), "an error of transactions without advice");
+                tracing::debug!(code = %error.code(), "an error of a transaction without a classification");
                 TransactionError::Fatal(failure)
             }
         }
     }
 
-    /// The error of a message that was given up. Where the client has purged it, the reason is that of
-    /// the transaction, which every call of its state tells, and a beginning changes nothing.
+    /// The error of a message that was not delivered. If librdkafka has purged it, the reason is the
+    /// error of the transaction, which `begin_transaction` returns without changing anything.
     fn undelivered(&self, code: RDKafkaErrorCode) -> TransactionError {
         let is_purged = matches!(
             code,
@@ -390,7 +405,7 @@ impl TransactionalProducer {
         self.lost("deliver", &code.to_string(), Some(code))
     }
 
-    /// The transaction is lost, and perhaps the producer.
+    /// The error after which the transaction is lost, and possibly the producer.
     fn lost(
         &self,
         action: &'static str,
@@ -408,12 +423,14 @@ impl TransactionalProducer {
     }
 }
 
+/// A client with this `transactional.id`.
 fn connect(cluster: &Cluster, transactional_id: &str) -> Result<BatchProducer, Error> {
     let mut config = cluster.config(Role::Transactional);
     config.set("transactional.id", transactional_id);
     BatchProducer::with_config(cluster, &config)
 }
 
+/// The error for a fatal error of librdkafka's.
 fn fatal(failure: Failure, code: RDKafkaErrorCode) -> TransactionError {
     match code {
         RDKafkaErrorCode::Fenced

@@ -1,22 +1,23 @@
-//! Calls of the client that may not come back when they should: each is made on a thread of its own, and
-//! left behind there when its time is up.
+//! Calls of librdkafka that may outlast their timeout. Each runs on a thread of its own, and is left
+//! running there when the timeout is over.
 
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// What a call gives; `None` when it has not returned within `patience`, or no thread could be had.
-pub(crate) fn within<T: Send + 'static>(
-    patience: Duration,
+/// The result of a call; `None` when the call has not returned within `timeout`, or when no thread
+/// could be started.
+pub(crate) fn call_with_timeout<T: Send + 'static>(
+    timeout: Duration,
     name: &str,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    let (told, answer) = mpsc::channel();
-    let calling = thread::Builder::new().name(name.to_owned());
-    // Where no thread can be had, nobody answers.
-    let _ = calling.spawn(move || {
-        // If nobody listens any more, nobody needs to know.
-        let _ = told.send(call());
+    let (sender, result) = mpsc::channel();
+    let builder = thread::Builder::new().name(name.to_owned());
+    // If no thread can be started, the sender is dropped and `recv_timeout` fails at once.
+    let _ = builder.spawn(move || {
+        // The receiver is gone when the timeout was over first.
+        let _ = sender.send(call());
     });
-    answer.recv_timeout(patience).ok()
+    result.recv_timeout(timeout).ok()
 }

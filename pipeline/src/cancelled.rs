@@ -1,5 +1,4 @@
-//! The cancellation of a run: its jobs, of one generation and of all before it, are not computed any
-//! more.
+//! The cancellation of a run: the jobs of one generation and of all before it are no longer computed.
 
 use std::collections::HashMap;
 
@@ -10,7 +9,8 @@ use crate::run_id::RunId;
 use crate::wire;
 use crate::writer_id::WriterId;
 
-/// One generation of a run is cancelled. It holds unless a verdict on that generation comes before.
+/// The event that cancels one generation of a run. It has no effect where a verdict on that generation
+/// precedes it on the runs topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunCancelled {
     /// The run.
@@ -19,9 +19,9 @@ pub struct RunCancelled {
     pub generation: u32,
     /// The process that cancels it.
     pub writer: WriterId,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
-    /// Who cancelled it, for people.
+    /// The user and host that cancelled it, for display.
     pub cancelled_by: String,
 }
 
@@ -48,27 +48,27 @@ impl RunCancelled {
     }
 }
 
-/// Which jobs a worker passes over before the computation: those of cancelled generations, as far as
-/// they were on the jobs topic when the cancellation was looked up. Later ones may be of a run that
-/// was removed and opened again under its name. What is passed over gets no outcome and is counted,
-/// and its offsets are committed as if it were done.
+/// The jobs that a worker skips: those of cancelled generations that were on the jobs topic when the
+/// cancellation was read. Later ones may be of a run that was removed and opened again under the same
+/// id. Skipped jobs get no outcome and are counted, and their offsets are committed as if they were
+/// done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cancellations {
     by_run: HashMap<RunId, CancelledJobs>,
 }
 
-/// The jobs of one run that are passed over.
+/// The jobs of one run that are skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CancelledJobs {
-    /// The highest generation that is cancelled; those before it are passed over, too.
+    /// The highest cancelled generation. Those before it are skipped, too.
     up_to: u32,
-    /// By partition, the end of the jobs topic at the look-up.
+    /// The end offset of the jobs topic when the cancellation was read, by partition.
     ends: Vec<i64>,
 }
 
 impl Cancellations {
-    /// Notes which generations of a run are cancelled. `ends`: by partition, where the jobs topic ended
-    /// before the run's history was read.
+    /// Sets which generations of a run are cancelled. `ends`: by partition, the end offset of the jobs
+    /// topic before the run's history was read.
     pub fn update(&mut self, history: &RunHistory, ends: Vec<i64>) {
         let run_id = history.run_id();
         match history.timeline().cancelled_up_to() {
@@ -79,13 +79,13 @@ impl Cancellations {
         };
     }
 
-    /// Whether no run is cancelled, so that nothing is to be looked up.
+    /// Whether no run is cancelled, so that [`covers`](Self::covers) need not be called.
     pub fn is_empty(&self) -> bool {
         self.by_run.is_empty()
     }
 
-    /// Whether the jobs of a message are passed over: of this run and generation, at this partition and
-    /// offset of the jobs topic.
+    /// Whether the jobs of a message are skipped. The message has this run and generation, and is at
+    /// this (partition, offset) of the jobs topic.
     pub fn covers(&self, run_id: &RunId, generation: u32, (partition, offset): (i32, i64)) -> bool {
         self.by_run.get(run_id).is_some_and(|own| {
             let partition = usize::try_from(partition).ok();
@@ -101,7 +101,7 @@ mod tests {
     use crate::{IndexRanges, RunEvent};
 
     #[test]
-    fn jobs_of_a_cancelled_generation_and_of_those_before_it_are_passed_over() {
+    fn jobs_of_a_cancelled_generation_and_of_those_before_it_are_skipped() {
         let run_id: RunId = "a-run".parse().expect("a run id");
         let mut history = RunHistory::new(run_id.clone());
         let mut cancellations = Cancellations::default();
@@ -118,7 +118,7 @@ mod tests {
             cancellations.update(history, vec![0, 9]);
             let other = "b-run".parse().expect("a run id");
             assert!(!cancellations.covers(&other, 0, (1, 8)));
-            // Beyond the ends they may be of another run of this name.
+            // At and after the end offsets, jobs may be of another run of this id.
             for place in [(0, 0), (1, 9), (2, 0), (-1, 0)] {
                 assert!(!cancellations.covers(&run_id, 0, place));
             }
@@ -127,7 +127,7 @@ mod tests {
             covered
         };
         assert_eq!(covered(&history), [false; 3]);
-        // Of a generation that is not there yet.
+        // This cancels a generation that is not opened yet, and has no effect.
         history.hear(cancel(1));
         assert_eq!(covered(&history), [false; 3]);
         let open = |history: &RunHistory| {

@@ -1,18 +1,19 @@
-//! A digest of contents that two processes compare without sending them: a manifest, a table.
+//! The digest of contents that two processes compare without sending them: a manifest, a table.
 
 use std::fmt;
 
-/// 32 bytes of a cryptographic hash; which one is said where the digest is made.
+/// A digest of 32 bytes by a cryptographic hash: BLAKE3 by [`of`](Self::of), or the one that the field
+/// which holds it names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentDigest([u8; 32]);
 
 impl ContentDigest {
-    /// The digest of these bytes by BLAKE3.
+    /// The BLAKE3 hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// A digest from the wire; `None` unless it is 32 bytes.
+    /// A digest that was received; `None` unless it has 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

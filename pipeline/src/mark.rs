@@ -1,65 +1,69 @@
-//! What a worker leaves in the metadata of a partition's committed offset, so that a job which makes
-//! its worker die is found without any memory but the broker's.
+//! The poison marker of a partition: what a worker writes into the metadata of the partition's
+//! committed offset, so that a job which kills its worker is found. Nothing is stored elsewhere.
 //!
-//! A worker that gets a partition marks the committed offset as *held*. Progress clears the mark, and
-//! a clean revoke takes the hold off it. So whoever gets a partition whose mark is still held, with
-//! messages waiting, knows that the one before died there without having finished a single message:
-//! an *unclean take-over*. After three of them in a row the message at the committed offset is worked
-//! on one job at a time, and before each job the mark says which one is next (its *position* in the
-//! message) and how many workers have died of it. A job with three deaths is a dead letter.
+//! A worker that is assigned a partition commits its offset again with a marker that is *held*.
+//! Progress clears the marker, and a clean revoke releases it. A worker that is assigned a partition
+//! whose marker is still held, while messages wait in it, concludes that the previous owner died
+//! before it finished a message: an *unclean take-over*. After three of them in a row the message at
+//! the committed offset is processed one job at a time. Before each job the marker is committed with
+//! the job's *position* in the message and the number of workers that died of it. A job of which
+//! three workers died becomes a dead letter.
 //!
-//! A partition on which work goes on never collects take-overs, however often workers come, go and
-//! die: each message that is finished clears the count.
+//! Take-overs are counted only while a partition makes no progress: each message that is finished
+//! clears the count, however many workers join, leave and die.
 //!
-//! Between the first death and the third, the mark narrows down what may have killed. After one
-//! take-over few messages of the partition are in hand at a time; after two, these are worked on one
-//! by one and alone, so that a death is put down to the message at the committed offset and to no
-//! other partition that the dead worker had. Within these few messages progress keeps the count,
-//! for the last owner may have died of a later one of them.
+//! From the first death on, less and less is in flight. After one take-over a few messages of the
+//! partition are in flight at a time. After two, each of these is processed alone, with nothing in
+//! flight beside it, so that a death is attributed to the message at the committed offset and not to
+//! another partition of the worker that died. Within these few messages progress keeps the count,
+//! because the previous owner may have died of a later one of them.
 
 use std::fmt;
 
-/// The unclean take-over from which on a partition is read job by job.
-pub const CAREFUL_FROM: u32 = 3;
+/// The number of unclean take-overs in a row from which on a partition is read job by job.
+const JOB_BY_JOB_FROM: u32 = 3;
 
-/// The unclean take-over from which on a partition is read message by message, alone.
-pub const WARY_FROM: u32 = 2;
+/// The number of unclean take-overs in a row from which on a partition is read message by message,
+/// with nothing else in flight.
+const MESSAGE_BY_MESSAGE_FROM: u32 = 2;
 
-/// So many deaths make a job a dead letter.
+/// The number of deaths that makes a job a dead letter.
 pub const MAX_DEATHS: u32 = 3;
 
-/// So many deaths make the whole message one: as many again have died of nothing but burying the job.
-/// One more than [`MAX_DEATHS`] would not do, for a worker may be killed while it buries a job, and
-/// the other jobs of the message would have no outcome for that.
+/// The number of deaths that makes the whole message a dead letter: after the first [`MAX_DEATHS`]
+/// the workers died although they only wrote the job's dead letter. The limit is not
+/// `MAX_DEATHS + 1`, because a worker may be killed from outside while it writes the dead letter, and
+/// then the other jobs of the message would get no outcome.
 pub const MAX_DEATHS_OF_MESSAGE: u32 = 2 * MAX_DEATHS;
 
-/// How the metadata begins, with the version of what follows.
+/// The first word of the metadata, with the version of the format.
 const PREFIX: &str = "rollcall/1";
 
-/// How a partition is to be read.
+/// The isolation level at which a partition is read, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reading {
-    /// As many messages at once as there are.
+    /// Any number of messages is in flight.
     Freely,
-    /// Few messages at once.
+    /// At most [`NARROW_MESSAGES`](crate::offsets::NARROW_MESSAGES) messages are in flight.
     Narrowly,
-    /// One message at a time, and nothing else beside it.
+    /// One message is in flight, and the worker does nothing else meanwhile.
     Warily,
-    /// The message at the committed offset one job at a time, and nothing else beside it.
+    /// One job of the message at the committed offset is in flight, and the worker does nothing else
+    /// meanwhile.
     Carefully,
 }
 
-/// The job that is being tried, where a message is worked on one job at a time.
+/// The job that is being computed, where a message is processed one job at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Suspect {
-    /// Its position in the message at the committed offset. The outcomes of the jobs before it are
-    /// acknowledged.
+    /// The job's position in the message at the committed offset, from 0. The outcomes of the jobs
+    /// before it are acknowledged.
     pub position: u32,
-    /// Workers that died while they computed it.
+    /// The number of workers that died while they computed it.
     pub deaths: u32,
 }
 
-/// The mark of a partition. [`Default`] is no mark, whose text is empty.
+/// The poison marker of a partition. [`Default`] is no marker, whose text is empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     held: bool,
@@ -68,8 +72,8 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The mark in a text that a broker kept. What is no mark of this version is none: a stranger
-    /// may have written it.
+    /// The marker in the metadata of a committed offset. Text that is not a marker of this version
+    /// counts as no marker, because another program may have committed the offset.
     pub fn parse(metadata: &str) -> Self {
         Self::parse_fields(metadata).unwrap_or_default()
     }
@@ -96,8 +100,9 @@ impl Mark {
         Some(mark)
     }
 
-    /// The mark of a worker that gets the partition now and found this one. `pending`: whether
-    /// messages wait behind the committed offset; where none do, nobody can have died of one.
+    /// The marker that a worker commits when it is assigned a partition with this one. `pending`:
+    /// whether messages wait at or after the committed offset. Where none wait, no worker can have died
+    /// of one, and the counts are cleared.
     pub fn taken_over(self, pending: bool) -> Self {
         if !pending {
             return Self {
@@ -116,8 +121,8 @@ impl Mark {
         }
     }
 
-    /// The mark that a worker leaves when it gives the partition away in good order and without
-    /// progress: nobody has died, and what is known of earlier deaths stays.
+    /// The marker that a worker commits when a partition is revoked cleanly before it made progress.
+    /// It is not held, so no death is counted, and the earlier counts are kept.
     pub fn released(self) -> Self {
         Self {
             held: false,
@@ -125,7 +130,7 @@ impl Mark {
         }
     }
 
-    /// The mark before a job is tried alone.
+    /// The marker that is committed before the job at this position is computed alone.
     pub fn trying(self, position: u32) -> Self {
         Self {
             suspect: Some(Suspect {
@@ -136,34 +141,34 @@ impl Mark {
         }
     }
 
-    /// The mark of a worker that knows that a message hangs. Where it was read alone, it is the one at
-    /// the committed offset, and whoever comes next looks at it job by job. Else it may be any of
-    /// those in hand, for a thread that hangs has told of nothing that it did before: whoever comes
-    /// next reads them one by one.
+    /// The marker of a worker in which a message hangs. It stays held, so that the next owner counts a
+    /// take-over. Where the message was alone in flight, it is the one at the committed offset, and the
+    /// next owner reads it job by job. Otherwise it may be any message in flight, because a thread that
+    /// hangs does not report the work that it did before: the next owner reads these one by one.
     pub fn hanging(self) -> Self {
         Self {
             held: true,
-            take_overs: self.take_overs.max(WARY_FROM - 1),
+            take_overs: self.take_overs.max(MESSAGE_BY_MESSAGE_FROM - 1),
             ..self
         }
     }
 
-    /// How many workers have died of the job at this position.
+    /// The number of workers that died of the job at this position.
     pub fn deaths_of(self, position: u32) -> u32 {
         let suspect = self.suspect.filter(|suspect| suspect.position == position);
         suspect.map_or(0, |suspect| suspect.deaths)
     }
 
-    /// The position of the job to be tried first; those before it have their outcomes.
+    /// The position of the first job to compute. The jobs before it have acknowledged outcomes.
     pub fn position(self) -> u32 {
         self.suspect.map_or(0, |suspect| suspect.position)
     }
 
-    /// How a partition with this mark is to be read.
+    /// The isolation level at which a partition with this marker is read.
     pub fn reading(self) -> Reading {
         match self.take_overs {
-            CAREFUL_FROM.. => Reading::Carefully,
-            WARY_FROM.. => Reading::Warily,
+            JOB_BY_JOB_FROM.. => Reading::Carefully,
+            MESSAGE_BY_MESSAGE_FROM.. => Reading::Warily,
             1.. => Reading::Narrowly,
             0 => Reading::Freely,
         }
@@ -195,13 +200,13 @@ mod tests {
 
     use super::*;
 
-    /// The marks of a chain of workers that all die of the same message.
+    /// The marker of the worker that follows this number of owners, which all died of one message.
     fn after_deaths(count: usize) -> Mark {
         (0..=count).fold(Mark::default(), |mark, _| mark.taken_over(true))
     }
 
     #[test]
-    fn the_third_death_in_a_row_without_progress_makes_reading_careful() {
+    fn after_three_deaths_without_progress_a_partition_is_read_job_by_job() {
         let readings: Vec<_> = (0..5)
             .map(|deaths| after_deaths(deaths).reading())
             .collect();
@@ -210,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_messages_collects_nothing() {
+    fn a_partition_without_messages_counts_no_take_over() {
         let mark = (0..10).fold(Mark::default(), |mark, _| mark.taken_over(false));
         assert_eq!(mark, Mark::default().taken_over(true));
         assert_eq!(after_deaths(2).taken_over(false).reading(), Reading::Freely);
     }
 
     #[test]
-    fn a_clean_revoke_is_no_death_and_forgets_none() {
+    fn a_clean_revoke_counts_no_death_and_keeps_the_earlier_ones() {
         let mark = after_deaths(2);
         let next = mark.released().taken_over(true);
         assert_eq!(next, mark);
@@ -226,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn deaths_are_those_of_the_job_that_was_being_tried() {
+    fn a_death_is_counted_for_the_job_that_was_being_computed() {
         let mark = after_deaths(3).trying(0);
         assert_eq!(mark.deaths_of(0), 0);
         let mark = mark.taken_over(true);
         assert_eq!((mark.position(), mark.deaths_of(0)), (0, 1));
-        // The next one is tried with a clean record, and the one before has its outcome.
+        // The next job starts at no deaths, and the one before has its outcome.
         let mark = mark.trying(0).trying(1).taken_over(true).taken_over(true);
         assert_eq!((mark.position(), mark.deaths_of(1)), (1, 2));
         assert_eq!(mark.deaths_of(0), 0);
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_hangs_is_found_message_by_message_and_then_looked_at_job_by_job() {
+    fn a_message_that_hangs_is_read_message_by_message_and_then_job_by_job() {
         let mark = Mark::default().taken_over(true).hanging().taken_over(true);
         assert_eq!(mark.reading(), Reading::Warily);
         let mark = mark.hanging().taken_over(true);
@@ -247,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_wrote_is_no_mark() {
+    fn metadata_of_another_program_is_no_marker() {
         for text in [
             "",
             "held",
@@ -264,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mark_survives_its_text(
+        fn a_marker_is_equal_after_printing_and_parsing(
             held: bool,
             take_overs: u32,
             suspect in prop::option::of((any::<u32>(), any::<u32>())),
@@ -272,7 +277,7 @@ mod tests {
             let suspect = suspect.map(|(position, deaths)| Suspect { position, deaths });
             let mark = Mark { held, take_overs, suspect };
             prop_assert_eq!(Mark::parse(&mark.to_string()), mark);
-            // Brokers keep 4,096 bytes.
+            // A broker accepts 4,096 bytes of metadata by default (`offset.metadata.max.bytes`).
             prop_assert!(mark.to_string().len() < 100);
         }
     }

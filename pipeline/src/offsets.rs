@@ -1,185 +1,77 @@
-//! Which offsets a worker may commit: those behind which every job has an outcome that the broker
-//! has acknowledged. A message is *taken* when it is handed to a compute thread and *settled* when
-//! the outcomes of all its jobs are acknowledged; jobs of one message may settle in any order and
-//! in several pieces.
+//! The offsets that a worker may commit: those before which every job has an outcome that the broker
+//! has acknowledged. A message is *taken* when it is handed to a compute thread, and *settled* when
+//! the outcomes of all its jobs are acknowledged. The jobs of one message may be settled in any order
+//! and in several parts.
 //!
-//! An assignment of a partition has an epoch of its own. What belongs to an earlier one is
-//! forgotten, so that work which outlived a rebalance can never move an offset.
+//! Each assignment of a partition has an epoch of its own. Work of an earlier epoch is ignored, so
+//! work that outlives a rebalance never moves an offset.
 //!
-//! A commit carries the partition's [`Mark`], and the mark decides how the partition is read. Where
-//! its last owners died one after the other, it is read *alone*: nothing else is in hand then, and no
-//! other partition's mark is held, so that the next death is put down to the right message.
+//! Each commit carries the partition's poison marker ([`Mark`]), and the marker decides how the
+//! partition is read. Where its previous owners died one after the other, it is read *alone*: nothing
+//! else is in flight, and no other partition's marker is held, so that the next death is attributed to
+//! the right message.
 
-use std::collections::{BTreeMap, VecDeque};
+mod partition;
 
+use std::collections::BTreeMap;
+
+use self::partition::{Attribution, Partition, PartitionCommit, Taken, commit_of};
 use crate::mark::{Mark, Reading};
 
-/// How many messages of a partition are in hand at most once a worker has died with it, and how many
-/// are therefore read one by one when the next one has, too.
+/// The largest number of messages of a partition that are in flight after a worker died with it. After
+/// a second death this number of messages is read one by one.
 pub const NARROW_MESSAGES: usize = 64;
 
-/// Numbers the assignments of a worker's partitions. Never used twice within one process.
+/// The number of an assignment of a partition. It is never used twice within one process.
 pub type Epoch = u64;
 
-/// A piece of a message's work that is done and acknowledged.
+/// A number of jobs of one message whose outcomes are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// The partition that the message came from.
+    /// The partition of the message.
     pub partition: i32,
-    /// The assignment under which it was taken.
+    /// The assignment under which the message was taken.
     pub epoch: Epoch,
-    /// The message's offset.
+    /// The offset of the message.
     pub offset: i64,
-    /// How many of its jobs this piece is about.
+    /// The number of jobs that are settled now.
     pub jobs: u32,
-    /// How many jobs the message has in all.
+    /// The number of all jobs of the message.
     pub jobs_in_message: u32,
 }
 
-/// Where the group stands in a partition that a worker gets.
+/// The position of the group in a partition that is assigned to this worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Start {
     /// The partition.
     pub partition: i32,
-    /// The first message to be worked on: the committed offset, or the partition's beginning.
+    /// The offset of the first message to process: the committed offset, or the partition's first.
     pub offset: i64,
     /// The metadata of the committed offset; empty where there is none.
     pub metadata: String,
-    /// The offset after the partition's last message; `None` where nobody asked, because the
+    /// The offset after the partition's last message; `None` where it was not asked for, because the
     /// metadata is empty.
     pub end: Option<i64>,
 }
 
-/// An offset to commit.
+/// An offset to commit, with its metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// The partition.
     pub partition: i32,
-    /// The first message that is not settled.
+    /// The offset of the first message that is not settled.
     pub offset: i64,
-    /// The partition's mark; empty for none.
+    /// The partition's poison marker; empty where there is none.
     pub metadata: String,
 }
 
-/// The taken messages of a worker's partitions, and how far each may be committed.
+/// The messages in flight of a worker's partitions, and the offset that may be committed for each.
 #[derive(Clone, Debug, Default)]
 pub struct OffsetTracker {
     partitions: BTreeMap<i32, Partition>,
     last_epoch: Epoch,
-    /// Work of earlier assignments is still under way.
+    /// Whether compute threads still work on messages of earlier assignments.
     stale_work: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Partition {
-    epoch: Epoch,
-    /// Taken messages, by ascending offset; the front one is not settled.
-    taken: VecDeque<Taken>,
-    /// The first message that is not settled.
-    next_offset: i64,
-    /// The mark to be committed with it, held; none once there was progress.
-    mark: Mark,
-    reading: Reading,
-    /// Where reading warily ends.
-    wary_until: i64,
-    /// A message of it hangs, and this worker gives up for that.
-    hangs: bool,
-    /// What [`OffsetTracker::committable`] last gave out.
-    given_out: Option<(i64, Mark)>,
-    /// What the broker is known to have; `None` while something else is on its way.
-    confirmed: Option<(i64, Mark)>,
-    /// What the broker has may put the next death down to a single message or job.
-    may_blame: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    offset: i64,
-    /// Jobs not settled yet; `None` until the first piece tells how many there are.
-    left: Option<u32>,
-}
-
-impl Partition {
-    fn new(epoch: Epoch, start: &Start) -> Self {
-        let pending = start.end.is_none_or(|end| end > start.offset);
-        let mark = Mark::parse(&start.metadata).taken_over(pending);
-        let span_end = start.offset.saturating_add(NARROW_MESSAGES as i64);
-        Self {
-            epoch,
-            taken: VecDeque::new(),
-            next_offset: start.offset,
-            mark,
-            reading: mark.reading(),
-            wary_until: start.end.map_or(span_end, |end| end.min(span_end)),
-            hangs: false,
-            given_out: None,
-            confirmed: None,
-            may_blame: Mark::parse(&start.metadata).reading() >= Reading::Warily,
-        }
-    }
-
-    /// A commit is on its way.
-    fn give_out(&mut self, commit: (i64, Mark)) {
-        self.given_out = Some(commit);
-        if self.confirmed != Some(commit) {
-            self.confirmed = None;
-        }
-        self.may_blame |= commit.1.reading() >= Reading::Warily;
-    }
-
-    /// Whether this must be known to be committed before anything more is taken.
-    fn must_be_confirmed(&self, commit: (i64, Mark)) -> bool {
-        let (_, mark) = commit;
-        // A mark that blames must never outlive what it blames, not even by a moment.
-        let blames = self.may_blame && self.confirmed != Some(commit);
-        let known = self.confirmed.map(|(_, mark)| mark);
-        blames || (mark != Mark::default() && known != Some(mark))
-    }
-
-    /// Moves the offset behind the settled messages at the front.
-    fn advance(&mut self) {
-        let before = self.next_offset;
-        while let Some(front) = self.taken.front() {
-            if front.left != Some(0) {
-                break;
-            }
-            self.next_offset = front.offset + 1;
-            self.taken.pop_front();
-        }
-        let still_wary = self.reading == Reading::Warily && self.next_offset < self.wary_until;
-        if self.next_offset > before && !still_wary {
-            self.mark = Mark::default();
-            self.reading = Reading::Freely;
-        }
-    }
-
-    /// What is to be committed now. `turn`: whose death the next one of this worker is.
-    fn commit(&self, turn: Turn, own: i32) -> (i64, Mark) {
-        // What is in hand may be what kills.
-        let held = !self.taken.is_empty()
-            || match turn {
-                Turn::Anybodys => true,
-                Turn::Of(partition) => partition == own,
-                Turn::OfWhatIsInHand => false,
-            };
-        let mark = if held {
-            self.mark
-        } else {
-            self.mark.released()
-        };
-        (self.next_offset, mark)
-    }
-}
-
-/// To what the next death of a worker would have to be put down.
-#[derive(Clone, Copy, Debug)]
-enum Turn {
-    /// All partitions are read.
-    Anybodys,
-    /// This one is read alone, and nothing else is in hand.
-    Of(i32),
-    /// One is to be read alone, and what is in hand is finished before that.
-    OfWhatIsInHand,
 }
 
 impl OffsetTracker {
@@ -189,7 +81,7 @@ impl OffsetTracker {
     }
 
     /// Begins an assignment of a partition and returns its epoch. No message of it may be taken
-    /// before the marks that [`committable`](Self::committable) gives out then are committed.
+    /// before the commits that [`committable`](Self::committable) then returns are acknowledged.
     pub fn assign(&mut self, start: &Start) -> Epoch {
         self.last_epoch += 1;
         let partition = Partition::new(self.last_epoch, start);
@@ -197,7 +89,7 @@ impl OffsetTracker {
         self.last_epoch
     }
 
-    /// Ends an assignment. What was taken under it and is not settled is forgotten.
+    /// Ends an assignment. Its messages in flight are forgotten.
     pub fn revoke(&mut self, partition: i32) {
         self.partitions.remove(&partition);
     }
@@ -226,7 +118,7 @@ impl OffsetTracker {
         Some(partition.epoch)
     }
 
-    /// Notes that a piece of a message is settled. Pieces from an earlier assignment are ignored.
+    /// Notes that jobs of a message are settled. Those of an earlier assignment are ignored.
     pub fn settle(&mut self, settled: &Settled) {
         let Some(partition) = self.partitions.get_mut(&settled.partition) else {
             return;
@@ -246,8 +138,8 @@ impl OffsetTracker {
         partition.advance();
     }
 
-    /// The partition that is read alone: of those whose mark asks for it the one that a message was
-    /// taken of, or else the lowest. One that comes meanwhile waits until that message is done.
+    /// The partition that is read alone: of those whose marker requires it the one with a message in
+    /// flight, or else the lowest. One that is assigned meanwhile waits until that message is settled.
     pub fn alone(&self) -> Option<i32> {
         let partitions = self.partitions.iter();
         let asking = partitions.filter(|(_, partition)| partition.reading >= Reading::Warily);
@@ -255,29 +147,29 @@ impl OffsetTracker {
         first.map(|(&id, _)| id)
     }
 
-    /// Whether work that was taken under earlier assignments is still under way. It may kill, too, so
-    /// nothing is read alone beside it.
+    /// Notes whether compute threads still work on messages of earlier assignments. That work may kill,
+    /// too, so no partition is read alone beside it.
     pub fn set_stale_work(&mut self, under_way: bool) {
         self.stale_work = under_way;
     }
 
-    fn turn(&self) -> Turn {
+    fn attribution(&self) -> Attribution {
         let Some(alone) = self.alone() else {
-            return Turn::Anybodys;
+            return Attribution::AnyPartition;
         };
         let mut others = self.partitions.iter().filter(|(id, _)| **id != alone);
         if self.stale_work || others.any(|(_, other)| !other.taken.is_empty()) {
-            return Turn::OfWhatIsInHand;
+            return Attribution::InFlight;
         }
-        Turn::Of(alone)
+        Attribution::Only(alone)
     }
 
-    /// How a partition is read; `None` when it is not assigned.
+    /// The isolation level of a partition; `None` when it is not assigned.
     pub fn reading(&self, partition: i32) -> Option<Reading> {
         Some(self.partitions.get(&partition)?.reading)
     }
 
-    /// How many messages of a partition may be taken now.
+    /// The number of messages of a partition that may be taken now.
     pub fn room(&self, partition: i32) -> usize {
         let Some(own) = self.partitions.get(&partition) else {
             return 0;
@@ -292,9 +184,9 @@ impl OffsetTracker {
         }
     }
 
-    /// Notes that the job at this position of the message at the front is tried next, alone. Its
-    /// worker may begin once the mark that is given out then is committed. Returns how many workers
-    /// have died of it.
+    /// Notes that the job at this position of the first message in flight is computed next, alone. It
+    /// may begin once the marker that is then to be committed is acknowledged. Returns the number of
+    /// workers that died of it.
     pub fn try_alone(&mut self, partition: i32, position: u32) -> u32 {
         let Some(partition) = self.partitions.get_mut(&partition) else {
             return 0;
@@ -303,8 +195,9 @@ impl OffsetTracker {
         partition.mark.deaths_of(position)
     }
 
-    /// The message at this offset, the first one taken, is worked on job by job: where those before it
-    /// are gone from the topic, the mark was of one of them, and its position says nothing of this one.
+    /// Moves the offset to that of the first message in flight, which is processed job by job, where
+    /// the messages before it are gone from the topic. The marker's position was one in such a
+    /// message, so it is set to 0.
     pub fn pass_gap(&mut self, partition: i32, offset: i64) {
         if let Some(own) = self.partitions.get_mut(&partition)
             && own
@@ -318,13 +211,13 @@ impl OffsetTracker {
         }
     }
 
-    /// The position of the first job to be tried in the message that is read job by job.
+    /// The position of the first job to compute in the message that is processed job by job.
     pub fn first_position(&self, partition: i32) -> u32 {
         let partition = self.partitions.get(&partition);
         partition.map_or(0, |partition| partition.mark.position())
     }
 
-    /// How many jobs of a taken message are not settled; `None` where the message is not in hand,
+    /// The number of jobs of a message that are not settled; `None` where the message is not in flight,
     /// or none of its jobs is settled yet.
     pub fn jobs_left(&self, partition: i32, offset: i64) -> Option<u32> {
         let taken = &self.partitions.get(&partition)?.taken;
@@ -332,7 +225,7 @@ impl OffsetTracker {
         taken[position.ok()?].left
     }
 
-    /// Whether a taken message is in hand still.
+    /// Whether a message is in flight.
     pub fn holds(&self, partition: i32, offset: i64) -> bool {
         let partition = self.partitions.get(&partition);
         partition.is_some_and(|partition| {
@@ -343,7 +236,7 @@ impl OffsetTracker {
         })
     }
 
-    /// Reads a partition freely, whatever its last owners died of.
+    /// Ends the isolation of a partition, whatever its previous owners died of.
     pub fn trust(&mut self, partition: i32) {
         if let Some(partition) = self.partitions.get_mut(&partition) {
             partition.mark = Mark::default().taken_over(false);
@@ -351,7 +244,7 @@ impl OffsetTracker {
         }
     }
 
-    /// Notes that a message of a partition hangs. Its mark stays held when it is released.
+    /// Notes that a message of a partition hangs. The partition's marker stays held on release.
     pub fn hangs(&mut self, partition: i32) {
         if let Some(partition) = self.partitions.get_mut(&partition) {
             partition.hangs = true;
@@ -359,41 +252,45 @@ impl OffsetTracker {
         }
     }
 
-    /// Whether there is a mark that must be known to be committed before any further message is
-    /// taken.
+    /// Whether a marker must be committed and acknowledged before another message is taken.
     pub fn marks_are_due(&self) -> bool {
-        let turn = self.turn();
+        let attribution = self.attribution();
         let mut partitions = self.partitions.iter();
-        partitions.any(|(&id, partition)| partition.must_be_confirmed(partition.commit(turn, id)))
+        partitions
+            .any(|(&id, partition)| partition.must_be_confirmed(partition.commit(attribution, id)))
     }
 
-    /// The offsets that may be committed and were not given out before, with their marks.
+    /// The offsets that may be committed and were not returned before, with their markers.
     pub fn committable(&mut self) -> Vec<Commit> {
-        self.give_out(|partition, commit| partition.given_out != Some(commit))
+        self.pending_commits(Partition::is_new)
     }
 
-    /// The same, and those that were given out and are not known to be committed. For whoever waits
-    /// for the answer, and then [confirms](Self::confirm) it.
+    /// The offsets that may be committed and were not returned before, and those that were returned
+    /// and have to be acknowledged before another message is taken. For a caller that waits for the
+    /// broker's answer, and then calls [`confirm`](Self::confirm).
     pub fn to_be_confirmed(&mut self) -> Vec<Commit> {
-        self.give_out(|partition, commit| {
-            partition.given_out != Some(commit) || partition.must_be_confirmed(commit)
+        self.pending_commits(|partition, commit| {
+            partition.is_new(commit) || partition.must_be_confirmed(commit)
         })
     }
 
-    fn give_out(&mut self, is_wanted: impl Fn(&Partition, (i64, Mark)) -> bool) -> Vec<Commit> {
-        let turn = self.turn();
+    fn pending_commits(
+        &mut self,
+        is_wanted: impl Fn(&Partition, PartitionCommit) -> bool,
+    ) -> Vec<Commit> {
+        let attribution = self.attribution();
         let mut commits = Vec::new();
         for (&id, partition) in &mut self.partitions {
-            let commit = partition.commit(turn, id);
+            let commit = partition.commit(attribution, id);
             if is_wanted(partition, commit) {
-                partition.give_out(commit);
+                partition.set_pending(commit);
                 commits.push(commit_of(id, commit));
             }
         }
         commits
     }
 
-    /// The last commits of partitions that are given away in good order.
+    /// The last commits of partitions that are revoked cleanly: their markers are released.
     pub fn release(&mut self, partitions: &[i32]) -> Vec<Commit> {
         let mut commits = Vec::new();
         for &id in partitions {
@@ -404,42 +301,38 @@ impl OffsetTracker {
                 partition.mark = partition.mark.released();
             }
             let commit = (partition.next_offset, partition.mark);
-            if partition.confirmed != Some(commit) {
-                partition.give_out(commit);
+            if !partition.is_confirmed(commit) {
+                partition.set_pending(commit);
                 commits.push(commit_of(id, commit));
             }
         }
         commits
     }
 
-    /// The broker has these, the last that were given out.
+    /// Notes that the broker acknowledged these commits, the last ones that were returned.
     pub fn confirm(&mut self, commits: &[Commit]) {
         for commit in commits {
             if let Some(partition) = self.partitions.get_mut(&commit.partition) {
-                let mark = Mark::parse(&commit.metadata);
-                partition.confirmed = Some((commit.offset, mark));
-                partition.may_blame = mark.reading() >= Reading::Warily;
+                partition.confirm((commit.offset, Mark::parse(&commit.metadata)));
             }
         }
     }
 
-    /// A commit of offsets that were given out has failed, or its answer was lost: gives them out
-    /// again.
+    /// Notes that a commit failed, or that its answer was lost: its offsets are returned again.
     pub fn give_out_again(&mut self) {
         for partition in self.partitions.values_mut() {
-            partition.given_out = None;
-            partition.confirmed = None;
+            partition.forget_commits();
         }
     }
 
-    /// How far each assigned partition is settled, as (partition, offset of the first message that
-    /// is not).
+    /// The offset of the first message that is not settled, by assigned partition, as
+    /// (partition, offset).
     pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
         let partitions = self.partitions.iter();
         partitions.map(|(&id, partition)| (id, partition.next_offset))
     }
 
-    /// How many messages are taken and not settled.
+    /// The number of messages in flight: taken and not settled.
     pub fn in_hand(&self) -> usize {
         self.partitions
             .values()
@@ -447,17 +340,9 @@ impl OffsetTracker {
             .sum()
     }
 
-    /// How many partitions are assigned.
+    /// The number of partitions that are assigned.
     pub fn assigned(&self) -> usize {
         self.partitions.len()
-    }
-}
-
-fn commit_of(partition: i32, (offset, mark): (i64, Mark)) -> Commit {
-    Commit {
-        partition,
-        offset,
-        metadata: mark.to_string(),
     }
 }
 

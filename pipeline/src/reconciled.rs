@@ -1,4 +1,5 @@
-//! A published verdict: what one aggregator has made of a run, and by which outcomes.
+//! A published verdict: the result of one aggregator's reconciliation of a run, and the range of
+//! outcomes that it rests on.
 
 use crate::content_digest::ContentDigest;
 use crate::error::DecodeError;
@@ -8,17 +9,17 @@ use crate::run_id::RunId;
 use crate::wire;
 use crate::writer_id::WriterId;
 
-/// What was read of one partition: offsets from `start` up to and without `end`.
+/// The offsets that were read of one partition: from `start`, inclusive, to `end`, exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetRange {
     /// The first offset.
     pub start: i64,
-    /// The offset after the last; at most the last stable offset when it was read.
+    /// The offset after the last one; at most the last stable offset at the time of reading.
     pub end: i64,
 }
 
-/// The verdict on one generation of a run, which holds at its end offsets: outcomes beyond them are
-/// no part of it. A run that is incomplete has none.
+/// The verdict on one generation of a run. It holds at its end offsets: outcomes after them do not
+/// count. A run that is incomplete has no verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunReconciled {
     /// The run.
@@ -27,21 +28,21 @@ pub struct RunReconciled {
     pub generation: u32,
     /// The aggregator that published it.
     pub writer: WriterId,
-    /// By partition of the outcomes topic.
+    /// The offsets that were read, by partition of the outcomes topic.
     pub outcomes: Vec<OffsetRange>,
-    /// The manifest that the outcomes were held against: [`Manifest::digest`](crate::Manifest::digest).
+    /// The digest of the run's manifest: [`Manifest::digest`](crate::Manifest::digest).
     pub manifest_digest: ContentDigest,
-    /// What the run has come to; never [`Verdict::Incomplete`].
+    /// The verdict; never [`Verdict::Incomplete`].
     pub verdict: Verdict,
-    /// Jobs with a result.
+    /// The number of jobs with a result.
     pub completed: u64,
-    /// Jobs that are dead letters.
+    /// The number of jobs that are dead letters.
     pub dead_lettered: u64,
-    /// Jobs with several results that differ.
+    /// The number of jobs with several results that differ.
     pub differing: u64,
-    /// Over the whole table.
+    /// The digest of the whole table of results.
     pub table_digest: ContentDigest,
-    /// Who published it, for people.
+    /// The service and host that published it, for display.
     pub published_by: String,
 }
 
@@ -54,7 +55,7 @@ impl RunReconciled {
         }
     }
 
-    /// By partition of the outcomes topic: the offset after the last that was read.
+    /// The offset after the last one that was read, by partition of the outcomes topic.
     pub fn ends(&self) -> Vec<i64> {
         self.outcomes.iter().map(|range| range.end).collect()
     }
@@ -73,7 +74,7 @@ impl RunReconciled {
                 Verdict::Complete => wire::Verdict::Complete,
                 Verdict::CompleteWithDeadLetters => wire::Verdict::CompleteWithDeadLetters,
                 Verdict::Failed => wire::Verdict::Failed,
-                // Refused by every reader.
+                // Every reader refuses it.
                 Verdict::Incomplete => wire::Verdict::Unspecified,
             }
             .into(),

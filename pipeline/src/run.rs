@@ -1,5 +1,5 @@
-//! The events of a run on the runs topic: opened once, then dispatched (with a manifest) or aborted;
-//! then generations, verdicts and cancellations, which have files of their own.
+//! The events of a run on the runs topic. A run is opened, then dispatched (with a manifest) or
+//! aborted. Generations, verdicts and cancellations follow, which have files of their own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,53 +19,55 @@ use crate::reconciled::RunReconciled;
 use crate::run_id::RunId;
 use crate::wire;
 
-/// The rule by which jobs are numbered: index order is (labels as bytes, time, part).
+/// The version of the rule by which jobs are numbered: in the order of (labels as bytes, time, part).
 pub const NUMBERING_VERSION: u32 = 2;
 
-/// How rows become jobs: by group, and a group in parts. Job indexes depend on it, besides the
-/// data set itself.
+/// The rule by which rows become jobs: a job is a group of rows, or a part of a large group. The
+/// indexes of jobs depend on it and on the data set alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The columns whose values are the labels, in order. Empty: grouped by time alone.
+    /// The columns whose values are the labels, in order. Where it is empty, rows are grouped by time
+    /// alone.
     pub label_columns: Vec<String>,
     /// The column that holds the time of a row; `None` when groups have no time.
     pub time: Option<TimeColumn>,
-    /// A group with more rows is cut into parts.
+    /// The largest number of rows in a job. A group with more is cut into parts.
     pub max_rows_per_job: u32,
 }
 
-/// A column of times, and how they are truncated.
+/// A column of times, and the grain to which they are truncated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeColumn {
-    /// The column.
+    /// The name of the column.
     pub name: String,
-    /// The length of a bucket.
+    /// The length of a time bucket.
     pub grain: Grain,
 }
 
 impl Cut {
-    /// How times are truncated; `None` when groups have no time.
+    /// The grain of the times; `None` when groups have no time.
     pub fn grain(&self) -> Option<Grain> {
         self.time.as_ref().map(|time| time.grain)
     }
 }
 
-/// What becomes of a job whose attempts made different results.
+/// The rule for a job whose attempts gave different results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResultsPolicy {
-    /// They contradict each other: the run fails.
+    /// The results contradict each other, and the run fails.
     #[default]
     Reproducible,
-    /// The lowest result bytes count, and the jobs with several are counted and listed.
+    /// The result that is the lowest by its bytes is kept. Jobs with several results are counted and
+    /// listed.
     Any,
 }
 
 impl ResultsPolicy {
-    /// Both, in the order in which they are offered.
+    /// Both policies, the default first.
     pub const ALL: [Self; 2] = [Self::Reproducible, Self::Any];
 
-    /// The name, as options spell it.
+    /// The name of the policy in options and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reproducible => "reproducible",
@@ -80,70 +82,74 @@ impl fmt::Display for ResultsPolicy {
     }
 }
 
-/// The options on which a run's jobs and their results depend, besides the data set itself.
+/// The options of a run. Its jobs and their results depend on these and on the data set alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// The rule by which jobs are numbered.
+    /// The version of the rule by which jobs are numbered: [`NUMBERING_VERSION`].
     pub numbering_version: u32,
-    /// How rows become jobs.
+    /// The rule by which rows become jobs.
     pub cut: Cut,
-    /// What is made of a job.
+    /// The computation that is applied to each job.
     pub computation: Computation,
-    /// What becomes of a job whose attempts made different results.
+    /// The rule for a job whose attempts gave different results.
     pub results: ResultsPolicy,
 }
 
-/// What a run is, written before its first job. Where several dispatchers open one run, a
-/// [`RunHistory`](crate::RunHistory) makes one of it.
+/// The event that opens a run, published before its first job. Where several dispatchers open one
+/// run, a [`RunHistory`](crate::RunHistory) merges their events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOpened {
     /// The run.
     pub run_id: RunId,
-    /// Its options.
+    /// The options of the run.
     pub options: RunOptions,
-    /// Milliseconds since 1970-01-01T00:00:00Z.
+    /// The time of opening, in milliseconds since 1970-01-01T00:00:00Z.
     pub opened_at_ms: i64,
-    /// By partition of the jobs topic: the offset at which the run may begin.
+    /// The end offset of the jobs topic at the time of opening, by partition. The run has no job before
+    /// it.
     pub jobs_start_offsets: Vec<i64>,
-    /// By partition of the outcomes topic: the offset at which its outcomes may begin.
+    /// The end offset of the outcomes topic at the time of opening, by partition. The run has no
+    /// outcome before it.
     pub outcomes_start_offsets: Vec<i64>,
 }
 
-/// What the dispatcher swears to at the end.
+/// The manifest of a run, which its dispatcher publishes after the last job: the number of jobs, their
+/// digest, and the rows that they were made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     /// The run.
     pub run_id: RunId,
-    /// Number of jobs; their indexes are 0 to `jobs` - 1.
+    /// The number of jobs. Their indexes are 0 to `jobs` - 1.
     pub jobs: u64,
-    /// Records of the data set, the header not counted.
+    /// The number of records of the data set, without the header.
     pub rows_read: u64,
-    /// Rows that are in jobs.
+    /// The number of rows that are in jobs.
     pub rows_accepted: u64,
-    /// Rows that are not, by reason.
+    /// The number of rows that are not in jobs, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Over all jobs.
+    /// The digest of all jobs.
     pub job_set_digest: JobSetDigest,
-    /// Messages that were published, for the report.
+    /// The number of messages that were published, for the report.
     pub messages: u64,
-    /// Seconds by stage of the dispatcher, in the order of the stages, for the report.
+    /// The seconds that each stage of the dispatcher took, in the order of the stages, for the report.
     pub stages: Vec<(String, f64)>,
 }
 
 impl Manifest {
-    /// Rows that were rejected, for whatever reason.
+    /// The number of rows that were rejected, for all reasons together.
     pub fn rows_rejected(&self) -> u64 {
         let rows = self.rejected.values();
         rows.fold(0, |sum, &rows| sum.saturating_add(rows))
     }
 
-    /// Whether two manifests swear to the same job set. How it was packed and how long that took
-    /// may differ.
+    /// Whether two manifests describe the same job set. The number of messages and the durations of
+    /// the stages may differ.
     pub fn agrees_with(&self, other: &Self) -> bool {
         self.run_id == other.run_id && Difference::of_manifests(self, other).is_none()
     }
 
-    /// BLAKE3 of what two manifests of one run must agree on, so equal for manifests that agree.
+    /// The BLAKE3 hash of the fields in which two manifests of one run must agree, so that it is equal
+    /// for manifests that agree.
     pub fn digest(&self) -> ContentDigest {
         let agreed = wire::Manifest {
             messages: 0,
@@ -154,29 +160,29 @@ impl Manifest {
     }
 }
 
-/// The dispatcher gave up: no manifest will follow.
+/// The event of a dispatcher that gave up: it publishes no manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunAborted {
     /// The run.
     pub run_id: RunId,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
 }
 
-/// A message on the runs topic.
+/// A message of the runs topic.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunEvent {
-    /// The run has begun.
+    /// The run is opened.
     Opened(RunOpened),
-    /// All its jobs are published.
+    /// All jobs of the run are published.
     Dispatched(Manifest),
-    /// It will never be complete.
+    /// The dispatcher of the run gave up.
     Aborted(RunAborted),
-    /// Jobs of it are to be published again.
+    /// Jobs of the run are published again, as a new generation.
     Generation(GenerationOpened),
-    /// An aggregator has reconciled it.
+    /// An aggregator reconciled the run.
     Reconciled(RunReconciled),
-    /// It is cancelled.
+    /// A generation of the run is cancelled.
     Cancelled(RunCancelled),
 }
 
@@ -188,7 +194,7 @@ impl RunEvent {
     const RECONCILED: &'static str = "reconciled";
     const CANCELLED: &'static str = "cancelled";
 
-    /// The run that it is about.
+    /// The run of the event.
     pub fn run_id(&self) -> &RunId {
         match self {
             Self::Opened(opened) => &opened.run_id,
@@ -200,7 +206,8 @@ impl RunEvent {
         }
     }
 
-    /// The key of the message: the topic is compacted by it.
+    /// The key of the message, by which the topic is compacted: `RUN/KIND` for events that exist once,
+    /// and `RUN/KIND/GENERATION/WRITER` for the others.
     pub fn key(&self) -> String {
         let run_id = self.run_id();
         let (kind, generation, writer) = match self {
@@ -214,18 +221,19 @@ impl RunEvent {
         format!("{run_id}/{kind}/{generation}/{writer}")
     }
 
-    /// The key under which a run is told to be aborted.
+    /// The key of the event that aborts a run.
     pub fn key_of_abort(run_id: &RunId) -> String {
         format!("{run_id}/{}", Self::ABORTED)
     }
 
-    /// The run that a key is about, whether or not this version knows the rest of the key.
+    /// The run of a key, also where the rest of the key is of a later version; `None` for a key that
+    /// does not begin with a run id and a slash.
     pub fn run_of_key(key: &[u8]) -> Option<RunId> {
         let (run_id, _) = std::str::from_utf8(key).ok()?.split_once('/')?;
         run_id.parse().ok()
     }
 
-    /// Whether a key is that of a run's opening, by which a run is known to those who list runs.
+    /// Whether a key is that of a run's opening. A list of runs has those with such a key.
     pub fn is_key_of_opening(key: &[u8]) -> bool {
         let kind = std::str::from_utf8(key)
             .ok()
@@ -249,11 +257,11 @@ impl RunEvent {
         }
     }
 
-    /// Reads a message of the runs topic; `None` for a key of a kind that this version does not
-    /// know, which is skipped.
+    /// The event of a message of the runs topic; `None` for a key of an unknown kind, which is
+    /// skipped.
     ///
     /// # Errors
-    /// When the value is not what the key says.
+    /// When the value is not a valid message of the key's kind, or has another key.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Option<Self>, DecodeError> {
         let Some((_, kind)) = std::str::from_utf8(key)
             .ok()

@@ -1,12 +1,12 @@
-//! Everything that the runs topic has told of one run, folded together. Dispatcher, aggregator and
-//! those who list runs all see a run through this, so that they agree on what it is.
+//! The state of one run, folded from its events on the runs topic. Dispatcher, aggregator and
+//! `rollcall runs` all use it, so that they agree on the state.
 
 use crate::difference::Difference;
 use crate::run::{Manifest, RunEvent, RunOpened};
 use crate::run_id::RunId;
 use crate::timeline::{Expected, GenerationEvent, Timeline};
 
-/// One run, as far as its events tell.
+/// The state of one run after the events that were applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunHistory {
     run_id: RunId,
@@ -17,12 +17,12 @@ pub struct RunHistory {
     manifest: Option<Manifest>,
     disagreeing: Option<Manifest>,
     aborted: Option<String>,
-    /// What opens or ends a generation, in the order of the log.
+    /// The events that open or end a generation, in the order of the log.
     events: Vec<GenerationEvent>,
 }
 
 impl RunHistory {
-    /// Nothing was heard of the run yet.
+    /// The state of a run without events.
     pub fn new(run_id: RunId) -> Self {
         Self {
             run_id,
@@ -37,20 +37,21 @@ impl RunHistory {
         }
     }
 
-    /// Hears an event. Those of other runs, and the same again, change nothing.
+    /// Applies an event. Events of other runs are ignored. An event that is applied twice has the
+    /// effect of one, except that [`openings`](Self::openings) counts both.
     ///
-    /// Openings that agree are merged to the one that serves both dispatchers. One that contradicts
-    /// the first is not merged: the first stands, for its dispatcher may have published jobs, and
-    /// the other will publish none.
+    /// Openings with the same options are merged. One whose options contradict those of the first is
+    /// not merged: the dispatcher of the first may have published jobs, and the dispatcher of the other
+    /// publishes none.
     pub fn hear(&mut self, event: RunEvent) {
         if *event.run_id() != self.run_id {
             return;
         }
         match event {
-            RunEvent::Opened(opened) => self.hear_opened(opened),
+            RunEvent::Opened(opened) => self.apply_opened(opened),
             RunEvent::Dispatched(manifest) => match &self.manifest {
                 None => self.manifest = Some(manifest),
-                // Two that disagree fail the run; a third changes nothing.
+                // Two manifests that disagree fail the run. A third one changes nothing.
                 Some(known) if known.agrees_with(&manifest) => {}
                 Some(_) => {
                     self.disagreeing.get_or_insert(manifest);
@@ -65,7 +66,7 @@ impl RunHistory {
         }
     }
 
-    fn hear_opened(&mut self, opened: RunOpened) {
+    fn apply_opened(&mut self, opened: RunOpened) {
         self.openings += 1;
         match &mut self.opened {
             None => self.opened = Some(opened.clone()),
@@ -84,45 +85,46 @@ impl RunHistory {
         &self.run_id
     }
 
-    /// How it was opened, all openings that agree merged; `None` while it was not.
+    /// The opening of the run, merged from all that agree; `None` before the first.
     pub fn opened(&self) -> Option<&RunOpened> {
         self.opened.as_ref()
     }
 
-    /// How many openings were heard.
+    /// The number of openings that were applied.
     pub fn openings(&self) -> usize {
         self.openings
     }
 
-    /// The opening to be published again, for the topic is compacted to the last one, and the last
-    /// one heard is not the one that stands. `None` when it is.
+    /// The merged opening, where it has to be published again: the topic is compacted to the last
+    /// opening, and that is another one. `None` where the last one is the merged one.
     pub fn to_be_opened_again(&self) -> Option<&RunOpened> {
         (self.last_opened != self.opened)
             .then_some(self.opened.as_ref())
             .flatten()
     }
 
-    /// How an opening contradicts the first.
+    /// The first mismatch between the options of an opening and those of the first opening; `None`
+    /// where all openings agree.
     pub fn contradiction(&self) -> Option<&Difference> {
         self.contradiction.as_ref()
     }
 
-    /// What its dispatcher swore to, if it has.
+    /// The first manifest; `None` before one was published.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
 
-    /// A manifest that disagrees with the first.
+    /// The manifest that disagrees with the first; `None` where all agree.
     pub fn disagreeing(&self) -> Option<&Manifest> {
         self.disagreeing.as_ref()
     }
 
-    /// Both manifests, or the one, or none.
+    /// The first manifest and the one that disagrees with it, as far as there are any.
     pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
         self.manifest.iter().chain(&self.disagreeing)
     }
 
-    /// Its generations, and how each ended.
+    /// The generations of the run, with the event that ended each.
     pub fn timeline(&self) -> Timeline<'_> {
         let expected = self.opened.as_ref().zip(self.manifest.as_ref());
         let expected = expected.map(|(opened, manifest)| Expected {
@@ -133,7 +135,8 @@ impl RunHistory {
         Timeline::of(&self.events, expected)
     }
 
-    /// Why its dispatcher gave it up, if it has and no manifest says otherwise.
+    /// The reason for which the dispatcher gave up; `None` where it did not, or a manifest was
+    /// published.
     pub fn aborted(&self) -> Option<&str> {
         match self.manifest {
             None => self.aborted.as_deref(),
@@ -143,8 +146,8 @@ impl RunHistory {
 }
 
 impl RunOpened {
-    /// Makes this the opening of both, whichever came first: the run begins where the earlier one
-    /// saw the topics end.
+    /// Merges another opening into this one. The order of the two makes no difference: of the times
+    /// and of the start offsets, the lower ones are kept.
     fn merge(&mut self, other: &Self) {
         self.opened_at_ms = self.opened_at_ms.min(other.opened_at_ms);
         merge_offsets(&mut self.jobs_start_offsets, &other.jobs_start_offsets);
@@ -155,8 +158,8 @@ impl RunOpened {
     }
 }
 
-/// The lesser offset of each partition. A partition that only one of them knows was added since the
-/// other began, so that the run may use it from its beginning.
+/// Sets `own` to the lower offset of each partition. A partition that only one of them has was added
+/// after the other was made, so the run may use it from offset 0.
 fn merge_offsets(own: &mut Vec<i64>, other: &[i64]) {
     let (common, all) = (own.len().min(other.len()), own.len().max(other.len()));
     own.resize(all, 0);
@@ -202,28 +205,28 @@ mod tests {
     }
 
     #[test]
-    fn two_openings_are_merged_to_the_earlier_of_each() {
+    fn two_openings_are_merged_to_the_lower_offset_of_each_partition() {
         let one = opened_at(&[3, 9], &[1, 1], 20);
         let other = opened_at(&[4, 2], &[0, 5], 10);
         let merged = opened_at(&[3, 2], &[0, 1], 10);
         let both = history([one, other].map(RunEvent::Opened));
         assert_eq!(both.opened(), Some(&merged));
         assert_eq!(both.to_be_opened_again(), Some(&merged));
-        let mut told = both;
-        told.hear(RunEvent::Opened(merged.clone()));
-        assert_eq!(told.to_be_opened_again(), None);
-        assert_eq!(told.openings(), 3);
+        let mut reopened = both;
+        reopened.hear(RunEvent::Opened(merged.clone()));
+        assert_eq!(reopened.to_be_opened_again(), None);
+        assert_eq!(reopened.openings(), 3);
     }
 
     #[test]
-    fn a_partition_that_was_added_between_two_openings_begins_at_its_beginning() {
+    fn a_partition_that_was_added_between_two_openings_starts_at_offset_zero() {
         let both = [opened_at(&[3], &[7], 1), opened_at(&[4, 8], &[9, 9], 2)];
         let merged = history(both.map(RunEvent::Opened));
         assert_eq!(merged.opened(), Some(&opened_at(&[3, 0], &[7, 0], 1)));
     }
 
     #[test]
-    fn an_opening_that_contradicts_the_first_is_named_and_does_not_stand() {
+    fn an_opening_that_contradicts_the_first_is_reported_and_not_merged() {
         let first = opened();
         let mut other = opened();
         other
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_dispatched_after_all_is_no_longer_aborted() {
+    fn a_run_that_is_dispatched_after_its_abort_is_no_longer_aborted() {
         let mut run = history([RunEvent::Opened(opened()), aborted("no room")]);
         assert_eq!(run.aborted(), Some("no room"));
         run.hear(RunEvent::Dispatched(manifest(3, 9)));
@@ -250,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_manifest_that_disagrees_is_kept_beside_the_first() {
+    fn a_manifest_that_disagrees_with_the_first_is_kept_beside_it() {
         let events = [manifest(3, 9), manifest(3, 9), manifest(4, 9)];
         let run = history(events.map(RunEvent::Dispatched));
         assert_eq!(run.manifests().count(), 2);
@@ -266,10 +269,10 @@ mod tests {
     }
 
     proptest! {
-        /// The order in which racing dispatchers come, and what compaction leaves besides their
-        /// merge, make no difference.
+        /// Openings of racing dispatchers give the same merged one in every order, and also after
+        /// compaction has removed some of them.
         #[test]
-        fn openings_merge_alike_in_every_order(
+        fn openings_are_merged_to_the_same_one_in_every_order(
             offsets in prop::collection::vec(
                 (prop::collection::vec(0i64..50, 0..4), prop::collection::vec(0i64..50, 0..4)),
                 1..5,
@@ -281,12 +284,12 @@ mod tests {
                 .map(|(at_ms, (jobs, outcomes))| opened_at(jobs, outcomes, at_ms))
                 .collect();
             let merged = history(all.iter().cloned().map(RunEvent::Opened));
-            let mut turned = all.clone();
-            turned.rotate_left(order.index(all.len()));
-            turned.reverse();
-            let other = history(turned.into_iter().map(RunEvent::Opened));
+            let mut reordered = all.clone();
+            reordered.rotate_left(order.index(all.len()));
+            reordered.reverse();
+            let other = history(reordered.into_iter().map(RunEvent::Opened));
             prop_assert_eq!(merged.opened(), other.opened());
-            let merge = merged.opened().cloned().expect("one was heard");
+            let merge = merged.opened().cloned().expect("one was applied");
             let again = [all[order.index(all.len())].clone(), merge.clone()];
             let compacted = history(again.map(RunEvent::Opened));
             prop_assert_eq!(compacted.opened(), Some(&merge));

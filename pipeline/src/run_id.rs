@@ -1,28 +1,31 @@
-//! The name of a run. It travels in every message and is part of keys and file names, so it is
-//! restricted to what Kafka allows in the name of a topic.
+//! The id of a run. It is part of every message, of keys and of file names, so its letters are those
+//! that Kafka allows in the name of a topic.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The name of a run: 1 to 120 of the letters `A-Z a-z 0-9 . _ -`. Cheap to clone.
+/// The id of a run: 1 to 120 of the letters `A-Z a-z 0-9 . _ -`, and not `latest`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(Arc<str>);
 
-/// A name that no run can have.
+/// The error of a text that is not a valid run id. It holds the text, at most its first 120
+/// characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a run id is 1 to 120 letters, digits, '.', '_' or '-', and not \"latest\"; {0:?} is none")]
+#[error(
+    "invalid run id {0:?}: it must be 1 to 120 letters, digits, '.', '_' or '-', and not \"latest\""
+)]
 pub struct InvalidRunId(String);
 
 impl RunId {
     const MAX_LENGTH: usize = 120;
 
-    /// A name that no other run has: a UUIDv7, so that names sort by the time they were made.
+    /// A new id, unlike any other: a UUIDv7, so that ids sort by the time at which they were made.
     pub fn fresh() -> Self {
         Self(uuid::Uuid::now_v7().to_string().into())
     }
 
-    /// The name as text.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -33,7 +36,7 @@ impl FromStr for RunId {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        // `latest` stands for whichever run was opened last.
+        // Options accept `latest` for the run that was opened last.
         let reserved = name == "latest";
         if name.is_empty()
             || name.len() > Self::MAX_LENGTH
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fresh_id_is_a_valid_one_and_sorts_after_the_last() {
+    fn a_fresh_id_is_valid_and_sorts_after_the_one_before() {
         let first = RunId::fresh();
         let second = RunId::fresh();
         assert!(first < second);
@@ -65,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_slash_or_none_at_all_is_refused() {
+    fn an_empty_id_and_one_with_a_slash_are_refused() {
         for name in ["", "a/b", "a b", "ü", "latest", &"x".repeat(121)] {
             assert!(name.parse::<RunId>().is_err(), "{name:?}");
         }

@@ -1,5 +1,5 @@
-//! The id of a process that writes to the runs topic. It is the last part of the keys of those events
-//! that several processes may write, so that no process overwrites what another has written.
+//! The id of a process that writes to the runs topic. It is the last part of the key of each event
+//! that several processes may write, so that compaction keeps the events of all of them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,16 +9,17 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId(Arc<str>);
 
-/// A text that is not the id of a writer.
+/// The error of a text that is not a valid writer id. It holds the text, at most its first 64
+/// characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the id of a writer is 1 to 64 letters, digits, '.', '_' or '-', not {0:?}")]
+#[error("invalid writer id {0:?}: it must be 1 to 64 letters, digits, '.', '_' or '-'")]
 pub struct InvalidWriterId(String);
 
 impl WriterId {
     const MAX_LENGTH: usize = 64;
 
-    /// An id that no other writer has, a UUIDv7. An event is written under a fresh id each time: a
-    /// key that is written twice is moved to the end of the log by compaction.
+    /// A new id, unlike any other: a UUIDv7. Each event is written under a fresh id, because compaction
+    /// keeps only the last message of a key, and the place of the first one in the log would be lost.
     pub fn fresh() -> Self {
         Self(uuid::Uuid::now_v7().to_string().into())
     }
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fresh_id_is_valid_and_the_only_one() {
+    fn a_fresh_id_is_valid_and_unique() {
         let (one, other) = (WriterId::fresh(), WriterId::fresh());
         assert_ne!(one, other);
         assert_eq!(one.as_str().parse(), Ok(one));

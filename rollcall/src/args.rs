@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aggregator::OutputArgs;
+use bench::BenchArgs;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use dispatcher::args::{MemoryArgs, MessageArgs, ResultArgs};
 use dispatcher::{GroupingArgs, InputArgs};
@@ -16,7 +17,6 @@ use service::exit::EXIT_CODES_HELP;
 use service::{JsonArgs, LogArgs};
 use worker::{Delivery, SimulatedWork};
 
-use crate::bench::args::BenchArgs;
 use crate::cancel::CancelArgs;
 use crate::config_file::CONFIG_VARIABLE;
 use crate::dlq::DlqArgs;

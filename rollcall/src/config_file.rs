@@ -1,12 +1,13 @@
-//! Options from a file: `rollcall.toml` in the current folder, or the one that `--config` names. Its
-//! keys are the options' names, at the top for every command that has such an option, in a section
-//! (`[run]`, `[worker]`, …) for one.
+//! The configuration file: `rollcall.toml` in the current folder, or the file that `--config`
+//! names. Its keys are names of options. A key at the top is for every command with that option, a
+//! key in a section (`[run]`, `[worker]`, …) for that command.
 //!
-//! What the file says becomes the options' defaults, and the command line is parsed again with
-//! these: so the command line beats the environment, the environment the file, and nothing below
-//! knows of the file. Arguments that contradict what was given by hand are left out.
+//! The values become the defaults of the options, and the command line is parsed again with them.
+//! So the command line overrides the environment, the environment overrides the file, and no other
+//! module depends on the file. A value that conflicts with an argument or a variable is left out.
 //!
-//! `settings` reads the file, `places` knows the options, `defaults` brings them together.
+//! `settings` parses the file, `places` lists the commands and their options, `defaults` makes the
+//! values defaults.
 
 mod defaults;
 mod error;
@@ -24,20 +25,20 @@ pub use error::Error;
 use places::CONFIG_OPTION;
 use settings::File;
 
-/// The variable that names the file; set and empty: there is none.
+/// The environment variable that names the file. When it is set and empty, no file is read.
 pub const CONFIG_VARIABLE: &str = "ROLLCALL_CONFIG";
 
-/// The file that is read where none is named, if it is there.
+/// The file that is read when none is named, if it exists.
 pub const DEFAULT_FILE: &str = "rollcall.toml";
 
-/// Commands that need no file, and so do not fail for a wrong one.
+/// The commands that read no file, so that they do not fail because of an invalid one.
 const WITHOUT_FILE: [&str; 2] = ["completions", "man"];
 
-/// Parses this process's command line, with the file's options as defaults. As clap does, prints
-/// help and ends the process where it is asked for or an argument is wrong.
+/// Parses the command line of this process with the values of the file as defaults. Like clap, it
+/// ends the process after printing help, or an error of the command line.
 ///
 /// # Errors
-/// When the file is wrong.
+/// When the file cannot be read or is invalid.
 pub fn parse() -> Result<Cli, Error> {
     let arguments: Vec<OsString> = env::args_os().collect();
     let given = Cli::definition().get_matches_from(&arguments);
@@ -58,10 +59,10 @@ pub fn parse() -> Result<Cli, Error> {
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }
 
-/// Holds the text of a file against the options, as [`parse`] would for a command line without any.
+/// Checks the text of a file, as [`parse`] does for a command line without arguments.
 ///
 /// # Errors
-/// When the text is wrong.
+/// When the text is invalid.
 pub fn check(text: &str) -> Result<(), Error> {
     let given = Cli::definition().get_matches_from(["rollcall"]);
     let file = File::parse(Path::new(DEFAULT_FILE), text)?;
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
     use crate::args::{Command as Chosen, Engine};
 
-    /// What a command line comes to with a file.
+    /// The command of a command line with a file.
     fn parse(file: &str, arguments: &[&str]) -> Result<Chosen, Error> {
         let arguments = [&["rollcall"], arguments].concat();
         let given = Cli::definition().try_get_matches_from(&arguments);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_beats_the_file() {
+    fn the_command_line_overrides_the_file() {
         let file = "[run]\nworkers = 3\nengine = \"local\"\n";
         let args = run(file, &["run", "--workers", "5"]);
         assert_eq!(args.workers, NonZeroUsize::new(5));
@@ -118,12 +119,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_command_the_section_of_run_counts() {
+    fn without_a_command_the_section_of_run_applies() {
         assert_eq!(run("[run]\nrows = 7\n", &[]).rows, 7);
     }
 
     #[test]
-    fn a_key_at_the_top_is_for_every_command_that_has_the_option() {
+    fn a_key_at_the_top_is_for_every_command_with_the_option() {
         let file =
             "bootstrap-servers = \"kafka:9092\"\ngroup = \"all\"\n[worker]\ngroup = \"own\"\n";
         let args = worker(file, &[]);
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_replaced_by_what_is_given_and_not_continued() {
+    fn arguments_replace_a_list_of_the_file_and_do_not_extend_it() {
         let file = "by = [\"country\", \"city\"]\nX = [\"linger.ms=1\", \"acks=all\"]\n";
         let args = run(file, &[]);
         assert_eq!(args.grouping.by, ["country", "city"]);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_the_command_line_is_left_out() {
+    fn a_value_that_conflicts_with_the_command_line_is_left_out() {
         let args = run("quiet = true\nrows = 5\n", &["a.csv", "-v"]);
         assert!(!args.log.quiet);
         assert_eq!(args.log.verbose, 1);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_names_its_line_and_the_nearest_option() {
+    fn an_unknown_key_is_an_error_with_its_line_and_the_nearest_option() {
         let error = refused("rows = 5\n\n[worker]\ngruop = \"x\"\n");
         let expected = "rollcall.toml:4: unknown key gruop in [worker]; did you mean group?";
         assert_eq!(error, expected);
@@ -173,20 +174,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_section_names_the_nearest_command_even_when_it_is_empty() {
+    fn an_unknown_section_is_an_error_with_the_nearest_command_even_when_it_is_empty() {
         let error = refused("[agregator]\n");
         let expected = "rollcall.toml:1: unknown section [agregator]; did you mean [aggregator]?";
         assert_eq!(error, expected);
     }
 
     #[test]
-    fn a_value_of_the_wrong_kind_says_what_the_option_takes() {
-        for (line, says) in [
-            ("workers = true", "workers: it takes a value"),
-            ("quiet = 1", "quiet: it takes true or false"),
-            ("rows = [1, 2]", "rows: it takes one value, not a list"),
-            ("by = [[1]]", "by: an option cannot be a list of"),
-            ("verbose = \"much\"", "verbose: it takes a number"),
+    fn a_value_of_the_wrong_type_is_an_error_with_the_expected_one() {
+        for (line, message) in [
+            ("workers = true", "workers: expected a value"),
+            ("quiet = 1", "quiet: expected true or false"),
+            ("rows = [1, 2]", "rows: expected one value, not a list"),
+            ("by = [[1]]", "by: an option cannot be a list with"),
+            ("verbose = \"much\"", "verbose: expected a number"),
             ("rows = 0", "rows: invalid value '0' for '--rows <ROWS>'"),
             (
                 "[run]\nengine = \"spark\"",
@@ -194,13 +195,13 @@ mod tests {
             ),
         ] {
             let error = refused(line);
-            assert!(error.contains(says), "{error}");
+            assert!(error.contains(message), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }
 
     #[test]
-    fn what_is_no_toml_is_told_with_its_line() {
+    fn invalid_toml_is_an_error_with_its_line() {
         let error = refused("rows = 5\nworkers 3\n");
         assert!(error.starts_with("rollcall.toml:2: "), "{error}");
     }
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn every_section_of_an_example_for_all_services_is_taken() {
+    fn a_file_can_have_a_section_for_every_command() {
         let file = "\
             bootstrap-servers = \"kafka:9092\"\n\
             topic-prefix = \"tests\"\n\

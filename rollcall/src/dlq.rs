@@ -5,16 +5,16 @@ use std::fmt::{self, Write as _};
 
 use clap::{Args, Subcommand};
 use computations::positivity::{self, NEGATIVE, POSITIVE};
-use dispatcher::shown::shown;
 use kafka::{BrokerArgs, Cluster, TopicNames, read_dlq, read_to_end, run_history, topics};
 use pipeline::dead_letters::{Dead, Letter, LetterHeaders, Unreadable};
 use pipeline::ledger::counting::CountingRules;
 use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, RunHistory, RunId};
 use serde::Serialize;
+use service::table::{Align, table};
+use service::text::truncated;
 use service::{Exit, LogArgs, Shutdown, say};
 
 use crate::error::Error;
-use crate::table::{Align, table};
 
 mod replay;
 
@@ -464,7 +464,7 @@ impl<'a> WholeJob<'a> {
         let mut text = String::new();
         let facts = &self.facts;
         let mut line = |name: &str, value: &dyn fmt::Display| {
-            let value = shown(value.to_string().as_bytes(), MAX_CHARACTERS);
+            let value = truncated(value.to_string().as_bytes(), MAX_CHARACTERS);
             let _ = writeln!(text, "{name:<9} {value}");
         };
         line("job", &facts.index);

@@ -1,5 +1,6 @@
-//! `rollcall doctor`: looks at a cluster without writing to it and says, line by line, what is good
-//! for runs and what is to be done. `facts` asks, `judgement` decides, `layout` shows.
+//! `rollcall doctor`: checks whether a cluster is fit for runs, without writing to it, and advises
+//! what to change. `facts` queries the cluster, `judgement` evaluates the facts, `layout` formats
+//! the lines.
 
 mod facts;
 mod judgement;
@@ -28,8 +29,8 @@ Examples:
   rollcall doctor --json | jq -r 'select(.verdict != \"ok\") | .advice'
 
 Exit codes:
-  0    all good, or warnings only
-  1    something fails
+  0    no check failed; there may be warnings
+  1    a check failed
   2    wrong usage
   5    broker unreachable
   6    access denied: user, password or certificate")]
@@ -42,7 +43,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
 
-    /// Workers that you expect [default: as many as the group has]
+    /// Expected number of workers [default: the number of members of the group]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
 
@@ -59,12 +60,12 @@ pub struct DoctorArgs {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// How much is said.
+    /// Log level and format.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// Looks at a cluster and prints what it is like.
+/// Checks a cluster and prints a line for each check.
 ///
 /// # Errors
 /// When no broker can be reached, or the options are wrong.

@@ -7,8 +7,6 @@ use computations::JobError;
 use pipeline::RunId;
 use service::{Ending, Exit, Shutdown, Signal};
 
-use crate::bench;
-
 /// An error that ends `rollcall run`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -180,9 +178,9 @@ pub enum Error {
     #[error("--compute: engines without Kafka compute positivity alone; leave out --engine")]
     EngineOfPositivity,
 
-    /// There is no benchmark.
+    /// The benchmark failed.
     #[error(transparent)]
-    Bench(Box<bench::error::Error>),
+    Bench(Box<bench::Error>),
 
     /// The reference query fails.
     #[error("cannot run the local query")]
@@ -199,8 +197,8 @@ impl Error {
     }
 }
 
-impl From<bench::error::Error> for Error {
-    fn from(error: bench::error::Error) -> Self {
+impl From<bench::Error> for Error {
+    fn from(error: bench::Error) -> Self {
         Self::Bench(Box::new(error))
     }
 }
@@ -239,7 +237,7 @@ impl Ending for Error {
             | Self::ProtocolInProcess(_)
             | Self::OutputOverDataSet(_)
             | Self::LetterGone { .. } => Exit::Usage,
-            Self::Bench(error) if error.is_usage() => Exit::Usage,
+            Self::Bench(error) => error.exit(),
             Self::Stopped(signal) => Exit::Stopped(*signal),
             Self::UselessWorker { exit, .. } => *exit,
             Self::Kafka(_)
@@ -249,7 +247,6 @@ impl Ending for Error {
             | Self::DyingWorker { .. }
             | Self::Say(_)
             | Self::Thread(_)
-            | Self::Bench(_)
             | Self::Job { .. }
             | Self::Query(_) => Exit::Failure,
         }

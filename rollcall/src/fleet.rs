@@ -1,9 +1,9 @@
-//! The worker processes of a run on one machine: started as children, started again when they die,
-//! and ended with this process however it ends.
+//! The fleet of worker processes of a run on one machine: children that are started again when they
+//! die, and that end with this process, also when it is killed.
 //!
-//! A child watches its standard input, the other end of which is this process's alone: when this
-//! process is gone, even killed, the child sees the end of its input and ends. Each is a static
-//! member of the group, so that one that is started again is back in half a second.
+//! A child watches its standard input. Only this process has the other end, so the child reads the
+//! end of its input when this process is gone, and ends. Each child is a static member of the
+//! consumer group, so that it is back in the group half a second after it was started again.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,45 +23,48 @@ use worker::UnreadLimit;
 
 use crate::error::Error;
 
-/// The pause before a dead worker is started again; doubled with each death in a row.
+/// The pause before a worker is started again after its first death in a row. Each further death in
+/// a row doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause before a worker is started again.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// A worker that lived so long starts afresh with its pauses.
+/// The lifetime of a worker after which its death counts as the first in a row.
 const LONG_LIFE: Duration = Duration::from_secs(30);
 
-/// So many deaths in a row, each after a short life, are not bad luck. A job that kills costs some
-/// six workers their life before it is a dead letter, and there may be several such jobs.
+/// The number of deaths in a row at which the run fails. A job that aborts its worker causes about
+/// six deaths before it is a dead letter, and there may be several such jobs.
 const MAX_DEATHS: u32 = 200;
 
-/// How long a worker may take to end when its input does: longer than it allows itself.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+/// The time for a worker to end after the end of its input, longer than its own time-out for that.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How workers are started.
+/// The specification of the workers to start.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// This program.
     pub program: PathBuf,
-    /// Arguments of every worker.
+    /// The arguments of every worker.
     pub arguments: Vec<OsString>,
-    /// Variables of every worker.
+    /// The environment variables of every worker.
     pub variables: Vec<(&'static str, OsString)>,
-    /// The workers' group, of which each is a static member.
+    /// The consumer group, of which each worker is a static member.
     pub group: String,
-    /// How many.
+    /// The number of workers.
     pub workers: usize,
-    /// What of their outcomes is held back, of the first.
+    /// The limit of outcomes that are not read yet, with the number of the first worker; `None` without
+    /// a limit.
     pub unread_limit: Option<UnreadLimit>,
 }
 
-/// How often to start a worker that dies, and when no more.
+/// The deaths of a worker in a row, which decide whether and when it is started again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Deaths {
     in_a_row: u32,
 }
 
 impl Deaths {
-    /// The pause after a death at this age; `None` when there were too many.
+    /// The pause after a death at this age; `None` after [`MAX_DEATHS`] in a row.
     fn pause(&mut self, age: Duration) -> Option<Duration> {
         self.in_a_row = if age >= LONG_LIFE {
             1
@@ -69,26 +72,26 @@ impl Deaths {
             self.in_a_row + 1
         };
         let pause = FIRST_PAUSE.saturating_mul(1 << (self.in_a_row - 1).min(16));
-        (self.in_a_row < MAX_DEATHS).then_some(pause.min(LONGEST_PAUSE))
+        (self.in_a_row < MAX_DEATHS).then_some(pause.min(MAX_PAUSE))
     }
 }
 
-/// What is left of a worker when the fleet has ended.
+/// A worker that has ended: its number and the usage of its process.
 struct Slot {
     number: usize,
     process: ProcessReport,
 }
 
-/// Running workers.
+/// A fleet of running workers.
 pub struct Fleet {
     slots: JoinSet<Result<Slot, Error>>,
-    /// Those that have ended as they were asked to.
+    /// The workers that have ended on request.
     ended: Vec<Slot>,
     stop: Shutdown,
 }
 
 impl Fleet {
-    /// Starts all workers. Their state is told to `progress`.
+    /// Starts all workers, and counts them in `progress`.
     ///
     /// # Errors
     /// When a process cannot be started.
@@ -114,7 +117,8 @@ impl Fleet {
         })
     }
 
-    /// Waits until a worker cannot be kept alive. While all can, it waits for ever.
+    /// Waits for the failure of a worker: too many deaths, or an exit that starting it again cannot
+    /// change. Pending for ever without one.
     pub async fn failure(&mut self) -> Error {
         loop {
             match self.slots.join_next().await {
@@ -126,13 +130,14 @@ impl Fleet {
         }
     }
 
-    /// Asks all workers to end: each finishes the job in hand, commits and leaves.
+    /// Requests the end of all workers: each finishes its jobs in hand, commits and leaves the
+    /// group.
     pub fn stop(&self) {
         self.stop.request(service::Signal::Terminate);
     }
 
-    /// Ends all workers. One that does not end in time is killed. Returns what each has used, by its
-    /// number.
+    /// Ends all workers, and kills those that do not end in time. Returns the usage of each, in the
+    /// order of their numbers.
     pub async fn end(mut self) -> Vec<ProcessReport> {
         self.stop();
         let mut slots = self.ended;
@@ -145,7 +150,7 @@ impl Fleet {
 }
 
 impl Spec {
-    /// How the worker of this number, from 1, is started.
+    /// The specification of the worker with this number, from 1.
     fn of_worker(&self, number: usize) -> Self {
         let mut own = self.clone();
         if let Some(limit) = &mut own.unread_limit {
@@ -166,7 +171,8 @@ impl Spec {
             .envs(self.variables.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A Ctrl-C in the terminal is this process's to hear; it ends its workers in order.
+            // In a process group of its own, so that Ctrl-C in the terminal does not reach it: this
+            // process ends its workers in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -181,14 +187,15 @@ impl Spec {
 /// A running worker process.
 struct Worker {
     process: Child,
-    /// Kept apart, for waiting for a process closes its input.
+    /// Taken from the process, because waiting for the process would close it.
     input: Option<ChildStdin>,
-    /// Where it tells at its end what it has used: one line, for which a pipe has room.
+    /// Its standard output, on which it prints its usage at its end: one line, for which the pipe's
+    /// buffer is large enough.
     output: Option<ChildStdout>,
 }
 
-/// Keeps one worker alive until it is to end. Returns what it has used; `None` when one of its
-/// processes ended without telling.
+/// Keeps a worker alive until its end is requested. Returns its usage; `None` when one of its
+/// processes died without printing it.
 async fn keep_alive(
     spec: Spec,
     id: &str,
@@ -209,7 +216,7 @@ async fn keep_alive(
                 return Ok(usage.filter(|_| !died));
             }
         };
-        if let Some(exit) = useless(status) {
+        if let Some(exit) = permanent(status) {
             workers.ended();
             return Err(Error::UselessWorker {
                 id: id.to_owned(),
@@ -240,10 +247,10 @@ async fn keep_alive(
     }
 }
 
-/// Ends one worker through its standard input. Returns what it has told of its usage.
+/// Ends a worker by closing its standard input. Returns the usage that it has printed.
 async fn end(id: &str, mut worker: Worker) -> Option<Usage> {
     drop(worker.input.take());
-    match timeout(END_PATIENCE, worker.process.wait()).await {
+    match timeout(END_TIMEOUT, worker.process.wait()).await {
         Ok(Ok(status)) => debug!(worker = id, status = describe(status), "worker ended"),
         Ok(Err(error)) => warn!(worker = id, %error, "cannot wait for a worker"),
         Err(_) => {
@@ -253,22 +260,22 @@ async fn end(id: &str, mut worker: Worker) -> Option<Usage> {
             }
         }
     }
-    // All that it has said is in the pipe now, unless a child of its own holds that open.
-    let mut said = Vec::new();
+    // All its output is in the pipe now, unless a child of the worker holds the pipe open.
+    let mut printed = Vec::new();
     let mut output = worker.output.take()?;
-    let read = timeout(END_PATIENCE, output.read_to_end(&mut said)).await;
+    let read = timeout(END_TIMEOUT, output.read_to_end(&mut printed)).await;
     if !matches!(read, Ok(Ok(_))) {
-        warn!(worker = id, "cannot read what a worker says of its usage");
+        warn!(worker = id, "cannot read the usage of a worker");
     }
-    Usage::said_in(&String::from_utf8_lossy(&said))
+    Usage::parse_last(&String::from_utf8_lossy(&printed))
 }
 
-/// What a worker says that would say the same when it is started again.
-fn useless(status: ExitStatus) -> Option<Exit> {
-    let told = u8::try_from(status.code()?).ok()?;
+/// The exit of a worker, if it would be the same after starting it again.
+fn permanent(status: ExitStatus) -> Option<Exit> {
+    let code = u8::try_from(status.code()?).ok()?;
     [Exit::Usage, Exit::Denied, Exit::Unable]
         .into_iter()
-        .find(|exit| exit.code() == told)
+        .find(|exit| exit.code() == code)
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -280,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_and_a_long_life_forgives() {
+    fn pauses_double_until_a_long_life() {
         let mut deaths = Deaths::default();
         let short = Duration::from_secs(1);
         let pauses: Vec<_> = (0..6).filter_map(|_| deaths.pause(short)).collect();
@@ -290,9 +297,9 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_always_dies_is_given_up() {
+    fn a_worker_that_always_dies_is_not_started_for_ever() {
         let mut deaths = Deaths::default();
-        let given_up = (1..).find(|_| deaths.pause(Duration::ZERO).is_none());
-        assert_eq!(given_up, Some(MAX_DEATHS));
+        let last = (1..).find(|_| deaths.pause(Duration::ZERO).is_none());
+        assert_eq!(last, Some(MAX_DEATHS));
     }
 }

@@ -1,5 +1,5 @@
-//! What the engines share that have the whole data set in one process, without Kafka: reading it
-//! all into memory, and a report of what was read and what came out.
+//! The common part of the engines without Kafka: reading the whole data set into memory, and the
+//! report.
 
 use std::path::Path;
 use std::time::Instant;
@@ -20,19 +20,19 @@ use service::{Progress, Shutdown};
 
 use crate::error::Error;
 
-/// All rows, with what reading them told.
+/// The rows of a data set in memory, with the counts and the time of reading them.
 pub(crate) struct InMemory {
     pub(crate) rows: Rows,
-    /// What was read; of jobs it knows nothing.
+    /// The counts of rows; those of jobs are not set.
     pub(crate) manifest: ManifestReport,
     pub(crate) read_seconds: f64,
 }
 
 impl InMemory {
-    /// Reads the whole data set.
+    /// Reads a whole data set.
     ///
     /// # Errors
-    /// When it cannot be read, has too many rejects, or the run is stopped.
+    /// When it cannot be read or has too many rejects, or when the run is stopped.
     pub(crate) fn read(
         input: &Input,
         grouping: &Grouping,
@@ -68,12 +68,12 @@ impl InMemory {
     }
 }
 
-/// Nowhere to spill to, and no need to.
+/// A spill that is never used, because its memory budget has no limit.
 pub(crate) fn no_spill(grain: Grain) -> Spill {
     Spill::new(Path::new(""), grain, u64::MAX)
 }
 
-/// The report of an engine; its stages are for the caller to add.
+/// The report of an engine, without stages, which the caller adds.
 pub(crate) fn report(
     engine: &'static str,
     grouping: &Grouping,

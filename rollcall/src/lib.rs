@@ -1,14 +1,14 @@
-//! `rollcall`: the whole pipeline on one machine in one command.
+//! `rollcall`: the whole pipeline on one machine in one command, and each service as a command.
 //!
-//! [`mod@run`] generates a data set if none is given, starts a broker if none is named, runs dispatcher
-//! and aggregator in this process and workers as child processes ([`fleet`]). [`local`] is the
-//! reference that the pipeline must agree with: the same rows, one polars query, no Kafka;
-//! [`plain_loop`] computes the same jobs one after the other in one process. [`mod@bench`] measures it
-//! all. [`report`] makes the page of a run again; [`doctor`] and [`runs`] look at a cluster, [`cancel`]
-//! ends a run early, [`dlq`] brings dead letters back; [`config_file`] and [`manual`] are for comfort.
+//! [`mod@run`] generates a data set if none is given, starts a broker if none is named, and runs
+//! dispatcher and aggregator in this process and workers as child processes ([`fleet`]). [`local`]
+//! computes the reference result without Kafka, with polars; [`plain_loop`] computes the same jobs
+//! one after the other in one process. The crate [`mod@bench`] measures all of them. [`report`]
+//! generates the page of a run again; [`doctor`] and [`runs`] query a cluster, [`cancel`] ends a
+//! run early, and [`dlq`] lists and replays dead letters. [`config_file`] reads options from a
+//! file, [`manual`] prints completions and manual pages.
 
 pub mod args;
-pub mod bench;
 pub mod build;
 pub mod cancel;
 pub mod config_file;
@@ -24,7 +24,6 @@ mod program;
 pub mod report;
 pub mod run;
 pub mod runs;
-pub mod table;
 
 pub use args::{Cli, Command};
 pub use error::Error;

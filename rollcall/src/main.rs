@@ -1,4 +1,4 @@
-//! `rollcall`: all of it on one machine in one command, and each service by its name.
+//! The program `rollcall`, with the standard computations.
 
 use std::process::ExitCode;
 

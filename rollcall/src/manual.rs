@@ -1,5 +1,5 @@
-//! What a shell and a reader want beside the program: completions and manual pages, both made from
-//! the command line itself, so that they cannot be out of date.
+//! Shell completions and manual pages. Both are generated from the definition of the command line,
+//! so they cannot be out of date.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use service::Exit;
 use crate::args::Cli;
 use crate::error::Error;
 
-/// The name under which the program is found.
+/// The name of the program.
 const PROGRAM: &str = "rollcall";
 
 /// The options of `rollcall completions`.
@@ -35,7 +35,7 @@ Examples:
   rollcall man | man -l -
   rollcall man --out ~/.local/share/man/man1           then: man rollcall-run")]
 pub struct ManArgs {
-    /// Folder to write a page for each command to [default: the page of rollcall itself is printed]
+    /// Folder for one page per command [default: print the page of rollcall itself]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -77,7 +77,7 @@ fn not_written(what: &str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Write { what, source }
 }
 
-/// Prints all at once. A reader that has seen enough (`| head`) is no failure.
+/// Prints bytes. A reader that closed the pipe, as `head` does, is no error.
 fn print(bytes: &[u8]) -> Result<Exit, Error> {
     match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_has_its_page() {
+    fn every_command_has_a_page() {
         let folder = tempfile::tempdir().expect("a folder");
         let args = ManArgs {
             out: Some(folder.path().join("man1")),

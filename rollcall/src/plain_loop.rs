@@ -1,6 +1,6 @@
-//! The plain loop: one process that reads and groups the same rows into the same jobs as the
-//! dispatcher, and then computes one job after the other with the workers' own function. A
-//! dispatcher is worth its cost where it is faster than this.
+//! The plain loop: one process that groups the same rows into the same jobs as the dispatcher, and
+//! computes one job after the other with the workers' own function. It is the measure of whether
+//! the dispatcher pays.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use worker::SimulatedWork;
 use crate::error::Error;
 use crate::in_memory::{self, InMemory, no_spill};
 
-/// Computes the series of a data set; the report's files are not written yet.
+/// Computes the series and the report of a data set, without writing files.
 ///
 /// # Errors
 /// When the data set cannot be read, or a job cannot be computed.
@@ -51,7 +51,8 @@ pub fn compute(
     Ok((series, report))
 }
 
-/// The loop. Parts of a group come one after the other, and groups in the order of the series.
+/// Computes all jobs and adds up their tallies by group. The parts of a group follow each other,
+/// and groups are in the order of the series.
 fn add_up(
     jobs: &JobSet,
     simulate_work: SimulatedWork,
@@ -72,7 +73,7 @@ fn add_up(
                 return Ok(());
             }
         };
-        // Its grouping has a time, and so have its jobs.
+        // Every job has a time, because the grouping has one.
         let Some(time) = job.key.time else {
             return Ok(());
         };

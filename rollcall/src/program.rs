@@ -1,15 +1,15 @@
-//! The program `rollcall`, as a function: a program with computations of one's own is the same with
-//! another registry.
+//! The program `rollcall` as a function, for programs with computations of their own: they call it
+//! with another registry.
 
 use std::process::ExitCode;
 
 use computations::Registry;
 use service::{Exit, LogArgs, Talk, Usage, process};
 
-use crate::{Command, config_file};
+use crate::{Command, Error, config_file};
 
-/// Does what the command line of this process asks for, with these computations. Worker processes of
-/// a run are started as the same program, so that they know them as well.
+/// Runs the command of this process's command line, with these computations. Worker processes of a
+/// run are started as the same program, so they have the same computations.
 pub fn program(computations: &Registry) -> ExitCode {
     let cli = match config_file::parse() {
         Ok(cli) => cli,
@@ -30,9 +30,9 @@ pub fn program(computations: &Registry) -> ExitCode {
         }),
         Command::Worker(args) => process::run(&args.log, Talk::Steps, |shutdown| {
             let exit = worker::run(&args.config()?, &shutdown, computations);
-            // Whoever holds the other end of its standard input reads its output, too.
+            // Read by the process that has the other end of its standard input.
             if args.exit_with_stdin && exit.is_ok() {
-                Usage::of_this_process().say();
+                Usage::of_this_process().print();
             }
             exit
         }),
@@ -43,7 +43,8 @@ pub fn program(computations: &Registry) -> ExitCode {
             process::run(&args.log, Talk::Warnings, |_| crate::report::run(&args))
         }
         Command::Bench(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
-            crate::bench::run(&args, &shutdown)
+            crate::run::refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
+            Ok::<_, Error>(bench::run(&args, &shutdown)?)
         }),
         Command::Doctor(args) => process::run(&args.log, Talk::Warnings, |shutdown| {
             crate::doctor::run(&args, &shutdown)

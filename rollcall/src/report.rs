@@ -1,5 +1,5 @@
-//! `rollcall report`: makes the page of a run again from the files that the run left behind, for
-//! those who did not ask for it then or have a newer rollcall now.
+//! `rollcall report`: generates the page of an earlier run from its files, for example with a newer
+//! version of rollcall.
 
 use std::fs;
 use std::io;
@@ -20,82 +20,82 @@ use service::{Ending, Exit, LogArgs, say};
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  rollcall report                     makes out/report.html from out/report.json and out/series.parquet
-  rollcall report results/tuesday     the same elsewhere, from series.csv if there is no Parquet")]
+  rollcall report                     out/report.html from out/report.json and out/series.parquet
+  rollcall report results/tuesday     another folder; series.csv is read if there is no Parquet")]
 pub struct ReportArgs {
     /// Output folder of a run, with report.json and series.parquet or series.csv
     #[arg(value_name = "FOLDER", default_value = "out")]
     folder: PathBuf,
 
-    /// How much is said.
+    /// Log level and format.
     #[command(flatten, next_help_heading = "Output")]
     pub log: LogArgs,
 }
 
-/// Why the page cannot be made again.
+/// An error of `rollcall report`.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// There is no report.
+    /// A report that cannot be read.
     #[error("cannot read {}; name the output folder of a run", path.display())]
     NoReport {
-        /// Where it was looked for.
+        /// The path of the report.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The report is not one.
+    /// A file that is no report.
     #[error("{} is no report of rollcall", path.display())]
     NotAReport {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 
-    /// The report has another schema.
+    /// A report with another version of the schema.
     #[error(
-        "{} has schema version {found}, this rollcall knows {SCHEMA_VERSION}; use the one that made it",
+        "{} has the schema version {found}, this program reads {SCHEMA_VERSION}; use the version that wrote it",
         path.display()
     )]
     Schema {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The version in the file.
         found: u32,
     },
 
-    /// The run left a table.
-    #[error("{} is of a run that leaves a table, and a page shows a series", path.display())]
+    /// A report of a run with a table.
+    #[error("{} is of a run with a table, and the page is for runs with a series", path.display())]
     NoSeriesRun {
         /// The file.
         path: PathBuf,
     },
 
-    /// The series is not there or cannot be read.
+    /// A series that is missing or cannot be read.
     #[error(transparent)]
     Series(#[from] ReadBackError),
 
-    /// The series is that of another run.
+    /// A series of another run.
     #[error(
-        "the series in {} has digest {found}, its {REPORT_JSON} says {expected}: they are not of one \
-         run, or a file was changed",
+        "the series in {} has the digest {found}, in {REPORT_JSON} it is {expected}: they are not of \
+         the same run, or a file was changed",
         folder.display()
     )]
     Digest {
         /// The folder.
         folder: PathBuf,
-        /// As the report has it.
+        /// The digest in the report.
         expected: String,
-        /// As the file has it.
+        /// The digest of the file.
         found: String,
     },
 
-    /// The page cannot be written.
+    /// The page could not be written.
     #[error(transparent)]
     Write(#[from] aggregator::Error),
 
-    /// Standard output cannot be written.
+    /// Standard output could not be written.
     #[error("cannot write to standard output")]
     Say(#[source] io::Error),
 }
@@ -114,7 +114,7 @@ impl Ending for ReportError {
     }
 }
 
-/// What has to be known of a report to read its series.
+/// The part of a report that is needed to read its series.
 #[derive(Deserialize)]
 struct Known {
     schema_version: u32,
@@ -132,13 +132,13 @@ struct KnownRun {
 #[derive(Deserialize)]
 struct KnownGrouping {
     label_columns: Vec<String>,
-    /// `None` when groups have no time.
+    /// The grain of time; `None` when groups have no time.
     grain: Option<Grain>,
 }
 
 #[derive(Deserialize)]
 struct KnownSeries {
-    /// `None` when nothing was counted.
+    /// The digest of the series; `None` when nothing was counted.
     sha256: Option<String>,
 }
 
@@ -148,10 +148,11 @@ struct KnownFile {
     sha256: String,
 }
 
-/// Makes the page of the run in a folder, and says where it is.
+/// Generates the page of the run in a folder, and prints its path.
 ///
 /// # Errors
-/// When report or series are not there, do not belong together, or the page cannot be written.
+/// When report or series are missing or invalid, are of different runs, or the page cannot be
+/// written.
 pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
     let folder = &args.folder;
     let path = folder.join(REPORT_JSON);
@@ -202,7 +203,7 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
     Ok(Exit::Complete)
 }
 
-/// Whether the series is the one that the report speaks of.
+/// Checks that the series has the digest in the report.
 fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), ReportError> {
     let mut csv = SeriesCsv::new(table);
     csv.export(&mut io::sink()).map_err(ReportError::Say)?;
@@ -217,8 +218,9 @@ fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), Report
     }
 }
 
-/// Whether the run wrote its series as Parquet, and that is there. No other file is decoded; one that
-/// an earlier run left is passed over.
+/// Whether the run has written its series as Parquet, and the file exists. A Parquet file of an
+/// earlier run is ignored, and a file with another digest is an error, so that none but the run's
+/// own file is decoded.
 fn is_parquet(folder: &Path, files: &[KnownFile]) -> Result<bool, ReportError> {
     let Some(own) = files.iter().find(|file| file.name == read_back::PARQUET) else {
         return Ok(false);
@@ -230,7 +232,7 @@ fn is_parquet(folder: &Path, files: &[KnownFile]) -> Result<bool, ReportError> {
             expected: own.sha256.clone(),
             found,
         }),
-        // What cannot be read is not there.
+        // A file that cannot be read counts as missing; the series is then read from CSV.
         Err(_) => Ok(false),
     }
 }
@@ -240,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parquet_file_that_the_run_did_not_write_is_not_decoded() {
+    fn a_parquet_file_that_is_not_the_runs_own_is_not_decoded() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = |sha256: &str| {
             let name = "series.parquet".to_owned();
@@ -252,7 +254,7 @@ mod tests {
         let check = |files: &[KnownFile]| is_parquet(folder.path(), files);
         assert!(!check(&files("ab12")).expect("there is none"));
         fs::write(folder.path().join("series.parquet"), "abc").expect("written");
-        // FIPS 180-4's own example.
+        // The example of FIPS 180-4.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(check(&files(abc)).expect("it is that"));
         assert!(!check(&[]).expect("it is an earlier run's"));

@@ -13,10 +13,10 @@ use pipeline::{
 };
 use serde::Serialize;
 use service::progress::grouped;
+use service::table::{Align, table};
 use service::{Exit, LogArgs, Shutdown, say};
 
 use crate::error::Error;
-use crate::table::{Align, table};
 
 /// How long the broker may take to acknowledge a removal.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,57 +1,58 @@
-//! Ends the process when the clock of the day is set back. librdkafka waits by that clock: what it
-//! waits for in that moment comes so much later, heartbeats among it, and its callers wait with it.
-//! A process that ends is started again by whoever looks after it; one that stands still for the two
-//! hours that somebody has mended in the clock is not.
+//! A thread that ends the process when the system clock is set back. librdkafka computes its waits
+//! from that clock, so each wait in progress becomes longer by the time that was set back:
+//! heartbeats are late, and callers of the client block. A supervisor starts a process again that
+//! has ended, but not one that blocks for two hours because its clock was corrected by two hours.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::exit::Exit;
 
-/// How often the clock is looked at.
-const STEP: Duration = Duration::from_secs(1);
+/// The time between two readings of the clocks.
+const PERIOD: Duration = Duration::from_secs(1);
 
-/// Set back by less than this, a wait is longer than it should be, and nobody is taken for dead.
-const TOLERATED: Duration = Duration::from_secs(4);
+/// The largest step back that is tolerated. It makes waits longer, but not long enough for a
+/// heartbeat to miss a session time-out.
+const TOLERANCE: Duration = Duration::from_secs(4);
 
-/// Two clocks, read at the same time.
+/// The system clock and the monotonic clock, read at the same time.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    /// That of the day, which people and programs set.
-    day: SystemTime,
-    /// One that nobody sets.
-    steady: Instant,
+    /// The system clock, which people and programs set.
+    system: SystemTime,
+    /// The monotonic clock, which cannot be set.
+    monotonic: Instant,
 }
 
 impl Reading {
     fn now() -> Self {
         Self {
-            day: SystemTime::now(),
-            steady: Instant::now(),
+            system: SystemTime::now(),
+            monotonic: Instant::now(),
         }
     }
 
-    /// By how much the clock of the day was set back since an earlier reading; `None` where it was
-    /// not, or by no more than is tolerated.
+    /// The time by which the system clock was set back since an earlier reading; `None` when it was
+    /// not set back, or by no more than [`TOLERANCE`].
     fn set_back_since(self, earlier: Self) -> Option<Duration> {
-        let due = earlier.day + self.steady.duration_since(earlier.steady);
-        let missing = due.duration_since(self.day).ok()?;
-        (missing > TOLERATED).then_some(missing)
+        let expected = earlier.system + self.monotonic.duration_since(earlier.monotonic);
+        let missing = expected.duration_since(self.system).ok()?;
+        (missing > TOLERANCE).then_some(missing)
     }
 }
 
-/// Watches the clock for as long as the process lives. For processes with clients of Kafka.
+/// Starts the thread, which runs until the process ends. For processes with Kafka clients.
 pub fn watch() {
-    let watching = || {
+    let watch = || {
         let mut last = Reading::now();
         loop {
-            thread::sleep(STEP);
+            thread::sleep(PERIOD);
             let now = Reading::now();
             if let Some(set_back) = now.set_back_since(last) {
                 let seconds = set_back.as_secs();
                 tracing::error!(
-                    "the clock was set back by {seconds} s, and Kafka's client would wait that much \
-                     longer; ending: start it again"
+                    "the system clock was set back by {seconds} s, and the Kafka client would wait \
+                     that much longer; ending: start this process again"
                 );
                 std::process::exit(Exit::Failure.code().into());
             }
@@ -59,8 +60,8 @@ pub fn watch() {
         }
     };
     let clock = thread::Builder::new().name("clock".to_owned());
-    if let Err(error) = clock.spawn(watching) {
-        tracing::warn!(%error, "nobody looks whether the clock is set back");
+    if let Err(error) = clock.spawn(watch) {
+        tracing::warn!(%error, "cannot watch for the system clock being set back");
     }
 }
 
@@ -69,18 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_clock_that_is_set_back_by_much_is_told() {
+    fn only_a_step_back_beyond_the_tolerance_is_reported() {
         let earlier = Reading::now();
-        let after = |day: Duration, steady: Duration| Reading {
-            day: earlier.day + day,
-            steady: earlier.steady + steady,
+        let after = |system: Duration, monotonic: Duration| Reading {
+            system: earlier.system + system,
+            monotonic: earlier.monotonic + monotonic,
         };
         let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
-        // A machine that slept: the steady clock may have stood still.
+        // After a suspend, during which the monotonic clock may not have advanced.
         assert_eq!(after(hour, minute).set_back_since(earlier), None);
         assert_eq!(after(minute, minute).set_back_since(earlier), None);
         assert_eq!(
-            after(minute - TOLERATED, minute).set_back_since(earlier),
+            after(minute - TOLERANCE, minute).set_back_since(earlier),
             None
         );
         assert_eq!(
@@ -88,7 +89,7 @@ mod tests {
             Some(hour - minute)
         );
         let before = Reading {
-            day: earlier.day - hour,
+            system: earlier.system - hour,
             ..earlier
         };
         assert_eq!(before.set_back_since(earlier), Some(hour));

@@ -1,49 +1,49 @@
-//! How a process ends. One table of exit codes serves all binaries, so that a script can tell a
-//! complete run from one with dead letters, and an unreachable broker from a wrong option.
+//! The exit codes of all binaries: one table, so that a script can distinguish a complete run from
+//! one with dead letters, and an unreachable broker from a wrong option.
 
 use std::fmt;
 
 use crate::shutdown::Signal;
 
-/// The table of exit codes, as `--help` shows it.
+/// The table of exit codes in `--help`.
 pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0    complete
   1    failure
   2    wrong usage or unreadable input
   3    complete, with dead letters
-  4    incomplete when the time-out struck
+  4    incomplete at the time-out
   5    broker unreachable
   6    access denied: user, password, certificate, or a right that is missing
-  7    unable: the run asks for a computation that this program does not have
+  7    unable: the run needs a computation that this program does not have
   130  stopped by SIGINT before it was complete
   143  stopped by SIGTERM before it was complete";
 
-/// How a process ended.
+/// The outcome of a process, which decides its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything that was to be done is done.
+    /// Complete: everything was done.
     Complete,
-    /// It failed for a reason that is none of the others.
+    /// A failure for any reason that has no code of its own.
     Failure,
     /// Wrong usage, or an input that cannot be read.
     Usage,
     /// Complete: every job has an outcome, but some of them are dead letters.
     DeadLetters,
-    /// The time-out struck before every job had an outcome.
+    /// The time-out passed before every job had an outcome.
     Incomplete,
     /// No broker answered within the time allowed.
     BrokerUnreachable,
-    /// A broker does not let it in, or does not allow what it wants.
+    /// A broker refused the user, password or certificate, or a right is missing.
     Denied,
-    /// The run asks for a computation that this program does not have, or cannot do.
+    /// The run needs a computation that this program does not have, or cannot do.
     Unable,
-    /// A signal stopped it before it was complete.
+    /// A signal stopped the process before it was complete.
     Stopped(Signal),
 }
 
 impl Exit {
-    /// The code the operating system is given.
+    /// The exit code for the operating system.
     pub fn code(self) -> u8 {
         match self {
             Self::Complete => 0,
@@ -69,7 +69,7 @@ impl fmt::Display for Exit {
             Self::Incomplete => f.write_str("incomplete"),
             Self::BrokerUnreachable => f.write_str("broker unreachable"),
             Self::Denied => f.write_str("access denied"),
-            Self::Unable => f.write_str("unable to compute what the run asks for"),
+            Self::Unable => f.write_str("unable to do the computation that the run needs"),
             Self::Stopped(signal) => write!(f, "stopped by {signal}"),
         }
     }
@@ -81,9 +81,9 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
-/// An error that knows how the process should end because of it.
+/// An error of a whole process, with the exit code that the process ends with.
 pub trait Ending: std::error::Error {
-    /// The way to end.
+    /// The outcome of a process that ends with this error.
     fn exit(&self) -> Exit;
 }
 

@@ -1,20 +1,20 @@
-//! Fault points: named places in the binaries where a test can make a process die, fail, hang or be
-//! slow. Nothing happens unless the environment variable [`VARIABLE`] arms them; a point that is not
-//! armed costs one comparison.
+//! Fault points: named places in the binaries where a test can make a process abort, fail, hang or
+//! be slow. They do nothing unless the environment variable [`VARIABLE`] arms them; a point that is
+//! not armed costs one comparison.
 //!
-//! The variable holds faults separated by `;`, each `POINT=KIND`, with what narrows it after that:
+//! The variable holds faults separated by `;`, each `POINT=KIND` with optional conditions after it:
 //!
 //! | part | meaning |
 //! | --- | --- |
-//! | `POINT=abort` | the process aborts there, as a crash in native code would make it |
-//! | `POINT=error` | the point returns an error, which takes the way of a real one |
-//! | `POINT=hang` | the thread that gets there never goes on |
-//! | `POINT=slow:DURATION` | it goes on after so long, as in `slow:200ms` |
-//! | `…@NUMBER` | only where the point's number is this one: the job's index where a point is about a job, else how often it was passed in this process, from 1 |
-//! | `…!FILE` | only for whoever creates FILE: once, in however many processes |
+//! | `POINT=abort` | the process aborts, as after a crash in native code |
+//! | `POINT=error` | the point returns an error, which is handled as a real one |
+//! | `POINT=hang` | the thread that reaches the point blocks for ever |
+//! | `POINT=slow:DURATION` | the thread sleeps for that time, as in `slow:200ms` |
+//! | `…@NUMBER` | only for this number: the job's index where a point is about a job, else the count of passes in this process, from 1 |
+//! | `…!FILE` | once, in all processes together: the process that creates FILE is the one that fails |
 //!
-//! `worker.before-compute=abort@17;dispatcher.before-manifest=abort!/tmp/once` makes job 17 kill each
-//! worker that tries it, and one dispatcher die before it swears to anything.
+//! With `worker.before-compute=abort@17;dispatcher.before-manifest=abort!/tmp/once`, job 17 aborts
+//! each worker that tries it, and one dispatcher aborts before it publishes its manifest.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub const VARIABLE: &str = "ROLLCALL_FAULTS";
 
 static ARMED: OnceLock<Vec<Fault>> = OnceLock::new();
 
-/// What a fault point does to whoever gets there.
+/// What an armed fault point does to the thread that reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Abort,
@@ -37,7 +37,7 @@ enum Kind {
     Slow(Duration),
 }
 
-/// One fault, as the variable names it.
+/// One fault of the variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fault {
     point: String,
@@ -46,7 +46,7 @@ struct Fault {
     once: Option<PathBuf>,
 }
 
-/// The error of a fault point.
+/// The error that an armed fault point returns.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fault injected at {point}")]
 pub struct Injected {
@@ -54,7 +54,7 @@ pub struct Injected {
     pub point: &'static str,
 }
 
-/// A variable that arms nothing because it cannot be read.
+/// The error of a fault in the variable that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{VARIABLE}: cannot read \"{fault}\"; expected POINT=abort|error|hang|slow:DURATION[@NUMBER][!FILE]"
@@ -63,11 +63,11 @@ pub struct NotAFault {
     fault: String,
 }
 
-/// Reads the environment, once in the life of a process and before the first point is looked up.
-/// Returns how many faults are armed.
+/// Arms the faults of the environment variable. Called once in a process, before the first
+/// [`FaultPoint::new`]. Returns the number of faults.
 ///
 /// # Errors
-/// When the variable cannot be read: a test that arms nothing by mistake would pass for nothing.
+/// When the variable cannot be parsed: a test whose faults were ignored would prove nothing.
 pub(crate) fn arm() -> Result<usize, NotAFault> {
     let faults = match std::env::var(VARIABLE) {
         Ok(text) => parse(&text)?,
@@ -116,7 +116,7 @@ fn parse_one(fault: &str) -> Option<Fault> {
     })
 }
 
-/// A fault point, looked up once and passed often.
+/// A fault point: created once, passed many times.
 #[derive(Debug)]
 pub struct FaultPoint {
     name: &'static str,
@@ -125,7 +125,7 @@ pub struct FaultPoint {
 }
 
 impl FaultPoint {
-    /// The point of this name, as far as it is armed.
+    /// A point with the faults that are armed for its name.
     pub fn new(name: &'static str) -> Self {
         let armed = ARMED.get().into_iter().flatten();
         Self {
@@ -135,31 +135,31 @@ impl FaultPoint {
         }
     }
 
-    /// Passes a point whose number is how often it was passed.
+    /// Passes a point whose number is the count of its passes.
     ///
     /// # Errors
-    /// Where an error is injected.
+    /// When an error is injected.
     pub fn pass(&self) -> Result<(), Injected> {
         if self.faults.is_empty() {
             return Ok(());
         }
-        self.strike(1 + self.passed.fetch_add(1, Ordering::Relaxed))
+        self.inject(1 + self.passed.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Passes a point that is about something with a number of its own, such as a job's index.
     ///
     /// # Errors
-    /// Where an error is injected.
+    /// When an error is injected.
     #[inline]
     pub fn pass_with(&self, number: u64) -> Result<(), Injected> {
         if self.faults.is_empty() {
             return Ok(());
         }
-        self.strike(number)
+        self.inject(number)
     }
 
     #[cold]
-    fn strike(&self, number: u64) -> Result<(), Injected> {
+    fn inject(&self, number: u64) -> Result<(), Injected> {
         for fault in &self.faults {
             if fault.number.is_some_and(|wanted| wanted != number) || !fault.is_claimed() {
                 continue;
@@ -179,7 +179,7 @@ impl FaultPoint {
 }
 
 impl Fault {
-    /// Whether it may strike: always, or for the first that asks.
+    /// Whether the fault is this process's to inject: always, or if this call creates its file.
     fn is_claimed(&self) -> bool {
         let file = self.once.as_ref();
         file.is_none_or(|file| File::create_new(file).is_ok())
@@ -193,20 +193,20 @@ mod tests {
     fn point(text: &str) -> FaultPoint {
         FaultPoint {
             name: "worker.before-compute",
-            faults: parse(text).expect("it can be read"),
+            faults: parse(text).expect("it can be parsed"),
             passed: AtomicU64::new(0),
         }
     }
 
     #[test]
-    fn a_point_that_is_not_armed_lets_everything_pass() {
+    fn a_point_that_is_not_armed_does_nothing() {
         let point = FaultPoint::new("worker.before-compute");
         assert_eq!(point.pass(), Ok(()));
         assert_eq!(point.pass_with(17), Ok(()));
     }
 
     #[test]
-    fn a_fault_strikes_at_its_number_only() {
+    fn a_fault_is_injected_at_its_number_only() {
         let point = point("worker.before-compute=error@2");
         assert_eq!(point.pass(), Ok(()));
         assert!(point.pass().is_err());
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_with_a_file_strikes_once() {
+    fn a_fault_with_a_file_is_injected_once() {
         let file = std::env::temp_dir().join(format!("rollcall-fault-{}", std::process::id()));
         let _ = std::fs::remove_file(&file);
         let point = point(&format!("worker.before-compute=error!{}", file.display()));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_an_error_that_shows_it() {
+    fn a_fault_that_cannot_be_parsed_is_an_error_that_quotes_it() {
         let faults = parse(" a=abort ; b=slow:200ms@7!/tmp/x ;").expect("two faults");
         assert_eq!(faults.len(), 2);
         assert_eq!(faults[1].kind, Kind::Slow(Duration::from_millis(200)));

@@ -1,32 +1,32 @@
-//! Whether a process is alive and whether it is ready. Alive is what the thread that moves data
-//! says by a beat in each round of its loop, whatever the broker does; ready is what it is told
-//! about partitions or the connection.
+//! Liveness and readiness of a process. It is alive while the loop that moves data completes its
+//! rounds, each of which is a beat, whatever the state of the broker. It is ready when the last
+//! call of [`Health::set_ready`] or [`Health::set_not_ready`] said so, by partitions or connection.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A loop that has not gone round for so long is stuck. Longer than anything that a round may wait
-/// for: a rebalance asks the group's coordinator for up to 10 s.
+/// The time without a beat after which a loop is stuck. Longer than anything that one round may
+/// wait for: a rebalance waits for the group's coordinator for up to 10 s.
 pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 
-/// No loop is going on, so no beat is due.
+/// The value of a last beat while no loop runs, when none is due.
 const RESTING: u64 = u64::MAX;
 
-/// The health of a process, told by the threads that do its work and asked by others.
+/// The health of a process: written by the threads that do its work, read by its HTTP server.
 #[derive(Debug)]
 pub struct Health {
-    born: Instant,
-    /// Milliseconds from `born` to the last beat, or [`RESTING`].
+    created: Instant,
+    /// Milliseconds from `created` to the last beat, or [`RESTING`].
     beat_ms: AtomicU64,
-    /// Why it is not ready; `None` when it is.
+    /// Why the process is not ready; `None` when it is ready.
     not_ready: Mutex<Option<String>>,
 }
 
 impl Default for Health {
     fn default() -> Self {
         Self {
-            born: Instant::now(),
+            created: Instant::now(),
             beat_ms: AtomicU64::new(RESTING),
             not_ready: Mutex::new(Some("starting".to_owned())),
         }
@@ -34,28 +34,28 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The loop goes round once more: from here on, the next beat is due within [`STUCK_AFTER`].
+    /// Records a round of the loop: the next beat is due within [`STUCK_AFTER`].
     pub fn beat(&self) {
         self.beat_at(Instant::now());
     }
 
     fn beat_at(&self, now: Instant) {
-        let since = now.saturating_duration_since(self.born).as_millis();
+        let since = now.saturating_duration_since(self.created).as_millis();
         let since = u64::try_from(since).unwrap_or(RESTING - 1);
         self.beat_ms.store(since, Ordering::Relaxed);
     }
 
-    /// The loop is over, or it was left for work that has no rounds: no beat is due.
+    /// Records that the loop has ended, or was left for work without rounds: no beat is due.
     pub fn rest(&self) {
         self.beat_ms.store(RESTING, Ordering::Relaxed);
     }
 
-    /// It is ready.
+    /// Marks the process as ready.
     pub fn set_ready(&self) {
         *self.not_ready() = None;
     }
 
-    /// It is not ready, and why.
+    /// Marks the process as not ready, for this reason.
     pub fn set_not_ready(&self, reason: &str) {
         *self.not_ready() = Some(reason.to_owned());
     }
@@ -66,10 +66,10 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `Err` with the reason when the loop is stuck.
+    /// `Ok` unless the loop is stuck.
     ///
     /// # Errors
-    /// When the last beat is longer ago than [`STUCK_AFTER`].
+    /// A message with the time, when the last beat is [`STUCK_AFTER`] ago or longer.
     pub fn liveness(&self) -> Result<(), String> {
         self.liveness_at(Instant::now())
     }
@@ -79,21 +79,21 @@ impl Health {
         if beat_ms == RESTING {
             return Ok(());
         }
-        let beat = self.born + Duration::from_millis(beat_ms);
-        let silent = now.saturating_duration_since(beat);
-        if silent < STUCK_AFTER {
+        let beat = self.created + Duration::from_millis(beat_ms);
+        let since_beat = now.saturating_duration_since(beat);
+        if since_beat < STUCK_AFTER {
             return Ok(());
         }
         Err(format!(
             "the thread that moves data has been stuck for {} s",
-            silent.as_secs()
+            since_beat.as_secs()
         ))
     }
 
-    /// `Err` with the reason when it is not ready.
+    /// `Ok` when the process is ready.
     ///
     /// # Errors
-    /// As long as it was not told to be ready.
+    /// The reason why it is not ready, which is `starting` until the first call that sets it.
     pub fn readiness(&self) -> Result<(), String> {
         self.not_ready().clone().map_or(Ok(()), Err)
     }
@@ -104,9 +104,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loop_that_goes_round_is_alive_and_one_that_does_not_is_stuck() {
+    fn a_loop_with_rounds_is_alive_and_one_without_is_stuck() {
         let health = Health::default();
-        let start = health.born;
+        let start = health.created;
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(health.liveness_at(at(1_000)), Ok(()));
         health.beat_at(at(1_000));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_is_over_is_not_stuck() {
+    fn a_loop_that_has_ended_is_not_stuck() {
         let health = Health::default();
         health.beat();
         health.rest();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_comes_and_goes_and_says_why() {
+    fn readiness_changes_and_has_a_reason() {
         let health = Health::default();
         assert_eq!(health.readiness(), Err("starting".to_owned()));
         health.set_ready();

@@ -1,11 +1,12 @@
-//! What makes a process a good service: exit codes, logging, signals that become a shutdown
-//! request, progress that a person, a log or a machine can follow, health and metrics over HTTP, and
-//! fault points for tests, an end when the clock is set back. It knows nothing of Kafka or of jobs.
+//! The parts that all processes of rollcall share: exit codes, logging, signals that become a
+//! shutdown request, progress for people and as JSON, printing of results and tables, health and
+//! metrics over HTTP, fault points for tests, and an end when the system clock is set back. They do
+//! not depend on Kafka or on jobs.
 
+pub mod catch_panic;
 pub mod clock;
 pub mod exit;
 pub mod fault;
-pub mod guard;
 pub mod health;
 pub mod listen;
 pub mod logging;
@@ -15,6 +16,8 @@ pub mod output;
 pub mod process;
 pub mod progress;
 pub mod shutdown;
+pub mod table;
+pub mod text;
 pub mod usage;
 
 pub use exit::{Ending, Exit};

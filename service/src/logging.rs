@@ -1,8 +1,8 @@
-//! Logs go to standard error, one line an event, so that standard output stays free for results.
+//! Logging to standard error, one line per event; standard output is for results.
 //!
-//! Every line carries who says it: the worker's id, the run's id, as far as the process has them.
-//! They belong to the process and not to a span, because half of its threads are librdkafka's and
-//! would be in no span of ours.
+//! Every line ends with the worker's id and the run's id, as far as the process has them. They are
+//! set for the process and not in a span, because half of its threads are librdkafka's and are in
+//! no span of this program.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -15,34 +15,34 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How much is said, and in which form.
+/// The options of the log: level and format.
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogArgs {
-    /// Say nothing but errors
+    /// Log errors only
     #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Say more (-v: what is done; -vv: every detail, librdkafka's log lines too)
+    /// Log more (-v: each step; -vv: every detail, librdkafka's own log lines too)
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// Log lines for people, or one JSON object a line
+    /// Log as text for people, or as one JSON object per line
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub log_format: LogFormat,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl LogFormat {
-    /// The word by which the option names it.
+    /// The value of the option.
     pub fn word(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -51,12 +51,12 @@ impl LogFormat {
     }
 }
 
-/// What a process says that was asked for neither more nor less.
+/// The log level of a process without `--quiet` and `--verbose`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Talk {
-    /// Each step: a service whose log is all that one sees of it.
+    /// Info: a service, of which nothing but the log is visible.
     Steps,
-    /// Warnings: a tool that shows progress and a result.
+    /// Warnings: a tool with a progress display and a result.
     Warnings,
 }
 
@@ -71,8 +71,8 @@ impl LogArgs {
         }
     }
 
-    /// Starts logging for the process. `RUST_LOG`, where it is set, is heeded instead of the
-    /// options; so is `NO_COLOR`.
+    /// Starts logging for the process. `RUST_LOG`, when set, overrides the level that the options
+    /// ask for; `NO_COLOR` turns colours off.
     pub fn start(&self, talk: Talk) {
         let filter =
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.filter(talk)));
@@ -83,22 +83,22 @@ impl LogArgs {
             .with_target(false);
         // A second start in one process (tests do that) keeps the first one's settings.
         let _ = match self.log_format {
-            LogFormat::Text => lines.map_event_format(SaidBy::text).try_init(),
+            LogFormat::Text => lines.map_event_format(WithIdentity::text).try_init(),
             LogFormat::Json => lines
                 .json()
                 .with_target(true)
-                .map_event_format(SaidBy::json)
+                .map_event_format(WithIdentity::json)
                 .try_init(),
         };
     }
 }
 
-/// Whether the user wants no colours: <https://no-color.org>. (The progress bars have none.)
+/// Whether `NO_COLOR` is set: <https://no-color.org>. (Progress bars have no colours.)
 fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Who the process is, as its log lines say.
+/// The identity of the process in its log lines.
 #[derive(Clone, Debug, Default)]
 struct Identity {
     worker: Option<String>,
@@ -118,31 +118,31 @@ static IDENTITY: RwLock<Identity> = RwLock::new(Identity {
     run_id: None,
 });
 
-/// From now on the process's log lines carry this worker's id.
+/// Sets the worker's id that all log lines of the process carry from now on.
 pub fn set_worker(id: &str) {
     let mut identity = IDENTITY.write().unwrap_or_else(PoisonError::into_inner);
     identity.worker = Some(id.to_owned());
 }
 
-/// From now on the process's log lines carry this run's id.
+/// Sets the run's id that all log lines of the process carry from now on.
 pub fn set_run_id(id: &str) {
     let mut identity = IDENTITY.write().unwrap_or_else(PoisonError::into_inner);
     identity.run_id = Some(id.to_owned());
 }
 
-/// The run that the process works on, if it has said so.
+/// The run's id that log lines carry, if one was set.
 pub(crate) fn run_id() -> Option<String> {
     let identity = IDENTITY.read().unwrap_or_else(PoisonError::into_inner);
     identity.run_id.clone()
 }
 
-/// A format whose lines end with who says them.
-struct SaidBy<F> {
+/// A log format that appends the process's identity to each line.
+struct WithIdentity<F> {
     format: F,
     append: fn(&mut String, &Identity),
 }
 
-impl<F> SaidBy<F> {
+impl<F> WithIdentity<F> {
     fn text(format: F) -> Self {
         Self {
             format,
@@ -158,7 +158,7 @@ impl<F> SaidBy<F> {
     }
 }
 
-impl<S, N, F> FormatEvent<S, N> for SaidBy<F>
+impl<S, N, F> FormatEvent<S, N> for WithIdentity<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -187,7 +187,8 @@ fn append_to_text(line: &mut String, identity: &Identity) {
     }
 }
 
-/// An event's own fields are in an object of their own, so that no name is there twice.
+/// Appends the identity at the top level of the object. The event's own fields are in an object
+/// inside, so no key appears twice.
 fn append_to_json(line: &mut String, identity: &Identity) {
     if line.pop() != Some('}') {
         return;
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_stays_json_and_says_who_says_it() {
+    fn a_json_line_stays_json_and_has_the_identity() {
         let mut line = r#"{"level":"INFO","fields":{"message":"up","run_id":"other"}}"#.to_owned();
         append_to_json(&mut line, &identity());
         let value: serde_json::Value = serde_json::from_str(&line).expect("it is JSON");
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_ends_with_who_says_it_as_far_as_that_is_known() {
+    fn a_text_line_ends_with_the_identity_as_far_as_it_is_set() {
         let mut line = "INFO worker is up".to_owned();
         append_to_text(&mut line, &Identity::default());
         assert_eq!(line, "INFO worker is up");

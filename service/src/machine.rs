@@ -1,5 +1,5 @@
-//! What a process says to machines with `--json`: one JSON object a line on standard output, and
-//! nothing else there. The last one is the result, also of a run that failed.
+//! The output of `--json`: one JSON object per line on standard output, and nothing else there. The
+//! last line is the result, also of a run that failed.
 
 use std::io::{self, Write};
 
@@ -10,15 +10,15 @@ use crate::exit::Ending;
 use crate::logging;
 use crate::process::one_line;
 
-/// Whether the process speaks to a machine.
+/// The option for output in JSON.
 #[derive(Args, Clone, Debug, Default)]
 pub struct JsonArgs {
-    /// Progress and result on standard output for machines, one JSON object a line
+    /// Print progress and result on standard output, one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
-/// One line, its kind first.
+/// One line, with the kind of event as its first key.
 #[derive(Serialize)]
 struct Line<'a, T> {
     event: &'static str,
@@ -26,7 +26,7 @@ struct Line<'a, T> {
     fields: &'a T,
 }
 
-/// Why there is no result.
+/// The result of a process that failed.
 #[derive(Serialize)]
 struct Failure {
     verdict: &'static str,
@@ -35,12 +35,12 @@ struct Failure {
     error: String,
 }
 
-/// Says the result: the last line.
+/// Prints the result, which is the last line.
 pub fn say_result(result: &impl Serialize) {
     say("result", result);
 }
 
-/// Says that there is no result, and why: the last line. Its verdict is `error`.
+/// Prints an error as the result, with the verdict `error`; it is the last line.
 pub fn say_failure(error: &impl Ending) {
     let failure = Failure {
         verdict: "error",
@@ -51,17 +51,17 @@ pub fn say_failure(error: &impl Ending) {
     say("result", &failure);
 }
 
-/// Says one line.
+/// Prints one line.
 pub(crate) fn say(event: &'static str, fields: &impl Serialize) {
     let mut line = line(event, fields);
     line.push('\n');
     let mut out = io::stdout().lock();
-    // Whoever read it is gone; the exit code still tells how it ended.
+    // The reader is gone, so there is nobody to report an error to; the exit code has the outcome.
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
 fn line(event: &'static str, fields: &impl Serialize) -> String {
-    // What is said are structs of numbers and words, which are never refused.
+    // Serializing structs of numbers and strings does not fail.
     serde_json::to_string(&Line { event, fields }).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! The vocabulary in which services count what they do. The threads that move data add to atomics
-//! once a batch; whoever asks for `/metrics` reads them. Names and units follow OpenMetrics.
+//! The types of the services' metrics. The threads that move data add to atomics once per batch; a
+//! request for `/metrics` reads them. Names and units follow OpenMetrics.
 
 use std::sync::atomic::AtomicU64;
 
@@ -11,13 +11,13 @@ pub use prometheus_client::registry::{Registry, Unit};
 /// A metric with one label.
 pub type Labelled<M> = Family<[(&'static str, &'static str); 1], M>;
 
-/// Seconds that add up.
+/// A counter of seconds.
 pub type SecondsCounter = Counter<f64, AtomicU64>;
 
-/// Seconds that something took.
+/// A gauge of seconds.
 pub type SecondsGauge = Gauge<f64, AtomicU64>;
 
-/// The metric of a label's value, which is shown from now on even while it is 0.
+/// The metric for a value of the label. It is exported from now on, even while it is 0.
 pub fn labelled<M: Clone + Default>(
     family: &Labelled<M>,
     label: &'static str,
@@ -26,17 +26,17 @@ pub fn labelled<M: Clone + Default>(
     family.get_or_create(&[(label, value)]).clone()
 }
 
-/// Sets a gauge to a number of things.
+/// Sets a gauge to a count.
 pub fn set(gauge: &Gauge, number: usize) {
     gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
 }
 
-/// Wall seconds of the stages of a service that has some.
+/// The wall seconds of each stage of a service.
 #[derive(Clone, Debug, Default)]
 pub struct StageSeconds(Labelled<SecondsGauge>);
 
 impl StageSeconds {
-    /// Those of these stages, none of which has taken any time yet.
+    /// The metric for these stages, with 0 seconds for each.
     pub fn new(stages: &[&'static str]) -> Self {
         let seconds = Self::default();
         for stage in stages {
@@ -45,12 +45,12 @@ impl StageSeconds {
         seconds
     }
 
-    /// Says how long a stage took.
+    /// Sets the wall seconds that a stage took.
     pub fn set(&self, stage: &'static str, seconds: f64) {
         labelled(&self.0, "stage", stage).set(seconds);
     }
 
-    /// Names them for whoever asks.
+    /// Registers the metric as `stage_seconds`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "stage",
@@ -71,7 +71,7 @@ pub fn names(registry: &Registry) -> Vec<(String, String)> {
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter_map(|line| line.split_once(' '))
         .map(|(name, kind)| {
-            // A counter's samples have the suffix that its family is named without.
+            // `# TYPE` has a counter's name without the suffix that its samples have.
             let suffix = if kind == "counter" { "_total" } else { "" };
             (format!("{name}{suffix}"), kind.to_owned())
         })
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_is_named_before_it_is_over() {
+    fn a_stage_is_exported_before_it_is_over() {
         let mut registry = Registry::with_prefix("rollcall_test");
         let seconds = StageSeconds::new(&["read"]);
         seconds.register(&mut registry);

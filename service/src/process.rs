@@ -1,5 +1,5 @@
-//! The life of a process: start logging, listen for signals, run, say why it failed, end with the
-//! code that fits. Every `main.rs` is a call of [`run`].
+//! The life of a process: it starts logging, handles signals, runs the service, prints the error if
+//! it failed, and ends with the exit code. Every `main.rs` is a call of [`run`].
 
 use std::process::ExitCode;
 use std::thread;
@@ -9,13 +9,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::exit::{Ending, Exit};
 use crate::fault;
 use crate::logging::{LogArgs, Talk};
-use crate::output::Harmless;
+use crate::output::Escaped;
 use crate::shutdown::{Shutdown, Signal};
 
-/// What a process is to people who read of it elsewhere: what it does, and on which host.
-pub fn on_this_host(what: &str) -> String {
+/// The name of a process for readers on other hosts: its role and its host, such as
+/// `dispatcher on host-1`.
+pub fn on_this_host(role: &str) -> String {
     let host = gethostname::gethostname();
-    format!("{what} on {}", host.to_string_lossy())
+    format!("{role} on {}", host.to_string_lossy())
 }
 
 /// Runs a service to its end.
@@ -32,7 +33,7 @@ pub fn run<E: Ending>(
         Ok(0) => {}
         Ok(faults) => tracing::warn!(
             faults,
-            "{} is set: this process may be made to fail",
+            "{} is set: faults will be injected into this process",
             fault::VARIABLE
         ),
         Err(error) => {
@@ -41,8 +42,8 @@ pub fn run<E: Ending>(
         }
     }
     let shutdown = Shutdown::new();
-    if let Err(error) = listen_for_signals(shutdown.clone()) {
-        eprintln!("error: cannot listen for signals: {error}");
+    if let Err(error) = handle_signals(shutdown.clone()) {
+        eprintln!("error: cannot handle signals: {error}");
         return Exit::Failure.into();
     }
     match service(shutdown) {
@@ -54,7 +55,7 @@ pub fn run<E: Ending>(
     }
 }
 
-/// The error and what caused it, in one line, which steers no terminal.
+/// The error and its causes in one line, with control characters escaped.
 pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
@@ -63,15 +64,15 @@ pub(crate) fn one_line(error: &dyn std::error::Error) -> String {
         line.push_str(&cause.to_string());
         source = cause.source();
     }
-    Harmless(&line).to_string()
+    Escaped(&line).to_string()
 }
 
 /// Turns signals into a shutdown request, from a thread of its own.
-fn listen_for_signals(shutdown: Shutdown) -> std::io::Result<()> {
+fn handle_signals(shutdown: Shutdown) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    // Registered before this returns: from here on a signal is never the process's sudden death.
+    // Registered before this returns: from here on no signal ends the process by default.
     let (mut interrupt, mut terminate) = {
         let _guard = runtime.enter();
         (
@@ -91,7 +92,7 @@ fn listen_for_signals(shutdown: Shutdown) -> std::io::Result<()> {
                     if shutdown.is_requested() {
                         std::process::exit(i32::from(caught.exit_code()));
                     }
-                    tracing::info!("{caught}: shutting down (once more to leave at once)");
+                    tracing::info!("{caught}: shutting down (send it again to end at once)");
                     shutdown.request(caught);
                 }
             });
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_with_its_causes_in_one_line() {
+    fn an_error_and_its_causes_are_one_line() {
         let error = Outer(std::io::Error::other("no such file"));
         assert_eq!(one_line(&error), "cannot open x.csv: no such file");
         let error = Outer(std::io::Error::other("gone\x1b[2J"));

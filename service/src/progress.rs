@@ -1,6 +1,5 @@
-//! Progress that the threads which move data report by adding to a counter, a batch at a time,
-//! and that one thread shows: as bars on a terminal, as a line every few seconds elsewhere, as JSON
-//! for machines.
+//! The progress of a run. The threads that move data add to counters, once per batch; one thread
+//! displays them: as bars on a terminal, as a line every few seconds elsewhere, or as JSON.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -19,28 +18,28 @@ use crate::health::Health;
 use crate::machine;
 use crate::metrics::Counter;
 
-/// How often the bars are drawn again.
-const REDRAW: Duration = Duration::from_millis(100);
+/// The time between two redraws of the bars.
+const REDRAW_PERIOD: Duration = Duration::from_millis(100);
 
-/// How often a line is written where there is no terminal.
-const LINE: Duration = Duration::from_secs(5);
+/// The time between two lines where there is no terminal.
+const LINE_PERIOD: Duration = Duration::from_secs(5);
 
-/// How often machines are told of a stage that goes on. Of its end they are told at once.
-const TELL: Duration = Duration::from_secs(1);
+/// The time between two JSON lines of an unfinished stage. The line of its end is printed at once.
+const JSON_PERIOD: Duration = Duration::from_secs(1);
 
-/// To whom progress is shown.
+/// Where and how progress is displayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// To nobody.
+    /// Nowhere.
     Nothing,
     /// On standard error: bars on a terminal, lines elsewhere.
     ForPeople,
-    /// On standard output, one JSON object a line.
+    /// On standard output, one JSON object per line.
     ForMachines,
 }
 
 impl Show {
-    /// What the options ask for. Machines are told even where people want to be left alone.
+    /// The display for the options `--quiet` and `--json`. `--quiet` does not turn JSON off.
     pub fn new(quiet: bool, json: bool) -> Self {
         match (json, quiet) {
             (true, _) => Self::ForMachines,
@@ -50,18 +49,18 @@ impl Show {
     }
 }
 
-/// A number as people read it, with a comma between groups of three digits.
+/// A number for people, with a comma between groups of three digits.
 pub fn grouped(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-/// One stage of the work: how much of it is done, of how much.
+/// A stage of the work: the amount that is done, and the total.
 #[derive(Debug)]
 pub struct Stage {
     name: &'static str,
     unit: &'static str,
     done: Counter,
-    /// 0 while it is not known.
+    /// 0 while the total is unknown.
     total: AtomicU64,
     health: Arc<Health>,
 }
@@ -77,28 +76,28 @@ impl Stage {
         }
     }
 
-    /// Adds to what is done, which is a beat of the process's [`Health`] too.
+    /// Adds to the amount that is done, and records a beat of the process's [`Health`].
     pub fn add(&self, amount: u64) {
         self.done.inc_by(amount);
         self.health.beat();
     }
 
-    /// What is done, as a metric.
+    /// The amount that is done, as a metric.
     pub fn counter(&self) -> Counter {
         self.done.clone()
     }
 
-    /// Says how much there is to do in all.
+    /// Sets the total.
     pub fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    /// What is done so far.
+    /// The amount that is done.
     pub fn done(&self) -> u64 {
         self.done.get()
     }
 
-    /// How much there is to do in all, once that is known.
+    /// The total; `None` while it is unknown.
     pub fn total(&self) -> Option<u64> {
         Some(self.total.load(Ordering::Relaxed)).filter(|&total| total != 0)
     }
@@ -114,8 +113,8 @@ impl Stage {
         }
     }
 
-    /// What is done of how much, how fast it went since `before` was done, and how long it will
-    /// take at that pace.
+    /// A line with the amount that is done, the total, the rate since the amount was `before`, and
+    /// the time left at that rate.
     fn line(&self, before: u64, since: Duration) -> String {
         let done = self.done();
         let mut line = format!("{} {}", self.name, self.human(done));
@@ -137,7 +136,7 @@ impl Stage {
     }
 }
 
-/// The worker processes that this process keeps alive, as far as it does.
+/// The number of child workers that are up and that are being restarted.
 #[derive(Debug, Default)]
 pub struct Workers {
     up: AtomicU64,
@@ -145,23 +144,23 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// One was started.
+    /// Counts a worker that was started.
     pub fn started(&self) {
         self.up.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One is gone for good.
+    /// Counts a worker that has ended for good.
     pub fn ended(&self) {
         self.up.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// One has died and will be started again.
+    /// Counts a worker that has died and will be started again.
     pub fn died(&self) {
         self.restarting.fetch_add(1, Ordering::Relaxed);
         self.up.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// One that had died was started again, or will not be.
+    /// Counts a worker that was started again after it had died.
     pub fn restarted(&self) {
         self.up.fetch_add(1, Ordering::Relaxed);
         self.restarting.fetch_sub(1, Ordering::Relaxed);
@@ -181,7 +180,7 @@ impl Workers {
     }
 }
 
-/// How many workers there are, for machines.
+/// The number of workers that are up and restarting, as in JSON lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 struct WorkersState {
     up: u64,
@@ -198,18 +197,18 @@ impl fmt::Display for WorkersState {
     }
 }
 
-/// The stages of the pipeline, in the order in which data goes through them.
+/// The progress of a run: the stages of the pipeline in the order of the data, and the workers.
 #[derive(Debug)]
 pub struct Progress {
     /// Bytes of the data set that were read.
     pub read: Stage,
-    /// Jobs whose publication the broker has acknowledged.
+    /// Jobs that the broker has acknowledged.
     pub published: Stage,
     /// Jobs that have an outcome.
     pub collected: Stage,
-    /// The workers, where this process has some.
+    /// The child workers of this process; none where workers run elsewhere.
     pub workers: Workers,
-    /// Whether the threads that report here are alive and ready.
+    /// Liveness and readiness of the threads that add to the stages.
     pub health: Arc<Health>,
 }
 
@@ -227,7 +226,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// A progress where nothing is done yet.
+    /// A progress with nothing done.
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
@@ -236,7 +235,7 @@ impl Progress {
         [&self.read, &self.published, &self.collected]
     }
 
-    /// Shows the progress until the returned guard is dropped.
+    /// Starts to display the progress, until the returned guard is dropped.
     pub fn show(self: &Arc<Self>, show: Show) -> Option<Shown> {
         if show == Show::Nothing {
             return None;
@@ -248,7 +247,7 @@ impl Progress {
             .name("progress".to_owned())
             .spawn(move || {
                 if show == Show::ForMachines {
-                    tell_machines(&progress, &seen_by_thread);
+                    write_json(&progress, &seen_by_thread);
                 } else if io::stderr().is_terminal() {
                     draw_bars(&progress, &seen_by_thread);
                 } else {
@@ -263,7 +262,7 @@ impl Progress {
     }
 }
 
-/// The guard of a shown progress: dropping it takes the bars away.
+/// The guard of a display: dropping it ends the display and removes the bars.
 #[derive(Debug)]
 pub struct Shown {
     ended: Arc<Ended>,
@@ -274,7 +273,7 @@ impl Drop for Shown {
     fn drop(&mut self) {
         self.ended.set();
         if let Some(thread) = self.thread.take() {
-            // A panic while drawing is no reason to fail the work that was drawn.
+            // A panic of the display is no reason to fail the work.
             let _ = thread.join();
         }
     }
@@ -292,7 +291,7 @@ impl Ended {
         self.changed.notify_all();
     }
 
-    /// Waits for the end, `period` at most; tells whether it came.
+    /// Waits for the end, for `period` at most. Returns whether the display has to end.
     fn wait(&self, period: Duration) -> bool {
         let flag = self.flag.lock().unwrap_or_else(PoisonError::into_inner);
         let (flag, _) = self
@@ -308,14 +307,14 @@ fn draw_bars(progress: &Progress, ended: &Ended) {
     let mut drawn: Vec<(&Stage, ProgressBar)> = Vec::new();
     let mut workers: Option<ProgressBar> = None;
     loop {
-        let over = ended.wait(REDRAW);
+        let over = ended.wait(REDRAW_PERIOD);
         for (position, stage) in progress.stages().into_iter().enumerate() {
             let known = drawn.len() > position;
             if !known && stage.done() == 0 && stage.total().is_none() {
                 break;
             }
             if !known {
-                // The workers' line stays below.
+                // Before the workers' line, which stays the last one.
                 drawn.push((stage, bars.insert(position, bar(stage))));
             }
             let (_, bar) = &drawn[position];
@@ -350,9 +349,9 @@ fn bar(stage: &Stage) -> ProgressBar {
     };
     let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
         let per_second = state.per_sec() as u64;
-        // A formatter has nowhere to report an error to.
+        // The formatter cannot return an error.
         let _ = match (state.is_finished(), in_bytes) {
-            // Of a stage that is over only the time would go on.
+            // The rate of a finished stage would only fall.
             (true, _) => Ok(()),
             (false, true) => write!(out, "{}/s", HumanBytes(per_second)),
             (false, false) => write!(out, "{}/s", HumanCount(per_second)),
@@ -361,7 +360,7 @@ fn bar(stage: &Stage) -> ProgressBar {
     let style = ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .with_key("rate", rate);
-    // Hidden until it is one of several: a bar that draws itself leaves a line behind.
+    // Hidden until it is added to the group of bars: drawn alone, a bar leaves a line behind.
     ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
         .with_style(style)
         .with_prefix(stage.name)
@@ -379,7 +378,7 @@ fn write_lines(progress: &Progress, ended: &Ended) {
     let started = Instant::now();
     let mut before = [0; 3];
     let mut last = started;
-    while !ended.wait(LINE) {
+    while !ended.wait(LINE_PERIOD) {
         let now = Instant::now();
         let line = all_stages_line(progress, before, now - last);
         if !line.is_empty() {
@@ -390,7 +389,7 @@ fn write_lines(progress: &Progress, ended: &Ended) {
     }
 }
 
-/// The stages that go on and the workers, in one line; empty when there is nothing to say.
+/// The unfinished stages and the workers in one line; empty when nothing has started.
 fn all_stages_line(progress: &Progress, before: [u64; 3], since: Duration) -> String {
     let stages = progress.stages().into_iter().zip(before);
     let mut parts: Vec<String> = stages
@@ -404,41 +403,41 @@ fn all_stages_line(progress: &Progress, before: [u64; 3], since: Duration) -> St
     parts.join("; ")
 }
 
-/// How a stage stands, for machines.
+/// The state of a stage, as in JSON lines.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct StageState {
     stage: &'static str,
     unit: &'static str,
     done: u64,
     total: Option<u64>,
-    /// Since the progress is shown.
+    /// Seconds since the display was started.
     seconds: f64,
 }
 
-/// Decides when machines are told what; knows no clock.
+/// Decides which JSON lines are due, without a clock of its own.
 #[derive(Default)]
-struct Telling {
-    /// By stage: what was told last (done and total), and when.
-    told: [Option<(u64, Option<u64>, Duration)>; 3],
+struct JsonLines {
+    /// By stage: done and total of its last line, and the time of that line.
+    last: [Option<(u64, Option<u64>, Duration)>; 3],
     workers: WorkersState,
 }
 
-impl Telling {
-    /// The stages to tell of: one that has ended since the last time, and each that goes on once a
-    /// second. At the end (`over`), whatever was not told yet.
+impl JsonLines {
+    /// The stages for which a line is due: a finished one once, an unfinished one every
+    /// [`JSON_PERIOD`]. At the end (`over`), each that has changed since its last line.
     fn stages(&mut self, progress: &Progress, at: Duration, over: bool) -> Vec<StageState> {
         let mut states = Vec::new();
-        for (stage, told) in progress.stages().into_iter().zip(&mut self.told) {
-            // Read in this order, so that a total which is reached is never missed.
+        for (stage, last) in progress.stages().into_iter().zip(&mut self.last) {
+            // The total first: the amount done only grows, so a complete stage is seen as complete.
             let (total, done) = (stage.total(), stage.done());
             if done == 0 && total.is_none() {
                 continue;
             }
-            let is_news = told.is_none_or(|(before, of, _)| (before, of) != (done, total));
+            let has_changed = last.is_none_or(|(before, of, _)| (before, of) != (done, total));
             let complete = total.is_some_and(|total| done >= total);
-            let is_due = told.is_none_or(|(.., last)| at >= last + TELL);
-            if (is_news && (complete || over)) || (is_due && !complete && !over) {
-                *told = Some((done, total, at));
+            let is_due = last.is_none_or(|(.., printed_at)| at >= printed_at + JSON_PERIOD);
+            if (has_changed && (complete || over)) || (is_due && !complete && !over) {
+                *last = Some((done, total, at));
                 states.push(StageState {
                     stage: stage.name,
                     unit: stage.unit,
@@ -451,22 +450,22 @@ impl Telling {
         states
     }
 
-    /// The workers' state, if it has changed.
+    /// The workers' state, if it has changed since the last call.
     fn workers(&mut self, progress: &Progress) -> Option<WorkersState> {
         let state = progress.workers.state();
         (state != std::mem::replace(&mut self.workers, state)).then_some(state)
     }
 }
 
-fn tell_machines(progress: &Progress, ended: &Ended) {
+fn write_json(progress: &Progress, ended: &Ended) {
     let started = Instant::now();
-    let mut telling = Telling::default();
+    let mut lines = JsonLines::default();
     loop {
-        let over = ended.wait(REDRAW);
-        for state in telling.stages(progress, started.elapsed(), over) {
+        let over = ended.wait(REDRAW_PERIOD);
+        for state in lines.stages(progress, started.elapsed(), over) {
             machine::say("progress", &state);
         }
-        if let Some(state) = telling.workers(progress) {
+        if let Some(state) = lines.workers(progress) {
             machine::say("workers", &state);
         }
         if over {
@@ -480,7 +479,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_what_is_done_of_what_is_known_how_fast_and_how_long_it_takes() {
+    fn a_line_has_the_amount_done_the_total_the_rate_and_the_time_left() {
         let progress = Progress::new();
         let stage = &progress.published;
         let over = Duration::from_secs(5);
@@ -491,7 +490,7 @@ mod tests {
             stage.line(500, over),
             "published 1,500/2,000 jobs, 200/s, 3 seconds left"
         );
-        // Nobody knows how long what stands still will take.
+        // Without progress there is no time left to compute.
         assert_eq!(stage.line(1_500, over), "published 1,500/2,000 jobs, 0/s");
         assert!(!stage.is_complete());
         stage.add(500);
@@ -499,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn the_workers_state_ends_the_line() {
+    fn the_workers_state_is_at_the_end_of_the_line() {
         let progress = Progress::new();
         let line = || all_stages_line(&progress, [0; 3], Duration::from_secs(1));
         assert_eq!(line(), "");
@@ -518,35 +517,35 @@ mod tests {
     }
 
     #[test]
-    fn machines_are_told_every_second_and_once_at_a_stages_end() {
+    fn json_lines_are_due_every_second_and_once_at_the_end_of_a_stage() {
         let progress = Progress::new();
-        let mut telling = Telling::default();
-        let mut told = |ms, over| {
-            let states = telling.stages(&progress, Duration::from_millis(ms), over);
-            let told = states.iter().map(|state| (state.stage, state.done));
-            told.collect::<Vec<_>>()
+        let mut lines = JsonLines::default();
+        let mut due = |ms, over| {
+            let states = lines.stages(&progress, Duration::from_millis(ms), over);
+            let states = states.iter().map(|state| (state.stage, state.done));
+            states.collect::<Vec<_>>()
         };
-        assert_eq!(told(0, false), []);
+        assert_eq!(due(0, false), []);
         progress.published.set_total(10);
         progress.published.add(4);
-        assert_eq!(told(100, false), [("published", 4)]);
+        assert_eq!(due(100, false), [("published", 4)]);
         progress.published.add(1);
-        assert_eq!(told(900, false), []);
-        assert_eq!(told(1_100, false), [("published", 5)]);
+        assert_eq!(due(900, false), []);
+        assert_eq!(due(1_100, false), [("published", 5)]);
         progress.published.add(5);
-        assert_eq!(told(1_200, false), [("published", 10)]);
-        assert_eq!(told(9_000, false), []);
+        assert_eq!(due(1_200, false), [("published", 10)]);
+        assert_eq!(due(9_000, false), []);
         progress.collected.add(3);
-        assert_eq!(told(9_100, false), [("collected", 3)]);
+        assert_eq!(due(9_100, false), [("collected", 3)]);
         progress.collected.add(1);
-        assert_eq!(told(9_200, true), [("collected", 4)]);
-        // How much there is may be known last, when it is all done.
+        assert_eq!(due(9_200, true), [("collected", 4)]);
+        // The total may be known last, when all is done.
         progress.collected.set_total(4);
-        assert_eq!(told(9_300, true), [("collected", 4)]);
+        assert_eq!(due(9_300, true), [("collected", 4)]);
     }
 
     #[test]
-    fn a_stage_that_goes_on_is_a_beat_of_the_process() {
+    fn adding_to_a_stage_is_a_beat_of_the_process() {
         let progress = Progress::new();
         let later = Instant::now() + Duration::from_secs(3_600);
         assert_eq!(progress.health.liveness_at(later), Ok(()));

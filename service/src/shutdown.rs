@@ -1,6 +1,6 @@
-//! Shutdown as an argument: whoever does long work is handed a [`Shutdown`] and looks at it, and
-//! nobody but the process that caught the signal sets it. A look costs one atomic load, so that
-//! threads which move data may look between two jobs.
+//! Shutdown as an argument: a function that runs long takes a [`Shutdown`] and polls it; only the
+//! signal handler sets it. A poll costs one atomic load, so threads that move data can afford one
+//! between two jobs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
-/// The signal that asked for the end.
+/// The signal that requested the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGINT: somebody typed Ctrl-C.
+    /// SIGINT, such as Ctrl-C.
     Interrupt,
-    /// SIGTERM: a supervisor wants the process to end.
+    /// SIGTERM, such as from a supervisor.
     Terminate,
 }
 
 impl Signal {
-    /// 128 + the signal's number, as shells report it.
+    /// The exit code: 128 + the signal's number, as shells report it.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Interrupt => 130,
@@ -36,7 +36,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// A request to end, shared by everything in the process that works for long.
+/// A request to end, shared by all threads and tasks of the process.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     state: Arc<State>,
@@ -44,20 +44,20 @@ pub struct Shutdown {
 
 #[derive(Debug, Default)]
 struct State {
-    /// 0 while nobody asked, else the exit code of the first signal.
+    /// 0 without a request, else the exit code of the first signal.
     requested: AtomicU8,
     notify: Notify,
 }
 
 impl Shutdown {
-    /// A shutdown that nobody has asked for yet.
+    /// A shutdown that is not requested yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the end. The first signal is the one that is kept.
+    /// Requests the shutdown. Only the first signal is kept.
     pub fn request(&self, signal: Signal) {
-        // Whether this call or an earlier one set it makes no difference to the waiters.
+        // When an earlier call has set it, its signal is the one to keep.
         let _ = self.state.requested.compare_exchange(
             0,
             signal.exit_code(),
@@ -67,7 +67,7 @@ impl Shutdown {
         self.state.notify.notify_waiters();
     }
 
-    /// The signal that asked for the end, if one did.
+    /// The signal that requested the shutdown; `None` without a request.
     pub fn requested(&self) -> Option<Signal> {
         match self.state.requested.load(Ordering::Acquire) {
             0 => None,
@@ -76,15 +76,15 @@ impl Shutdown {
         }
     }
 
-    /// Whether the end was asked for.
+    /// Whether a shutdown is requested.
     pub fn is_requested(&self) -> bool {
         self.state.requested.load(Ordering::Relaxed) != 0
     }
 
-    /// Waits until the end is asked for.
+    /// Waits for the request.
     pub async fn wait(&self) -> Signal {
         loop {
-            // Registered before the look, so that no request falls between the two.
+            // Registered before the check, so that no request is missed between the two.
             let notified = self.state.notify.notified();
             if let Some(signal) = self.requested() {
                 return signal;

@@ -1,6 +1,6 @@
-//! What a process has used of the machine: time of its cores, and memory at its peak. Each process
-//! tells it of itself at its end, for nobody else knows both: the usage that the operating system
-//! reports of a child counts the memory of the parent that it was forked from.
+//! The CPU time and the peak memory of a process. Each process prints its own at its end, because
+//! its parent cannot measure the memory: what the operating system reports for a child includes the
+//! memory of the parent that it was forked from.
 
 use std::fs;
 
@@ -9,21 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine;
 
-/// The event of the line that tells it.
+/// The kind of event of the printed line.
 const EVENT: &str = "usage";
 
-/// What a process has used so far.
+/// The CPU time and the peak memory of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Seconds of cores, in user and in system mode, of all its threads; without its children's.
+    /// CPU seconds, user and system, of all threads; without children.
     pub cpu_seconds: f64,
-    /// The most memory that was resident at a time; `None` where the system does not say, which is
-    /// everywhere but on Linux.
+    /// The peak of the resident memory; `None` on systems other than Linux.
     pub peak_resident_bytes: Option<u64>,
 }
 
 impl Usage {
-    /// Of this process.
+    /// The usage of this process so far.
     pub fn of_this_process() -> Self {
         let status = fs::read_to_string("/proc/self/status").ok();
         Self {
@@ -32,13 +31,13 @@ impl Usage {
         }
     }
 
-    /// Tells it on standard output, as one JSON object in one line.
-    pub fn say(&self) {
+    /// Prints the usage on standard output, as one line of JSON.
+    pub fn print(&self) {
         machine::say(EVENT, self);
     }
 
-    /// What the last line of this kind in `text` tells; `None` when there is none.
-    pub fn said_in(text: &str) -> Option<Self> {
+    /// The usage in the last such line of `text`; `None` without one.
+    pub fn parse_last(text: &str) -> Option<Self> {
         #[derive(Deserialize)]
         struct Line {
             event: String,
@@ -53,7 +52,7 @@ impl Usage {
     }
 }
 
-/// The "high water mark" of proc_pid_status(5), which begins anew when a program does.
+/// `VmHWM` ("high water mark") of proc_pid_status(5), which starts again with each `execve`.
 fn peak_resident_bytes(status: &str) -> Option<u64> {
     let line = status
         .lines()
@@ -67,14 +66,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peak_is_read_in_bytes_and_unknown_where_it_is_not_told() {
+    fn the_peak_is_in_bytes_and_none_where_the_system_has_no_figure() {
         let status = "Name:\trollcall\nVmPeak:\t  9 kB\nVmHWM:\t   1536 kB\nVmRSS:\t 5 kB\n";
         assert_eq!(peak_resident_bytes(status), Some(1_572_864));
         assert_eq!(peak_resident_bytes("Name:\tzombie\n"), None);
     }
 
     #[test]
-    fn what_a_process_tells_last_is_understood_and_other_lines_are_not_taken_for_it() {
+    fn the_last_line_counts_and_lines_of_other_events_are_ignored() {
         let text = r#"{"event":"usage","cpu_seconds":1.0,"peak_resident_bytes":5}
 {"event":"usage","cpu_seconds":1.5,"peak_resident_bytes":null}
 {"event":"result","cpu_seconds":9.0}
@@ -84,12 +83,12 @@ nonsense
             cpu_seconds: 1.5,
             peak_resident_bytes: None,
         };
-        assert_eq!(Usage::said_in(text), Some(expected));
-        assert_eq!(Usage::said_in("nonsense\n"), None);
+        assert_eq!(Usage::parse_last(text), Some(expected));
+        assert_eq!(Usage::parse_last("nonsense\n"), None);
     }
 
     #[test]
-    fn a_process_that_computes_has_used_more_of_a_core() {
+    fn a_process_that_computes_uses_cpu_time() {
         let before = Usage::of_this_process().cpu_seconds;
         let mut sum = 0u64;
         while Usage::of_this_process().cpu_seconds <= before {

@@ -420,7 +420,7 @@ fn a_page_made_again_is_the_page_of_the_run() {
     let (shorter, _) = text.trim_end().rsplit_once('\n').expect("lines");
     fs::write(&series, format!("{shorter}\n")).expect("written");
     let said = make_page_again(out.path(), 1);
-    assert!(said.contains("they are not of one run"), "{said}");
+    assert!(said.contains("they are not of the same run"), "{said}");
     assert!(fs::read(&page).expect("it stays") == of_the_run);
     fs::remove_file(series).expect("it was there");
     assert!(make_page_again(out.path(), 2).contains("neither series.parquet nor series.csv"));

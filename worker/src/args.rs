@@ -1,4 +1,4 @@
-//! The command line of `worker`, which is turned once into a checked [`Config`].
+//! The command line of `worker`, which is converted once to a validated [`Config`].
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,8 +18,8 @@ use crate::simulated_work::SimulatedWork;
 
 /// Compute the jobs of every run on a cluster, until stopped
 ///
-/// Start as many as you like, on as many machines as you like: they share the jobs. A worker that
-/// is killed costs nothing but the work that it had in hand, which another one does again.
+/// Start any number of workers, on any number of machines: they share the jobs. When a worker is
+/// killed, another one repeats the jobs that it had in flight; nothing else is lost.
 #[derive(Clone, Debug, Parser)]
 #[command(version, after_help = after_help())]
 pub struct Args {
@@ -31,11 +31,11 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     pub topic_prefix: String,
 
-    /// Threads that compute
+    /// Number of compute threads
     #[arg(long, value_name = "N", default_value = "1")]
     pub threads: NonZeroUsize,
 
-    /// How often a failing job is tried before it is a dead letter
+    /// Number of attempts at a failing job before it is a dead letter
     #[arg(long, value_name = "N", default_value = "3")]
     pub max_attempts: NonZeroU32,
 
@@ -48,13 +48,13 @@ pub struct Args {
     )]
     pub retry_backoff: Duration,
 
-    /// Longest time for one attempt at a job [default: none]. A worker whose job takes longer ends
-    /// with an error, so that its supervisor starts a new one; the third time the job is a dead
-    /// letter
+    /// Longest time for one attempt at a job [default: no limit]. A worker whose job takes longer
+    /// exits with an error, so that its supervisor starts a new one; the third time the job becomes a
+    /// dead letter
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub job_timeout: Option<Duration>,
 
-    /// What is added to each job.
+    /// Work that is added to each job, for benchmarks and tests.
     #[command(flatten)]
     pub simulate_work: SimulatedWork,
 
@@ -62,11 +62,12 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     pub worker_id: Option<String>,
 
-    /// Lasting name in the group: a restarted worker of this name gets its partitions back at once
+    /// Static membership id (Kafka's group.instance.id): a worker restarted with the same id gets its
+    /// partitions back at once
     #[arg(long, value_name = "ID")]
     pub group_instance_id: Option<String>,
 
-    /// How often offsets are committed
+    /// Interval between two commits of offsets
     #[arg(
         long,
         value_name = "DURATION",
@@ -79,12 +80,12 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub delivery: Delivery,
 
-    /// Which outcomes are held back, in `rollcall run` on the in-process broker.
+    /// Limit of unread outcomes, set by `rollcall run` on the in-process broker.
     #[arg(long, value_name = "LIMIT", hide = true)]
     pub unread_limit: Option<UnreadLimit>,
 
-    /// End when standard input does, so that a worker never outlives the process that started it;
-    /// `rollcall worker` says at the end what it has used, as JSON on standard output
+    /// Exit at the end of standard input, so that a worker never outlives the process that started
+    /// it; `rollcall worker` prints its resource usage at exit, as JSON on standard output
     #[arg(long)]
     pub exit_with_stdin: bool,
 
@@ -96,21 +97,21 @@ pub struct Args {
     #[command(flatten)]
     pub broker: BrokerArgs,
 
-    /// How much is said.
+    /// The log level and format.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// A limit to the outcomes that were not read, for a broker that keeps little.
+/// A limit of the outcomes that the reader has not read yet, for a broker that keeps little.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadLimit {
-    /// The group that has committed how far they were read.
+    /// The consumer group whose committed offsets are those up to which outcomes were read.
     pub reader: String,
-    /// Bytes of a partition.
+    /// The largest number of unread bytes in a partition.
     pub bytes_per_partition: usize,
-    /// The number of this worker, from 0,
+    /// The number of this worker, from 0.
     pub number: usize,
-    /// among this many, each of which has outcomes partitions of its own.
+    /// The number of all workers. Each of them sends to outcomes partitions of its own.
     pub workers: usize,
 }
 
@@ -149,19 +150,20 @@ impl FromStr for UnreadLimit {
     }
 }
 
-/// How outcomes and offsets reach the broker. The result of a run is the same.
+/// The delivery guarantee of outcomes and offsets. The result of a run is the same with both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Delivery {
-    /// Outcomes, then the offsets behind them: after a crash some outcomes come again, and the
-    /// aggregator drops them.
+    /// First outcomes, then offsets: after a crash some outcomes are sent again, and the aggregator
+    /// drops the duplicates.
     #[default]
     AtLeastOnce,
-    /// Both in one transaction: for those who read the outcomes themselves, with read_committed.
+    /// Both in one transaction: for consumers of your own that read the outcomes, with
+    /// read_committed.
     ExactlyOnce,
 }
 
 impl Delivery {
-    /// The word for it on a command line.
+    /// The value of `--delivery`.
     pub fn word(self) -> &'static str {
         match self {
             Self::AtLeastOnce => "at-least-once",
@@ -180,42 +182,42 @@ fn after_help() -> String {
     )
 }
 
-/// A checked configuration of a worker.
+/// The validated configuration of a worker.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The cluster.
     pub cluster: Cluster,
-    /// Its topics.
+    /// The names of the topics.
     pub topics: TopicNames,
-    /// Membership in the group.
+    /// The consumer group and the static member id.
     pub membership: Membership,
-    /// Who this worker is, as its outcomes say.
+    /// The worker's id and host, which are part of its outcomes.
     pub worker: Worker,
-    /// Threads that compute.
+    /// The number of compute threads.
     pub threads: NonZeroUsize,
-    /// When a failing job is tried again, and when no more.
+    /// The number of attempts at a failing job, and the pauses between them.
     pub retry: RetryPolicy,
-    /// After which time a job is taken for one that never ends.
+    /// The time after which a job counts as one that hangs; `None` for no limit.
     pub job_timeout: Option<Duration>,
-    /// What is added to each job.
+    /// The work that is added to each job.
     pub simulate_work: SimulatedWork,
-    /// How often offsets are committed.
+    /// The interval between two commits of offsets.
     pub commit_interval: Duration,
-    /// Whether outcomes and offsets are committed together.
+    /// The delivery guarantee of outcomes and offsets.
     pub delivery: Delivery,
-    /// `None` for a broker that keeps everything.
+    /// The limit of unread outcomes; `None` for a broker that keeps everything.
     pub unread_limit: Option<UnreadLimit>,
-    /// Whether the end of standard input is a request to end.
+    /// Whether the end of standard input is a request to shut down.
     pub exit_with_stdin: bool,
-    /// Where health and metrics are served.
+    /// The address of the HTTP server of health and metrics; `None` for no server.
     pub listen: Option<SocketAddr>,
 }
 
 impl Args {
-    /// The configuration that these arguments ask for.
+    /// The configuration of these arguments.
     ///
     /// # Errors
-    /// When no broker is named, or a property is one that rollcall sets itself.
+    /// When no broker is given, or a client property is one that rollcall sets itself.
     pub fn config(&self) -> Result<Config, Error> {
         let id = self.worker_id.clone().unwrap_or_else(fresh_id);
         Ok(Config {
@@ -248,7 +250,8 @@ impl Args {
     }
 }
 
-/// A name that no other worker of this host has had: in containers, process ids come again.
+/// An id that no other worker of this host has or had. It contains the start time, because process ids
+/// repeat in containers.
 pub(crate) fn fresh_id() -> String {
     let started = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -261,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_read_as_it_was_written() {
+    fn a_limit_is_equal_after_printing_and_parsing() {
         let limit = UnreadLimit {
             reader: "a/b.reader".to_owned(),
             bytes_per_partition: 1_000,

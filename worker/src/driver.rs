@@ -1,5 +1,5 @@
-//! The driver of the event loop: it carries out what [`EventLoop`] says with Kafka, threads and the
-//! clock, and applies what came of it.
+//! The driver of the event loop: it carries out the actions of [`EventLoop`] with Kafka, threads and
+//! the clock, and applies their results.
 
 mod shared;
 
@@ -25,20 +25,20 @@ use crate::state::outbox::{Destination, Finished};
 use crate::transactions::Transactions;
 use shared::{Core, SharedCore};
 
-/// Work units that wait for a compute thread, for each of them.
-const WAITING_WORK_UNITS: usize = 2;
+/// The number of work units that are queued for each compute thread.
+const QUEUED_WORK_UNITS: usize = 2;
 
-/// Finished work that waits for the event loop, in batches.
-const WAITING_FINISHED: usize = 64;
+/// The number of batches of finished work that are queued for the event loop.
+const QUEUED_FINISHED: usize = 64;
 
-/// How often the gauges are set.
+/// The interval between two updates of the gauges.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a worker without work is not ready.
+/// The reason for which a worker without partitions is not ready.
 pub(crate) const NO_PARTITIONS: &str = "no partitions are assigned";
 
-/// Why a worker that leaves jobs to others is not ready.
-const UNABLE: &str = "a run asks for a computation that this worker cannot do; it is leaving";
+/// The reason for which a worker without the computation of a run is not ready.
+const UNABLE: &str = "a run has a computation that this worker does not have; shutting down";
 
 /// A compute thread.
 struct ComputeThread {
@@ -46,17 +46,17 @@ struct ComputeThread {
     watch: Arc<Watch>,
 }
 
-/// Whether the driver goes on.
+/// Whether the driver continues after an action.
 enum Flow {
     Continue,
     Exit,
 }
 
-/// Drives the event loop of a worker.
+/// The driver of a worker's event loop.
 pub(crate) struct Driver {
     member: Option<GroupConsumer<SharedCore>>,
     core: SharedCore,
-    /// `None` once winding down has begun.
+    /// The queue of the compute threads; `None` while the worker winds down.
     work_units: Option<Sender<WorkUnit>>,
     finished: Receiver<Finished>,
     threads: Vec<ComputeThread>,
@@ -72,7 +72,7 @@ impl Driver {
     /// Joins the group and starts the compute threads.
     ///
     /// # Errors
-    /// When a client cannot be made or a thread not be started.
+    /// When a client cannot be created or a thread cannot be started.
     pub(crate) fn start<E: Executor + Send + 'static>(
         config: &Config,
         limits: Limits,
@@ -81,7 +81,7 @@ impl Driver {
         metrics: &Metrics,
         executor: impl Fn() -> E,
     ) -> Result<Self, Error> {
-        let (finished_sender, finished) = crossbeam_channel::bounded(WAITING_FINISHED);
+        let (finished_sender, finished) = crossbeam_channel::bounded(QUEUED_FINISHED);
         let now = Instant::now();
         let (delivery, client): (Box<dyn Delivery>, Box<dyn Client>) = match config.delivery {
             DeliveryKind::AtLeastOnce => (
@@ -118,7 +118,7 @@ impl Driver {
             &config.topics.jobs,
             core.clone(),
         )?;
-        let (work_units, taken) = crossbeam_channel::bounded(threads * WAITING_WORK_UNITS);
+        let (work_units, taken) = crossbeam_channel::bounded(threads * QUEUED_WORK_UNITS);
         let settings = Settings {
             worker: config.worker.clone(),
             retry: config.retry,
@@ -160,12 +160,12 @@ impl Driver {
         })
     }
 
-    /// Works until it is asked to end or can go on no longer, and winds down.
+    /// Runs the worker until a shutdown is requested or an error ends it, and winds it down.
     ///
     /// # Errors
-    /// Why it could go on no longer.
+    /// The error that ended the worker.
     pub(crate) fn run(mut self, shutdown: &Shutdown) -> Result<(), Error> {
-        let mut worked = Ok(());
+        let mut result = Ok(());
         loop {
             let action = self.core.lock().event_loop.next(Instant::now());
             if matches!(action, Action::Poll) && !self.is_winding_down && shutdown.is_requested() {
@@ -176,17 +176,17 @@ impl Driver {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Exit) => break,
                 Err(error) if self.is_winding_down => {
-                    warn!(%error, "while winding down");
+                    warn!(%error, "error while winding down; not waiting for the compute threads");
                     self.core.lock().event_loop.give_up_serving();
                 }
                 Err(error) => {
-                    worked = Err(error);
+                    result = Err(error);
                     self.wind_down();
                 }
             }
         }
-        debug!("worker is down");
-        worked
+        debug!("worker stopped");
+        result
     }
 
     fn wind_down(&mut self) {
@@ -226,7 +226,7 @@ impl Driver {
                 self.core.lock().event_loop.apply_commit_answer(committed);
             }
             Action::HandOut(unit) => self.hand_out(unit),
-            Action::Threads => self.look_at_threads(),
+            Action::Threads => self.check_threads(),
             Action::JoinOthers(partition) => {
                 if let Some(member) = &mut self.member {
                     member.join_others(partition);
@@ -257,7 +257,7 @@ impl Driver {
         }
     }
 
-    fn look_at_threads(&mut self) {
+    fn check_threads(&mut self) {
         self.observe();
         let status = |thread: &ComputeThread| ThreadStatus {
             is_finished: thread.handle.is_finished(),
@@ -292,7 +292,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Sets the gauges, now and then.
+    /// Sets the gauges, at most once in [`OBSERVE_INTERVAL`].
     fn observe(&mut self) {
         if self.observed_at.elapsed() < OBSERVE_INTERVAL {
             return;
@@ -302,7 +302,7 @@ impl Driver {
         let core = self.core.lock();
         let queued = self.work_units.as_ref().map_or(0, Sender::len);
         let waiting = core.event_loop.waiting_work_units() + queued;
-        set(&metrics.waiting_slices, waiting);
+        set(&metrics.waiting_work_units, waiting);
         let state = core.event_loop.state();
         set(&metrics.in_hand_messages, state.in_flight().in_hand());
         set(&metrics.outbox_bytes, state.delivery().unconfirmed_bytes());
@@ -323,7 +323,9 @@ impl Driver {
                     self.metrics.health.set_not_ready(UNABLE);
                     Error::Unable(unable.clone())
                 }
-                None => Error::Thread("a compute thread said no reason".to_owned()),
+                None => Error::Thread(
+                    "a compute thread cannot compute its jobs, for an unknown reason".to_owned(),
+                ),
             },
             Failure::Hang { partition, timeout } => Error::JobTimeout { partition, timeout },
             Failure::NotAcknowledged { waited } => kafka::Error::NotAcknowledged {
@@ -344,13 +346,13 @@ impl Driver {
             }
             Failure::Client => {
                 let error = self.core.lock().error.take();
-                error.unwrap_or_else(|| Error::Thread("the one of transactions died".to_owned()))
+                error.unwrap_or_else(|| Error::Thread("the transaction thread died".to_owned()))
             }
         }
     }
 }
 
-/// The oldest attempt that a compute thread has in flight, or the one that it is at.
+/// The oldest attempt that a compute thread has in flight, or else the one that it computes now.
 fn oldest_attempt(watch: &Watch) -> Option<Attempt> {
     if let Some(oldest) = watch.in_flight().first() {
         return Some(Attempt {

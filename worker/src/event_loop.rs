@@ -1,8 +1,8 @@
-//! What the thread that moves a worker's data does next: it serves the group, has finished work
-//! delivered and committed, takes messages and hands them to the compute threads, until it winds
-//! down. The loop decides and moves nothing: a driver asks for the [next action](EventLoop::next)
-//! with the time, carries it out with Kafka and threads (or, in the simulation, with models of
-//! them), and applies what came of it.
+//! The event loop of a worker: the decisions of the thread that moves its data. It serves the group,
+//! delivers and commits finished work, takes messages and hands them to the compute threads, until it
+//! winds down. The loop itself does no I/O: a driver asks for the [next action](EventLoop::next) with
+//! the time, carries it out with Kafka and threads (or, in the simulation, with models of them), and
+//! applies the result.
 
 mod hang;
 mod limits;
@@ -28,124 +28,126 @@ use wind_down::WindDown;
 
 pub use limits::Limits;
 
-/// What the driver does next.
+/// The next step of the driver.
 #[derive(Debug)]
 pub enum Action {
-    /// Serve the group. Rebalances and the failures of commits are applied meanwhile.
+    /// Poll the group consumer. Rebalances and failed commits are applied meanwhile.
     Poll,
-    /// Apply what the compute threads have finished, as far as that is
+    /// Apply the work that the compute threads have finished, as far as it is
     /// [accepted](Delivery::accepts_finished).
     Collect,
-    /// Wait at most this long for a compute thread to finish something, and apply it.
+    /// Wait at most this long for finished work of a compute thread, and apply it.
     AwaitFinished(Duration),
-    /// A step of the delivery, answered by [`EventLoop::apply_report`].
+    /// Carry out a step of the delivery, and pass its result to [`EventLoop::apply_report`].
     Deliver(Step),
-    /// Ask for these commits. A failure is applied with a later [`Action::Poll`].
+    /// Commit these offsets without waiting. A failure is applied during a later [`Action::Poll`].
     Commit(Vec<Commit>),
-    /// Commit and wait for the answer, which is applied to the state and, as whether all were
-    /// committed, by [`EventLoop::apply_commit_answer`].
+    /// Commit these offsets and wait for the answer. Those that are committed are applied to the state,
+    /// and [`EventLoop::apply_commit_answer`] gets whether all are.
     CommitAndWait(Vec<Commit>),
-    /// Offer this to the compute threads; where they have no room,
+    /// Offer this work unit to the compute threads. Where their queue is full,
     /// [`EventLoop::apply_no_room`] takes it back.
     HandOut(WorkUnit),
-    /// Look what the compute threads are at, and [tell](EventLoop::apply_threads).
+    /// Read the status of the compute threads, and pass it to [`EventLoop::apply_threads`].
     Threads,
-    /// Read a partition from the queue of the others again.
+    /// Read a partition from the common queue again.
     JoinOthers(i32),
-    /// Take records, appended to the batch, which goes to [`EventLoop::apply_records`].
+    /// Take records, append them to the batch, and pass it to [`EventLoop::apply_records`].
     Consume(Consume, RecordBatch),
-    /// Wait.
+    /// Sleep for this long.
     Wait(Duration),
-    /// Wind down, for this reason: [`EventLoop::wind_down`].
+    /// Begin to wind down, for this reason, with [`EventLoop::wind_down`].
     End(Failure),
-    /// Hand no more work units out: the compute threads end with what they have.
+    /// Close the queue of work units: the compute threads finish those that they have and end.
     CloseWorkUnits,
     /// Leave the group within this time. Revocations are applied meanwhile.
     Leave(Duration),
-    /// Everything is done.
+    /// Return: the worker is wound down.
     Exit,
 }
 
-/// Which records are taken.
+/// The records that [`Action::Consume`] takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consume {
-    /// At most this many of a partition that is read from its own queue, without waiting.
+    /// Records of a partition that is read from its own queue, without waiting.
     Isolated {
         /// The partition.
         partition: i32,
-        /// Records.
+        /// The largest number of records.
         at_most: usize,
     },
-    /// One record of the others, waited for this long.
+    /// One record of the other partitions, after at most this time.
     One(Duration),
-    /// As many of the others as a batch is good for, or as come within this time.
+    /// Records of the other partitions: a full batch, or those that arrive within this time.
     Batch(Duration),
 }
 
-/// Why a worker ends before it is asked to.
+/// The reason for which a worker ends without a request.
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// A compute thread has ended.
     ThreadDied,
-    /// A compute thread left jobs of a computation that it cannot do to other workers.
+    /// A compute thread got jobs of a computation that this worker does not have, and leaves them to
+    /// other workers.
     Unable,
-    /// A job takes longer than it may.
+    /// A job takes longer than the job timeout.
     Hang {
-        /// Its partition.
+        /// The partition of the job.
         partition: i32,
-        /// How long it may take.
+        /// The job timeout.
         timeout: Duration,
     },
-    /// Messages were on their way for this long without an acknowledgement.
+    /// Messages were in flight to the broker without a single acknowledgement.
     NotAcknowledged {
-        /// How long.
+        /// The time since the last acknowledgement.
         waited: Duration,
     },
-    /// A message was given up.
+    /// The client library has given up a message.
     Undelivered {
-        /// Where it was to go.
+        /// The topic of the message, where it is known.
         destination: Option<Destination>,
-        /// The partition.
+        /// The partition of that topic.
         partition: i32,
-        /// Why.
+        /// The error of the client library.
         code: ErrorCode,
     },
-    /// A client can go on no longer; the driver knows why.
+    /// A client has failed; the driver has its error.
     Client,
 }
 
-/// What a compute thread is at.
+/// The status of a compute thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadStatus {
-    /// The thread has ended.
+    /// Whether the thread has ended.
     pub is_finished: bool,
-    /// It was given jobs of a computation that it cannot do, and settles none of them.
+    /// Whether it got jobs of a computation that this worker does not have. It settles none of them.
     pub is_unable: bool,
-    /// The oldest attempt at a job that is under way.
+    /// The oldest attempt at a job that is under way; `None` where there is no attempt.
     pub at_work: Option<Attempt>,
 }
 
 /// An attempt at a job that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// A number that no other attempt of its thread has.
+    /// The number of the attempt, unique within its thread.
     pub id: u64,
     /// The partition of the job.
     pub partition: i32,
-    /// When it began; `None` where only the event loop can tell since when it has seen it.
+    /// The start of the attempt; `None` where it was not recorded, and the event loop counts from the
+    /// first time at which it sees the attempt.
     pub since: Option<Instant>,
 }
 
-/// What an event loop is told once.
+/// The configuration of an event loop.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How often offsets are committed.
+    /// The interval between two commits of offsets.
     pub commit_interval: Duration,
-    /// How long one attempt at a job may take.
+    /// The longest time for one attempt at a job; `None` for no limit.
     pub job_timeout: Option<Duration>,
-    /// Compute threads.
+    /// The number of compute threads.
     pub threads: usize,
-    /// Bounds and timeouts.
+    /// The bounds and timeouts.
     pub limits: Limits,
 }
 
@@ -156,29 +158,29 @@ pub struct EventLoop {
     config: Config,
     phase: Phase,
     taking: Taking,
-    /// The partitions that are being given away.
+    /// The revocation in progress.
     revocation: Option<Revocation>,
-    /// Work units that found no room with the compute threads; the last is the first to go.
+    /// The work units that wait for room in the queue of the compute threads, the next one last.
     waiting: Vec<WorkUnit>,
     watches: Vec<HangWatch>,
-    /// A compute thread is at work that does not hang.
+    /// Whether a compute thread runs that does not hang.
     is_computing: bool,
     committed_at: Instant,
     wind_down: Option<WindDown>,
 }
 
-/// Where a round of the loop is.
+/// The phase of a round of the loop.
 #[derive(Debug)]
 enum Phase {
     Poll,
     Collect,
     Deliver,
     Commit,
-    /// Work units that wait are offered.
+    /// Offer the waiting work units.
     Offer,
     Threads,
     Take,
-    /// The same, at the end of a round.
+    /// Offer the work units that were taken in this round, and end the round.
     OfferTaken,
     WindDown,
 }
@@ -201,22 +203,22 @@ impl EventLoop {
         }
     }
 
-    /// What the worker knows.
+    /// The state of the worker.
     pub fn state(&self) -> &WorkerState {
         &self.state
     }
 
-    /// The same, to apply what is finished and committed.
+    /// The state of the worker, to apply finished work and commits to.
     pub fn state_mut(&mut self) -> &mut WorkerState {
         &mut self.state
     }
 
-    /// How many work units wait for room with the compute threads.
+    /// The number of work units that wait for room in the queue of the compute threads.
     pub fn waiting_work_units(&self) -> usize {
         self.waiting.len()
     }
 
-    /// What to do next.
+    /// The next action for the driver.
     pub fn next(&mut self, now: Instant) -> Action {
         loop {
             if let Some(action) = self.advance(now) {
@@ -225,7 +227,7 @@ impl EventLoop {
         }
     }
 
-    /// One move of the loop; `None` where nothing is to be done by the driver.
+    /// One transition of the loop; `None` where it has no action for the driver.
     fn advance(&mut self, now: Instant) -> Option<Action> {
         match self.phase {
             Phase::Poll => self.go(Phase::Collect, Action::Poll),
@@ -248,12 +250,15 @@ impl EventLoop {
         Some(action)
     }
 
-    /// Sends what may be sent and applies what became of what was sent before.
+    /// The next step of the delivery; `None` once there is none, and committing is next.
     fn deliver(&mut self) -> Option<Action> {
         if self.state.has_failed() {
             let failure = self.state.take_failure();
             if self.wind_down.is_some() {
-                warn!(?failure, "while winding down");
+                warn!(
+                    ?failure,
+                    "error while winding down; not waiting for the compute threads"
+                );
                 self.give_up_serving();
                 return None;
             }
@@ -266,7 +271,7 @@ impl EventLoop {
         None
     }
 
-    /// Commits every interval, and whenever nothing is in hand.
+    /// Commits once in each interval, and whenever no message is in flight.
     fn commit(&mut self, now: Instant) -> Option<Action> {
         self.phase = match self.wind_down {
             Some(_) => Phase::WindDown,
@@ -289,7 +294,7 @@ impl EventLoop {
         })
     }
 
-    /// Offers work units to the compute threads as far as they have room.
+    /// Offers the waiting work units to the compute threads, until their queue is full.
     fn offer(&mut self, then: Phase) -> Option<Action> {
         let next = self.waiting.pop().map(Action::HandOut);
         if next.is_none() {
@@ -298,7 +303,7 @@ impl EventLoop {
         next
     }
 
-    /// The compute threads have no room for this.
+    /// Takes back a work unit for which the queue of the compute threads has no room.
     pub fn apply_no_room(&mut self, unit: WorkUnit) {
         self.waiting.push(unit);
         self.phase = match self.phase {
@@ -307,7 +312,8 @@ impl EventLoop {
         };
     }
 
-    /// A step of the delivery was done. Returns what it has changed.
+    /// Applies the result of a step of the delivery. Returns the changes for the metrics and, in the
+    /// simulation, the invariants.
     pub fn apply_report(&mut self, report: Report, now: Instant) -> Progress {
         let WorkerState {
             delivery,
@@ -322,8 +328,8 @@ impl EventLoop {
             })
     }
 
-    /// What the compute threads are at, one after the other. A job that takes longer than it may is
-    /// taken for one that never ends.
+    /// Applies the status of all compute threads, in their order. A job that takes longer than the job
+    /// timeout counts as one that hangs.
     pub fn apply_threads(&mut self, threads: impl IntoIterator<Item = ThreadStatus>, now: Instant) {
         let (mut has_ended, mut is_unable) = (false, false);
         let mut hanging = None;
@@ -352,22 +358,22 @@ impl EventLoop {
         }
     }
 
-    // Rebalances, which come while the driver polls, commits or leaves.
+    // Rebalances, which happen while the driver polls, commits or leaves.
 
-    /// These partitions are this worker's from now on. What is returned is done before their first
-    /// message comes.
+    /// Applies an assignment of partitions. The driver carries out what is returned before it fetches
+    /// their first message.
     pub fn assigned(&mut self, starts: &[Start]) -> Assignment {
         self.state.assign(starts)
     }
 
-    /// These partitions go to another worker once [`next_of_revocation`](Self::next_of_revocation)
-    /// has ended.
+    /// Begins the revocation of partitions. They are revoked once
+    /// [`next_of_revocation`](Self::next_of_revocation) has returned its last action.
     pub fn begin_revocation(&mut self, partitions: &[i32]) {
         let timeout = self.config.limits.revoke_timeout;
         self.revocation = Some(Revocation::new(partitions, timeout));
     }
 
-    /// What to do next before they are given away.
+    /// The next action of the revocation. The last one is [`RevocationAction::Commit`].
     pub fn next_of_revocation(&mut self, now: Instant) -> RevocationAction {
         let Some(revocation) = &mut self.revocation else {
             return RevocationAction::Commit(Vec::new());
@@ -379,16 +385,18 @@ impl EventLoop {
         action
     }
 
-    /// These partitions are another worker's already; nothing of them may be committed.
+    /// Applies the loss of partitions, which another worker may own already. Nothing is committed for
+    /// them.
     pub fn lost(&mut self, partitions: &[i32]) {
         self.state.forget(partitions);
     }
 
-    /// Hands records to the compute threads, each its share. `job`: the only one that is meant.
+    /// Makes work units of records, an equal share for each compute thread. `job`: the only job to
+    /// compute; `None` for all.
     fn hand_out(&mut self, records: RecordBatch, job: Option<IsolatedJob>) {
         let mut leases = Leases::new();
         for record in records.iter() {
-            // Records of a partition that was just revoked have no lease and are skipped.
+            // Records of a partition that is no longer assigned get no lease and are skipped.
             if self
                 .state
                 .in_flight

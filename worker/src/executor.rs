@@ -1,9 +1,9 @@
-//! The execution of jobs: what runs them, and the bookkeeping around it.
+//! The execution of jobs by compute threads.
 //!
-//! An [`Executor`] runs jobs. It may answer at once, as [`Inline`] does for each [`Compute`], or have a
-//! window of jobs in flight and answer late, in any order, or never. [`Bookkeeping`] decides all the
-//! rest, without clock, thread or broker: which job goes next, when one is tried again or is a dead
-//! letter, and when a batch of outcomes is handed on. A compute thread ([`run`]) drives one of each.
+//! An [`Executor`] computes jobs. It may answer at once, as [`Inline`] does for each [`Compute`], or have
+//! a window of jobs in flight and answer late, in any order, or never. The [`Bookkeeping`] makes all
+//! decisions, without clock, thread or broker: which job is next, when one is retried or becomes a dead
+//! letter, and when a batch of outcomes is complete. A compute thread ([`run`]) drives one of each.
 //!
 //! [`Compute`]: computations::Compute
 
@@ -30,35 +30,35 @@ pub use thread::{Settings, run};
 pub use watch::Watch;
 pub use work_unit::{Lease, Leases, WorkUnit};
 
-/// The number of an attempt at a job. One bookkeeping uses it once.
+/// The number of an attempt at a job, unique within one bookkeeping.
 pub type AttemptId = u64;
 
 /// The answer to an attempt that was in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// Which attempt.
+    /// The attempt.
     pub id: AttemptId,
-    /// The job's result, or why it has none.
+    /// The job's result, or the error of the attempt.
     pub answer: Result<Vec<u8>, JobError>,
 }
 
-/// What runs jobs for one compute thread.
+/// An executor of jobs for one compute thread.
 ///
 /// An attempt is answered once: by [`submit`](Self::submit) itself or, later and in any order, by
-/// [`poll`](Self::poll). One that is never answered is a job that hangs: with a job time-out, the worker
-/// gives up for it.
+/// [`poll`](Self::poll). A job whose attempt is never answered hangs: with `--job-timeout` the worker
+/// shuts down for it.
 pub trait Executor {
-    /// How many attempts may be in flight, at least one.
+    /// The largest number of attempts in flight, at least one.
     fn window(&self) -> usize;
 
-    /// Makes ready for jobs of a computation: those that are submitted next, until the next call.
+    /// Prepares for jobs of a computation: those that are submitted until the next call.
     ///
     /// # Errors
-    /// When it can do nothing for such jobs. It is ready for those of the computation before, then.
+    /// When it cannot compute such jobs. It is then still prepared for the computation before.
     fn prepare(&mut self, computation: &Computation) -> Result<(), Unable>;
 
-    /// Begins an attempt at a job. Where the answer is there at once, a result is appended to `result`,
-    /// which is empty. The job must be copied where it is not.
+    /// Begins an attempt at a job. An answer at once is returned, and a result is appended to `result`,
+    /// which is empty. Where the answer is late, the executor must copy the job.
     fn submit(
         &mut self,
         id: AttemptId,
@@ -66,14 +66,14 @@ pub trait Executor {
         result: &mut Vec<u8>,
     ) -> Poll<Result<(), JobError>>;
 
-    /// Appends the answers that have come. It is called after each round of submissions, so that an
-    /// executor may send these on together.
+    /// Appends the answers to attempts in flight that are complete. It is called after each round of
+    /// submissions, so that an executor may process the submitted jobs as a batch.
     fn poll(&mut self, done: &mut Vec<Done>);
 
-    /// Says that the answer to an attempt is not wanted any more. It counts as in flight until it is
-    /// answered all the same, for only then does nothing work on it.
+    /// Notes that the answer to an attempt is no longer needed. The attempt still counts as in flight
+    /// until it is answered, because the executor may work on it until then.
     fn cancel(&mut self, id: AttemptId);
 
-    /// A channel with a message in it whenever [`poll`](Self::poll) may have answers.
+    /// A channel that has a message whenever [`poll`](Self::poll) may have answers.
     fn wake(&self) -> Receiver<()>;
 }

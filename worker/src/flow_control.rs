@@ -1,26 +1,25 @@
-//! Flow control of outcomes, for a broker that keeps little and drops the oldest of it: finished work
-//! is held back while a partition has as much that was not read as it may. Where the reader is comes
-//! from the caller.
+//! Flow control of outcomes, for a broker that keeps few bytes and drops the oldest: finished work is
+//! held back while a partition has too many unread bytes. The caller supplies the reader's offsets.
 
 use std::collections::VecDeque;
 
-/// What this worker has sent to a partition and was not read.
+/// The messages that this worker has sent to a partition and that the reader has not read.
 #[derive(Clone, Debug, Default)]
 struct Window {
-    /// Where the partition ended when this worker began. What is before it may be of a worker that has
-    /// died, and has any size.
+    /// The end offset of the partition when this worker started. Messages before it may be of a worker
+    /// that died, and their size is unknown.
     start: i64,
-    /// How far the partition was read.
+    /// The offset up to which the partition was read, exclusive.
     read: i64,
-    /// Messages without an offset, as yet: their ids and bytes.
-    on_their_way: VecDeque<(usize, usize)>,
-    /// Messages with their offsets and bytes.
+    /// The messages that are not acknowledged, as (id, bytes).
+    unacknowledged: VecDeque<(usize, usize)>,
+    /// The messages that are acknowledged and unread, as (offset, bytes).
     unread: VecDeque<(i64, usize)>,
-    /// Bytes of both.
+    /// The bytes of both.
     bytes: usize,
 }
 
-/// Limits the bytes of each outcomes partition that were not read.
+/// A limit of the unread bytes in each partition of the outcomes topic.
 #[derive(Clone, Debug)]
 pub struct FlowControl {
     windows: Vec<Window>,
@@ -28,8 +27,8 @@ pub struct FlowControl {
 }
 
 impl FlowControl {
-    /// `limit_bytes` for each partition; they end at these offsets now. One message may go beyond the
-    /// limit.
+    /// A limit of `limit_bytes` for each partition, which have these end offsets now. The last message
+    /// that is allowed may exceed the limit.
     pub fn new(end_offsets: &[i64], limit_bytes: usize) -> Self {
         let windows = end_offsets.iter().map(|&start| Window {
             start,
@@ -41,7 +40,7 @@ impl FlowControl {
         }
     }
 
-    /// Whether a partition may be sent one more message, of any size.
+    /// Whether one more message, of any size, may be sent to a partition.
     pub fn allows(&self, partition: i32) -> bool {
         let window = usize::try_from(partition).ok();
         window
@@ -49,28 +48,30 @@ impl FlowControl {
             .is_some_and(|own| own.read >= own.start && own.bytes < self.limit_bytes)
     }
 
-    /// A message was handed to the producer.
+    /// Notes that a message was handed to the producer.
     pub fn sent(&mut self, partition: i32, id: usize, bytes: usize) {
         if let Some(window) = self.window(partition) {
-            window.on_their_way.push_back((id, bytes));
+            window.unacknowledged.push_back((id, bytes));
             window.bytes += bytes;
         }
     }
 
-    /// A message has this offset. Messages of which nothing is known are of another topic.
+    /// Notes that a message was acknowledged at this offset. Messages that were not noted as sent are
+    /// of another topic, and ignored.
     pub fn delivered(&mut self, partition: i32, id: usize, offset: i64) {
         let Some(window) = self.window(partition) else {
             return;
         };
-        let position = window.on_their_way.iter().position(|&(own, _)| own == id);
-        let message = position.and_then(|own| window.on_their_way.remove(own));
+        let mut unacknowledged = window.unacknowledged.iter();
+        let position = unacknowledged.position(|&(own, _)| own == id);
+        let message = position.and_then(|own| window.unacknowledged.remove(own));
         if let Some((_, bytes)) = message {
             window.unread.push_back((offset, bytes));
             window.free();
         }
     }
 
-    /// The partitions were read up to these offsets.
+    /// Notes that the partitions were read up to these offsets, exclusive.
     pub fn apply_read(&mut self, offsets: &[i64]) {
         for (window, &read) in self.windows.iter_mut().zip(offsets) {
             window.read = window.read.max(read);
@@ -84,7 +85,7 @@ impl FlowControl {
 }
 
 impl Window {
-    /// Forgets what was read.
+    /// Drops the messages that were read.
     fn free(&mut self) {
         while let Some(&(offset, bytes)) = self.unread.front()
             && offset < self.read
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_that_has_as_much_as_it_may_waits_for_its_reader() {
+    fn a_partition_with_as_many_unread_bytes_as_the_limit_waits_for_its_reader() {
         let mut flow = FlowControl::new(&[0, 0], 100);
         flow.sent(0, 7, 60);
         assert!(flow.allows(0));
@@ -117,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_counts_and_may_be_read_before_it_is_acknowledged() {
+    fn a_message_counts_before_its_acknowledgement_and_may_be_read_before_it() {
         let mut flow = FlowControl::new(&[0], 100);
         flow.sent(0, 1, 100);
         assert!(!flow.allows(0));
         flow.apply_read(&[1]);
-        assert!(!flow.allows(0), "its offset is not known");
+        assert!(!flow.allows(0), "its offset is unknown");
         flow.delivered(0, 1, 0);
         assert!(flow.allows(0));
         // The acknowledgement of a dead letter, whose partition is of another topic.
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_worker_has_left_is_read_first() {
+    fn the_messages_of_an_earlier_worker_are_read_before_the_first_is_sent() {
         let mut flow = FlowControl::new(&[5], 100);
         assert!(!flow.allows(0));
         flow.apply_read(&[4]);
@@ -142,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_not_read_is_never_more_than_the_limit_and_one_message(
+        fn unread_bytes_never_exceed_the_limit_by_more_than_one_message(
             steps in prop::collection::vec((0..4u8, 1usize..300), 0..300),
         ) {
             let (mut flow, mut sizes) = (FlowControl::new(&[0], 500), Vec::new());

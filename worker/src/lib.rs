@@ -1,11 +1,12 @@
-//! The worker: a member of a consumer group that turns jobs into results.
+//! The worker: a member of a consumer group that computes the results of jobs.
 //!
-//! One thread moves data. What it does next (poll, take, deliver, commit, wind down) is decided by
-//! the [`event_loop`], with what is known in [`state`], the [`rebalance`]s that it serves and the
-//! [`delivery`] of finished work; they know no clock, thread or broker, so the simulation drives the
-//! same types. [`mod@run`] is the life of the process around them. Compute threads have an
-//! [`executor`] each, for a computation of the crate [`computations`]; with transactions a thread of
-//! its own commits outcomes and offsets, as the [`transaction_loop`] says.
+//! One thread moves data. The [`event_loop`] decides what that thread does next (poll, take, deliver,
+//! commit, wind down), from the [`state`], the [`rebalance`] in progress and the [`delivery`] of
+//! finished work. None of these has a clock, a thread or a broker, so the simulation drives the same
+//! types. [`mod@run`] starts and ends the process around them. Each compute thread has an
+//! [`executor`] for the computations of the crate [`computations`]. With `--delivery exactly-once`
+//! another thread commits outcomes and offsets in transactions; the [`transaction_loop`] decides what
+//! it does next.
 
 pub mod args;
 mod cancellations;

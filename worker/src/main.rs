@@ -1,4 +1,4 @@
-//! `worker`: job to result to topic.
+//! The program `worker`: it reads jobs, computes their results and publishes them.
 
 use std::process::ExitCode;
 

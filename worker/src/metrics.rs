@@ -1,5 +1,5 @@
-//! What a worker counts. The thread that moves data adds once a batch and sets the gauges once a
-//! second; compute threads add their seconds once a slice.
+//! The metrics of a worker. The thread that moves data adds to the counters once a batch and sets the
+//! gauges once a second. Compute threads add their seconds once a work unit.
 
 use std::sync::Arc;
 
@@ -7,57 +7,57 @@ use pipeline::offsets::Settled;
 use service::Health;
 use service::metrics::{Counter, Gauge, Labelled, Registry, SecondsCounter, Unit, labelled};
 
-/// The prefix of the names.
+/// The prefix of the metrics' names.
 const PREFIX: &str = "rollcall_worker";
 
-/// What a worker tells of itself while it works.
+/// The metrics and the health of a worker.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Whether it is alive and ready.
+    /// The liveness and readiness of the worker.
     pub health: Arc<Health>,
     jobs: Labelled<Counter>,
-    /// Jobs whose result is acknowledged.
+    /// The number of jobs whose result is acknowledged.
     pub counted: Counter,
-    /// Jobs whose dead letter and outcome are acknowledged.
+    /// The number of jobs whose dead letter and outcome are acknowledged.
     pub dead_lettered: Counter,
-    /// Attempts at jobs beyond the first.
+    /// The number of attempts at jobs after the first.
     pub retries: Counter,
-    /// Messages that the dead-letter queue has acknowledged.
+    /// The number of messages that the dead-letter queue has acknowledged.
     pub dead_letters: Counter,
-    /// Jobs of cancelled runs that were passed over.
+    /// The number of skipped jobs of cancelled runs.
     pub cancelled_jobs: Counter,
-    /// Messages taken from the jobs topic.
+    /// The number of messages taken from the jobs topic.
     pub consumed_messages: Counter,
-    /// Their payloads.
+    /// The bytes of their payloads.
     pub consumed_bytes: Counter,
-    /// Messages of outcomes and dead letters handed to the producer.
+    /// The number of messages, outcomes and dead letters, that were handed to the producer.
     pub produced_messages: Counter,
-    /// Their payloads.
+    /// The bytes of their payloads.
     pub produced_bytes: Counter,
-    /// Commits that were asked for.
+    /// The number of commits that were requested.
     pub commits: Counter,
-    /// Commits that failed.
+    /// The number of commits that failed.
     pub failed_commits: Counter,
     rebalances: Labelled<Counter>,
-    /// Times that partitions came.
+    /// The number of rebalances that assigned partitions.
     pub assigned: Counter,
-    /// Times that partitions were given back.
+    /// The number of rebalances that revoked partitions.
     pub revoked: Counter,
-    /// Times that partitions were found to be another member's.
+    /// The number of rebalances in which partitions were lost to another member.
     pub lost: Counter,
-    /// Seconds that compute threads were at work.
+    /// The seconds for which compute threads computed.
     pub compute_seconds: SecondsCounter,
-    /// Partitions that are this worker's.
+    /// The number of partitions that are assigned to this worker.
     pub assigned_partitions: Gauge,
-    /// Slices that wait for a compute thread.
-    pub waiting_slices: Gauge,
-    /// Messages that are taken and not settled.
+    /// The number of work units that wait for a compute thread.
+    pub waiting_work_units: Gauge,
+    /// The number of messages that are taken and not settled.
     pub in_hand_messages: Gauge,
-    /// Bytes that are finished and not acknowledged.
+    /// The bytes of finished work that is not acknowledged.
     pub outbox_bytes: Gauge,
-    /// Messages in the producer's queue or on their way.
+    /// The number of messages in the producer's queue or in flight to the broker.
     pub in_flight_messages: Gauge,
-    /// Messages on the assigned partitions that are not settled.
+    /// The number of messages of the assigned partitions that are not settled.
     pub lag_messages: Gauge,
 }
 
@@ -85,7 +85,7 @@ impl Default for Metrics {
             rebalances,
             compute_seconds: SecondsCounter::default(),
             assigned_partitions: Gauge::default(),
-            waiting_slices: Gauge::default(),
+            waiting_work_units: Gauge::default(),
             in_hand_messages: Gauge::default(),
             outbox_bytes: Gauge::default(),
             in_flight_messages: Gauge::default(),
@@ -95,19 +95,19 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts jobs whose outcomes the broker has confirmed.
+    /// Counts jobs that are settled.
     pub fn settled(&self, settles: &[Settled], has_outcomes: bool, is_dead: bool) {
         let jobs = settles.iter().map(|settled| u64::from(settled.jobs)).sum();
         match (has_outcomes, is_dead) {
             (true, false) => _ = self.counted.inc_by(jobs),
             (true, true) => _ = self.dead_lettered.inc_by(jobs),
-            // A message that could not be decoded, of whose jobs nothing is known, or jobs of a cancelled
-            // run, which are counted apart.
+            // These are the unknown jobs of a message that could not be decoded, or jobs of a cancelled
+            // run, which have a counter of their own.
             (false, _) => {}
         }
     }
 
-    /// All of them, by name.
+    /// The registry of all metrics, with their names and help texts.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register(
@@ -127,7 +127,7 @@ impl Metrics {
         );
         registry.register(
             "cancelled_jobs",
-            "Jobs of cancelled runs that were passed over",
+            "Jobs of cancelled runs that were skipped",
             self.cancelled_jobs.clone(),
         );
         registry.register(
@@ -137,7 +137,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "consumed",
-            "Payloads of the messages taken",
+            "Payload bytes of the messages taken",
             Unit::Bytes,
             self.consumed_bytes.clone(),
         );
@@ -148,41 +148,41 @@ impl Metrics {
         );
         registry.register_with_unit(
             "produced",
-            "Payloads of the messages handed to the producer",
+            "Payload bytes of the messages handed to the producer",
             Unit::Bytes,
             self.produced_bytes.clone(),
         );
         registry.register(
             "commits",
-            "Commits of offsets that were asked for",
+            "Commits of offsets that were requested",
             self.commits.clone(),
         );
         registry.register(
             "failed_commits",
-            "Commits of offsets that failed and are made again",
+            "Commits of offsets that failed and are repeated",
             self.failed_commits.clone(),
         );
         registry.register(
             "rebalances",
-            "Times that partitions came, were given back, or were lost",
+            "Rebalances that assigned, revoked or lost partitions",
             self.rebalances.clone(),
         );
         registry.register_with_unit(
             "compute",
-            "Time that compute threads were at work",
+            "Time for which compute threads computed",
             Unit::Seconds,
             self.compute_seconds.clone(),
         );
         for (name, help, gauge) in [
             (
                 "assigned_partitions",
-                "Partitions of the jobs topic that are this worker's",
+                "Partitions of the jobs topic that are assigned to this worker",
                 &self.assigned_partitions,
             ),
             (
-                "waiting_slices",
-                "Slices of messages that wait for a compute thread",
-                &self.waiting_slices,
+                "waiting_work_units",
+                "Work units that wait for a compute thread",
+                &self.waiting_work_units,
             ),
             (
                 "in_hand_messages",
@@ -191,7 +191,7 @@ impl Metrics {
             ),
             (
                 "in_flight_messages",
-                "Messages in the producer's queue or on their way",
+                "Messages in the producer's queue or in flight to the broker",
                 &self.in_flight_messages,
             ),
             (

@@ -1,5 +1,5 @@
-//! Where a worker's messages go: outcomes in turns over the partitions of their topic, dead letters
-//! with their headers. Whether they go there in a transaction is for the producer to know.
+//! The output of a worker: outcomes in rotation over the partitions of their topic, and dead letters
+//! with their headers. The producer that the caller passes may be one with transactions.
 
 use kafka::{BatchProducer, Header, Outgoing, Topic};
 
@@ -7,17 +7,19 @@ use crate::args::Config;
 use crate::metrics::Metrics;
 use crate::outbox::DeadLetterMessage;
 
-/// An outcomes partition gets so many bytes before the next one's turn: fewer, fuller requests.
+/// The number of bytes that an outcomes partition gets before the rotation to the next one. Rotation by
+/// bytes instead of by message makes fewer and larger produce requests.
 const ROTATE_AFTER_BYTES: usize = 128 * 1024;
 
-/// The topics that a worker writes.
+/// The topics that a worker produces to.
 #[derive(Debug)]
 pub struct Output {
     outcomes: Topic,
-    /// The partitions that outcomes go to.
+    /// The partitions that outcomes are sent to.
     outcome_partitions: Vec<i32>,
-    /// Which of them is next, and how many bytes went there.
-    turn: (usize, usize),
+    /// The position of the next partition in `outcome_partitions`, and the bytes that it got since the
+    /// last rotation.
+    rotation: (usize, usize),
     dlq: Topic,
     jobs_topic: String,
     group: String,
@@ -25,7 +27,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The topics of a configuration. `topic` names them to the producer that they are for.
+    /// The output of a configuration. `topic` opens a topic by its name for the producer.
     ///
     /// # Errors
     /// When `topic` fails.
@@ -38,7 +40,7 @@ impl Output {
         let partitions = i32::try_from(outcome_partitions).unwrap_or(i32::MAX);
         let outcome_partitions: Vec<i32> = match &config.unread_limit {
             None => (0..partitions).collect(),
-            // Its own alone: what is not read of a partition is to be known by one worker.
+            // Only its own partitions, so that one worker counts all unread bytes of a partition.
             Some(limit) => {
                 let first = limit.number % outcome_partitions;
                 let own = (0..partitions).skip(first);
@@ -47,8 +49,8 @@ impl Output {
         };
         Ok(Self {
             outcomes: topic(&config.topics.outcomes)?,
-            // Workers begin at different partitions, so that a few of them fill all.
-            turn: (std::process::id() as usize % outcome_partitions.len(), 0),
+            // Workers start at different partitions, so that a few of them use all.
+            rotation: (std::process::id() as usize % outcome_partitions.len(), 0),
             outcome_partitions,
             dlq: topic(&config.topics.dlq)?,
             jobs_topic: config.topics.jobs.clone(),
@@ -67,20 +69,20 @@ impl Output {
         self.dlq.name()
     }
 
-    /// The partition that the next batch of outcomes goes to.
+    /// The partition to which the next batch of outcomes is sent.
     pub fn next_partition(&self) -> i32 {
-        self.outcome_partitions[self.turn.0]
+        self.outcome_partitions[self.rotation.0]
     }
 
-    /// The next batch goes to the next partition.
+    /// Moves on to the next partition.
     pub fn rotate(&mut self) {
-        self.turn = ((self.turn.0 + 1) % self.outcome_partitions.len(), 0);
+        self.rotation = ((self.rotation.0 + 1) % self.outcome_partitions.len(), 0);
     }
 
     /// Hands a batch of outcomes to a producer. Returns false when its queue is full.
     ///
     /// # Errors
-    /// When it can never be produced.
+    /// When the message cannot be produced, now or later.
     pub fn outcomes(
         &mut self,
         producer: &mut BatchProducer,
@@ -95,8 +97,8 @@ impl Output {
         }
         self.metrics.produced_messages.inc();
         self.metrics.produced_bytes.inc_by(payload.len() as u64);
-        self.turn.1 += payload.len();
-        if self.turn.1 >= ROTATE_AFTER_BYTES {
+        self.rotation.1 += payload.len();
+        if self.rotation.1 >= ROTATE_AFTER_BYTES {
             self.rotate();
         }
         Ok(true)
@@ -105,7 +107,7 @@ impl Output {
     /// Hands a dead letter to a producer. Returns false when its queue is full.
     ///
     /// # Errors
-    /// When it can never be produced.
+    /// When the message cannot be produced, now or later.
     pub fn dead_letter(
         &self,
         producer: &BatchProducer,

@@ -1,6 +1,6 @@
-//! What a worker does as partitions come and go. Each partition's mark is committed before its first
-//! message comes. Of partitions that are given away finished work is drained and committed,
-//! unfinished work is forgotten. Of partitions that are lost nothing is committed.
+//! The rebalances of a worker. On assignment, the poison marker of each partition is committed before
+//! its first message is taken. On revocation, finished work is delivered and committed, and unfinished
+//! work is forgotten. For partitions that are lost, nothing is committed.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use crate::delivery::{Drain, Settle, Step};
 use crate::executor::Lease;
 use crate::state::WorkerState;
 
-/// What is to be done with partitions that are assigned, before their first message comes.
+/// The steps of an assignment of partitions, which precede their first message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
-    /// To be committed.
+    /// The offsets to commit and wait for.
     pub commits: Vec<Commit>,
-    /// Those to be read from queues of their own.
+    /// The partitions to read from queues of their own.
     pub isolated: Vec<i32>,
 }
 
 impl WorkerState {
-    /// Partitions are assigned.
+    /// Applies an assignment of partitions.
     pub(crate) fn assign(&mut self, starts: &[Start]) -> Assignment {
         let epochs = self.in_flight.assign(starts);
         for (start, epoch) in starts.iter().zip(epochs) {
@@ -34,7 +34,7 @@ impl WorkerState {
                     partition,
                     offset = start.offset,
                     reading = ?isolation,
-                    "workers died with this partition"
+                    "workers died with this partition; it is read in isolation"
                 );
                 self.isolate(partition);
             }
@@ -51,18 +51,18 @@ impl WorkerState {
     }
 }
 
-/// What the driver does next while partitions are given away.
+/// The next step of the driver during a revocation.
 #[derive(Debug)]
 pub enum RevocationAction {
-    /// Apply what the compute threads have finished, as far as that is accepted.
+    /// Apply the finished work of the compute threads, as far as it is accepted.
     Collect,
-    /// A step of the delivery.
+    /// Carry out a step of the delivery.
     Deliver(Step),
-    /// Commit this, if it is anything; then the partitions are gone.
+    /// Commit these offsets, of which there may be none, and end the revocation.
     Commit(Vec<Commit>),
 }
 
-/// Partitions on their way to another worker.
+/// A revocation in progress.
 #[derive(Debug)]
 pub(crate) struct Revocation {
     partitions: Vec<i32>,
@@ -72,11 +72,11 @@ pub(crate) struct Revocation {
 
 #[derive(Debug)]
 enum Stage {
-    /// What the compute threads have finished is taken in.
+    /// Apply the finished work of the compute threads.
     Collect,
-    /// It is waited for to be acknowledged.
+    /// Have its outcomes acknowledged.
     Drain(Drain),
-    /// What transactions have to commit is committed. With the last commits outside of them.
+    /// Have the transactions ended. The commits are those outside of transactions, which come last.
     Settle(Settle, Vec<Commit>),
 }
 
@@ -89,7 +89,7 @@ impl Revocation {
         }
     }
 
-    /// What to do next; at the end the last commits, which may be none.
+    /// The next action. The last one is [`RevocationAction::Commit`].
     pub(crate) fn next(&mut self, state: &mut WorkerState, now: Instant) -> RevocationAction {
         loop {
             match &mut self.stage {

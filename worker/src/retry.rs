@@ -1,25 +1,26 @@
-//! When a failing job is tried again. The policy and the queue know no clock: they are told the
-//! time.
+//! The retries of failing jobs: the policy, and the queue of those that wait. Both get the time from
+//! the caller.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// No pause is longer.
+/// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often and after which pauses a job is tried.
+/// The number of attempts at a job, and the pauses between them.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Attempts in all.
+    /// The number of attempts, with the first.
     pub max_attempts: NonZeroU32,
-    /// Pause between the first attempt and the second; doubled with each further one, up to 10 s.
+    /// The pause between the first attempt and the second. Each further pause is twice as long, up to
+    /// 10 s.
     pub first_pause: Duration,
 }
 
 impl RetryPolicy {
-    /// The pause after so many failed attempts; `None` when there is to be no further one.
+    /// The pause after this number of failed attempts; `None` when the job is not tried again.
     pub fn pause_after(&self, failed_attempts: u32) -> Option<Duration> {
         if failed_attempts >= self.max_attempts.get() {
             return None;
@@ -33,7 +34,7 @@ impl RetryPolicy {
     }
 }
 
-/// Things that are due at a later time, the earliest first.
+/// A queue of items that are due at a later time, the earliest first.
 #[derive(Debug)]
 pub struct RetryQueue<T> {
     waiting: BinaryHeap<Reverse<Due<T>>>,
@@ -43,7 +44,7 @@ pub struct RetryQueue<T> {
 #[derive(Debug)]
 struct Due<T> {
     at: Instant,
-    /// Among those due at once, the one that was pushed first comes first.
+    /// The number of the push, by which items of the same time are ordered.
     sequence: u64,
     what: T,
 }
@@ -78,14 +79,14 @@ impl<T> Default for RetryQueue<T> {
 }
 
 impl<T> RetryQueue<T> {
-    /// Adds something that is due at a time.
+    /// Adds an item that is due at a time.
     pub fn push(&mut self, at: Instant, what: T) {
         let sequence = self.pushed;
         self.pushed += 1;
         self.waiting.push(Reverse(Due { at, sequence, what }));
     }
 
-    /// Takes the earliest thing that is due.
+    /// Removes and returns the earliest item; `None` where no item is due.
     pub fn pop_due(&mut self, now: Instant) -> Option<T> {
         if self.next_due()? > now {
             return None;
@@ -93,17 +94,17 @@ impl<T> RetryQueue<T> {
         self.waiting.pop().map(|Reverse(due)| due.what)
     }
 
-    /// How many things wait.
+    /// The number of items.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue has no item.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// When the earliest thing is due.
+    /// The time at which the earliest item is due; `None` where there is no item.
     pub fn next_due(&self) -> Option<Instant> {
         self.waiting.peek().map(|Reverse(due)| due.at)
     }
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn things_come_when_they_are_due_and_in_order() {
+    fn items_are_popped_when_they_are_due_and_in_order() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut queue = RetryQueue::default();

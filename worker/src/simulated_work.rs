@@ -1,5 +1,5 @@
-//! Makes each job take longer than its two rows need: by waiting, as a job waits for a disk or a
-//! network, or by computing. What workers on one machine share differs: cores, but not waiting.
+//! Simulated work, which makes each job take longer: by waiting, as a job waits for a disk or a
+//! network, or by computing. Workers on one machine compete for cores, but can all wait at once.
 
 use std::thread;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use cpu_time::ThreadTime;
 
-/// What is added to each job.
+/// The work that is added to each job.
 #[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SimulatedWork {
-    /// Make each job wait so long, as for a disk or a network, to see how work spreads. Waits under
-    /// 100us are made longer by the operating system
+    /// Make each job wait for this time, as for a disk or a network, to see how work spreads over
+    /// workers. Waits under 100us take longer, because of the timers of the operating system
     #[arg(
         long = "simulate-work",
         value_name = "DURATION",
@@ -20,7 +20,7 @@ pub struct SimulatedWork {
     )]
     pub waiting: Duration,
 
-    /// Make each job take so much time of a core, however many share it
+    /// Make each job use this CPU time of its thread
     #[arg(
         long = "simulate-cpu",
         value_name = "DURATION",
@@ -31,16 +31,16 @@ pub struct SimulatedWork {
 }
 
 impl SimulatedWork {
-    /// What a job takes at least.
+    /// The shortest time that a job takes.
     pub fn at_least(&self) -> Duration {
         self.waiting + self.computing
     }
 
-    /// Takes it.
+    /// Does the simulated work of one job.
     ///
-    /// Computing is measured by the thread's own clock, which stands still while others have the
-    /// core: eight workers on two cores do not seem to do the work of eight. Asking that clock takes
-    /// well under a microsecond, which is how exact it is.
+    /// Computing is measured by the thread's CPU clock, which does not run while other threads have the
+    /// core, so that eight workers on two cores do not do the work of eight. Reading that clock takes
+    /// well under a microsecond, which is also its precision.
     #[inline]
     pub fn take(&self) {
         if *self != Self::default() {

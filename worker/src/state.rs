@@ -1,5 +1,5 @@
-//! What a worker knows: the messages in flight, what the delivery makes of finished work, and the
-//! leases under which compute threads work. It has neither clock nor I/O.
+//! The state of a worker: the messages in flight, the delivery of finished work, and the leases of
+//! the compute threads. It has neither clock nor I/O.
 
 pub mod in_flight;
 pub mod outbox;
@@ -16,17 +16,17 @@ use crate::executor::{Lease, Leases};
 use in_flight::InFlight;
 use outbox::Finished;
 
-/// The state that the event loop and the rebalances that it serves share.
+/// The state that the event loop and the rebalances share.
 #[derive(Debug)]
 pub struct WorkerState {
     pub(crate) in_flight: InFlight,
     pub(crate) delivery: Box<dyn Delivery>,
     leases: Leases,
-    /// Leases that have ended and may still be in use by compute threads, with their partitions.
+    /// The leases that have ended and that compute threads may still use, with their partitions.
     ended: Vec<(i32, Weak<Lease>)>,
-    /// Partitions that are read from queues of their own, because workers died with them.
+    /// The partitions that are read from queues of their own, because workers died with them.
     isolated: BTreeSet<i32>,
-    /// Why the worker is to end.
+    /// The reason for which the worker has to end.
     failure: Option<Failure>,
 }
 
@@ -48,7 +48,7 @@ impl WorkerState {
         &self.in_flight
     }
 
-    /// What finished work becomes.
+    /// The delivery of finished work.
     pub fn delivery(&self) -> &dyn Delivery {
         &*self.delivery
     }
@@ -79,27 +79,27 @@ impl WorkerState {
         self.isolated.remove(&partition);
     }
 
-    /// Finished work came from a compute thread.
+    /// Applies the finished work of a compute thread.
     pub fn apply_finished(&mut self, finished: Finished) {
         self.delivery.finish(&mut self.in_flight, finished);
     }
 
-    /// The broker has these commits: it was waited for.
+    /// Applies the broker's acknowledgement of these commits.
     pub fn apply_committed(&mut self, commits: &[Commit]) {
         self.in_flight.confirm(commits);
     }
 
-    /// A commit has failed, so that what it was about is to be committed again.
+    /// Applies the failure of a commit: its offsets are committed again.
     pub fn apply_commit_failed(&mut self) {
         self.in_flight.commit_failed();
     }
 
-    /// The worker is to end for this reason, unless there is one already.
+    /// Sets the reason for which the worker has to end, unless there is one already.
     pub fn fail(&mut self, failure: Failure) {
         self.failure.get_or_insert(failure);
     }
 
-    /// Whether there is such a reason.
+    /// Whether the worker has to end.
     pub fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
@@ -108,7 +108,8 @@ impl WorkerState {
         self.failure.take()
     }
 
-    /// Forgets partitions that this worker has no more, and what was taken of them.
+    /// Forgets partitions that are no longer assigned, with their messages in flight, and ends their
+    /// leases.
     pub(crate) fn forget(&mut self, partitions: &[i32]) {
         self.delivery.forget(partitions);
         self.in_flight.forget(partitions);
@@ -122,15 +123,15 @@ impl WorkerState {
         self.refresh_stale_work();
     }
 
-    /// Looks whether compute threads are still at work of leases that have ended: a thread that works
-    /// on a message has its partition's lease.
+    /// Checks whether compute threads still work under leases that have ended: a thread that works on a
+    /// message holds its partition's lease.
     pub(crate) fn refresh_stale_work(&mut self) {
         self.ended.retain(|(_, lease)| lease.strong_count() > 0);
         self.in_flight.set_stale_work(!self.ended.is_empty());
     }
 
-    /// A job of a partition hangs. Where it may be one of an assignment that has ended, the marker of
-    /// the present one names another job and is not held for it.
+    /// Notes that a job of a partition hangs. Where it may belong to an assignment that has ended, the
+    /// marker of the present one is not held for it, because it is about other messages.
     pub(crate) fn apply_hang(&mut self, partition: i32) {
         self.refresh_stale_work();
         if self.ended.iter().all(|(ended, _)| *ended != partition) {
@@ -138,12 +139,12 @@ impl WorkerState {
         }
     }
 
-    /// Whether nothing is in hand and nothing on its way.
+    /// Whether no message is in flight and no outcome waits for its acknowledgement.
     pub fn is_clear(&self) -> bool {
         self.in_flight.in_hand() == 0 && self.delivery.is_empty()
     }
 
-    /// Whether a mark must be known to be committed before any further message is taken.
+    /// Whether a poison marker must be committed and acknowledged before another message is taken.
     pub(crate) fn marks_are_due(&self) -> bool {
         self.in_flight.marks_are_due() || self.delivery.has_marks()
     }

@@ -1,30 +1,30 @@
-//! Where the picture of a series has its grid lines, and what is written beside them: round rates,
-//! and dates that begin a day, week, month or year.
+//! The axes of the picture of a series: the grid lines at round rates, and the dates at the beginning
+//! of a day, week, month or year, with their labels.
 
 use std::ops::RangeInclusive;
 
 use jiff::civil::Date;
 use pipeline::TimeBucket;
 
-/// More dates than this have no room below the plot.
+/// The largest number of dates, which is limited by the width of the plot.
 const MOST_DATES: usize = 9;
 
-/// More rates than this are more than one reads.
+/// The largest number of steps between the grid lines of rates.
 const MOST_RATES: f64 = 5.0;
 
-/// Rates at which there is a grid line, from 0 to the top of the plot.
+/// The rates at which there is a grid line, from 0 to the top of the plot.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rates {
-    /// Grid lines are so many rates.
+    /// The rates, in ascending order.
     pub at: Vec<f64>,
-    /// Decimals of a percentage.
+    /// The number of decimals of a percentage.
     decimals: usize,
 }
 
 impl Rates {
-    /// Grid lines for rates up to `highest`, at 1, 2 or 5 times a power of ten.
+    /// The grid lines for rates up to `highest`. Their distance is 1, 2 or 5 times a power of ten.
     pub fn up_to(highest: f64) -> Self {
-        // A plot has a height even where nobody is positive.
+        // A plot has a height even where no test is positive.
         const LEAST: f64 = 0.001;
         let highest = highest.clamp(LEAST, 1.0);
         let mut exponent = -4;
@@ -37,7 +37,7 @@ impl Rates {
             }
             exponent += 1;
         };
-        // A hair above a line is on it.
+        // A rate that exceeds a grid line by a rounding error alone counts as on it.
         let steps = (highest / step - 1e-9).ceil() as u32;
         Self {
             at: (0..=steps).map(|number| f64::from(number) * step).collect(),
@@ -45,18 +45,18 @@ impl Rates {
         }
     }
 
-    /// The top of the plot.
+    /// The rate at the top of the plot.
     pub fn top(&self) -> f64 {
         self.at.last().copied().unwrap_or(1.0)
     }
 
-    /// What is written beside a grid line.
+    /// The label of a grid line, a percentage.
     pub fn label(&self, rate: f64) -> String {
         format!("{:.*} %", self.decimals, 100.0 * rate)
     }
 }
 
-/// Days, as days since 1970, at which there is a mark, with what is written below it.
+/// The dates at which the axis has a tick, each as days since 1970 and its label.
 pub(super) fn dates(days: RangeInclusive<i32>) -> Vec<(i32, String)> {
     let (first, last) = (*days.start(), *days.end());
     let steps = [1, 2, 7, 14].map(Step::Days).into_iter();
@@ -74,12 +74,12 @@ pub(super) fn dates(days: RangeInclusive<i32>) -> Vec<(i32, String)> {
     label(found, Step::Months(12))
 }
 
-/// The distance of marks.
+/// The distance between two ticks.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// From Monday 1970-01-05 on.
+    /// A number of days, counted from Monday 1970-01-05.
     Days(i32),
-    /// From January of the year 0 on.
+    /// A number of months, counted from January of the year 0.
     Months(i32),
 }
 
@@ -112,7 +112,7 @@ fn date(day: i32) -> Option<Date> {
     TimeBucket::from_hours(24 * i64::from(day)).map(TimeBucket::date)
 }
 
-/// The first day of a month that is counted from January of the year 0.
+/// The first day of a month, which is counted from January of the year 0, as days since 1970.
 fn month_begins(month: i32) -> Option<i32> {
     let year = i16::try_from(month.div_euclid(12)).ok()?;
     let date = Date::new(year, month.rem_euclid(12) as i8 + 1, 1).ok()?;
@@ -120,7 +120,7 @@ fn month_begins(month: i32) -> Option<i32> {
     Some(since.get_days())
 }
 
-/// The year stands below the first mark, and where it changes.
+/// The labels of ticks. The first tick, and the first one of each further year, have the year.
 fn label(days: Vec<i32>, step: Step) -> Vec<(i32, String)> {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -181,16 +181,16 @@ mod tests {
             .get_days()
     }
 
-    fn shown(first: &str, last: &str) -> Vec<String> {
-        let marks = dates(day(first)..=day(last));
-        marks.into_iter().map(|(_, text)| text).collect()
+    fn date_labels(first: &str, last: &str) -> Vec<String> {
+        let ticks = dates(day(first)..=day(last));
+        ticks.into_iter().map(|(_, text)| text).collect()
     }
 
     #[test]
-    fn dates_begin_what_the_length_of_the_series_suggests() {
-        assert_eq!(shown("2020-03-01", "2020-03-01"), ["1 Mar 2020"]);
+    fn dates_are_days_weeks_months_or_years_by_the_length_of_the_series() {
+        assert_eq!(date_labels("2020-03-01", "2020-03-01"), ["1 Mar 2020"]);
         assert_eq!(
-            shown("2020-03-11", "2020-04-30"),
+            date_labels("2020-03-11", "2020-04-30"),
             [
                 "16 Mar 2020",
                 "23 Mar",
@@ -202,24 +202,24 @@ mod tests {
             ]
         );
         assert_eq!(
-            shown("2020-11-15", "2021-04-15"),
+            date_labels("2020-11-15", "2021-04-15"),
             ["Dec 2020", "Jan 2021", "Feb", "Mar", "Apr"]
         );
         assert_eq!(
-            shown("2019-01-01", "2021-12-31"),
+            date_labels("2019-01-01", "2021-12-31"),
             ["Jan 2019", "Jul", "Jan 2020", "Jul", "Jan 2021", "Jul"]
         );
         assert_eq!(
-            shown("2001-05-01", "2020-12-31"),
+            date_labels("2001-05-01", "2020-12-31"),
             ["2005", "2010", "2015", "2020"]
         );
     }
 
     #[test]
-    fn no_length_has_too_many_dates() {
+    fn a_series_of_any_length_has_at_most_nine_dates() {
         for last in [0, 1, 5, 30, 100, 400, 1_000, 10_000, 100_000, 2_900_000] {
-            let marks = dates(0..=last);
-            assert!((1..=MOST_DATES).contains(&marks.len()), "{last}: {marks:?}");
+            let ticks = dates(0..=last);
+            assert!((1..=MOST_DATES).contains(&ticks.len()), "{last}: {ticks:?}");
         }
         let all = dates(-719_528..=2_932_895);
         assert!((2..=MOST_DATES).contains(&all.len()), "{all:?}");

@@ -1,57 +1,57 @@
-//! Which lines the picture of a series has: the label sets with most tests, each as rates over
-//! time, smoothed where days are. Integers are added up first and divided once, so that a day with
-//! few tests weighs little.
+//! The lines in the picture of a series: the rates over time of the label sets with most tests. Daily
+//! rates are smoothed by a trailing mean. Integers are added up first and divided once, so that a day
+//! with few tests has little weight.
 
 use computations::positivity::{Series, SeriesRow};
 use pipeline::{Grain, LabelSet};
 
-/// More lines than this cannot be told apart.
+/// The largest number of lines. More could not be distinguished.
 const MOST_LINES: usize = 6;
 
-/// Days that a mean is over.
+/// The number of days in a mean.
 const MEAN_DAYS: i32 = 7;
 
-/// Fewer days than this are drawn as they are: a mean would leave hardly any.
+/// The smallest number of days for which means are drawn. Fewer would have hardly any mean.
 const FEWEST_DAYS_FOR_MEAN: i32 = 14;
 
-/// More points in time than this (ten years of days) are more than a picture has room for, and a
-/// coarser grain is drawn.
+/// The largest number of points in time, ten years of days. A longer series is drawn at a coarser
+/// grain.
 const MOST_TIMES: i32 = 3_660;
 
-/// What the picture shows.
+/// The content of the picture.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lines {
-    /// The lines, that with most tests first.
+    /// The lines, in descending order of tests.
     pub lines: Vec<Line>,
-    /// Label sets that have a test at all.
-    pub of: usize,
+    /// The number of label sets with at least one test.
+    pub label_sets: usize,
     /// The grain that is drawn.
     pub grain: Grain,
     /// Whether each point is the mean of the seven days that end with it.
     pub mean: bool,
-    /// Tests in the whole series.
+    /// The number of tests in the whole series.
     pub tests: u64,
-    /// First and last day that has a group, in days since 1970; `None` when there is none.
+    /// The first and the last day with a group, in days since 1970; `None` when there is no group.
     pub days: Option<(i32, i32)>,
 }
 
 /// One line of the picture.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
-    /// The label values, as they are shown.
+    /// The label values as one text.
     pub label: String,
-    /// Stretches without a gap, each of points (days since 1970, rate), in order of time.
+    /// The parts of the line without a gap, each as points (days since 1970, rate) in order of time.
     pub stretches: Vec<Vec<(i32, f64)>>,
 }
 
 impl Line {
-    /// The point that the line ends with.
+    /// The last point of the line.
     pub fn last(&self) -> Option<(i32, f64)> {
         self.stretches.last()?.last().copied()
     }
 }
 
-/// Works out what is drawn of a series.
+/// The lines that are drawn of a series.
 pub(super) fn lines(series: &Series, grain: Grain) -> Lines {
     let (drawn, grain) = drawn(series, grain);
     let days = extent(&drawn);
@@ -64,9 +64,9 @@ pub(super) fn lines(series: &Series, grain: Grain) -> Lines {
     let mut most: Vec<usize> = (0..tests_of.len())
         .filter(|&set| tests_of[set] > 0)
         .collect();
-    // Stable: of two with as many tests, the first in the order of labels.
+    // The sort is stable, so label sets with as many tests are in the order of labels.
     most.sort_by_key(|&set| std::cmp::Reverse(tests_of[set]));
-    let of = most.len();
+    let label_sets = most.len();
     most.truncate(MOST_LINES);
     let lines = most.into_iter().map(|set| {
         let from = drawn
@@ -80,13 +80,13 @@ pub(super) fn lines(series: &Series, grain: Grain) -> Lines {
             _ => rates(&drawn.rows[from..to]),
         };
         Line {
-            label: shown(&drawn.label_sets[set]),
+            label: label_text(&drawn.label_sets[set]),
             stretches: stretches(points, grain),
         }
     });
     Lines {
         lines: lines.filter(|line| !line.stretches.is_empty()).collect(),
-        of,
+        label_sets,
         grain,
         mean,
         tests: tests_of.iter().sum(),
@@ -94,7 +94,7 @@ pub(super) fn lines(series: &Series, grain: Grain) -> Lines {
     }
 }
 
-/// The series at the finest grain, from days on, that there is room for.
+/// The series at the finest grain, days at most, that has at most [`MOST_TIMES`] points in time.
 fn drawn(series: &Series, grain: Grain) -> (Series, Grain) {
     let finest = match grain {
         Grain::Hour => Grain::Day,
@@ -131,14 +131,15 @@ fn extent(series: &Series) -> Option<(i32, i32)> {
     days.clone().min().zip(days.max())
 }
 
-/// The rate of each group that is known.
+/// The rate of each group with a test, as (days since 1970, rate).
 fn rates(rows: &[SeriesRow]) -> Vec<(i32, f64)> {
     let points = rows.iter().filter_map(|row| Some((day(row), row.rate()?)));
     points.collect()
 }
 
-/// For each day the positive tests per test of the seven days that end with it, as far as there
-/// are tests in them and all seven are days of the series, which begins with `first`.
+/// The mean rate of the seven days that end with a day, by day: positive tests of the seven days
+/// divided by tests of the seven days. A day has no mean where the seven days have no test, or begin
+/// before `first`, the first day of the series.
 fn means(rows: &[SeriesRow], first: i32) -> Vec<(i32, f64)> {
     let (Some(begin), Some(end)) = (rows.first().map(day), rows.last().map(day)) else {
         return Vec::new();
@@ -164,7 +165,7 @@ fn means(rows: &[SeriesRow], first: i32) -> Vec<(i32, f64)> {
     points
 }
 
-/// Cuts points where a time is missing between them: what is not known is not drawn.
+/// Divides points where a time between two of them is missing, so that no line is drawn across it.
 fn stretches(points: Vec<(i32, f64)>, grain: Grain) -> Vec<Vec<(i32, f64)>> {
     let next = match grain {
         Grain::Hour | Grain::Day => 1,
@@ -175,8 +176,8 @@ fn stretches(points: Vec<(i32, f64)>, grain: Grain) -> Vec<Vec<(i32, f64)>> {
     points.chunk_by(follows).map(<[_]>::to_vec).collect()
 }
 
-/// The label values in one line that has room beside the plot.
-fn shown(labels: &LabelSet) -> String {
+/// The label values as one line of text that fits beside the plot.
+fn label_text(labels: &LabelSet) -> String {
     const MOST_CHARS: usize = 18;
     if labels.values.is_empty() {
         return "all".to_owned();
@@ -186,11 +187,11 @@ fn shown(labels: &LabelSet) -> String {
         value => value,
     });
     let text = values.collect::<Vec<_>>().join(", ");
-    cut(text, MOST_CHARS)
+    truncated(text, MOST_CHARS)
 }
 
-/// A text of at most so many characters, which shows where it was cut.
-pub(super) fn cut(text: String, most_chars: usize) -> String {
+/// A text truncated to at most `most_chars` characters, with an ellipsis at the end of a longer one.
+pub(super) fn truncated(text: String, most_chars: usize) -> String {
     if text.chars().count() <= most_chars {
         return text;
     }
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_six_label_sets_with_most_tests_are_drawn_the_first_of_equals_first() {
+    fn the_six_label_sets_with_most_tests_are_drawn_and_equal_ones_in_their_order() {
         let names = ["a", "b", "c", "d", "e", "f", "g", "untested"];
         let tests = [5, 9, 5, 5, 5, 5, 5, 0];
         let rows = (0..8)
@@ -217,11 +218,11 @@ mod tests {
         let lines = lines(&series(&names, rows), Grain::Day);
         let labels: Vec<_> = lines.lines.iter().map(|line| line.label.as_str()).collect();
         assert_eq!(labels, ["b", "a", "c", "d", "e", "f"]);
-        assert_eq!((lines.of, lines.tests), (7, 39));
+        assert_eq!((lines.label_sets, lines.tests), (7, 39));
     }
 
     #[test]
-    fn a_mean_is_of_integers_over_the_seven_days_that_end_with_its_own() {
+    fn a_mean_is_the_quotient_of_sums_over_the_seven_days_that_end_with_its_day() {
         let mut rows = daily(0, 0..20, 1);
         rows[10].tests = 93;
         let lines = lines(&series(&["Italy"], rows), Grain::Day);
@@ -256,13 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_known_the_line_is_cut() {
+    fn a_line_has_a_gap_where_there_is_no_test() {
         let mut rows = daily(0, 0..5, 2);
         rows[2].tests = 0;
         rows[2].positive = 0;
         let short = lines(&series(&["Italy"], rows), Grain::Day);
-        let of: Vec<_> = short.lines[0].stretches.iter().map(Vec::len).collect();
-        assert_eq!(of, [2, 2]);
+        let lengths = short.lines[0].stretches.iter().map(Vec::len);
+        assert_eq!(lengths.collect::<Vec<_>>(), [2, 2]);
         let mut rows = daily(0, 0..20, 2);
         rows.extend(daily(0, 30..40, 2));
         let long = lines(&series(&["Italy"], rows), Grain::Day);
@@ -271,12 +272,12 @@ mod tests {
             .iter()
             .map(|stretch| (stretch[0].0, stretch[stretch.len() - 1].0))
             .collect();
-        // A week after its last test, a day's mean is over nothing.
+        // A week after the last test, the seven days have no test and the day has no mean.
         assert_eq!(ends, [(6, 25), (30, 39)]);
     }
 
     #[test]
-    fn centuries_are_drawn_by_the_week_or_month() {
+    fn a_series_of_decades_is_drawn_by_the_week_or_month() {
         let century = series(&["Italy"], daily(0, 0..36_500, 2));
         assert_eq!(lines(&century, Grain::Hour).grain, Grain::Month);
         let decades = series(&["Italy"], daily(0, 0..20_000, 2));
@@ -293,10 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_shown_in_one_short_line() {
-        assert_eq!(shown(&LabelSet::default()), "all");
-        assert_eq!(shown(&LabelSet::new(["Chile", ""])), "Chile, (empty)");
-        let long = shown(&LabelSet::new([
+    fn label_values_are_one_short_line() {
+        assert_eq!(label_text(&LabelSet::default()), "all");
+        assert_eq!(label_text(&LabelSet::new(["Chile", ""])), "Chile, (empty)");
+        let long = label_text(&LabelSet::new([
             "Saint Helena, Ascension and Tristan da Cunha",
         ]));
         assert_eq!(long, "Saint Helena, Asc…");

@@ -1,7 +1,8 @@
-//! What a run leaves behind, one file for each form: an [`Exporter`] turns table or report into
-//! the bytes of one file, and [`crate::outputs`] puts the file in place.
+//! The output files of a run, one exporter for each format. An [`Exporter`] makes the bytes of one file
+//! from the table or the report, and [`crate::outputs`] writes the file.
 
 mod axes;
+mod label_places;
 mod lines;
 mod page_series;
 pub mod report_html;
@@ -24,22 +25,22 @@ pub use series_parquet::SeriesParquet;
 pub use series_svg::SeriesSvg;
 pub use table_csv::{RunTable, TableCsv};
 
-/// A form of output, chosen by `--outputs`.
+/// A format of output, chosen by `--outputs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Format {
-    /// The series, or another computation's table, as text.
+    /// The series, or another computation's table, as CSV.
     Csv,
-    /// The series as columns.
+    /// The series as Parquet.
     Parquet,
     /// The series as a picture.
     Svg,
-    /// The report for people.
+    /// The report as Markdown.
     Md,
-    /// Series and report as a page.
+    /// The series and the report as one page.
     Html,
 }
 
-/// Makes the bytes of one file. The same input makes the same bytes, wherever and whenever.
+/// An exporter of one file. The same input gives the same bytes, on every machine and at every time.
 pub trait Exporter {
     /// The name of the file in the output folder.
     fn file_name(&self) -> String;
@@ -51,16 +52,16 @@ pub trait Exporter {
     fn export(&mut self, out: &mut dyn Write) -> io::Result<()>;
 }
 
-/// A series with what its columns are called.
+/// A series with the names of its columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
-    /// The groups.
+    /// The groups of the series.
     pub series: &'a Series,
-    /// The names of the labels, in order.
+    /// The names of the label columns, in order.
     pub label_columns: &'a [String],
     /// The grain of its times.
     pub grain: Grain,
-    /// Whether it was added by `--grain-out`, so that its file is named by its grain.
+    /// Whether it was added by `--grain-out`, so that the name of its file has the grain.
     pub added: bool,
 }
 
@@ -90,7 +91,7 @@ pub(crate) mod test_series {
     use computations::positivity::{Series, SeriesRow};
     use pipeline::{LabelSet, TimeBucket};
 
-    /// A row, its time in hours since 1970.
+    /// A row of a series, with its time in hours since 1970.
     pub(crate) fn row(label_set: u32, hours: i64, tests: u64, positive: u64) -> SeriesRow {
         SeriesRow {
             label_set,

@@ -1,86 +1,87 @@
-//! What of a series is on the page `report.html`: days instead of hours, as columns of integers, and
-//! never more than a browser takes at once. What is left out is said, and is in the files beside.
+//! The part of a series that is on the page `report.html`: days instead of hours, as columns of
+//! integers, and limited to what a browser handles quickly. The page states what is left out, which is
+//! in the other files.
 
 use computations::positivity::{Series, SeriesRow};
 use pipeline::Grain;
 use serde::Serialize;
 
-/// With more groups than this the page gets a coarser grain: 200 label sets by the day for three
-/// years, in 3 MB at the most.
+/// The largest number of groups: 200 label sets by the day for three years, at most 3 MB. With more
+/// groups the page has a coarser grain.
 const MOST_GROUPS: usize = 220_000;
 
-/// With more points in time than this, from the first to the last, likewise: fifty years of days.
+/// The largest number of points in time from the first to the last: fifty years of days. With more the
+/// page has a coarser grain.
 const MOST_TIMES: usize = 18_300;
 
-/// With more label sets times points in time than this, likewise: each is looked at once to draw all
-/// label sets at a glance.
+/// The largest number of label sets times points in time, which the overview of all label sets iterates
+/// over. With more the page has a coarser grain.
 const MOST_CELLS: usize = 4_000_000;
 
-/// With more label sets than this, those with most tests are on the page.
+/// The largest number of label sets. With more, those with most tests are on the page.
 const MOST_LABEL_SETS: usize = 5_000;
 
-/// Longer label values than this are cut.
+/// The largest number of characters of a label value, which is truncated to it.
 const MOST_LABEL_CHARS: usize = 200;
 
-/// How much of a series fits a page.
+/// The limits of the part of a series that is on a page.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct Limits {
     groups: usize,
     times: usize,
     cells: usize,
     label_sets: usize,
 }
 
-const ROOM: Room = Room {
+const LIMITS: Limits = Limits {
     groups: MOST_GROUPS,
     times: MOST_TIMES,
     cells: MOST_CELLS,
     label_sets: MOST_LABEL_SETS,
 };
 
-/// The series as the page reads it. Times are days since 1970, and everything that points to a time
-/// does so by its position in `times`.
+/// The series in the JSON of the page. Times are days since 1970, and the other fields refer to a time
+/// by its position in `times`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct PageSeries {
-    /// The names of the labels.
+    /// The names of the label columns.
     label_columns: Vec<String>,
     /// The grain of the run's series.
     run_grain: Grain,
     /// The grain on the page.
     grain: Grain,
-    /// The grains that the page's adds up to, itself first.
+    /// The grains that the series on the page can be added up to, its own first.
     grains: &'static [Grain],
-    /// Each time that has a group, the first as it is and the others as the distance from the one
-    /// before.
+    /// The times with a group: the first one, then the difference of each to the one before.
     times: Vec<i32>,
-    /// Label sets in the whole series.
+    /// The number of label sets in the whole series.
     label_sets_in_all: usize,
-    /// Over all label sets, with one value for each time, also of those that are not on the page.
+    /// The sums over all label sets, with those that are not on the page, by time.
     all: Tallies,
-    /// The label sets, in order.
+    /// The label sets on the page, in order.
     label_sets: Vec<PageLabelSet>,
 }
 
-/// One label set of the page.
+/// One label set on the page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct PageLabelSet {
     labels: Vec<String>,
-    at: At,
+    at: Positions,
     #[serde(flatten)]
     tallies: Tallies,
 }
 
-/// Where the tallies of a label set are.
+/// The positions of a label set's times in `times`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-enum At {
-    /// At this time and those that follow it, without a gap.
+enum Positions {
+    /// The position of the first time, where the others follow it without a gap.
     From(usize),
-    /// The first as it is, the others as the distance from the one before.
+    /// The position of the first time, then the difference of each to the one before.
     Steps(Vec<usize>),
 }
 
-/// Tests and positive tests; `None` where none of a group's jobs was counted.
+/// The numbers of tests and of positive tests; `None` for a group without a completed job.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 struct Tallies {
     tests: Vec<Option<u64>>,
@@ -98,10 +99,15 @@ impl Tallies {
 impl PageSeries {
     /// The part of a run's series that is on its page.
     pub fn new(series: &Series, label_columns: &[String], run_grain: Grain) -> Self {
-        Self::fitting(series, label_columns, run_grain, ROOM)
+        Self::fitting(series, label_columns, run_grain, LIMITS)
     }
 
-    fn fitting(series: &Series, label_columns: &[String], run_grain: Grain, room: Room) -> Self {
+    fn fitting(
+        series: &Series,
+        label_columns: &[String],
+        run_grain: Grain,
+        limits: Limits,
+    ) -> Self {
         let finest = match run_grain {
             Grain::Hour => Grain::Day,
             coarse => coarse,
@@ -109,14 +115,14 @@ impl PageSeries {
         let mut grain = finest;
         let mut drawn = series.coarsened(finest);
         let label_sets_in_all = drawn.rows.chunk_by(same_labels).count();
-        let label_sets = label_sets_in_all.min(room.label_sets);
+        let label_sets = label_sets_in_all.min(limits.label_sets);
         for &coarser in finest.makes() {
             let times = length(&drawn, grain);
             let cells = times.saturating_mul(label_sets);
-            if drawn.rows.len() <= room.groups && times <= room.times && cells <= room.cells {
+            if drawn.rows.len() <= limits.groups && times <= limits.times && cells <= limits.cells {
                 break;
             }
-            // From days, for a week makes no month.
+            // It is coarsened from the series itself, because weeks do not add up to months.
             (grain, drawn) = (coarser, series.coarsened(coarser));
         }
         let mut times: Vec<i32> = drawn.rows.iter().map(day).collect();
@@ -135,8 +141,8 @@ impl PageSeries {
             all.push(tests, positive);
         }
 
-        let most = (room.cells / length(&drawn, grain).max(1)).clamp(1, room.label_sets);
-        let sets = kept(&drawn, most, room.groups)
+        let most = (limits.cells / length(&drawn, grain).max(1)).clamp(1, limits.label_sets);
+        let sets = kept(&drawn, most, limits.groups)
             .into_iter()
             .map(|(label_set, rows)| {
                 let labels = &drawn.label_sets[label_set as usize].values;
@@ -145,8 +151,8 @@ impl PageSeries {
                     tallies.push(row.tests, row.positive);
                 }
                 PageLabelSet {
-                    labels: labels.iter().map(|label| cut(label)).collect(),
-                    at: places(rows.iter().map(at).collect()),
+                    labels: labels.iter().map(|label| truncated(label)).collect(),
+                    at: positions(rows.iter().map(at).collect()),
                     tallies,
                 }
             });
@@ -163,8 +169,8 @@ impl PageSeries {
     }
 }
 
-/// Points in time from the first of a series to the last, with those that have no group; of months
-/// rather too many.
+/// The number of points in time from the first of a series to the last, with those without a group. For
+/// months it is an upper bound.
 fn length(series: &Series, grain: Grain) -> usize {
     let days = series.rows.iter().map(day);
     let days = days.clone().min().zip(days.max());
@@ -176,12 +182,13 @@ fn length(series: &Series, grain: Grain) -> usize {
     days.map_or(0, |(first, last)| (last - first) as usize / bucket + 1)
 }
 
-/// So many label sets and groups at most with their rows, in order: all, or those with most tests.
+/// The label sets with their rows, in order: at most `most` label sets and `most_groups` rows, those with
+/// most tests.
 fn kept(series: &Series, most: usize, most_groups: usize) -> Vec<(u32, &[SeriesRow])> {
     let tests = |rows: &[SeriesRow]| rows.iter().map(|row| row.tests).sum::<u64>();
     let sets = series.rows.chunk_by(same_labels);
     let mut sets: Vec<_> = sets.map(|rows| (rows[0].label_set, rows)).collect();
-    // Stable: of two with as many tests, the first in the order of labels.
+    // The sort is stable, so label sets with as many tests are in the order of labels.
     sets.sort_by_key(|(_, rows)| std::cmp::Reverse(tests(rows)));
     let mut groups = 0;
     let fitting = sets.iter().take(most).take_while(|(_, rows)| {
@@ -202,21 +209,21 @@ fn day(row: &SeriesRow) -> i32 {
     row.hours.div_euclid(24)
 }
 
-fn cut(label: &str) -> String {
+fn truncated(label: &str) -> String {
     match label.char_indices().nth(MOST_LABEL_CHARS) {
         None => label.to_owned(),
         Some((end, _)) => format!("{}…", &label[..end]),
     }
 }
 
-fn places(at: Vec<usize>) -> At {
+fn positions(at: Vec<usize>) -> Positions {
     match at.as_slice() {
         [first, .., last] if last - first + 1 != at.len() => {
             let steps = at.windows(2).map(|pair| pair[1] - pair[0]);
-            At::Steps([*first].into_iter().chain(steps).collect())
+            Positions::Steps([*first].into_iter().chain(steps).collect())
         }
-        [first, ..] => At::From(*first),
-        [] => At::From(0),
+        [first, ..] => Positions::From(*first),
+        [] => Positions::From(0),
     }
 }
 
@@ -235,8 +242,8 @@ mod tests {
 
     const DAY: i64 = 24;
 
-    fn page(series: &Series, grain: Grain, room: Room) -> Value {
-        let page = PageSeries::fitting(series, &columns(&["country"]), grain, room);
+    fn page(series: &Series, grain: Grain, limits: Limits) -> Value {
+        let page = PageSeries::fitting(series, &columns(&["country"]), grain, limits);
         serde_json::to_value(page).expect("JSON")
     }
 
@@ -249,7 +256,7 @@ mod tests {
             row(1, 10 * DAY, 4, 2),
             row(1, 14 * DAY, 0, 0),
         ];
-        let page = page(&series(&["Chile", "Italy"], rows), Grain::Hour, ROOM);
+        let page = page(&series(&["Chile", "Italy"], rows), Grain::Hour, LIMITS);
         assert_eq!(
             page,
             json!({
@@ -269,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn weeks_and_months_stay_what_they_are() {
+    fn weeks_keep_their_grain() {
         let rows = vec![row(0, 4 * DAY, 2, 1), row(0, 11 * DAY, 2, 1)];
-        let page = page(&series(&["Chile"], rows), Grain::Week, ROOM);
+        let page = page(&series(&["Chile"], rows), Grain::Week, LIMITS);
         assert_eq!(page["grain"], "week");
         assert_eq!(page["grains"], json!(["week"]));
         assert_eq!(page["times"], json!([4, 7]));
@@ -281,27 +288,34 @@ mod tests {
     fn too_many_days_become_weeks_and_then_months() {
         let rows = (0..60).map(|day| row(0, day * DAY, 1, 0)).collect();
         let series = series(&["Chile"], rows);
-        let grain = |groups| page(&series, Grain::Hour, Room { groups, ..ROOM })["grain"].clone();
+        let grain =
+            |groups| page(&series, Grain::Hour, Limits { groups, ..LIMITS })["grain"].clone();
         assert_eq!([grain(60), grain(59), grain(5)], ["day", "week", "month"]);
-        let long = |room| page(&series, Grain::Hour, room)["grain"].clone();
-        assert_eq!(long(Room { times: 59, ..ROOM }), "week");
-        assert_eq!(long(Room { cells: 8, ..ROOM }), "month");
+        let long = |limits| page(&series, Grain::Hour, limits)["grain"].clone();
+        assert_eq!(
+            long(Limits {
+                times: 59,
+                ..LIMITS
+            }),
+            "week"
+        );
+        assert_eq!(long(Limits { cells: 8, ..LIMITS }), "month");
     }
 
     #[test]
-    fn few_groups_in_a_long_time_are_few_points_for_a_browser() {
-        // Ten thousand years, as a wrong date makes them.
+    fn a_series_over_a_long_time_has_fewer_label_sets() {
+        // Ten thousand years, as from a wrong date.
         let rows = (0..100).flat_map(|set| [row(set, 0, 1, 0), row(set, 70_000_000, 1, 0)]);
         let labels: Vec<String> = (100..200).map(|number| number.to_string()).collect();
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        let page = page(&series(&labels, rows.collect()), Grain::Hour, ROOM);
+        let page = page(&series(&labels, rows.collect()), Grain::Hour, LIMITS);
         assert_eq!(page["grain"], "month");
         let sets = page["label_sets"].as_array().map_or(0, Vec::len);
         assert_eq!(sets, MOST_CELLS / (70_000_000 / 24 / 28 + 1));
     }
 
     #[test]
-    fn where_there_is_no_room_for_all_those_with_most_tests_stay_in_their_order() {
+    fn over_the_limits_the_label_sets_with_most_tests_are_kept_in_their_order() {
         let rows = vec![
             row(0, 0, 1, 0),
             row(1, 0, 7, 1),
@@ -311,12 +325,12 @@ mod tests {
         ];
         let series = series(&["a", "b", "c", "d"], rows);
         let labels = |groups, label_sets| {
-            let room = Room {
+            let limits = Limits {
                 groups,
                 label_sets,
-                ..ROOM
+                ..LIMITS
             };
-            let page = page(&series, Grain::Month, room);
+            let page = page(&series, Grain::Month, limits);
             assert_eq!(page["label_sets_in_all"], 4);
             assert_eq!(page["all"]["tests"], json!([19, 9]), "all of them");
             let sets = page["label_sets"].as_array().expect("sets").clone();
@@ -328,15 +342,18 @@ mod tests {
     }
 
     #[test]
-    fn a_long_label_is_cut_between_characters() {
-        assert_eq!(cut("Österreich"), "Österreich");
+    fn a_long_label_is_truncated_between_characters() {
+        assert_eq!(truncated("Österreich"), "Österreich");
         let long = "ö".repeat(MOST_LABEL_CHARS + 1);
-        assert_eq!(cut(&long), format!("{}…", "ö".repeat(MOST_LABEL_CHARS)));
+        assert_eq!(
+            truncated(&long),
+            format!("{}…", "ö".repeat(MOST_LABEL_CHARS))
+        );
     }
 
     #[test]
     fn an_empty_series_is_an_empty_page() {
-        let page = page(&Series::default(), Grain::Hour, ROOM);
+        let page = page(&Series::default(), Grain::Hour, LIMITS);
         assert_eq!(page["times"], json!([]));
         assert_eq!(page["label_sets"], json!([]));
     }

@@ -1,8 +1,8 @@
-//! `report.html`: the report as one page that needs nothing but a browser. Its parts lie beside this
-//! file as they are read by people (`report_html/`); this file puts them and the run's data together.
+//! The exporter of `report.html`: the report as one page that needs nothing but a browser. The sources
+//! of the page are in the folder `report_html/`; this file joins them with the run's data.
 //!
-//! The page's policy lets the browser run and style nothing but these parts, known by their digests,
-//! and ask no host for anything, whatever the labels of a data set hold.
+//! The page's content security policy allows only these sources, by their digests, as scripts and
+//! styles, and no request to any host, whatever the labels of a data set are.
 
 use std::io::{self, Write};
 
@@ -17,13 +17,14 @@ use super::{Exporter, Table};
 /// The name of the page in the output folder.
 pub const REPORT_HTML: &str = "report.html";
 
-/// Of dead letters, missing jobs and conflicts so many are on the page; `report.json` has more.
+/// The largest number of dead letters, of missing jobs and of conflicts on the page. `report.json` has
+/// more.
 const LISTED: usize = 100;
 
-/// The page with `{{…}}` where the parts go.
+/// The template of the page, with `{{NAME}}` in the place of each part.
 const PAGE: &str = include_str!("report_html/page.html");
 
-/// The chart library, with its licence.
+/// The licence of the chart library.
 const LICENCE: &str = include_str!("report_html/uplot/LICENSE");
 
 const STYLES: [&str; 2] = [
@@ -31,7 +32,7 @@ const STYLES: [&str; 2] = [
     include_str!("report_html/page.css"),
 ];
 
-/// Each may use those before it.
+/// The scripts, in the order of their dependencies.
 const SCRIPTS: [&str; 6] = [
     include_str!("report_html/uplot/uPlot.iife.min.js"),
     include_str!("report_html/model.js"),
@@ -41,7 +42,7 @@ const SCRIPTS: [&str; 6] = [
     include_str!("report_html/page.js"),
 ];
 
-/// Writes the page of a run.
+/// The exporter of the page of a run.
 #[derive(Clone, Debug)]
 pub struct ReportHtml<'a> {
     table: Table<'a>,
@@ -49,11 +50,12 @@ pub struct ReportHtml<'a> {
 }
 
 impl<'a> ReportHtml<'a> {
-    /// The exporter of a series and its report, which is the text of `report.json` as far as it is
-    /// known when the page is written: the page can be made again from the files, byte for byte.
+    /// The exporter of a series and its report. `report_json`: the text of `report.json`, whose fields
+    /// that are known only after the page are ignored, so that the same page can be made again from the
+    /// files, byte for byte.
     ///
     /// # Errors
-    /// When `report_json` is no JSON.
+    /// When `report_json` is not JSON.
     pub fn new(table: Table<'a>, report_json: &str) -> serde_json::Result<Self> {
         let mut report: Value = serde_json::from_str(report_json)?;
         for list in ["dead_letters", "missing", "conflicts"] {
@@ -61,7 +63,7 @@ impl<'a> ReportHtml<'a> {
                 entries.truncate(LISTED);
             }
         }
-        // What is known only when all processes of a run have ended comes after the page.
+        // These fields are known only when all processes of the run have ended, after the page.
         if let Some(fields) = report.as_object_mut() {
             let later = ["wall_seconds", "first_job_seconds", "processes"];
             fields.retain(|name, _| !later.contains(&name.as_str()));
@@ -69,7 +71,7 @@ impl<'a> ReportHtml<'a> {
         if let Some(versions) = report.get_mut("versions").and_then(Value::as_object_mut) {
             versions.retain(|name, _| ["rollcall", "librdkafka"].contains(&name.as_str()));
         }
-        // It cannot hold its own digest.
+        // The page cannot contain its own digest.
         if let Some(files) = report.get_mut("files").and_then(Value::as_array_mut) {
             files.retain(|file| file.get("name").is_none_or(|name| name != REPORT_HTML));
         }
@@ -109,7 +111,7 @@ impl Exporter for ReportHtml<'_> {
     }
 }
 
-/// What the page may do, as a Content Security Policy (<https://www.w3.org/TR/CSP3/>).
+/// The page's content security policy (<https://www.w3.org/TR/CSP3/>).
 fn policy() -> String {
     let digests = |parts: &[&str]| {
         let digest = |part: &&str| format!(" 'sha256-{}'", STANDARD.encode(Sha256::digest(part)));
@@ -129,9 +131,9 @@ fn elements(tag: &str, parts: &[&str], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// JSON that can stand in a `script` element: nothing in it begins or ends one.
+/// JSON as the content of a `script` element, without text that begins or ends an element.
 fn json_in_html(value: &impl serde::Serialize) -> serde_json::Result<String> {
-    // In JSON, `<` is nowhere but in texts.
+    // In JSON, `<` occurs only in strings, where it can be escaped.
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c"))
 }
 
@@ -158,7 +160,7 @@ mod tests {
         String::from_utf8(out).expect("UTF-8")
     }
 
-    /// The data of the page with this id, read as a browser does.
+    /// The content of the JSON element of the page with this id.
     fn data(page: &str, id: &str) -> Value {
         let begin = format!("<script type=\"application/json\" id=\"{id}\">");
         let (_, rest) = page.split_once(&begin).expect("the element");
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_cannot_leave_their_place_in_the_page() {
+    fn labels_cannot_add_elements_to_the_page() {
         let hostile = [
             "</script><script>alert(1)</script>",
             "<!--<script>",
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_are_cut_and_the_page_is_not_among_its_files() {
+    fn long_lists_are_truncated_and_the_page_is_not_in_its_list_of_files() {
         let files = [
             serde_json::json!({"name": "series.csv"}),
             serde_json::json!({"name": "report.html"}),
@@ -218,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn every_part_stands_whole_in_the_page_and_in_its_policy() {
+    fn every_source_is_whole_in_the_page_and_allowed_by_its_policy() {
         let page = page(&Series::default(), &[], &Value::Null);
         for part in SCRIPTS.iter().chain(&STYLES) {
-            // An end tag inside would end the element early.
+            // An end tag in a source would end the element early.
             assert!(!part.contains("</script") && !part.contains("</style"));
             assert!(page.contains(part));
             assert!(page.contains(&STANDARD.encode(Sha256::digest(part))));
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chart_library_is_the_one_that_its_readme_names() {
+    fn the_chart_library_has_the_digests_of_its_readme() {
         let readme = include_str!("report_html/uplot/README.md");
         for part in [SCRIPTS[0], STYLES[0]] {
             let digest = hexadecimal(&Sha256::digest(part));

@@ -1,5 +1,5 @@
-//! `report.md`: the report as Markdown, for the summary of a CI job or a wiki page. It says what
-//! `report.json` says, shortened where a reader would stop reading.
+//! The exporter of `report.md`: the report as Markdown, for the summary of a CI job or a wiki page. It
+//! has the content of `report.json`, with long lists truncated.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -8,12 +8,12 @@ use pipeline::Verdict;
 use service::progress::grouped;
 
 use super::Exporter;
-use crate::report::{Report, shortened};
+use crate::report::{Report, truncated};
 
-/// Workers and dead letters are shown up to this many each.
-const SHOWN: usize = 20;
+/// The largest number of workers, and of dead letters, that are listed.
+const LISTED: usize = 20;
 
-/// Writes a report as Markdown.
+/// The exporter of a report as Markdown.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportMd<'a>(pub &'a Report);
 
@@ -79,7 +79,7 @@ fn totals(report: &Report, text: &mut String) -> fmt::Result {
             format!("{accepted} accepted, {rejected} rejected"),
         ],
     )?;
-    // The reference has no jobs.
+    // The local engine has no jobs.
     if report.run.engine != "local" {
         let jobs = &report.jobs;
         line(
@@ -128,9 +128,9 @@ fn reconciliation(report: &Report, text: &mut String) -> fmt::Result {
     heading(text, &["", "check", "expected", "found"], &[Align::Left; 4])?;
     for check in &report.reconciliation {
         let mark = if check.holds { "✅" } else { "❌" };
-        // Where two things differ, they are shown whole.
+        // Values that differ are not truncated.
         let value = |value: &String| match check.holds {
-            true => cell(&shortened(value)),
+            true => cell(&truncated(value)),
             false => cell(value),
         };
         line(
@@ -170,7 +170,7 @@ fn dead_letters(report: &Report, text: &mut String) -> fmt::Result {
     let columns = ["job", "labels", "time", "rows", "attempts", "reason"];
     let (left, right) = (Align::Left, Align::Right);
     heading(text, &columns, &[right, left, left, right, right, left])?;
-    for letter in report.dead_letters.iter().take(SHOWN) {
+    for letter in report.dead_letters.iter().take(LISTED) {
         line(
             text,
             &[
@@ -220,7 +220,7 @@ fn workers(report: &Report, text: &mut String) -> fmt::Result {
         &["worker", "host", "jobs", "retries"],
         &[left, left, right, right],
     )?;
-    for worker in report.workers.iter().take(SHOWN) {
+    for worker in report.workers.iter().take(LISTED) {
         line(
             text,
             &[
@@ -260,7 +260,7 @@ fn files(report: &Report, text: &mut String) -> fmt::Result {
 }
 
 fn and_more(text: &mut String, all: u64) -> fmt::Result {
-    match all.checked_sub(SHOWN as u64) {
+    match all.checked_sub(LISTED as u64) {
         Some(more) if more > 0 => writeln!(text, "and {} more, see `report.json`\n", grouped(more)),
         _ => Ok(()),
     }
@@ -285,7 +285,7 @@ fn line(text: &mut String, cells: &[String]) -> fmt::Result {
     writeln!(text, "| {} |", cells.join(" | "))
 }
 
-/// A text that comes from outside, so that it stays in its cell and is shown as it is.
+/// A text of any content, escaped so that it is one table cell and rendered literally.
 fn cell(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -411,12 +411,12 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_shown_as_tables_of_markdown() {
+    fn a_report_is_tables_of_markdown() {
         assert_eq!(written(&report()), include_str!("report_md.golden.md"));
     }
 
     #[test]
-    fn a_run_without_a_manifest_says_what_is_not_known() {
+    fn a_run_without_a_manifest_has_question_marks_for_unknown_numbers() {
         let mut report = report();
         report.status = Verdict::Incomplete;
         report.manifest = None;
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_leaves_a_table_has_its_rows_in_place_of_tests() {
+    fn a_run_with_a_table_has_its_rows_in_place_of_tests() {
         let mut report = report();
         report.run.computation = Computation::named("count");
         report.run.grouping.grain = None;
@@ -455,13 +455,13 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_end_with_how_many_more_there_are() {
+    fn long_lists_end_with_the_number_of_further_entries() {
         let mut report = report();
         report.workers = vec![report.workers[0].clone(); 25];
         report.jobs.dead_lettered = Some(2_020);
         report.dead_letters = vec![report.dead_letters[0].clone(); 1_000];
         let text = written(&report);
-        assert_eq!(text.matches("| worker-0 |").count(), SHOWN);
+        assert_eq!(text.matches("| worker-0 |").count(), LISTED);
         assert!(text.contains("and 5 more, see `report.json`"));
         assert!(text.contains("and 2,000 more, see `report.json`"));
     }

@@ -1,6 +1,6 @@
-//! `series.csv`: the time series as text, one line for each group, in the order of labels and time
-//! as bytes. The digest of the series is the SHA-256 over its lines without header and rate, so
-//! that whoever has the file can check it with a line of shell.
+//! The exporter of `series.csv`: the time series as text, one line for each group, in the order of
+//! labels and time as bytes. The digest of the series is the SHA-256 over its lines without header and
+//! rate, so that it can be checked from the file with a line of shell.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 
 use super::{Exporter, Table};
 
-/// Lines are handed on in pieces of so many bytes.
+/// The number of buffered bytes at which lines are written.
 const FLUSH_AT: usize = 64 * 1024;
 
-/// Rates of groups with fewer tests than this are divided and written out once.
+/// The number of tests of a group below which the text of its rate is cached.
 const CACHED_TESTS: u64 = 64;
 
-/// Writes a series as CSV, and keeps its digest.
+/// The exporter of a series as CSV, which also computes its digest.
 #[derive(Clone, Debug)]
 pub struct SeriesCsv<'a> {
     table: Table<'a>,
@@ -33,7 +33,7 @@ impl<'a> SeriesCsv<'a> {
         }
     }
 
-    /// The digest of the series, in lower-case hexadecimal digits, once it has been exported.
+    /// The digest of the series, in lower-case hexadecimal digits; `None` before it is exported.
     pub fn into_digest(self) -> Option<String> {
         self.digest
     }
@@ -56,11 +56,11 @@ impl Exporter for SeriesCsv<'_> {
     }
 }
 
-/// Writes a series; returns its digest in lower-case hexadecimal digits.
+/// Writes a series and returns its digest in lower-case hexadecimal digits.
 ///
 /// Columns: the label columns; `date_hour`, `date_day`, `date_week` or `date_month`; `tests`,
-/// `positive`, `rate`. The rate is the shortest decimal that reads back as the quotient. A group
-/// none of whose jobs was counted has the last three empty.
+/// `positive`, `rate`. The rate is the shortest decimal that parses to the quotient. In a group without
+/// a completed job the last three are empty.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -80,7 +80,7 @@ fn write(
     let mut times = Times::new(grain);
     let mut rates = Rates::default();
     let mut number = itoa::Buffer::new();
-    // What is hashed is what is written, but for the rate before the end of the line.
+    // The hashed text is the written one without the last field, the rate.
     let mut hashed = Vec::with_capacity(FLUSH_AT + 1024);
     let mut written = Vec::with_capacity(FLUSH_AT + 1024);
     for row in &series.rows {
@@ -132,7 +132,7 @@ fn write_header(label_columns: &[String], grain: Grain, out: &mut dyn Write) -> 
     writer.flush()
 }
 
-/// The label fields of a line with a comma behind each, quoted where CSV wants it.
+/// The label fields of a line, each with a comma after it and quoted where CSV requires it.
 fn label_prefix(labels: &LabelSet) -> io::Result<Vec<u8>> {
     const REST: &str = "x";
     let mut line = Vec::new();
@@ -144,7 +144,7 @@ fn label_prefix(labels: &LabelSet) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Writes times; the date is formatted once for all hours of a day.
+/// A writer of times, which formats the date once for all hours of a day.
 struct Times {
     grain: Grain,
     days: Option<i32>,
@@ -176,7 +176,8 @@ impl Times {
     }
 }
 
-/// Writes rates; most groups are small, and there are few quotients of small numbers.
+/// A writer of rates, which caches those of small groups: most groups are small, and there are few
+/// quotients of small numbers.
 #[derive(Default)]
 struct Rates {
     small: Vec<Option<Box<str>>>,

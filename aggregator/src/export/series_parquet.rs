@@ -1,5 +1,5 @@
-//! `series.parquet`: the lines of `series.csv` as typed columns, for whoever goes on with polars,
-//! pandas, DuckDB or Spark. Where the CSV has an empty cell there is a null.
+//! The exporter of `series.parquet`: the lines of `series.csv` as typed columns, for polars, pandas,
+//! DuckDB or Spark. An empty cell of the CSV is a null.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -12,11 +12,11 @@ use super::{Exporter, Table};
 
 const MILLISECONDS_PER_SECOND: i64 = 1_000;
 
-/// Writes a series as Parquet.
+/// The exporter of a series as Parquet.
 ///
-/// Columns: labels as strings; `date_hour` as milliseconds without a time zone (they are of UTC),
-/// or `date_day`, `date_week`, `date_month` as dates; `tests` and `positive` as unsigned 64-bit
-/// integers and `rate` as a 64-bit float, all three null in a group none of whose jobs was counted.
+/// Columns: labels as strings; `date_hour` as milliseconds in UTC without a time zone, or `date_day`,
+/// `date_week`, `date_month` as dates; `tests` and `positive` as unsigned 64-bit integers and `rate` as
+/// a 64-bit float. In a group without a completed job the last three are null.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesParquet<'a>(pub Table<'a>);
 
@@ -75,8 +75,8 @@ fn time_column(name: PlSmallStr, rows: &[SeriesRow], grain: Grain) -> Column {
     }
 }
 
-/// The names that `series.csv` has, but each once: a label column that is called like another one
-/// gets a number, for Parquet has no two columns of one name.
+/// The names of the columns. They are those of `series.csv`, except that a label column with the name
+/// of another column gets a number, because Parquet does not allow two columns of one name.
 fn column_names(table: &Table<'_>) -> Vec<String> {
     let fixed = [table.grain.column(), "tests", "positive", "rate"];
     let mut taken: HashSet<String> = fixed.map(str::to_owned).into();
@@ -126,7 +126,7 @@ mod tests {
             .expect("Parquet")
     }
 
-    /// The frame as `series.csv` shows it.
+    /// The frame as the text of `series.csv`.
     fn as_csv(frame: &DataFrame) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let names = frame.get_column_names();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_back_is_what_the_csv_says_at_every_grain() {
+    fn the_columns_read_back_are_those_of_the_csv_at_every_grain() {
         let label_columns = columns(&["country"]);
         let mut rows = Vec::new();
         for label_set in 0..3u32 {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_have_the_types_that_they_are_documented_with() {
+    fn columns_have_their_documented_types() {
         let label_columns = columns(&["country"]);
         let series = series(&["Italy"], vec![row(0, 24, 0, 0), row(0, 48, 4, 1)]);
         let hour = read_back(table(&series, &label_columns, Grain::Hour));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_without_labels_or_without_a_row_is_a_file_too() {
+    fn a_series_without_labels_or_without_rows_is_written() {
         let nothing = Series::default();
         assert_eq!(read_back(table(&nothing, &[], Grain::Day)).shape(), (0, 4));
         let one = Series {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_column_that_is_called_like_another_gets_a_number() {
+    fn a_label_column_with_the_name_of_another_column_gets_a_number() {
         let label_columns = columns(&["rate", "city", "city", "rate_2"]);
         let nothing = Series::default();
         assert_eq!(

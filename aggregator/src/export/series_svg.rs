@@ -1,8 +1,8 @@
-//! `series.svg`: the positivity rate over time of the label sets with most tests, as a picture for
-//! a README or a report. `lines.rs` decides what is drawn and `axes.rs` where the grid
-//! is; this file draws.
+//! The exporter of `series.svg`: the positivity rate over time of the label sets with most tests, as a
+//! picture for a README or a report. `lines.rs` chooses the lines and `axes.rs` the grid; this file
+//! draws them.
 //!
-//! No font is needed to make it: SVG leaves texts to whoever shows it.
+//! No font is needed, because an SVG viewer renders the texts.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -12,20 +12,23 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axes::{Rates, dates};
-use super::lines::{Line, Lines, cut, lines};
+use super::label_places::spread;
+use super::lines::{Line, Lines, lines, truncated};
 use super::{Exporter, Table};
 
-/// The size of the picture, in pixels of CSS: what a README shows without shrinking it.
+/// The size of the picture in CSS pixels, as (width, height). GitHub shows a README with this width
+/// without shrinking it.
 const SIZE: (i32, i32) = (900, 480);
 
-/// plotters draws at whole pixels; at so many to a pixel of CSS, lines are smooth.
+/// The number of drawing pixels in a CSS pixel. plotters draws at whole pixels, and lines would not be
+/// smooth with one.
 const SCALE: i32 = 4;
 
-/// The plot, from its left, top, right and bottom edge to that of the picture.
+/// The distances from the plot to the left, top, right and bottom edge of the picture, in CSS pixels.
 const MARGINS: (i32, i32, i32, i32) = (64, 88, 184, 44);
 
-/// The colours of Okabe and Ito, which the colour-blind can tell apart, without those that are hard
-/// to see on white (<https://jfly.uni-koeln.de/color/>).
+/// The colours of the lines: those of Okabe and Ito, which colour-blind people can distinguish, without
+/// those that have little contrast to white (<https://jfly.uni-koeln.de/color/>).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xe6, 0x9f, 0x00),
@@ -42,13 +45,13 @@ const GRID: RGBColor = RGBColor(0xe3, 0xe3, 0xe3);
 const TITLE_SIZE: i32 = 21;
 const TEXT_SIZE: i32 = 15;
 
-/// From the baseline of one label beside the plot to that of the next, at least.
+/// The smallest distance between the baselines of two labels beside the plot, in CSS pixels.
 const LABEL_PITCH: i32 = 22;
 
-/// Up to so many points of a line that is no mean, each has a dot.
+/// The largest number of points of a line for which each point has a dot, where it is not a mean.
 const MOST_DOTS: usize = 40;
 
-/// Draws a series.
+/// The exporter of a series as a picture.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesSvg<'a>(pub Table<'a>);
 
@@ -67,14 +70,14 @@ impl Exporter for SeriesSvg<'_> {
     }
 }
 
-/// `Positivity rate by country, 7-day trailing mean`.
+/// The title of the picture, such as `Positivity rate by country, 7-day trailing mean`.
 fn title(label_columns: &[String], lines: &Lines) -> String {
-    // Of the label columns, so that the title has room.
+    /// The largest number of characters of the names of the label columns, so that the title fits.
     const MOST_CHARS: usize = 36;
     let mut title = "Positivity rate".to_owned();
     if !label_columns.is_empty() {
         title.push_str(" by ");
-        title.push_str(&cut(label_columns.join(" and "), MOST_CHARS));
+        title.push_str(&truncated(label_columns.join(" and "), MOST_CHARS));
     }
     match lines.mean {
         true => title.push_str(", 7-day trailing mean"),
@@ -83,19 +86,19 @@ fn title(label_columns: &[String], lines: &Lines) -> String {
     xml_text(&title)
 }
 
-/// `The 6 of 195 with most tests; 2,000,000 tests in all`.
+/// The line below the title, such as `The 6 of 195 with most tests; 2,000,000 tests in all`.
 fn subtitle(lines: &Lines) -> String {
     let mut text = String::new();
-    if lines.of > lines.lines.len() {
+    if lines.label_sets > lines.lines.len() {
         let _ = write!(
             text,
             "The {} of {} with most tests; ",
             lines.lines.len(),
-            lines.of
+            lines.label_sets
         );
     }
     let _ = write!(text, "{} tests", service::progress::grouped(lines.tests));
-    if lines.of > lines.lines.len() {
+    if lines.label_sets > lines.lines.len() {
         text.push_str(" in all");
     }
     text
@@ -148,7 +151,7 @@ fn draw_plot(root: &Area<'_>, lines: &Lines, (first, last): (i32, i32)) -> Drawn
             .flat_map(|line| line.stretches.iter().flatten())
     };
     let rates = Rates::up_to(points().map(|point| point.1).fold(0.0, f64::max));
-    // What is drawn begins with the first mean; a single day stands in the middle.
+    // The plot begins with the first mean. A single day is in the middle.
     let first = points().map(|point| point.0).min().unwrap_or(first);
     let (from, to) = match first == last {
         true => (first - 1, last + 1),
@@ -160,7 +163,7 @@ fn draw_plot(root: &Area<'_>, lines: &Lines, (first, last): (i32, i32)) -> Drawn
     );
     let mut chart = ChartBuilder::on(&plot)
         .build_cartesian_2d(f64::from(from)..f64::from(to), 0.0..rates.top())?;
-    // From pixels of the drawing to those of CSS.
+    // In CSS pixels.
     let place = |day: i32, rate: f64| {
         let (x, y) = chart.backend_coord(&(f64::from(day), rate));
         (x / SCALE, y / SCALE)
@@ -200,7 +203,7 @@ fn draw_plot(root: &Area<'_>, lines: &Lines, (first, last): (i32, i32)) -> Drawn
         .map(|line| line.last().map(|(day, rate)| place(day, rate)));
     let ends: Vec<Option<(i32, i32)>> = ends.collect();
 
-    // The one with most tests is drawn last, above the others.
+    // The line with most tests is drawn last, above the others.
     let points_of = |line: &Line| line.stretches.iter().map(Vec::len).sum::<usize>();
     let dots = !lines.mean && lines.lines.iter().all(|line| points_of(line) <= MOST_DOTS);
     for (line, colour) in lines.lines.iter().zip(COLOURS).rev() {
@@ -230,7 +233,7 @@ fn draw_line(chart: &mut Chart<'_, '_>, line: &Line, colour: RGBColor, dots: boo
     Ok(())
 }
 
-/// Writes each line's label where the line ends, or as near as the others leave room.
+/// Draws each line's label at the end of the line, or as near to it as the other labels allow.
 fn draw_labels(
     root: &Area<'_>,
     lines: &Lines,
@@ -238,7 +241,7 @@ fn draw_labels(
     right: i32,
     (top, bottom): (i32, i32),
 ) -> Drawn {
-    // A line that ends well before the plot does is not led to its label.
+    // A line that ends further from the right edge of the plot is not connected to its label.
     const NEAR: i32 = 12;
     let wanted: Vec<i32> = ends.iter().map(|end| end.map_or(top, |(_, y)| y)).collect();
     let places = spread(&wanted, LABEL_PITCH, top, bottom);
@@ -263,51 +266,18 @@ fn draw_labels(
     Ok(())
 }
 
-/// Moves places as little as it takes to be `pitch` apart and between `least` and `most`, in the
-/// order in which they are. Where there is no room for all, they go on below.
-fn spread(wanted: &[i32], pitch: i32, least: i32, most: i32) -> Vec<i32> {
-    let mut order: Vec<usize> = (0..wanted.len()).collect();
-    order.sort_by_key(|&number| wanted[number]);
-    // Neighbours that are too near share the room around their mean, as one block.
-    let mut blocks: Vec<(i32, i32, Vec<usize>)> = Vec::new();
-    for number in order {
-        let mut block = (wanted[number], wanted[number], vec![number]);
-        loop {
-            let height = pitch * (block.2.len() as i32 - 1);
-            let highest = (most - height).max(least);
-            block.0 = (block.1 / block.2.len() as i32 - height / 2).clamp(least, highest);
-            match blocks.last() {
-                Some(above) if above.0 + pitch * above.2.len() as i32 > block.0 => {}
-                _ => break,
-            }
-            if let Some((_, sum, mut members)) = blocks.pop() {
-                members.append(&mut block.2);
-                block = (0, sum + block.1, members);
-            }
-        }
-        blocks.push(block);
-    }
-    let mut places = vec![0; wanted.len()];
-    for (start, _, members) in blocks {
-        for (position, number) in (0..).zip(members) {
-            places[number] = start + pitch * position;
-        }
-    }
-    places
-}
-
 fn scaled(path: Vec<(i32, i32)>) -> Vec<(i32, i32)> {
     let scale = |(x, y)| (x * SCALE, y * SCALE);
     path.into_iter().map(scale).collect()
 }
 
-/// A thin line, in pixels of CSS.
+/// Draws a thin line between two points in CSS pixels.
 fn rule(root: &Area<'_>, path: [(i32, i32); 2], colour: RGBColor) -> Drawn {
     let style = colour.stroke_width(SCALE as u32);
     root.draw(&PathElement::new(scaled(path.to_vec()), style))
 }
 
-/// A text that is vertically centred on its place, in pixels of CSS.
+/// Writes a text that is vertically centred on a point in CSS pixels.
 fn write(
     root: &Area<'_>,
     text: &str,
@@ -317,7 +287,7 @@ fn write(
     colour: RGBColor,
     anchor: HPos,
 ) -> Drawn {
-    // plotters' size is of a line, of which its SVG makes that of the letters.
+    // The font size of plotters is the height of a line, from which it computes that of the letters.
     const LINE: f64 = 1.24;
     let font = FontDesc::new(
         FontFamily::SansSerif,
@@ -332,8 +302,8 @@ fn write(
     root.draw(&Text::new(xml_text(text), (x * SCALE, y * SCALE), style))
 }
 
-/// Without the characters that XML cannot hold, however they are written (XML 1.0, section 2.2),
-/// and in one line.
+/// A text in one line and without the characters that XML does not allow, not even escaped (XML 1.0,
+/// section 2.2).
 fn xml_text(text: &str) -> String {
     let fitting = |c: char| match c {
         '\t' | '\n' | '\r' => ' ',
@@ -343,8 +313,8 @@ fn xml_text(text: &str) -> String {
     text.chars().map(fitting).collect()
 }
 
-/// The picture with a root that shows it at its size, has a title for those who cannot see it, and
-/// rounds the corners of lines.
+/// The picture with a root element that has its size, a title for screen readers, and round line
+/// joins.
 fn with_root(picture: &str, title: &str) -> String {
     let body = picture.split_once('>').map_or(picture, |(_, body)| body);
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
@@ -399,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_says_what_it_shows() {
+    fn a_picture_has_titles_axes_and_labels() {
         let names = [
             "Chad", "Chile", "Italy", "Kenya", "Malta", "Nepal", "Peru", "Togo",
         ];
@@ -426,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn one_label_set_and_none_are_drawn_too() {
+    fn a_series_with_one_label_set_or_none_is_drawn() {
         let one = drawn(
             &series(&["Italy"], daily(0, 5).collect()),
             &["country"],
@@ -501,14 +471,5 @@ mod tests {
             drawn(&series, &["country"], Grain::Day),
             drawn(&series, &["country"], Grain::Day)
         );
-    }
-
-    #[test]
-    fn labels_move_apart_and_stay_beside_the_plot() {
-        assert_eq!(spread(&[100, 200, 300], 20, 0, 400), [100, 200, 300]);
-        assert_eq!(spread(&[105, 100, 300], 20, 0, 400), [112, 92, 300]);
-        assert_eq!(spread(&[400, 399, 398], 20, 0, 400), [400, 380, 360]);
-        assert_eq!(spread(&[0, 0, 25], 20, 0, 400), [0, 20, 40]);
-        assert_eq!(spread(&[], 20, 0, 400), [0; 0]);
     }
 }

@@ -1,5 +1,5 @@
-//! `table.csv`: the table of a run as text, in the order of labels and time as bytes. Its columns are
-//! those of the key, then those of the computation; what is missing is an empty cell.
+//! The exporter of `table.csv`: the table of a run as text, in the order of labels and time as bytes.
+//! Its columns are those of the key, then those of the computation. A missing value is an empty cell.
 
 use std::io::{self, Write};
 
@@ -12,29 +12,29 @@ use sha2::{Digest, Sha256};
 use super::Exporter;
 use super::series_csv::hexadecimal;
 
-/// What the table of a run is made of.
+/// The table of a run: its outcomes, and the computation that makes rows of them.
 #[derive(Clone, Copy)]
 pub struct RunTable<'a> {
     /// The outcomes.
     pub ledger: &'a Ledger,
-    /// What makes rows of them.
+    /// The computation, which makes the rows of a group.
     pub tabulate: &'a dyn Tabulate,
-    /// The names of the labels, in order.
+    /// The names of the label columns, in order.
     pub label_columns: &'a [String],
-    /// The grain of the times; `None` when groups have none.
+    /// The grain of the times; `None` when groups have no time.
     pub grain: Option<Grain>,
 }
 
-/// What a table was written with.
+/// The size and the digest of a table that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenTable {
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
-    /// SHA-256 over its lines without the header, in lower-case hexadecimal digits.
+    /// The SHA-256 over the lines without the header, in lower-case hexadecimal digits.
     pub sha256: String,
 }
 
-/// Writes the table of a run as CSV, and keeps its digest.
+/// The exporter of a run's table as CSV, which also computes its digest.
 pub struct TableCsv<'a> {
     table: RunTable<'a>,
     written: Option<WrittenTable>,
@@ -49,7 +49,7 @@ impl<'a> TableCsv<'a> {
         }
     }
 
-    /// What was written, once the table has been exported.
+    /// The size and the digest of the table; `None` before it is exported.
     pub fn into_written(self) -> Option<WrittenTable> {
         self.written
     }
@@ -80,7 +80,7 @@ fn write(table: RunTable<'_>, out: &mut dyn Write) -> io::Result<WrittenTable> {
     let mut written = 0;
     groups.for_each(|group| -> io::Result<()> {
         rows.clear();
-        // A malformed result fails the run; its group is shown as one of which nothing is known.
+        // A malformed result fails the run. The cells of its group are empty.
         let is_known =
             !group.parts.is_empty() && table.tabulate.rows(group.parts, &mut rows).is_ok();
         if !is_known {
@@ -141,7 +141,7 @@ fn write_row(
     Ok(())
 }
 
-/// Hashes what it hands on.
+/// A writer that hashes the bytes that it writes.
 struct Hashed<'a> {
     out: &'a mut dyn Write,
     hasher: &'a mut Sha256,
@@ -170,7 +170,8 @@ mod tests {
 
     use super::*;
 
-    /// One row for each byte of the results: the byte, half of it, and as a letter.
+    /// A computation whose table has one row for each byte of the results: the byte, its half, and its
+    /// letter.
     struct Letters;
 
     impl Tabulate for Letters {
@@ -206,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Label, hour and part of a job, and its result, or none of a dead letter.
+    /// The label, hour, part and result of a job; the result of a dead letter is `None`.
     type OneJob<'a> = (&'a str, Option<i64>, u32, Option<&'a [u8]>);
 
     /// A ledger of these jobs.
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_several_rows_or_one_without_cells() {
+    fn a_group_has_several_rows_or_one_with_empty_cells() {
         let ledger = ledger(&[
             ("a, b", Some(0), 0, Some(b"A")),
             ("a, b", Some(0), 1, Some(b"BC")),
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn without_times_a_table_has_no_such_column() {
+    fn a_table_of_groups_without_times_has_no_time_column() {
         let ledger = ledger(&[("a", None, 0, Some(b"A")), ("b", None, 0, Some(b""))]);
         let (text, written) = written(&ledger, None);
         assert_eq!(text, "name,byte,half,letter\na,65,32.5,A\n");

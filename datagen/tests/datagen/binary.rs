@@ -1,4 +1,4 @@
-//! The binary as a user meets it: its files, its standard output, its errors and exit codes.
+//! The binary from the outside: its files, its standard output, its errors and exit codes.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use datagen::{Config, HEADER};
 use crate::generate;
 use crate::reader::read;
 
-/// Long enough for a machine that does other things, too.
+/// Long enough for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn datagen(arguments: &[&str]) -> Command {
@@ -38,7 +38,7 @@ fn names_in(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_file_is_written_and_a_line_tells_about_it() {
+fn a_file_is_written_and_a_summary_is_printed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tests.csv");
     fs::write(&path, "an older data set").unwrap();
@@ -46,10 +46,10 @@ fn a_file_is_written_and_a_line_tells_about_it() {
 
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stdout.is_empty());
-    let said = stderr(&output);
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("tests.csv: 1,000 rows, "), "{said}");
-    assert!(said.contains("rows/s)"), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    assert!(printed.contains("tests.csv: 1,000 rows, "), "{printed}");
+    assert!(printed.contains("rows/s)"), "{printed}");
 
     let (expected, _) = generate(&Config {
         rows: 1_000,
@@ -88,13 +88,19 @@ fn a_dash_is_standard_output() {
     let good = read(&output.stdout).into_iter().flatten().count() as u64;
     assert_eq!(good, 20_000 - generated.spoiled.total());
 
-    let said = stderr(&output);
-    assert!(said.starts_with("standard output: 20,000 rows"), "{said}");
-    assert!(said.contains(" of them spoiled (missing field "), "{said}");
+    let printed = stderr(&output);
+    assert!(
+        printed.starts_with("standard output: 20,000 rows"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains(" of them spoiled (missing field "),
+        "{printed}"
+    );
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_reader_that_closes_the_pipe_is_no_error() {
     let mut child = datagen(&["--rows", "100000000", "--out", "-"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -118,7 +124,7 @@ fn what_is_no_regular_file_is_written_to_and_not_replaced() {
 }
 
 #[test]
-fn a_link_keeps_pointing() {
+fn the_target_of_a_link_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("target.csv");
     let link = directory.path().join("link.csv");
@@ -145,29 +151,26 @@ fn a_parquet_file_begins_and_ends_as_such_and_is_the_same_again() {
 }
 
 #[test]
-fn a_missing_directory_is_told_in_one_line() {
+fn a_missing_directory_is_an_error_of_one_line() {
     let output = output(&["--out", "/nowhere/at/all.csv"]);
     assert_eq!(output.status.code(), Some(2));
-    let said = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        said.starts_with("error: cannot create /nowhere/at/all.csv; choose another --out: "),
-        "{said}"
+        printed.starts_with("error: cannot create /nowhere/at/all.csv; choose another --out: "),
+        "{printed}"
     );
-    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(printed.lines().count(), 1, "{printed}");
 }
 
 #[test]
-fn wrong_usage_is_told_in_one_line() {
+fn wrong_usage_is_an_error_of_one_line() {
     for (arguments, error) in [
         (
             ["--from=2021-01-01", "--to=2021-01-01"],
-            "no day lies between --from 2021-01-01 (inclusive) and --to 2021-01-01 (exclusive); \
+            "no day between --from 2021-01-01 (inclusive) and --to 2021-01-01 (exclusive); \
              --to has to be later",
         ),
-        (
-            ["--malformed", "-1"],
-            "--malformed -1: a share of the rows is needed, from 0 to 1",
-        ),
+        (["--malformed", "-1"], "--malformed -1: the range is 0 to 1"),
         (["--rows", "0"], "--rows 0: at least one row is needed"),
     ] {
         let output = output(&arguments);
@@ -187,7 +190,7 @@ fn a_stopped_run_leaves_no_file() {
         .spawn()
         .unwrap();
     let started = Instant::now();
-    // Signals are listened for before the temporary file appears.
+    // Signals are handled before the temporary file appears.
     while names_in(directory.path()).is_empty() {
         assert!(started.elapsed() < DEADLINE, "no file appears");
         thread::sleep(Duration::from_millis(5));
@@ -199,10 +202,10 @@ fn a_stopped_run_leaves_no_file() {
     assert!(killed.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143));
-    let said = stderr(&output);
+    let printed = stderr(&output);
     assert!(
-        said.contains("error: stopped by SIGTERM before all rows were written"),
-        "{said}"
+        printed.contains("error: stopped by SIGTERM before all rows were written"),
+        "{printed}"
     );
     assert!(names_in(directory.path()).is_empty());
 }

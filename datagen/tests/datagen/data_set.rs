@@ -1,4 +1,5 @@
-//! What every data set is: a function of its configuration, in the shape of its header.
+//! The properties of every data set: it depends on its configuration alone and has the columns of its
+//! header.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -92,7 +93,7 @@ fn a_range_of_one_day_and_one_of_ten_years_have_rows_too() {
 }
 
 #[test]
-fn only_the_heaviest_countries_take_part() {
+fn only_the_most_populous_countries_have_rows() {
     let (bytes, _) = generate(&small());
     let seen: HashSet<String> = read(&bytes)
         .into_iter()
@@ -106,7 +107,7 @@ fn only_the_heaviest_countries_take_part() {
 }
 
 #[test]
-fn heavier_countries_have_more_rows() {
+fn more_populous_countries_have_more_rows() {
     let (bytes, _) = generate(&Config {
         rows: 400_000,
         ..Config::default()
@@ -197,7 +198,7 @@ fn an_output_that_is_full_is_an_error() {
         datagen::generate(&small(), &mut &mut room[..], &Shutdown::new(), &|_| {}).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot write rows; is there room where --out is?"
+        "cannot write rows; check the free space at --out"
     );
     assert_eq!(error.exit(), Exit::Failure);
 }

@@ -22,7 +22,7 @@ fn big() -> Config {
 }
 
 #[test]
-fn the_day_peaks_mid_morning_and_sleeps_at_night() {
+fn most_tests_are_in_the_morning_and_fewest_at_night() {
     let mut hours = [0.0f64; 24];
     for row in rows(&big()) {
         hours[row.tested.hour() as usize] += 1.0;

@@ -1,4 +1,4 @@
-//! Spoiled rows: as many as asked for, each one bad, and no other row touched.
+//! Spoiled rows: their number is the configured share, each is invalid, and no other row changes.
 
 use datagen::{Config, Defect};
 

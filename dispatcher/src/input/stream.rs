@@ -1,5 +1,5 @@
-//! What may keep its reader waiting for as long as whoever writes it likes: a pipe, a terminal. It is
-//! read when there is something, and not at all once the process is to end.
+//! A reader of a pipe, a terminal or a device, whose writer may make it wait for any time. Waiting ends
+//! when a shutdown is requested.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -9,17 +9,17 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use service::Shutdown;
 
-/// How often a reader that waits looks whether to end.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The time between two checks for a shutdown while a reader waits.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A stream that ends with an error when the process is to end.
+/// A stream whose reading fails when a shutdown is requested.
 pub struct Stream {
     file: File,
     shutdown: Shutdown,
 }
 
 impl Stream {
-    /// Reads a file from where it stands. It may be one that does not block.
+    /// A stream of a file, from its current position. The file may be in non-blocking mode.
     pub fn new(file: File, shutdown: &Shutdown) -> Self {
         Self {
             file,
@@ -27,9 +27,9 @@ impl Stream {
         }
     }
 
-    /// Waits for bytes, the end, or an error, all of which reading tells.
+    /// Waits until a read does not block: until there are bytes, the end, or an error.
     fn wait(&self) -> io::Result<()> {
-        let time = Timespec::try_from(LOOK_EVERY).map_err(io::Error::other)?;
+        let time = Timespec::try_from(CHECK_INTERVAL).map_err(io::Error::other)?;
         loop {
             if let Some(signal) = self.shutdown.requested() {
                 return Err(io::Error::other(format!("stopped by {signal}")));
@@ -49,7 +49,7 @@ impl Read for Stream {
         loop {
             self.wait()?;
             match self.file.read(buffer) {
-                // Another reader of the same pipe was faster.
+                // Another reader of the same pipe has taken the bytes.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 read => return read,
             }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_gives_what_is_written_and_ends_when_its_writer_does() {
+    fn a_stream_returns_the_written_bytes_and_ends_when_its_writer_closes() {
         let (reader, mut writer) = pipe().expect("a pipe");
         let mut stream = Stream::new(OwnedFd::from(reader).into(), &Shutdown::new());
         writer.write_all(b"some").expect("there is room");
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_waits_ends_when_it_is_to_end() {
+    fn a_waiting_reader_fails_when_a_shutdown_is_requested() {
         let (reader, _writer) = pipe().expect("a pipe");
         let shutdown = Shutdown::new();
         let mut stream = Stream::new(OwnedFd::from(reader).into(), &shutdown);

@@ -1,5 +1,5 @@
-//! Whatever columns travel and whatever is in them: CSV and Parquet, memory and disk give the same
-//! jobs with the same bytes.
+//! Property tests of payloads: the same rows make the same jobs with the same bytes, with any payload
+//! columns, from CSV or Parquet, in memory or on disk.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -60,7 +60,8 @@ impl Row {
         }
     }
 
-    /// Its record, by the plainest means: no text has as many bytes as three digits of LEB128 say.
+    /// Its record, by a simple implementation: no text is so long that its length has three bytes of
+    /// LEB128.
     fn record(&self, columns: &[Column]) -> Vec<u8> {
         let mut record = Vec::new();
         for column in columns {
@@ -153,7 +154,7 @@ fn parquet(rows: &[Row]) -> Vec<u8> {
     bytes
 }
 
-/// The jobs of a data set of two files, and whether they were on disk.
+/// The jobs of a data set of two files, and whether rows were spilled to disk.
 fn jobs(files: [Vec<u8>; 2], selected: &Selected, budget_bytes: u64) -> (Vec<PlainJob>, bool) {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, bytes) in ["a", "b"].iter().zip(files) {
@@ -174,7 +175,7 @@ fn jobs(files: [Vec<u8>; 2], selected: &Selected, budget_bytes: u64) -> (Vec<Pla
     (spelled_out(&jobs), jobs.counts().spilled_runs > 0)
 }
 
-/// What the jobs must be, by the plainest means.
+/// The expected jobs, by a simple implementation.
 fn expected(rows: &[Row], selected: &Selected) -> Vec<PlainJob> {
     let mut groups: BTreeMap<(String, TimeBucket), Vec<Vec<u8>>> = BTreeMap::new();
     for row in rows {
@@ -198,7 +199,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn the_same_rows_make_the_same_payloads_wherever_they_come_from(
+    fn the_same_rows_make_the_same_payloads_from_any_source(
         rows in prop::collection::vec(any_row(), 1..60),
         columns in any_columns(),
         cap in 1u32..50,

@@ -1,5 +1,5 @@
-//! Whatever a file is, plain or packed, CSV or Parquet, whole or damaged: its rows are the same, or the
-//! error names it.
+//! Tests of all kinds of files: plain or compressed, CSV or Parquet, a whole file has the same rows,
+//! and a damaged one is an error that names the file.
 
 use std::fs;
 use std::io::Write;
@@ -47,7 +47,7 @@ fn parquet(rows: &[(Option<String>, Option<i64>, bool)], rows_in_group: usize) -
     bytes
 }
 
-/// All files of a folder by name, with results as booleans have them.
+/// Reads files from a folder, in the order of their names; the result column has `true` and `false`.
 fn read_files(files: &[(&str, &[u8])], csv: CsvFormat) -> Result<DataSet, Error> {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, content) in files {
@@ -87,7 +87,7 @@ fn a_byte_order_mark_line_ends_delimiter_and_quotes_change_no_row() {
 }
 
 #[test]
-fn each_file_has_its_own_header_and_the_lack_of_a_column_is_told_by_file() {
+fn each_file_has_its_own_header_and_a_missing_column_is_reported_with_the_file() {
     let first = b"country,test_date,result\nItaly,2020-07-14,true\n";
     let second = b"result,age,country,test_date\nfalse,7,Italy,2020-07-14\n";
     let both = read_files(&[("a", first), ("b", second)], CsvFormat::default());
@@ -106,7 +106,7 @@ fn each_file_has_its_own_header_and_the_lack_of_a_column_is_told_by_file() {
 }
 
 #[test]
-fn a_packed_file_that_is_cut_short_is_told_with_the_records_that_were_read() {
+fn a_truncated_compressed_file_is_reported_with_the_number_of_records_read() {
     let mut text = b"country,test_date,result\n".to_vec();
     for second in 0..50_000 {
         let row = format!(
@@ -128,10 +128,11 @@ fn a_packed_file_that_is_cut_short_is_told_with_the_records_that_were_read() {
     }
 }
 
-/// Reads a Parquet file that may be damaged: whatever comes, it is a result that names the file.
+/// Reads a Parquet file that may be damaged, and returns whether it could be read. An error must name
+/// the file, in one line.
 fn read_damaged(bytes: &[u8], what: &str) -> bool {
     match read_files(&[("a", bytes)], CsvFormat::default()) {
-        // Not every bit is checked by something: a letter of a label is not.
+        // Not every change can be detected: a changed letter of a label cannot.
         Ok(_) => true,
         Err(error) => {
             let text = error.to_string();
@@ -143,7 +144,7 @@ fn read_damaged(bytes: &[u8], what: &str) -> bool {
 }
 
 #[test]
-fn a_parquet_file_that_is_cut_anywhere_is_an_error_in_one_line() {
+fn a_parquet_file_truncated_anywhere_is_an_error_in_one_line() {
     let rows: Vec<_> = (0..20)
         .map(|row| (Some(format!("Land{row}")), Some(row), true))
         .collect();
@@ -157,7 +158,7 @@ fn a_parquet_file_that_is_cut_anywhere_is_an_error_in_one_line() {
 }
 
 #[test]
-fn bytes_that_were_changed_in_the_footer_or_in_pages_never_panic() {
+fn changed_bytes_in_the_footer_or_in_pages_never_panic() {
     let rows: Vec<_> = (0..60)
         .map(|row| (Some(format!("Land{row}")), Some(row), true))
         .collect();
@@ -174,7 +175,7 @@ fn bytes_that_were_changed_in_the_footer_or_in_pages_never_panic() {
 }
 
 #[test]
-fn a_missing_value_in_parquet_is_an_empty_one() {
+fn a_missing_value_in_parquet_is_read_as_an_empty_one() {
     let rows = [
         (None, Some(-1), true),
         (Some("Italy".to_owned()), None, false),
@@ -190,7 +191,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn the_same_rows_make_the_same_jobs_whatever_the_file_is(
+    fn the_same_rows_are_read_from_every_kind_of_file(
         rows in prop::collection::vec(
             (prop::option::of("[a-c]{1,2}"), prop::option::of(-9_000_000..9_000_000i64), any::<bool>()),
             1..60,

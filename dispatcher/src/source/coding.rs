@@ -1,4 +1,5 @@
-//! From the values of a row's columns to its record.
+//! The encoding of a row's values as its record: codes are one byte each, texts are their length in
+//! LEB128 and their bytes.
 
 use std::io::{self, Read};
 use std::str;
@@ -8,17 +9,16 @@ use computations::{Coding, Column};
 use crate::records::MAX_PAYLOAD_BYTES;
 use crate::rejects::Reason;
 
-/// The bits of a number that a byte of LEB128 has.
+/// The number of bits of a number in each byte of LEB128.
 const BITS: u32 = 7;
-/// Set in every byte of LEB128 but the last.
+/// The bit that is set in every byte of LEB128 but the last.
 const MORE: u8 = 0x80;
 
-/// Appends the record of a row to `out`, which may have others before; `values` are those of the
-/// columns, in order.
+/// Appends the record of a row to `out`; `values` are the values of the columns, in order.
 ///
 /// # Errors
-/// The reason to reject the row, when a value has no code or is no text, or the record is too long. Part
-/// of it may have been appended then.
+/// The reason to reject the row: a value without a code, a text that is not UTF-8, or a record that is
+/// too long. `out` may then have a part of the record.
 #[inline]
 pub fn encode<'v>(
     columns: &[Column],
@@ -42,6 +42,7 @@ pub fn encode<'v>(
     Ok(())
 }
 
+/// The reason to reject a row with a value that has no code.
 #[cold]
 fn no_code(value: &[u8], missing: &'static str, unlisted: &'static str) -> Reason {
     Reason::NoCode(match value {
@@ -56,7 +57,7 @@ fn push_text(value: &[u8], start: usize, out: &mut Vec<u8>) -> Result<(), Reason
         return Err(Reason::InvalidUtf8);
     }
     push_leb128(value.len(), out);
-    // Looked at before it is copied: a Parquet file may repeat a long one for a few bytes.
+    // Checked before the copy, because a few bytes of a Parquet file may stand for many long texts.
     if out.len() - start + value.len() > MAX_PAYLOAD_BYTES {
         return Err(Reason::RecordTooLong);
     }
@@ -73,10 +74,10 @@ pub fn push_leb128(mut number: usize, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-/// Reads a number as [`push_leb128`] has written it.
+/// Reads a number that [`push_leb128`] has written.
 ///
 /// # Errors
-/// When the reader cannot be read, or has no such number.
+/// When reading fails, or the number is too long for a `usize`.
 pub fn read_leb128(reader: &mut impl Read) -> io::Result<usize> {
     let mut number = 0;
     for shift in (0..usize::BITS - BITS).step_by(BITS as usize) {
@@ -104,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_has_the_code_that_is_listed_with_it() {
+    fn a_value_is_encoded_as_its_listed_code() {
         let columns = [code("a", &["x", "y"]), code("b", &["", "y"])];
         assert_eq!(encoded(&columns, &[b"y", b""]), Ok(vec![1, 0]));
         assert_eq!(encoded(&columns, &[b"x", b"y"]), Ok(vec![0, 1]));
-        // An empty value is missing only where it is not listed.
+        // An empty value is missing unless it is listed.
         let missing = Err(Reason::NoCode("missing_result"));
         assert_eq!(encoded(&columns, &[b"", b""]), missing);
         let unlisted = Err(Reason::NoCode("unknown_result"));
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_its_length_and_its_bytes() {
+    fn a_text_is_encoded_as_its_length_and_its_bytes() {
         let columns = [text("a"), code("b", &["x"]), text("c")];
         let long = "é".repeat(100);
         let expected = [&[0, 0, 0xc8, 1], long.as_bytes()].concat();
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_too_long_by_one_byte_more_than_a_payload_has() {
+    fn a_record_of_one_byte_more_than_the_limit_is_too_long() {
         let columns = [text("a"), text("b")];
         // A length of three bytes, and one of one byte.
         let most = vec![b'x'; MAX_PAYLOAD_BYTES - 4];
@@ -143,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_length_is_read_as_it_was_written(number in any::<u32>()) {
+        fn a_number_is_read_as_it_was_written(number in any::<u32>()) {
             let mut out = Vec::new();
             push_leb128(number as usize, &mut out);
             let mut rest = out.as_slice();
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_never_ends_is_refused() {
+    fn a_number_without_an_end_is_refused() {
         assert!(read_leb128(&mut [0xff; 64].as_slice()).is_err());
     }
 }

@@ -1,8 +1,8 @@
-//! Cuts the text of a CSV file into blocks of whole records, so that several threads can read it at
-//! once. A line break inside quotes ends no record, so every quote is looked at, and nothing else.
+//! The division of a CSV file into blocks of whole records, which several threads read in parallel. A
+//! line break inside quotes does not end a record, so the scan finds every quote, and nothing else.
 //!
-//! What a quote means is what the `csv` crate takes it for: it opens only where a field begins, and
-//! one that follows a closing quote opens again.
+//! Quotes have the same meaning as in the `csv` crate: a quote opens only at the beginning of a field,
+//! and a quote directly after a closing quote opens again.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -11,71 +11,75 @@ use memchr::{memchr_iter, memrchr2};
 
 use crate::input::CsvFormat;
 
-/// What a block has of a file, if its records allow. More gains nothing, less costs more blocks.
+/// The size of a block, unless a record is longer. Larger blocks are not faster, smaller ones are more
+/// blocks.
 pub const BLOCK_BYTES: usize = 512 * 1024;
 
-/// A file is not read on once so much of it was read and belongs to no whole record: a quote that
-/// is never closed would make one record of the whole rest. A record that is a little longer, by
-/// `GROWTH_BYTES` at most, may still be taken: the bound is for memory.
+/// The length at which a record without an end is an error, because a quote that is never closed would
+/// make one record of the rest of the file. The limit bounds memory; a record that is longer by
+/// `GROWTH_BYTES` at most may still be accepted.
 pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
-/// So much more is read at once where a block has no whole record yet.
+/// The number of bytes by which a block without a whole record grows.
 const GROWTH_BYTES: usize = 64 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Whole records, in a buffer that is used again.
+/// A part of a file that consists of whole records. Its buffer is reused.
 #[derive(Debug, Default)]
 pub struct Block {
-    /// All of it has been written once, so that a file can be read into it.
+    /// Initialised to its whole length, as `Read` requires.
     buffer: Vec<u8>,
+    /// The place of the records in the buffer.
     records: Range<usize>,
     has_quotes: bool,
 }
 
 impl Block {
-    /// The text of the records, with a byte order mark where the file begins with one.
+    /// The text of the records. The first block of a file includes its byte order mark.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.records.clone()]
     }
 
-    /// Whether there is a quote in it, so that a delimiter may be part of a field.
+    /// Whether the text contains a quote, so that a delimiter may be part of a field.
     pub fn has_quotes(&self) -> bool {
         self.has_quotes
     }
 
-    /// Drops the first bytes, which are whole records.
+    /// Removes the first bytes, which must be whole records.
     pub fn skip(&mut self, bytes: usize) {
         self.records.start += bytes;
     }
 }
 
-/// Why there is no further block.
+/// An error that ends the reading of blocks.
 #[derive(Debug)]
-pub enum NoBlock {
-    /// The file cannot be read on.
+pub enum BlockError {
+    /// Reading the file failed.
     Unreadable(io::Error),
-    /// The record that begins here has no end within [`MAX_RECORD_BYTES`].
+    /// The next record is longer than [`MAX_RECORD_BYTES`].
     RecordTooLong,
-    /// The file ends inside the quotes of the record that begins here. What stands behind them may be
-    /// many records, so it is not taken for one.
+    /// The file ends inside the quotes of the next record. The text after the open quote may be many
+    /// records, so it is not accepted as one.
     QuoteNotClosed,
 }
 
-/// The text of a file, to be cut.
+/// A reader of a file in blocks.
 pub struct Blocks<R> {
     reader: R,
     format: CsvFormat,
     block_bytes: usize,
-    /// What was read and belongs to the next block.
+    /// The bytes that are read and belong to the next block.
     rest: Vec<u8>,
+    /// Whether anything was read.
     begun: bool,
-    /// What the file ended with: its end, or an error that is to be told after what is whole.
+    /// Whether the file has ended; with the error that ended it, which is returned after all whole
+    /// records.
     ended: Option<Option<io::Error>>,
 }
 
 impl<R: Read> Blocks<R> {
-    /// The text that a reader has, from its beginning.
+    /// The blocks of a file; `reader` is at its beginning.
     pub fn new(reader: R, format: CsvFormat) -> Self {
         Self::of_size(reader, format, BLOCK_BYTES)
     }
@@ -91,19 +95,19 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Makes `block` the next one; false at the end of the file.
+    /// Fills `block` with the next block; returns false at the end of the file.
     ///
     /// # Errors
-    /// When the file cannot be read on, after all whole records before, a record is too long, or a quote
-    /// is open at the end of the file.
-    pub fn next(&mut self, block: &mut Block) -> Result<bool, NoBlock> {
+    /// When reading fails, a record is too long, or a quote is open at the end of the file. All whole
+    /// records before the error are returned first.
+    pub fn next(&mut self, block: &mut Block) -> Result<bool, BlockError> {
         let mut filled = self.rest.len();
         let mut wanted = self.block_bytes.max(filled);
         block.make_room(wanted);
         block.buffer[..filled].copy_from_slice(&self.rest);
         self.rest.clear();
         let mut scan = Scan::new(self.format);
-        // A quote that comes after a byte order mark begins a field.
+        // A quote after the byte order mark begins a field.
         let mut mark = 0;
         let end = loop {
             filled = self.fill(&mut block.buffer[..wanted], filled);
@@ -115,19 +119,19 @@ impl<R: Read> Blocks<R> {
             }
             let end = scan.end_of_records(&block.buffer[mark..filled]);
             match (&mut self.ended, end) {
-                (Some(None), None) if scan.is_quoted => return Err(NoBlock::QuoteNotClosed),
-                // Those before come first.
+                (Some(None), None) if scan.is_quoted => return Err(BlockError::QuoteNotClosed),
+                // The whole records before the open quote are returned first.
                 (Some(None), Some(end)) if scan.is_quoted => break mark + end,
                 (Some(None), _) => break filled,
                 (_, Some(end)) => break mark + end,
                 (Some(error), None) => {
                     return match error.take() {
-                        Some(error) => Err(NoBlock::Unreadable(error)),
+                        Some(error) => Err(BlockError::Unreadable(error)),
                         None => Ok(false),
                     };
                 }
                 (None, None) if filled > MAX_RECORD_BYTES => {
-                    return Err(NoBlock::RecordTooLong);
+                    return Err(BlockError::RecordTooLong);
                 }
                 (None, None) => {
                     wanted = filled + self.block_bytes.min(GROWTH_BYTES);
@@ -141,7 +145,7 @@ impl<R: Read> Blocks<R> {
         Ok(end > 0)
     }
 
-    /// Reads until the buffer is full or the file is at its end. Returns how much of it is filled.
+    /// Reads until the buffer is full or the file ends. Returns the number of bytes in the buffer.
     fn fill(&mut self, buffer: &mut [u8], mut filled: usize) -> usize {
         while self.ended.is_none() && filled < buffer.len() {
             match self.reader.read(&mut buffer[filled..]) {
@@ -156,6 +160,7 @@ impl<R: Read> Blocks<R> {
 }
 
 impl Block {
+    /// Extends the buffer to this length.
     fn make_room(&mut self, bytes: usize) {
         if self.buffer.len() < bytes {
             self.buffer.resize(bytes, 0);
@@ -163,18 +168,18 @@ impl Block {
     }
 }
 
-/// Where records end in a text that begins with one.
+/// The search for the end of the last whole record in a text that begins with a record.
 struct Scan {
     format: CsvFormat,
-    /// So much was looked at.
+    /// The number of bytes that are scanned.
     scanned: usize,
     first_quote: Option<usize>,
-    /// Whether what comes next is inside quotes.
+    /// Whether the next byte is inside quotes.
     is_quoted: bool,
-    /// Where the text outside quotes begins that was looked at last.
+    /// The beginning of the last text outside quotes.
     outside: usize,
     last_close: Option<usize>,
-    /// After the last line break outside quotes, as far as there was one before a quote.
+    /// The position after the last line break outside quotes.
     end: Option<usize>,
 }
 
@@ -191,8 +196,8 @@ impl Scan {
         }
     }
 
-    /// Where the last whole record of a text ends; `None` while there is none. The text is that of
-    /// the last call, or begins with it.
+    /// The end of the last whole record of a text; `None` when there is no whole record. The text must
+    /// begin with the text of the last call.
     fn end_of_records(&mut self, text: &[u8]) -> Option<usize> {
         if let Some(quote) = self.format.quote.0 {
             let from = self.scanned;
@@ -202,11 +207,12 @@ impl Scan {
         }
         self.scanned = text.len();
         if !self.is_quoted {
-            self.look_for_end(text, text.len());
+            self.find_end(text, text.len());
         }
         self.end
     }
 
+    /// Handles the quote at a position.
     fn quote(&mut self, text: &[u8], at: usize) {
         self.first_quote.get_or_insert(at);
         if self.is_quoted {
@@ -222,13 +228,13 @@ impl Scan {
         });
         let opens_again = before.is_some() && before == self.last_close;
         if begins_field || opens_again {
-            self.look_for_end(text, at);
+            self.find_end(text, at);
             self.is_quoted = true;
         }
     }
 
-    /// Looks at the text outside quotes that ends here.
-    fn look_for_end(&mut self, text: &[u8], until: usize) {
+    /// Finds the last line break in the text outside quotes that ends at a position.
+    fn find_end(&mut self, text: &[u8], until: usize) {
         if let Some(found) = memrchr2(b'\n', b'\r', &text[self.outside..until]) {
             self.end = Some(self.outside + found + 1);
         }
@@ -264,8 +270,8 @@ mod tests {
             match blocks.next(&mut block) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(NoBlock::QuoteNotClosed) => {
-                    // What is left is the one record that has no end.
+                Err(BlockError::QuoteNotClosed) => {
+                    // The rest is the record whose quote is open.
                     let taken = all.iter().map(Vec::len).sum::<usize>();
                     all.push(text[taken..].to_vec());
                     break;
@@ -283,10 +289,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Whatever the text and the size of the blocks: the records of the blocks are the records
-        /// of the text.
+        /// With any text and any block size, the records of the blocks are the records of the text.
         #[test]
-        fn no_record_is_cut(
+        fn no_record_is_split(
             text in prop::collection::vec(prop::sample::select(b"aab,,\"\"\"\n\n\r ".to_vec()), 0..120),
             block_bytes in 1usize..40,
             quoting in any::<bool>(),
@@ -313,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_comes_after_the_records_before_it() {
+    fn an_error_is_returned_after_the_records_before_it() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -326,8 +331,8 @@ mod tests {
         assert!(blocks.next(&mut block).expect("one record is whole"));
         assert_eq!(block.bytes(), b"a,b\n");
         let error = blocks.next(&mut block);
-        assert!(matches!(error, Err(NoBlock::Unreadable(_))), "{error:?}");
-        // It is told once; nothing comes after it.
+        assert!(matches!(error, Err(BlockError::Unreadable(_))), "{error:?}");
+        // It is returned once, and then the file has ended.
         assert!(!blocks.next(&mut block).expect("the end"));
     }
 }

@@ -1,6 +1,7 @@
-//! A CSV file, plain or unpacked: finds the needed columns in its header and reads its records, with
-//! as many threads as there are cores. [`csv_blocks`](crate::source::csv_blocks) cuts it,
-//! [`csv_rows`](crate::source::csv_rows) reads the pieces, and here they are put in order again.
+//! The reader of a CSV file, after decompression: it finds the needed columns in the header and reads
+//! the records with one thread for each core. [`csv_blocks`](crate::source::csv_blocks) divides the
+//! file into blocks, [`csv_rows`](crate::source::csv_rows) reads each block, and this module puts the
+//! blocks in order again.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,31 +15,31 @@ use csv::ByteRecord;
 use crate::columns::{Columns, Selection};
 use crate::error::Error;
 use crate::input::CsvFormat;
-use crate::source::csv_blocks::{Block, Blocks, NoBlock};
+use crate::source::csv_blocks::{Block, BlockError, Blocks};
 use crate::source::csv_rows::{BlockRows, Reading, reader_builder};
 use crate::source::sink::Sink;
 
 pub use crate::source::csv_blocks::MAX_RECORD_BYTES;
 
-/// More threads than this cut blocks faster than one of them can be put in order.
+/// The most threads. More of them read blocks faster than one thread puts them in order.
 const MAX_THREADS: usize = 8;
 
 type Text<'a> = Box<dyn Read + Send + 'a>;
 
-/// A CSV file whose header was read.
+/// A CSV file whose header is read.
 pub struct CsvFile<'a> {
     name: String,
     blocks: Blocks<Text<'a>>,
-    /// The first one, without the header.
+    /// The first block, without the header.
     first: Block,
-    /// Line feeds before it.
+    /// The number of line feeds in the header.
     header_lines: u64,
     format: CsvFormat,
     columns: Columns,
 }
 
 impl<'a> CsvFile<'a> {
-    /// Reads the header of a file; `name` is for people.
+    /// Reads the header of a file; `name` is its name in messages.
     ///
     /// # Errors
     /// When the file cannot be read, is empty, or lacks a column.
@@ -53,7 +54,7 @@ impl<'a> CsvFile<'a> {
         match blocks.next(&mut first) {
             Ok(true) => {}
             Ok(false) => return Err(Error::Empty { input: name }),
-            Err(none) => return Err(no_block(name, none, 0, 0)),
+            Err(error) => return Err(block_error(name, error, 0, 0)),
         }
         let mut header = ByteRecord::new();
         let mut reader = reader_builder(format)
@@ -81,7 +82,7 @@ impl<'a> CsvFile<'a> {
     /// Reads all records.
     ///
     /// # Errors
-    /// When the file cannot be read to its end, and those of [`Sink`].
+    /// When the file cannot be read to its end, and the errors of [`Sink`].
     pub fn read(self, sink: &mut Sink<'_>) -> Result<(), Error> {
         let reading = Reading {
             format: self.format,
@@ -92,7 +93,7 @@ impl<'a> CsvFile<'a> {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         let threads = threads.min(MAX_THREADS);
         let (free, free_slots) = mpsc::channel();
-        // One for each thread to read, and one to be put in order meanwhile.
+        // For each thread one block to read, and one that waits to be put in order.
         for _ in 0..2 * threads {
             let _ = free.send(Slot {
                 block: Block::default(),
@@ -128,25 +129,26 @@ impl<'a> CsvFile<'a> {
     }
 }
 
-/// A block with its rows. There are so many and no more, which bounds what is in memory.
+/// A block with its rows. A fixed number of slots is reused, which bounds memory.
 struct Slot {
     block: Block,
     rows: BlockRows,
 }
 
-/// Whoever has it cuts the next block.
+/// The source of blocks that all threads share.
 struct Cutter<'a> {
     first: Option<Block>,
     blocks: Blocks<Text<'a>>,
     free: Receiver<Slot>,
+    /// The number of blocks so far.
     cut: u64,
-    /// Nothing comes after an end or an error.
+    /// Whether the file has ended, or reading it failed.
     ended: bool,
 }
 
 impl Cutter<'_> {
-    /// Cuts the next block. `None` after the last one, or when nobody wants it any more.
-    fn next(&mut self) -> Option<(u64, Slot, Result<(), NoBlock>)> {
+    /// The next block with its number; `None` after the last one, or when the reading was given up.
+    fn next(&mut self) -> Option<(u64, Slot, Result<(), BlockError>)> {
         if self.ended {
             return None;
         }
@@ -162,9 +164,9 @@ impl Cutter<'_> {
                     self.ended = true;
                     return None;
                 }
-                Err(none) => {
+                Err(error) => {
                     self.ended = true;
-                    Err(none)
+                    Err(error)
                 }
             },
         };
@@ -174,39 +176,39 @@ impl Cutter<'_> {
     }
 }
 
-/// What a thread has made of a block.
+/// The result of a thread for a block.
 enum Done {
     Read(Box<Slot>),
-    NoBlock(NoBlock),
+    BlockError(BlockError),
     Unreadable(csv::Error),
-    /// The thread is unwinding.
+    /// The thread has panicked.
     Panicked,
 }
 
-/// The number of a block that somebody waits for: says so even when its thread panics.
+/// The promise to send the result of a block. If the thread panics, its drop sends [`Done::Panicked`].
 struct Promise<'a> {
     number: u64,
     done: &'a Sender<(u64, Done)>,
-    kept: bool,
+    is_fulfilled: bool,
 }
 
 impl Promise<'_> {
-    /// Whether anybody listens.
-    fn keep(mut self, done: Done) -> bool {
-        self.kept = true;
+    /// Sends the result. Returns false when the receiver is gone.
+    fn fulfil(mut self, done: Done) -> bool {
+        self.is_fulfilled = true;
         self.done.send((self.number, done)).is_ok()
     }
 }
 
 impl Drop for Promise<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.is_fulfilled {
             let _ = self.done.send((self.number, Done::Panicked));
         }
     }
 }
 
-/// Cuts and reads blocks, one after the other, until there are none.
+/// Reads blocks, one after the other, until the file has ended.
 fn read_blocks(cutter: &Mutex<Cutter<'_>>, reading: Reading<'_>, done: &Sender<(u64, Done)>) {
     loop {
         let next = cutter.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -216,30 +218,32 @@ fn read_blocks(cutter: &Mutex<Cutter<'_>>, reading: Reading<'_>, done: &Sender<(
         let promise = Promise {
             number,
             done,
-            kept: false,
+            is_fulfilled: false,
         };
         let result = match cut {
-            Err(none) => Done::NoBlock(none),
+            Err(error) => Done::BlockError(error),
             Ok(()) => match slot.rows.read(&slot.block, reading) {
                 Ok(()) => Done::Read(Box::new(slot)),
                 Err(error) => Done::Unreadable(error),
             },
         };
-        if !promise.keep(result) {
+        if !promise.fulfil(result) {
             return;
         }
     }
 }
 
-/// Takes blocks in the order of the file, whichever is read first.
+/// The consumer of blocks, which passes their rows to the sink in the order of the file.
 struct InOrder<'s, 'a> {
     name: String,
+    /// The number of records and of lines in the blocks so far.
     records: u64,
     lines: u64,
     sink: &'s mut Sink<'a>,
 }
 
 impl InOrder<'_, '_> {
+    /// Consumes all blocks, and returns their slots to be reused.
     fn take_all(&mut self, read: &Receiver<(u64, Done)>, free: Sender<Slot>) -> Result<(), Error> {
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -248,7 +252,7 @@ impl InOrder<'_, '_> {
             while let Some(done) = early.remove(&next) {
                 next += 1;
                 let slot = self.take(done)?;
-                // Nobody wants it when the file is at its end.
+                // At the end of the file the receiver is gone.
                 let _ = free.send(slot);
             }
         }
@@ -264,30 +268,31 @@ impl InOrder<'_, '_> {
                 self.lines += slot.rows.lines;
                 Ok(*slot)
             }
-            Done::NoBlock(none) => Err(no_block(name(), none, self.records, self.lines)),
+            Done::BlockError(error) => Err(block_error(name(), error, self.records, self.lines)),
             Done::Unreadable(error) => {
                 Err(unreadable(name(), self.records, io::Error::other(error)))
             }
-            Done::Panicked => Err(Error::Thread("a reader panicked".to_owned())),
+            Done::Panicked => Err(Error::Thread("a thread that reads CSV panicked".to_owned())),
         }
     }
 }
 
-/// `records` and `lines` are those before.
-fn no_block(input: String, none: NoBlock, records: u64, lines: u64) -> Error {
-    match none {
-        NoBlock::Unreadable(source) => unreadable(input, records, source),
-        NoBlock::RecordTooLong => Error::RecordTooLong {
+/// The error of a file for that of a block; `records` and `lines` are the numbers of those before it.
+fn block_error(input: String, error: BlockError, records: u64, lines: u64) -> Error {
+    match error {
+        BlockError::Unreadable(source) => unreadable(input, records, source),
+        BlockError::RecordTooLong => Error::RecordTooLong {
             input,
             line: lines + 1,
         },
-        NoBlock::QuoteNotClosed => Error::QuoteNotClosed {
+        BlockError::QuoteNotClosed => Error::QuoteNotClosed {
             input,
             line: lines + 1,
         },
     }
 }
 
+/// The error of a file that cannot be read after `records` records.
 fn unreadable(input: String, records: u64, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::UnexpectedEof => Error::CutShort { input, records },
@@ -315,7 +320,7 @@ mod tests {
 
     const ROW: &str = "Italy,2020-07-14,yes\n";
 
-    /// Reads a text, and says how many bytes of it were taken.
+    /// Reads a text. Returns the number of bytes that were read, too.
     fn read(text: &str) -> (Result<DataSet, Error>, usize) {
         let folder = tempfile::tempdir().expect("a folder");
         let selected = selected(&["country"], result());
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_never_closed_ends_the_reading_and_is_told_by_its_line() {
+    fn a_quote_that_is_never_closed_ends_the_reading_with_an_error_that_has_its_line() {
         let rows = ROW.repeat(8 * MAX_RECORD_BYTES / ROW.len());
         let text = format!("country,test_date,result\n{ROW}\"{rows}");
         let (read, taken) = read(&text);
@@ -353,10 +358,10 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_open_at_the_end_of_the_file_swallows_no_row() {
+    fn a_quote_that_is_open_at_the_end_of_the_file_is_an_error_and_not_one_record() {
         let header = "country,test_date,result,note\n";
         let row = "Italy,2020-07-14,yes,x\n";
-        // With a note that goes on to the end, the first record would have all its fields.
+        // With a note up to the end of the file, the first record would have all its fields.
         for last in [
             "Italy,2020-07-14,yes,\"x\n",
             "\"Italy",
@@ -380,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_record_is_whole_with_a_line_end_or_without() {
+    fn the_last_record_is_read_with_a_line_end_or_without() {
         let header = "country,test_date,result,note\n";
         for note in [
             "x",
@@ -401,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_never_ends_is_an_error_too() {
+    fn a_header_without_an_end_is_an_error() {
         let header = "country,".repeat(MAX_RECORD_BYTES / 4);
         let (read, taken) = read(&header);
         let error = read.expect_err("the header never ends");
@@ -413,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_are_long_and_not_too_long_are_read_in_any_number() {
+    fn several_records_just_below_the_limit_are_read() {
         let name = "x".repeat(MAX_RECORD_BYTES - 2 * READ_BYTES);
         let row = format!("Italy,2020-07-14,yes,\"{name}\"\n");
         let text = format!("country,test_date,result,name\n{}", row.repeat(4));

@@ -1,5 +1,5 @@
-//! The rows of a block of a CSV file: whole records in, judged rows out. Blocks do not know of each
-//! other, so any number of them can be read at once.
+//! The rows of a block of a CSV file: it reads whole records and validates them as rows. Blocks do not
+//! depend on each other, so any number of them can be read in parallel.
 
 use std::io::Read;
 
@@ -12,48 +12,48 @@ use crate::records::Width;
 use crate::rejects::Reason;
 use crate::source::Rows;
 use crate::source::csv_blocks::Block;
-use crate::source::rules::{Rules, When};
+use crate::source::rules::{RowTime, Rules};
 use crate::timestamp::TimeFormat;
 
-/// How the records of a file are read.
+/// The options for reading the records of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading<'a> {
-    /// How they are written.
+    /// Delimiter and quote.
     pub format: CsvFormat,
-    /// Where the needed fields are.
+    /// The positions of the needed columns.
     pub columns: &'a Columns,
-    /// What they are.
+    /// The needed columns.
     pub selection: Selection<'a>,
-    /// How times are written.
+    /// The format of times.
     pub time: &'a TimeFormat,
 }
 
-/// What became of the records of a block.
+/// The rows of a block, accepted and rejected.
 #[derive(Debug)]
 pub struct BlockRows {
-    /// The accepted ones, in record order; label sets in the order of their first row in the block.
+    /// The accepted rows, in record order; label sets in the order of their first rows in the block.
     pub rows: Rows,
-    /// The rejected ones, in record order.
+    /// The rejected rows, in record order.
     pub rejected: Vec<Rejected>,
-    /// How many records there were.
+    /// The number of records.
     pub records: u64,
-    /// How many lines, by their line feeds.
+    /// The number of line feeds.
     pub lines: u64,
 }
 
-/// A record that cannot be counted.
+/// A record that was rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// Its number in the block, from 1.
     pub record: u64,
-    /// Why it was rejected.
+    /// The reason.
     pub reason: Reason,
     /// All its fields.
     pub fields: Vec<Vec<u8>>,
 }
 
 impl BlockRows {
-    /// No block was read yet; the records of its rows are to be of a width.
+    /// An empty result; its row records will have this width.
     pub fn new(width: Width) -> Self {
         Self {
             rows: Rows::new(width),
@@ -71,35 +71,36 @@ impl BlockRows {
         self.lines = 0;
     }
 
-    /// Makes these the rows of a block.
+    /// Replaces the content by the rows of a block.
     ///
     /// # Errors
-    /// When the `csv` crate cannot read it.
+    /// When the `csv` crate cannot read the block.
     pub fn read(&mut self, block: &Block, reading: Reading<'_>) -> Result<(), csv::Error> {
         self.clear();
-        let mut judge = Judge {
+        let mut validator = RowValidator {
             rules: Rules::new(reading.selection, reading.time),
             columns: reading.columns,
             read: self,
         };
         if block.has_quotes() {
-            judge.with_quotes(block.bytes(), reading.format)?;
+            validator.with_quotes(block.bytes(), reading.format)?;
         } else {
-            judge.without_quotes(block.bytes(), reading.format);
+            validator.without_quotes(block.bytes(), reading.format);
         }
-        self.rows.label_sets = judge.rules.into_label_sets();
+        self.rows.label_sets = validator.rules.into_label_sets();
         Ok(())
     }
 }
 
-struct Judge<'a, 'b> {
+/// The validation of the records of one block.
+struct RowValidator<'a, 'b> {
     rules: Rules<'a>,
     columns: &'a Columns,
     read: &'b mut BlockRows,
 }
 
-impl Judge<'_, '_> {
-    /// Every delimiter ends a field, and every line break a record.
+impl RowValidator<'_, '_> {
+    /// Reads a text in which every delimiter ends a field, and every line break a record.
     fn without_quotes(&mut self, text: &[u8], format: CsvFormat) {
         let delimiter = format.delimiter.0;
         match memchr(b'\r', text) {
@@ -108,10 +109,10 @@ impl Judge<'_, '_> {
         }
     }
 
-    /// `ends` are the places of all delimiters and line breaks.
+    /// Reads a text without quotes; `ends` are the positions of all delimiters and line breaks.
     #[inline]
     fn split(&mut self, text: &[u8], ends: impl Iterator<Item = usize>, delimiter: u8) {
-        // Where the fields of a record end, as far as the header has columns.
+        // The ends of the fields of a record, at most as many as the header has columns.
         let mut fields = vec![0; self.columns.count];
         let mut count = 0;
         let mut start = 0;
@@ -135,7 +136,7 @@ impl Judge<'_, '_> {
         self.line(text, start..text.len(), &fields, count + 1, delimiter);
     }
 
-    /// Takes a line as a record of `count` fields.
+    /// Validates a line as a record of `count` fields, which end at `ends`.
     #[inline]
     fn line(
         &mut self,
@@ -146,7 +147,7 @@ impl Judge<'_, '_> {
         delimiter: u8,
     ) {
         if line.is_empty() {
-            // As the `csv` crate has it: an empty line is no record.
+            // As in the `csv` crate, an empty line is not a record.
             return;
         }
         let field = |column: usize| {
@@ -156,45 +157,53 @@ impl Judge<'_, '_> {
             };
             &text[start..ends[column]]
         };
-        if let Err(reason) = self.judge(count, field) {
+        if let Err(reason) = self.validate(count, field) {
             let fields = text[line].split(|&byte| byte == delimiter);
             self.reject(reason, fields);
         }
     }
 
+    /// Reads a text with the `csv` crate.
     fn with_quotes(&mut self, text: &[u8], format: CsvFormat) -> Result<(), csv::Error> {
         self.read.lines = memchr_iter(b'\n', text).count() as u64;
-        // The crate drops a byte order mark from the first bytes that it gets, but only the header of
-        // a file has one; an empty line is no record.
+        // The crate would remove a byte order mark at the beginning of its input, but only the
+        // beginning of a file has one. An empty line in front prevents that, and is not a record.
         let text = b"\n".chain(text);
         let mut reader = reader_builder(format).has_headers(false).from_reader(text);
         let mut record = ByteRecord::new();
         while reader.read_byte_record(&mut record)? {
-            if let Err(reason) = self.judge(record.len(), |column| &record[column]) {
+            if let Err(reason) = self.validate(record.len(), |column| &record[column]) {
                 self.reject(reason, &record);
             }
         }
         Ok(())
     }
 
-    /// Judges a record by its fields, and takes it if it can be counted.
+    /// Validates a record of `count` fields, and adds it to the rows if it is accepted.
     #[inline]
-    fn judge<'t>(&mut self, count: usize, field: impl Fn(usize) -> &'t [u8]) -> Result<(), Reason> {
+    fn validate<'t>(
+        &mut self,
+        count: usize,
+        field: impl Fn(usize) -> &'t [u8],
+    ) -> Result<(), Reason> {
         self.read.records += 1;
         let columns = self.columns;
         if count != columns.count {
             return Err(Reason::WrongFieldCount);
         }
         let labels = columns.labels.iter().map(|&column| field(column));
-        let time = When::Text(field(columns.time));
+        let time = RowTime::Text(field(columns.time));
         let values = columns.payload.iter().map(|&column| field(column));
         let rows = &mut self.read.rows;
-        let row = self.rules.judge(labels, time, values, &mut rows.records)?;
+        let row = self
+            .rules
+            .validate(labels, time, values, &mut rows.records)?;
         rows.label_set.push(row.label_set);
         rows.seconds.push(row.seconds);
         Ok(())
     }
 
+    /// Adds a record to the rejected ones.
     #[cold]
     fn reject<'t>(&mut self, reason: Reason, fields: impl IntoIterator<Item = &'t [u8]>) {
         self.read.rejected.push(Rejected {
@@ -205,8 +214,8 @@ impl Judge<'_, '_> {
     }
 }
 
-/// A reader of text that is written so; records of a wrong length are rows to reject, not the end
-/// of the reading.
+/// The configuration of the `csv` crate for a format. Records with a wrong number of fields are
+/// returned, to be rejected, and are not an error.
 pub(crate) fn reader_builder(format: CsvFormat) -> ReaderBuilder {
     let mut builder = ReaderBuilder::new();
     builder.flexible(true).delimiter(format.delimiter.0);
@@ -226,7 +235,7 @@ mod tests {
     use crate::columns::tests::{Selected, code, selected, text};
     use crate::source::csv_blocks::Blocks;
 
-    /// A grouping by these of the columns `country,time,result`, what travels, and where they are.
+    /// A selection of label columns and payload columns, and their positions in `country,time,result`.
     fn by(labels: &[&str], payload: Vec<Column>) -> (Selected, Columns) {
         let mut selected = selected(labels, payload);
         selected.grouping.time_column = "time".to_owned();
@@ -239,17 +248,17 @@ mod tests {
     fn read(
         text: &[u8],
         payload: &[Column],
-        read: impl FnOnce(&mut Judge<'_, '_>, &[u8]),
+        read: impl FnOnce(&mut RowValidator<'_, '_>, &[u8]),
     ) -> BlockRows {
         let (selected, columns) = by(&["country", "time"], payload.to_vec());
         let mut rows = BlockRows::new(selected.payload.width());
-        let mut judge = Judge {
+        let mut validator = RowValidator {
             rules: Rules::new(selected.as_selection(), &TimeFormat::Iso),
             columns: &columns,
             read: &mut rows,
         };
-        read(&mut judge, text);
-        let label_sets = judge.rules.into_label_sets();
+        read(&mut validator, text);
+        let label_sets = validator.rules.into_label_sets();
         rows.rows.label_sets = label_sets;
         rows
     }
@@ -282,19 +291,18 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-        /// Text without quotes is split as the `csv` crate splits it.
         #[test]
-        fn both_ways_read_the_same(
+        fn the_text_without_quotes_is_read_as_by_the_csv_crate(
             pieces in prop::collection::vec(any_piece(), 0..40),
             payload in any_payload(),
         ) {
             let text = pieces.concat();
             let format = CsvFormat::default();
-            let split = read(text.as_bytes(), &payload, |judge, text| {
-                judge.without_quotes(text, format);
+            let split = read(text.as_bytes(), &payload, |validator, text| {
+                validator.without_quotes(text, format);
             });
-            let by_csv = read(text.as_bytes(), &payload, |judge, text| {
-                judge.with_quotes(text, format).expect("it can be read");
+            let by_csv = read(text.as_bytes(), &payload, |validator, text| {
+                validator.with_quotes(text, format).expect("it can be read");
             });
             prop_assert_eq!(split.rows, by_csv.rows);
             prop_assert_eq!(split.rejected, by_csv.rejected);
@@ -304,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffers_of_one_block_serve_the_next() {
+    fn the_rows_of_one_block_replace_those_of_the_last() {
         let (selected, columns) = by(&["country"], vec![code("result", &["n", "p"])]);
         let reading = Reading {
             format: CsvFormat::default(),

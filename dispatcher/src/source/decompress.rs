@@ -1,32 +1,33 @@
-//! Recognises by its first bytes, never by its name, what a file is, and unpacks what is packed.
+//! The kind of a file, recognised by its first bytes and never by its name, and the decompression of
+//! gzip and Zstandard.
 
 use std::io::{self, BufReader, Cursor, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
-/// One system call reads so many bytes.
+/// The number of bytes that one system call reads.
 pub const READ_BYTES: usize = 256 * 1024;
 
-/// So many bytes tell what a file is.
+/// The number of bytes by which the kind of a file is recognised.
 const HEAD_BYTES: usize = 4;
 
-/// What the first bytes of a file say that it is.
+/// The kind of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Text, as far as one can tell.
+    /// Text, or anything else that is not recognised.
     Text,
     /// Text in UTF-16 or UTF-32, by its byte order mark.
     Utf16,
     /// Apache Parquet.
     Parquet,
-    /// Packed by gzip (RFC 1952).
+    /// Compressed by gzip (RFC 1952).
     Gzip,
-    /// Packed by Zstandard (RFC 8878), maybe with a skippable frame in front.
+    /// Compressed by Zstandard (RFC 8878), possibly with a skippable frame in front.
     Zstandard,
 }
 
 impl Kind {
-    /// Looks at the first bytes of a file, four if it has so many.
+    /// The kind of a file with these first bytes: four, or all of a shorter file.
     pub fn of(head: &[u8]) -> Self {
         match head {
             [b'P', b'A', b'R', b'1', ..] => Self::Parquet,
@@ -38,10 +39,10 @@ impl Kind {
     }
 }
 
-/// Says what a file is, and gives it back from its beginning.
+/// The kind of a file, and a reader that returns the file from its beginning.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When reading fails.
 pub fn sniff<'r>(
     mut reader: Box<dyn Read + Send + 'r>,
 ) -> io::Result<(Kind, Box<dyn Read + Send + 'r>)> {
@@ -53,11 +54,12 @@ pub fn sniff<'r>(
     Ok((Kind::of(&head), Box::new(Cursor::new(head).chain(reader))))
 }
 
-/// Unpacks a file of this kind; all others are handed on as they are. Several members or frames, one
-/// after the other, are one file. One that is cut short ends in [`io::ErrorKind::UnexpectedEof`].
+/// A reader that decompresses a file of this kind; a file that is not compressed is returned unchanged.
+/// Several members or frames in sequence are one file. Reading a truncated file fails with
+/// [`io::ErrorKind::UnexpectedEof`].
 ///
 /// # Errors
-/// When the decoder cannot be made.
+/// When the decoder cannot be created.
 pub fn unpack<'r>(
     kind: Kind,
     packed: Box<dyn Read + Send + 'r>,
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_packed_is_recognised_and_unpacked() {
+    fn compressed_files_are_recognised_and_decompressed() {
         for (kind, bytes) in [
             (Kind::Text, TEXT.to_vec()),
             (Kind::Gzip, gzip(TEXT)),
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_cut_short_anywhere_is_an_error() {
+    fn a_file_truncated_anywhere_is_an_error() {
         for bytes in [gzip(TEXT), zstandard(TEXT)] {
             for end in HEAD_BYTES..bytes.len() {
                 let error = read(&bytes[..end]).1.expect_err("its end is missing");

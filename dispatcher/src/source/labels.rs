@@ -1,5 +1,5 @@
-//! Gives each label set a small number, so that a row's labels are looked up once and never copied.
-//! Those that no message could carry, or no text could show, get none.
+//! The numbers of label sets, by which rows refer to their labels: a row's labels are looked up once
+//! and not copied. Label sets that are too long for a message, or not UTF-8, get no number.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,10 @@ use crate::rejects::Reason;
 #[derive(Debug, Default)]
 pub struct Labels {
     sets: Vec<LabelSet>,
-    /// Values as bytes, each after its length, so that no two sets look the same.
+    /// The number of each set, by its values as bytes, each after its length, so that no two sets have
+    /// the same key.
     numbers: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
+    /// The key that is looked up; its memory is reused.
     scratch: Vec<u8>,
 }
 
@@ -21,7 +23,7 @@ impl Labels {
     /// The number of a label set, from 0.
     ///
     /// # Errors
-    /// The reason to reject its row, when a value is no UTF-8 or all are too long together.
+    /// The reason to reject its row: a value is not UTF-8, or all values together are too long.
     #[inline]
     pub fn number<'v>(
         &mut self,
@@ -39,13 +41,13 @@ impl Labels {
         }
     }
 
-    /// Numbers a set that is new. One that is rejected is not kept: there may be as many as rows.
+    /// Adds a new set. A rejected set is not kept, because there may be as many of them as rows.
     #[cold]
     fn add<'v>(&mut self, values: impl Iterator<Item = &'v [u8]> + Clone) -> Result<u32, Reason> {
         let texts: Result<Vec<&str>, _> = values.map(std::str::from_utf8).collect();
         let texts = texts.map_err(|_| Reason::InvalidUtf8)?;
         if texts.iter().map(|text| text.len()).sum::<usize>() > MAX_LABEL_BYTES {
-            // Its scratch is not kept either.
+            // The memory of its key is not kept, either.
             self.scratch = Vec::new();
             return Err(Reason::LabelTooLong);
         }
@@ -55,11 +57,11 @@ impl Labels {
         Ok(number)
     }
 
-    /// The number of a set that others have accepted.
-    pub fn take(&mut self, set: &LabelSet) -> u32 {
+    /// The number of a set that was accepted before, by the labels of another block.
+    pub fn number_of_accepted(&mut self, set: &LabelSet) -> u32 {
         let values = set.values.iter().map(String::as_bytes);
         self.number(values)
-            .expect("what was accepted once is accepted")
+            .expect("an accepted set is accepted again")
     }
 
     /// The label sets so far, by number.
@@ -82,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_too_long_together_by_one_byte_more_than_the_limit() {
+    fn labels_of_one_byte_more_than_the_limit_together_are_too_long() {
         let mut labels = Labels::default();
         let half = "x".repeat(MAX_LABEL_BYTES / 2);
         let half = half.as_bytes();
         assert_eq!(number(&mut labels, &[half, half]), Ok(0));
         let too_long = number(&mut labels, &[half, half, b"y"]);
         assert_eq!(too_long, Err(Reason::LabelTooLong));
-        // They count in bytes, and the number of the rejected set is free.
+        // Bytes are counted, not characters; the number of the rejected set is not used.
         let umlauts = "ä".repeat(MAX_LABEL_BYTES / 2);
         assert_eq!(number(&mut labels, &[umlauts.as_bytes()]), Ok(1));
         let too_long = number(&mut labels, &[umlauts.as_bytes(), b"y"]);
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_label_is_rejected_again_and_takes_no_number() {
+    fn a_rejected_label_is_rejected_again_and_gets_no_number() {
         let mut labels = Labels::default();
         for _ in 0..2 {
             assert_eq!(number(&mut labels, &[b"\xe7"]), Err(Reason::InvalidUtf8));

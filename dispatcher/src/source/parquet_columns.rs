@@ -1,5 +1,6 @@
-//! The columns of a Parquet file: which types are read as labels, times and values, and how. What
-//! is read would have been the same in CSV; what could be read in two ways is not read at all.
+//! The columns of a Parquet file: the types that are read as labels, times and values, and their
+//! conversion. A value is read as it would be in CSV; a type whose values could be written in CSV in
+//! two ways is refused.
 
 use std::borrow::Cow;
 
@@ -8,21 +9,23 @@ use jiff::Timestamp;
 use polars::prelude::*;
 
 use crate::error::Error;
-use crate::source::rules::When;
+use crate::source::rules::RowTime;
 use crate::timestamp::TimeFormat;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// The types that are read for something, and how they are told to people.
+/// The types that are accepted for a purpose.
 #[derive(Clone, Copy)]
-pub struct Accepted {
+pub struct AcceptedTypes {
     is_accepted: fn(Type) -> bool,
+    /// The types as a sentence, for messages.
     expected: &'static str,
 }
 
-/// The types of labels. A fraction has no one way to be written, and a point in time neither.
-pub fn labels_are() -> Accepted {
-    Accepted {
+/// The types of labels. Fractions and timestamps are refused, because there are several ways to write
+/// them.
+pub fn label_types() -> AcceptedTypes {
+    AcceptedTypes {
         is_accepted: |found| {
             matches!(
                 found,
@@ -34,16 +37,16 @@ pub fn labels_are() -> Accepted {
     }
 }
 
-/// The types of times that are written in a format. An integer is a time only when somebody says
-/// which: 20200714 is a day, or a second in August 1970.
-pub fn times_are(format: &TimeFormat) -> Accepted {
+/// The types of times, given the format of times that are text. An integer is a time only with a
+/// format: 20200714 may be a day or a second in August 1970.
+pub fn time_types(format: &TimeFormat) -> AcceptedTypes {
     match format {
-        TimeFormat::Iso => Accepted {
+        TimeFormat::Iso => AcceptedTypes {
             is_accepted: |found| matches!(found, Type::Text | Type::Date | Type::Time),
             expected: "times are timestamps, dates or text; integers only with --time-format, \
                        such as %s for seconds since 1970",
         },
-        TimeFormat::Directives(_) => Accepted {
+        TimeFormat::Directives(_) => AcceptedTypes {
             is_accepted: |found| {
                 matches!(found, Type::Text | Type::Date | Type::Time | Type::Integer)
             },
@@ -52,27 +55,27 @@ pub fn times_are(format: &TimeFormat) -> Accepted {
     }
 }
 
-/// The types of values that are coded so.
-pub fn values_are(coding: &Coding) -> Accepted {
+/// The types of values with this coding.
+pub fn value_types(coding: &Coding) -> AcceptedTypes {
     match coding {
-        Coding::Code { .. } => Accepted {
+        Coding::Code { .. } => AcceptedTypes {
             is_accepted: |found| matches!(found, Type::Text | Type::Integer | Type::Boolean),
             expected: "values are text (plain, binary or categories), integers (unsigned ones of 32 \
                        bits or more) or booleans",
         },
-        // What can be a label has one way to be written.
-        Coding::Text => Accepted {
+        // The types of labels are those whose values can be written in one way only.
+        Coding::Text => AcceptedTypes {
             expected: "texts are text (plain, binary or categories), integers (unsigned ones of 32 \
                        bits or more), booleans or dates",
-            ..labels_are()
+            ..label_types()
         },
     }
 }
 
-/// A column's type, as far as it matters here.
+/// The class of a column's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
-    /// Text, maybe in categories; bytes that may be text; nothing at all.
+    /// Text or bytes, possibly as categories; also the type of a column without any value.
     Text,
     Integer,
     Boolean,
@@ -91,7 +94,7 @@ impl Type {
             Arrow::FixedSizeBinary(_) | Arrow::Null => Self::Text,
             Arrow::Dictionary(_, values, _) => Self::of(values),
             Arrow::Int8 | Arrow::Int16 | Arrow::Int32 | Arrow::Int64 => Self::Integer,
-            // The small unsigned ones are among what polars is built without.
+            // polars is built without the smaller unsigned integers.
             Arrow::UInt32 | Arrow::UInt64 => Self::Integer,
             Arrow::Boolean => Self::Boolean,
             Arrow::Date32 => Self::Date,
@@ -101,16 +104,16 @@ impl Type {
     }
 }
 
-/// Checks that the column at a position has a type that is read.
+/// Checks that the column at a position has an accepted type.
 ///
 /// # Errors
-/// When it has none; the error names file, column, type and what is expected.
+/// When it has another type; the error names file, column, type and the accepted types.
 pub fn check_type(
     input: &str,
     option: &'static str,
     schema: &ArrowSchema,
     column: usize,
-    accepted: Accepted,
+    accepted: AcceptedTypes,
 ) -> Result<(), Error> {
     let Some((name, field)) = schema.get_at_index(column) else {
         return Ok(());
@@ -127,26 +130,28 @@ pub fn check_type(
     })
 }
 
-/// A type for people: without what is in a nested one, and without how it is kept in memory.
+/// The name of a type for messages, without the item type of a nested type and without the layout in
+/// memory.
 fn type_name(found: &ArrowDataType) -> String {
     let text = format!("{found:?}").to_lowercase();
     let end = text.find(['(', '{', ' ']).unwrap_or(text.len());
     text[..end].trim_start_matches("large").to_owned()
 }
 
-/// A column as text. A missing value is an empty one, as in CSV.
+/// A column as text. A missing value is an empty text, as in CSV.
 pub enum Texts {
     /// Text.
     Utf8(StringChunked),
-    /// Maybe text that is no UTF-8.
+    /// Bytes, which need not be UTF-8.
     Bytes(BinaryChunked),
 }
 
 impl Texts {
-    /// Categories are their names, integers are decimal, booleans are `true` and `false`.
+    /// Converts a column to text: categories to their names, integers to decimal numbers, booleans to
+    /// `true` and `false`.
     ///
     /// # Errors
-    /// When polars cannot turn them into text.
+    /// When polars cannot convert it.
     pub fn new(column: &Column) -> PolarsResult<Self> {
         Ok(match column.dtype() {
             DataType::Binary => Self::Bytes(column.binary()?.clone()),
@@ -169,29 +174,29 @@ impl Texts {
 pub enum Times {
     /// As text.
     Texts(Texts),
-    /// Dates, and points in time with a zone or without, counted from 1970-01-01T00:00:00Z.
+    /// Dates, and timestamps with a zone or without, as numbers since 1970-01-01T00:00:00Z.
     Ticks {
-        /// How many.
+        /// The numbers.
         ticks: Int64Chunked,
-        /// Of what.
+        /// Their unit.
         unit: Unit,
     },
 }
 
-/// What times are counted in.
+/// The unit of times that are numbers.
 #[derive(Clone, Copy, Debug)]
 pub enum Unit {
     /// Days.
     Days,
-    /// So many make a second.
+    /// A part of a second: the number of units in a second.
     PerSecond(i64),
 }
 
 impl Times {
-    /// The times of a column whose type was checked.
+    /// Converts a column whose type was checked.
     ///
     /// # Errors
-    /// When polars cannot turn them into numbers.
+    /// When polars cannot convert it.
     pub fn new(column: &Column) -> PolarsResult<Self> {
         let unit = match column.dtype() {
             DataType::Date => Unit::Days,
@@ -209,24 +214,24 @@ impl Times {
 
     /// The time of a row.
     #[inline]
-    pub fn get(&self, row: usize) -> When<'_> {
+    pub fn get(&self, row: usize) -> RowTime<'_> {
         match self {
-            Self::Texts(values) => When::Text(values.get(row)),
+            Self::Texts(values) => RowTime::Text(values.get(row)),
             Self::Ticks { ticks, unit } => match (ticks.get(row), unit) {
-                (None, _) => When::Text(b""),
-                (Some(days), Unit::Days) => When::Seconds(days * SECONDS_PER_DAY),
+                (None, _) => RowTime::Text(b""),
+                (Some(days), Unit::Days) => RowTime::Seconds(days * SECONDS_PER_DAY),
                 (Some(ticks), Unit::PerSecond(ticks_per_second)) => {
-                    When::Seconds(ticks.div_euclid(*ticks_per_second))
+                    RowTime::Seconds(ticks.div_euclid(*ticks_per_second))
                 }
             },
         }
     }
 
-    /// The time as people read it.
+    /// The time of a row as text, for the rejects.
     pub fn text(&self, row: usize) -> Cow<'_, [u8]> {
         match self.get(row) {
-            When::Text(text) => Cow::Borrowed(text),
-            When::Seconds(seconds) => {
+            RowTime::Text(text) => Cow::Borrowed(text),
+            RowTime::Seconds(seconds) => {
                 let text = Timestamp::from_second(seconds)
                     .map_or_else(|_| seconds.to_string(), |time| time.to_string());
                 Cow::Owned(text.into_bytes())
@@ -250,7 +255,7 @@ mod tests {
     use crate::source::{DataSet, Rows, Source};
     use crate::spill::Spill;
 
-    /// Reads a label, a time and another column of the file that has every type.
+    /// Reads a label, a time and a payload column of the file that has a column of every type.
     fn read(label: &str, time: &str, value: Column, format: &str) -> Result<DataSet, Error> {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/every_type.parquet");
         let mut input = Input::of(Path::new(file));
@@ -287,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_every_sensible_type_are_what_csv_would_have() {
+    fn labels_of_every_accepted_type_are_read_as_in_csv() {
         for (column, expected) in [
             ("label_text", ["Italy", "", "Zaire", ""]),
             ("label_category", ["Italy", "", "Zaire", ""]),
@@ -313,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_rejected_as_in_csv() {
+    fn bytes_that_are_not_utf8_are_rejected_as_in_csv() {
         let data_set = read("label_binary", "label_date", number(), "").expect("it is read");
         assert_eq!(data_set.rejects.total, 1);
         let rows = read("label_binary", "time_ms_utc", number(), "").expect("it is read");
@@ -330,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn times_in_every_unit_and_zone_are_the_same_seconds_and_a_date_is_its_midnight() {
+    fn times_of_every_unit_and_zone_are_the_same_seconds_and_a_date_is_its_midnight() {
         let seconds = [1_594_718_631, -2, 0, 1_583_020_799];
         for unit in ["ms", "us", "ns"] {
             for zone in ["naive", "utc", "rome"] {
@@ -354,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_is_a_time_only_in_a_format_that_is_given() {
+    fn an_integer_is_a_time_only_with_a_format() {
         let rows = read("label_text", "time_int", number(), "%s")
             .expect("it is read")
             .rows;
@@ -369,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_every_sensible_type_are_compared_as_text() {
+    fn values_of_every_accepted_type_are_compared_as_text() {
         let read_all = |column| read("label_text", "time_ms_utc", column, "").expect("it is read");
         let known = texts(&read_all(text("result_text")).rows);
         let known = [known[1].as_str(), known[0].as_str()];
@@ -386,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_every_sensible_type_are_those_of_labels() {
+    fn texts_of_every_accepted_type_are_those_of_labels() {
         for column in [
             "label_text",
             "label_category",
@@ -415,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_an_error_that_names_column_type_and_what_is_expected() {
+    fn a_type_that_is_not_accepted_is_an_error_with_column_type_and_accepted_types() {
         let label = |column| read(column, "time_text", number(), "");
         let time = |column| read("label_text", column, number(), "");
         let value = |column| read("label_text", "time_text", code(column, &["0", "1"]), "");

@@ -1,5 +1,5 @@
-//! A Parquet file, by polars: only the needed columns are decoded, one row group at a time and a bounded
-//! number of its rows, so that memory is bounded by its bytes and not by what they stand for.
+//! The reader of a Parquet file, by polars. It decodes only the needed columns, one row group at a time
+//! and a bounded number of its rows, so memory is bounded whatever number of rows the bytes encode.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -8,44 +8,48 @@ use std::sync::Arc;
 
 use csv::ByteRecord;
 use polars::prelude::*;
-use service::guard;
+use service::catch_panic::catch_panic;
 use service::progress::Stage;
+use service::text::truncated;
 
 use crate::columns::{Columns, Selection};
 use crate::error::Error;
-use crate::shown::shown;
-use crate::source::parquet_columns::{Texts, Times, check_type, labels_are, times_are, values_are};
+use crate::source::parquet_columns::{
+    Texts, Times, check_type, label_types, time_types, value_types,
+};
 use crate::source::sink::Sink;
 use crate::source::{parquet_footer, parquet_pages};
 use crate::timestamp::TimeFormat;
 
-/// So many rows are decoded at once; hardly a writer makes larger row groups. A run of the same value
-/// takes a few bytes however long it is, so the bytes of a row group bound its rows by nothing.
+/// The most rows that are decoded at once. Few writers make larger row groups. A run of equal values
+/// takes a few bytes for any length, so the bytes of a row group do not bound its rows.
 pub const ROWS_AT_ONCE: usize = 2 * 1024 * 1024;
 
-/// So much is shown of what polars says: it may quote the file.
-const SHOWN_CHARACTERS: usize = 300;
+/// The most characters of a message of polars, which may quote the file.
+const MESSAGE_CHARACTERS: usize = 300;
 
-/// A Parquet file whose footer was read.
+/// A Parquet file whose footer is read.
 pub struct ParquetFile {
     name: String,
     file: File,
     bytes: u64,
     footer: FileMetadataRef,
-    /// The needed columns' positions, each once.
+    /// The positions of the needed columns, each once.
     projection: Vec<usize>,
-    /// The needed columns' names: labels, time, and those of the payload.
+    /// The names of the label columns.
     labels: Vec<String>,
+    /// The name of the time column.
     time: String,
+    /// The names of the payload columns.
     payload: Vec<String>,
 }
 
 impl ParquetFile {
-    /// Reads the footer of a file; `name` is for people.
+    /// Reads the footer of a file; `name` is its name in messages.
     ///
     /// # Errors
-    /// When the file cannot be opened, is damaged, or lacks a column, or when one is of a type that
-    /// is not read for what it is.
+    /// When the file cannot be opened, is damaged, lacks a column, or has a column of a type that is
+    /// not accepted for its purpose.
     pub fn open(
         name: String,
         path: &Path,
@@ -58,7 +62,7 @@ impl ParquetFile {
         };
         let file = File::open(path).map_err(cannot_open)?;
         let bytes = file.metadata().map_err(cannot_open)?.len();
-        let read = guarded(|| {
+        let read = one_line_error(|| {
             let footer = parquet_footer::rewritten(&file)?;
             let mut reader = ParquetReader::new(Cursor::new(footer));
             let schema = reader.schema()?;
@@ -69,12 +73,12 @@ impl ParquetFile {
         let columns = Columns::find(&name, &header, selection)?;
         let check = |option, column, is| check_type(&name, option, &schema, column, is);
         for &column in &columns.labels {
-            check("--by", column, labels_are())?;
+            check("--by", column, label_types())?;
         }
-        check("--time", columns.time, times_are(time))?;
+        check("--time", columns.time, time_types(time))?;
         let Selection { grouping, payload } = selection;
         for (wanted, &column) in payload.columns().iter().zip(&columns.payload) {
-            check(payload.option(), column, values_are(&wanted.coding))?;
+            check(payload.option(), column, value_types(&wanted.coding))?;
         }
         let mut projection = columns.labels;
         projection.push(columns.time);
@@ -97,14 +101,14 @@ impl ParquetFile {
         })
     }
 
-    /// Reads all rows; the file's bytes are added to `progress` as its rows are.
+    /// Reads all rows, and adds the bytes of the file to `progress` in proportion to the rows.
     ///
     /// # Errors
-    /// When the file cannot be read to its end, and those of [`Sink`].
+    /// When the file cannot be read to its end, and the errors of [`Sink`].
     pub fn read(self, sink: &mut Sink<'_>, progress: &Stage) -> Result<(), Error> {
         let mut number = 0;
-        let mut told = 0;
-        // polars walks over all row groups of a footer each time that it reads one of them.
+        let mut reported = 0;
+        // polars iterates over all row groups of a footer whenever it reads one of them.
         let mut bare = FileMetadata::clone(&self.footer);
         bare.row_groups = Vec::new();
         for group in &self.footer.row_groups {
@@ -113,7 +117,7 @@ impl ParquetFile {
             footer.max_row_group_height = group.num_rows();
             footer.row_groups = vec![group.clone()];
             let names = self.labels.iter().chain([&self.time]).chain(&self.payload);
-            let checked = guarded(|| {
+            let checked = one_line_error(|| {
                 let names = names.map(String::as_str);
                 parquet_pages::check(&self.file, self.bytes, group, names)
             });
@@ -121,20 +125,20 @@ impl ParquetFile {
             let footer = Arc::new(footer);
             for first in (0..group.num_rows()).step_by(ROWS_AT_ONCE) {
                 let rows = ROWS_AT_ONCE.min(group.num_rows() - first);
-                let columns = guarded(|| self.decode(&footer, first, rows));
+                let columns = one_line_error(|| self.decode(&footer, first, rows));
                 let columns = columns.map_err(|reason| damaged(&self.name, number, reason))?;
-                number = self.judge(&columns, number, sink)?;
+                number = self.validate(&columns, number, sink)?;
             }
             let part = number as f64 / self.footer.num_rows.max(1) as f64;
             let now = ((self.bytes as f64 * part) as u64).min(self.bytes);
-            progress.add(now.saturating_sub(told));
-            told = now.max(told);
+            progress.add(now.saturating_sub(reported));
+            reported = now.max(reported);
         }
-        progress.add(self.bytes - told);
+        progress.add(self.bytes - reported);
         Ok(())
     }
 
-    /// Decodes so many rows of a file, or of the only row group that is left in its footer.
+    /// Decodes `rows` rows, from the row `first` on, of the row groups that `footer` has.
     fn decode(
         &self,
         footer: &FileMetadataRef,
@@ -150,7 +154,7 @@ impl ParquetFile {
         let frame = reader.finish()?;
         polars_ensure!(
             frame.height() == rows,
-            ComputeError: "{} of {rows} rows are there",
+            ComputeError: "it has {} of {rows} rows",
             frame.height()
         );
         let texts = |names: &[String]| {
@@ -165,8 +169,9 @@ impl ParquetFile {
         })
     }
 
-    /// Judges the rows of a row group and returns the number of its last one.
-    fn judge(
+    /// Validates decoded rows; `before` is the number of rows before them. Returns the number of rows
+    /// with them.
+    fn validate(
         &self,
         columns: &NeededColumns,
         before: u64,
@@ -175,8 +180,9 @@ impl ParquetFile {
         for row in 0..columns.rows {
             let labels = columns.labels.iter().map(|values| values.get(row));
             let values = columns.payload.iter().map(|values| values.get(row));
-            let judged = sink.judge(labels.clone(), columns.time.get(row), values.clone())?;
-            if let Err(reason) = judged {
+            let time = columns.time.get(row);
+            let validated = sink.validate(labels.clone(), time, values.clone())?;
+            if let Err(reason) = validated {
                 let time = columns.time.text(row);
                 let fields = labels.chain([&*time]).chain(values);
                 sink.reject(&self.name, before + row as u64 + 1, reason, fields)?;
@@ -186,7 +192,7 @@ impl ParquetFile {
     }
 }
 
-/// The columns of a row group that are needed.
+/// The needed columns of some rows, decoded.
 struct NeededColumns {
     rows: usize,
     labels: Vec<Texts>,
@@ -194,6 +200,7 @@ struct NeededColumns {
     payload: Vec<Texts>,
 }
 
+/// The error of a file that is damaged after `records` records.
 fn damaged(input: &str, records: u64, reason: String) -> Error {
     Error::Parquet {
         input: input.to_owned(),
@@ -202,13 +209,13 @@ fn damaged(input: &str, records: u64, reason: String) -> Error {
     }
 }
 
-/// Reads by polars, whose errors may have several lines, and which may panic.
-fn guarded<T>(read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
-    let text = match guard::guarded(read) {
+/// Runs a call of polars, and returns its error or panic as a message of one bounded line.
+fn one_line_error<T>(read: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
+    let text = match catch_panic(read) {
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic,
     };
     let line = text.lines().next().unwrap_or_default();
-    Err(shown(line.as_bytes(), SHOWN_CHARACTERS))
+    Err(truncated(line.as_bytes(), MESSAGE_CHARACTERS))
 }

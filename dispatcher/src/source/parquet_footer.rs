@@ -1,6 +1,6 @@
-//! The footer of a Parquet file, read in bounded memory and written anew: polars makes room for as
-//! many row groups, columns and keys as a footer says it has, before it looks whether they are there.
-//! Memory that cannot be had aborts the process, which nothing can catch.
+//! The footer of a Parquet file, read in bounded memory and written anew for polars. polars allocates
+//! memory for the row groups, columns and keys that a footer claims to have, before it checks that they
+//! exist; an allocation that fails aborts the process, which cannot be caught.
 
 use std::fs::File;
 use std::io;
@@ -12,28 +12,28 @@ use polars_parquet_format::thrift::protocol::{
 };
 use polars_parquet_format::thrift::{self, ProtocolError, ProtocolErrorKind};
 
-/// How a file begins and ends.
+/// The first and the last bytes of a file.
 const MAGIC: &[u8; 4] = b"PAR1";
 
-/// Behind a footer stand its length and the magic bytes.
+/// The number of bytes after a footer: its length and the magic bytes.
 const END_BYTES: usize = 8;
 
-/// A footer has at most so many bytes. One of 6 columns takes some 600 for each of its row groups.
+/// The most bytes of a footer. For 6 columns a footer has about 600 bytes for each row group.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// So much of memory, by the count of the format's own crate, may a byte of a footer take: 8 for an
-/// item of a list, one for a byte of text, two for a struct. What writers make takes less than two. An
-/// item may be a struct of half a kilobyte, so the largest footer can ask for a gigabyte, and no more.
-const MEMORY_BY_BYTE: usize = 3;
+/// The memory for each byte of a footer, as the format's own crate counts it: 8 for an item of a list,
+/// 1 for a byte of text, 2 for a struct. Footers of usual writers need less than 2 for each byte. An
+/// item may be a struct of half a kilobyte, so the largest footer can allocate a gigabyte at most.
+const MEMORY_PER_BYTE: usize = 3;
 
-/// So much more may a short one take.
+/// The memory for a footer in addition to that for its bytes.
 const MEMORY: usize = 4 * 1024;
 
-/// A Parquet file without rows that has the footer of another one, without what no reader here asks
-/// for: who wrote it, orders of columns, encryption.
+/// A Parquet file without rows that has the footer of `file`, except the fields that are not needed:
+/// writer, orders of columns, encryption.
 ///
 /// # Errors
-/// When the file cannot be read, or has no footer or a damaged one.
+/// When the file cannot be read, or its footer is missing or damaged.
 pub fn rewritten(file: &File) -> io::Result<Vec<u8>> {
     let bytes = file.metadata()?.len();
     let end = bytes.checked_sub(END_BYTES as u64);
@@ -55,14 +55,15 @@ pub fn rewritten(file: &File) -> io::Result<Vec<u8>> {
     }
     let mut footer = vec![0; length];
     file.read_exact_at(&mut footer, start)?;
-    again(&footer).map_err(|error| damaged(&format!("its footer: {error}")))
+    rewrite(&footer).map_err(|error| damaged(&format!("its footer: {error}")))
 }
 
 fn damaged(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-fn again(footer: &[u8]) -> thrift::Result<Vec<u8>> {
+/// A file of this footer alone.
+fn rewrite(footer: &[u8]) -> thrift::Result<Vec<u8>> {
     let footer = read(footer)?;
     let mut file = MAGIC.to_vec();
     footer.write_to_out_protocol(&mut TCompactOutputProtocol::new(&mut file))?;
@@ -72,9 +73,9 @@ fn again(footer: &[u8]) -> thrift::Result<Vec<u8>> {
     Ok(file)
 }
 
-/// As the crate reads it, but for the fields that are left out.
+/// Decodes a footer in bounded memory, without the fields that are not needed.
 fn read(footer: &[u8]) -> thrift::Result<FileMetaData> {
-    let most = MEMORY + MEMORY_BY_BYTE * footer.len();
+    let most = MEMORY + MEMORY_PER_BYTE * footer.len();
     let mut protocol = TCompactInputProtocol::new(footer, most);
     let (mut version, mut schema, mut num_rows, mut row_groups) = (None, None, None, None);
     let mut key_value_metadata = None;
@@ -153,19 +154,19 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_comes_back_without_what_nobody_asks_for() {
+    fn a_footer_is_read_without_the_fields_that_are_not_needed() {
         let mut other = footer();
         other.created_by = Some("somebody".to_owned());
         assert_eq!(read(&written(&other)).expect("whole"), footer());
     }
 
     #[test]
-    fn a_list_that_says_it_is_longer_than_the_footer_gets_no_memory() {
+    fn a_list_that_claims_to_be_longer_than_the_footer_is_an_error_without_an_allocation() {
         // A version, and the header of a list of 2,147,483,647 structs for each field that is one.
         for field in [2, 4, 5] {
             let header = (field - 1) << 4 | 9;
-            let lying = [0x15, 4, header, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0];
-            let error = read(&lying).expect_err("they are not there");
+            let footer = [0x15, 4, header, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0];
+            let error = read(&footer).expect_err("the items are missing");
             assert!(
                 matches!(&error, thrift::Error::Protocol(error) if error.kind == ProtocolErrorKind::SizeLimit),
                 "{error}"
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_footer_that_is_cut_anywhere_is_an_error() {
+    fn a_footer_truncated_anywhere_is_an_error() {
         let whole = written(&footer());
         for length in 0..whole.len() {
             assert!(read(&whole[..length]).is_err(), "{length} bytes");

@@ -1,9 +1,9 @@
-//! Holds what a Parquet file says of its own sizes against the file, before polars makes room for
-//! it. A length that is not true would not end in an error there: memory that cannot be had aborts
-//! the process, which nothing can catch.
+//! Checks of the sizes that a Parquet file claims for itself, before polars allocates memory for them.
+//! A wrong size would not be an error in polars: an allocation that fails aborts the process, which
+//! cannot be caught.
 //!
-//! What may be true and still takes few bytes is bounded: pages unpack to no more than their codec can
-//! pack, and a row group, whose rows may all be said in one run, has no more rows than writers make.
+//! Sizes that may be correct although they need few bytes are limited: a page to what its codec can
+//! compress, and a row group, all of whose rows may be one run, to as many rows as usual writers make.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -15,22 +15,20 @@ use polars_parquet::parquet::metadata::{ColumnChunkMetadata, RowGroupMetadata};
 use polars_parquet_format::thrift::protocol::TCompactInputProtocol;
 use polars_parquet_format::{PageHeader, PageType};
 
-/// A row group has at most so many rows. Arrow's writers make 1,048,576 by default (67,108,864 in old
-/// versions), DuckDB's 122,880, those that go by bytes some millions.
+/// The most rows of a row group. Arrow's writers make 1,048,576 by default (67,108,864 in old
+/// versions), DuckDB's 122,880, writers with a limit of bytes some millions.
 pub const MAX_ROWS_IN_GROUP: usize = 64 * 1024 * 1024;
 
-/// A page unpacks to at most so many bytes. Writers end a page after about one MiB.
+/// The most bytes of a decompressed page. Writers end a page after about one MiB.
 const MAX_PAGE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// A page too short to be judged by a ratio unpacks to at most so many bytes.
+/// The limit for a page that is so short that the ratio of its codec would give less.
 const MAX_SHORT_PAGE_BYTES: u64 = 64 * 1024;
 
-/// Checks the columns of these names in a row group, none of them nested, of a file with so many
-/// bytes.
+/// Checks columns of a row group by name; none of them is nested. `bytes` is the length of the file.
 ///
 /// # Errors
-/// When rows, values or bytes are not as many as they are said to be elsewhere, or more than there
-/// may be.
+/// When numbers of rows, values or bytes contradict each other, or exceed a limit.
 pub fn check<'n>(
     file: &File,
     bytes: u64,
@@ -58,6 +56,7 @@ pub fn check<'n>(
     Ok(())
 }
 
+/// Checks the pages of a column by their headers.
 fn check_pages(
     file: &File,
     bytes: u64,
@@ -72,12 +71,12 @@ fn check_pages(
     let mut packed = vec![0; (range.end - range.start) as usize];
     file.read_exact_at(&mut packed, range.start)?;
     let expected = u64::try_from(chunk.num_values()).unwrap_or(0);
-    // What the pages of a column unpack to, all of them together.
+    // The decompressed size of all pages of the column together.
     let unpacked = u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
     let end = packed.len() as u64;
     let mut values = 0u64;
     let mut rest = Cursor::new(packed);
-    // A column without values may have a dictionary still.
+    // A column without values may still have a dictionary.
     while rest.position() < end && (values < expected || rest.position() == 0) {
         let page = read_page(&mut rest, name)?;
         polars_ensure!(
@@ -87,12 +86,12 @@ fn check_pages(
         rest.set_position(rest.position() + page.packed_bytes);
         polars_ensure!(
             page.bytes <= most_unpacked(chunk.compression(), page.packed_bytes),
-            ComputeError: "a page of column {name} says that its {} bytes unpack to {}",
+            ComputeError: "a page of column {name} claims that its {} bytes unpack to {}",
             page.packed_bytes,
             page.bytes
         );
         match page.is_dictionary {
-            // It may have values that no row has, but none that takes no byte.
+            // It may have values that no row uses, but each value takes at least one byte.
             true => polars_ensure!(
                 page.values <= page.bytes,
                 ComputeError: "the dictionary of column {name} is larger than its page"
@@ -113,20 +112,20 @@ fn check_pages(
     Ok(())
 }
 
-/// What the header of a page says.
+/// The sizes in the header of a page.
 struct PageSizes {
     is_dictionary: bool,
     values: u64,
-    /// As it stands in the file.
+    /// The size in the file.
     packed_bytes: u64,
-    /// Unpacked.
+    /// The decompressed size.
     bytes: u64,
 }
 
-/// Reads the header of the page that begins here, and stops behind it.
+/// Reads the header of the page that begins at the position of `rest`, which is then after the header.
 fn read_page(rest: &mut Cursor<Vec<u8>>, name: &str) -> PolarsResult<PageSizes> {
     let damaged = || polars_err!(ComputeError: "column {name} has a damaged page header");
-    // No text of it is longer than what is there.
+    // No text in the header can be longer than the column.
     let most = rest.get_ref().len();
     let mut protocol = TCompactInputProtocol::new(&mut *rest, most);
     let header = PageHeader::read_from_in_protocol(&mut protocol).map_err(|_| damaged())?;
@@ -139,7 +138,7 @@ fn read_page(rest: &mut Cursor<Vec<u8>>, name: &str) -> PolarsResult<PageSizes> 
         (_, _, Some(dictionary)) if is_dictionary => dictionary.num_values,
         (Some(page), ..) if header.type_ == PageType::DATA_PAGE => page.num_values,
         (_, Some(page), _) if header.type_ == PageType::DATA_PAGE_V2 => page.num_values,
-        // Among them pages of an index, which nobody writes and polars does not read.
+        // Also for index pages, which no writer makes and polars does not read.
         _ => return Err(damaged()),
     };
     let size = |number: i32| u64::try_from(number).map_err(|_| damaged());
@@ -151,19 +150,19 @@ fn read_page(rest: &mut Cursor<Vec<u8>>, name: &str) -> PolarsResult<PageSizes> 
     })
 }
 
-/// The most that so many packed bytes can unpack to, by the format of the codec.
+/// The most bytes to which `packed_bytes` can be decompressed, by the format of the codec.
 fn most_unpacked(codec: Compression, packed_bytes: u64) -> u64 {
     let ratio = match codec {
         Compression::Uncompressed => return packed_bytes,
-        // Three bytes copy 64.
+        // Three bytes can copy 64.
         Compression::Snappy => 22,
-        // A bit for 258 bytes, twice (RFC 1951).
+        // Two codes of one bit each can copy 258 bytes (RFC 1951).
         Compression::Gzip => 1_032,
-        // A byte more makes a match longer by 255.
+        // Each further byte extends a match by 255.
         Compression::Lz4 | Compression::Lz4Raw => 255,
-        // Four bytes are a block of 128 KiB (RFC 8878).
+        // Four bytes can be a block of 128 KiB (RFC 8878).
         Compression::Zstd => 32_768,
-        // One command copies up to 16 MiB (RFC 7932).
+        // One command can copy 16 MiB (RFC 7932).
         Compression::Brotli | Compression::Lzo => u64::MAX,
     };
     packed_bytes
@@ -189,7 +188,7 @@ mod tests {
     use crate::source::{DataSet, Source};
     use crate::spill::Spill;
 
-    /// What a file claims that has the same row again and again.
+    /// The sizes that a file claims, all of whose rows are the same.
     #[derive(Clone, Copy)]
     struct Claims {
         rows: i64,
@@ -199,7 +198,7 @@ mod tests {
         codec: CompressionCodec,
     }
 
-    const HONEST: Claims = Claims {
+    const TRUE_CLAIMS: Claims = Claims {
         rows: 100,
         groups: 1,
         dictionary_values: 1,
@@ -277,7 +276,7 @@ mod tests {
             let values = Some(claims.dictionary_values);
             page(&mut file, &dictionary, claims.dictionary_bytes, values, 0);
             let data_start = file.len();
-            // A width of one bit, a run of all rows, and the index that they share.
+            // A width of one bit, and a run of all rows with their common index.
             let mut run = vec![1];
             let mut length = (claims.rows as u64) << 1;
             while length > 0x7f {
@@ -370,12 +369,12 @@ mod tests {
     }
 
     #[test]
-    fn many_rows_in_few_bytes_are_rows_and_are_read_piece_by_piece() {
+    fn many_rows_in_few_bytes_are_read_in_several_parts() {
         let rows = crate::source::parquet_file::ROWS_AT_ONCE as i64 + 3;
         let data_set = read(Claims {
             rows,
             groups: 2,
-            ..HONEST
+            ..TRUE_CLAIMS
         })
         .expect("it is read");
         assert_eq!(data_set.rows_read, 2 * rows as u64);
@@ -384,20 +383,23 @@ mod tests {
     }
 
     #[test]
-    fn a_row_group_of_more_rows_than_anybody_writes_is_refused() {
+    fn a_row_group_of_more_rows_than_the_limit_is_refused() {
         for rows in [
             MAX_ROWS_IN_GROUP as i64 + 1,
             i64::from(i32::MAX),
             i64::MAX,
             -1,
         ] {
-            let text = refused(Claims { rows, ..HONEST });
+            let text = refused(Claims {
+                rows,
+                ..TRUE_CLAIMS
+            });
             assert!(text.starts_with("cannot read "), "{text}");
             assert_eq!(text.lines().count(), 1, "{text}");
         }
         let text = refused(Claims {
             rows: i64::from(i32::MAX),
-            ..HONEST
+            ..TRUE_CLAIMS
         });
         assert!(
             text.ends_with("rows, more than 67108864: write smaller ones"),
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_unpacks_to_no_more_than_its_codec_can_pack() {
+    fn a_page_that_claims_more_than_its_codec_can_compress_is_refused() {
         for codec in [
             CompressionCodec::UNCOMPRESSED,
             CompressionCodec::SNAPPY,
@@ -419,7 +421,7 @@ mod tests {
                 let text = refused(Claims {
                     codec,
                     dictionary_bytes: Some(bytes),
-                    ..HONEST
+                    ..TRUE_CLAIMS
                 });
                 let expected = match bytes {
                     -1 => "a damaged page header",
@@ -431,12 +433,12 @@ mod tests {
     }
 
     #[test]
-    fn a_dictionary_has_no_more_values_than_bytes() {
+    fn a_dictionary_of_more_values_than_bytes_is_refused() {
         let text = refused(Claims {
             dictionary_values: i32::MAX,
-            ..HONEST
+            ..TRUE_CLAIMS
         });
         assert!(text.contains("is larger than its page"), "{text}");
-        assert_eq!(read(HONEST).expect("it is honest").rows.len(), 100);
+        assert_eq!(read(TRUE_CLAIMS).expect("it is read").rows.len(), 100);
     }
 }

@@ -1,35 +1,37 @@
-//! Where the rows of all files of a data set come together: the accepted ones as columns, the
-//! rejected ones in their file.
+//! The collection of the rows of all files of a data set: the accepted rows as columns, the rejected
+//! rows in a file.
 
 use service::Shutdown;
 
 use crate::error::Error;
 use crate::rejects::{Reason, Rejects};
 use crate::source::csv_rows::BlockRows;
-use crate::source::rules::{Rules, When};
+use crate::source::rules::{RowTime, Rules};
 use crate::source::{DataSet, Rows};
 use crate::spill::Spill;
 
-/// Between two looks whether to stop, at most: this many rows, and records of this many bytes.
-const ROWS_BETWEEN_LOOKS: u64 = 16 * 1024;
-const BYTES_BETWEEN_LOOKS: usize = 8 * 1024 * 1024;
+/// The most rows between two checks of shutdown and memory.
+const ROWS_BETWEEN_CHECKS: u64 = 16 * 1024;
+
+/// The most bytes of records between two checks.
+const BYTES_BETWEEN_CHECKS: usize = 8 * 1024 * 1024;
 
 /// The rows that were read so far.
 #[derive(Debug)]
 pub struct Sink<'a> {
-    /// How they are judged.
+    /// The rules for rows.
     pub rules: Rules<'a>,
     rows: Rows,
     spill: Spill,
     rejects: Rejects,
     rows_read: u64,
-    /// How many bytes records may have before the next look.
-    look_at_bytes: usize,
+    /// The number of bytes of records at which the next check is due.
+    check_at_bytes: usize,
     shutdown: &'a Shutdown,
 }
 
 impl<'a> Sink<'a> {
-    /// No row was read yet.
+    /// An empty collection.
     pub fn new(rules: Rules<'a>, rejects: Rejects, spill: Spill, shutdown: &'a Shutdown) -> Self {
         Self {
             rows: Rows::new(rules.selection().payload.width()),
@@ -37,25 +39,25 @@ impl<'a> Sink<'a> {
             spill,
             rejects,
             rows_read: 0,
-            look_at_bytes: BYTES_BETWEEN_LOOKS,
+            check_at_bytes: BYTES_BETWEEN_CHECKS,
             shutdown,
         }
     }
 
-    /// Judges a row by [`Rules::judge`], and takes it if it can be counted. Else the reason is returned,
-    /// and the row is still to be rejected.
+    /// Validates a row by [`Rules::validate`], and adds it if it is accepted. Else returns the reason;
+    /// the caller then calls [`reject`](Self::reject).
     ///
     /// # Errors
-    /// When it was asked to stop.
+    /// When a shutdown was requested, or rows cannot be spilled.
     #[inline]
-    pub fn judge<'v>(
+    pub fn validate<'v>(
         &mut self,
         labels: impl Iterator<Item = &'v [u8]> + Clone,
-        time: When<'_>,
+        time: RowTime<'_>,
         values: impl Iterator<Item = &'v [u8]>,
     ) -> Result<Result<(), Reason>, Error> {
         let records = &mut self.rows.records;
-        match self.rules.judge(labels, time, values, records) {
+        match self.rules.validate(labels, time, values, records) {
             Ok(row) => {
                 self.rows.label_set.push(row.label_set);
                 self.rows.seconds.push(row.seconds);
@@ -65,10 +67,11 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes a row that cannot; `number` is its record number in `file`, from 1.
+    /// Rejects a row; `number` is its record number in `file`, from 1.
     ///
     /// # Errors
-    /// When the rejects cannot be written, are too many, or it was asked to stop.
+    /// When the rejects cannot be written or are too many, a shutdown was requested, or rows cannot be
+    /// spilled.
     #[cold]
     pub fn reject<'f>(
         &mut self,
@@ -83,10 +86,10 @@ impl<'a> Sink<'a> {
         self.count()
     }
 
-    /// Takes the rows of a block; `before` is how many records of `file` came before it.
+    /// Adds the rows of a block; `before` is the number of records of `file` before it.
     ///
     /// # Errors
-    /// When the rejects cannot be written, are too many, or it was asked to stop.
+    /// As [`reject`](Self::reject).
     pub fn append(&mut self, file: &str, before: u64, block: &BlockRows) -> Result<(), Error> {
         for rejected in &block.rejected {
             let fields: Vec<&[u8]> = rejected.fields.iter().map(Vec::as_slice).collect();
@@ -99,42 +102,43 @@ impl<'a> Sink<'a> {
             )?;
         }
         let rows = &block.rows;
-        let numbers = self.rules.take_label_sets(&rows.label_sets);
+        let numbers = self.rules.label_set_numbers(&rows.label_sets);
         let label_set = rows.label_set.iter().map(|&own| numbers[own as usize]);
         self.rows.label_set.extend(label_set);
         self.rows.seconds.extend_from_slice(&rows.seconds);
         self.rows.records.extend(rows.records.as_slice());
         self.rows_read += block.records;
-        self.look()
+        self.check()
     }
 
+    /// Counts a row, and checks when a check is due.
     #[inline]
     fn count(&mut self) -> Result<(), Error> {
         self.rows_read += 1;
-        if self.rows_read.is_multiple_of(ROWS_BETWEEN_LOOKS)
-            || self.rows.records.bytes().len() >= self.look_at_bytes
+        if self.rows_read.is_multiple_of(ROWS_BETWEEN_CHECKS)
+            || self.rows.records.bytes().len() >= self.check_at_bytes
         {
-            return self.look();
+            return self.check();
         }
         Ok(())
     }
 
-    /// Makes room in memory, and looks whether to stop.
+    /// Spills rows when the memory budget is used up, and checks for a shutdown.
     #[cold]
-    fn look(&mut self) -> Result<(), Error> {
+    fn check(&mut self) -> Result<(), Error> {
         self.spill
             .make_room(&mut self.rows, self.rules.label_sets())?;
-        self.look_at_bytes = self.rows.records.bytes().len() + BYTES_BETWEEN_LOOKS;
+        self.check_at_bytes = self.rows.records.bytes().len() + BYTES_BETWEEN_CHECKS;
         match self.shutdown.requested() {
             Some(signal) => Err(Error::Stopped(signal)),
             None => Ok(()),
         }
     }
 
-    /// All files are read.
+    /// Ends the collection, after all files are read.
     ///
     /// # Errors
-    /// When too many of all rows are rejected, or the rejects cannot be written.
+    /// When too large a share of all rows is rejected, or the rejects cannot be written.
     pub fn finish(self) -> Result<DataSet, Error> {
         let mut rows = self.rows;
         rows.label_sets = self.rules.into_label_sets();

@@ -1,4 +1,4 @@
-//! librdkafka's mock cluster of one broker, as a value.
+//! A safe wrapper of librdkafka's mock cluster, with one broker.
 
 use std::ffi::{CStr, CString};
 use std::net::TcpStream;
@@ -12,33 +12,34 @@ use rdkafka_sys as sys;
 
 use crate::error::Error;
 
-/// What the cluster calls its only broker.
+/// The id of the only broker.
 const BROKER_ID: i32 = 1;
 
-/// Requests of consumers that form a group, of those that were received.
+/// The number of requests of group members among the tracked requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupRequests {
-    /// To join it.
+    /// JoinGroup requests.
     pub joins: usize,
-    /// To learn who has which partitions.
+    /// SyncGroup requests.
     pub syncs: usize,
 }
 
-/// A cluster that lives as long as this value.
+/// A cluster that runs as long as this value exists.
 pub struct MockCluster {
     cluster: *mut sys::rd_kafka_mock_cluster_t,
-    /// The client that the cluster runs on; dropped after it.
+    /// The client that owns the cluster; dropped after it.
     _client: BaseProducer,
     bootstrap_servers: String,
 }
 
-// SAFETY: the mock cluster's functions lock for themselves.
+// SAFETY: the mock cluster's functions take its lock themselves.
 unsafe impl Send for MockCluster {}
 // SAFETY: as above.
 unsafe impl Sync for MockCluster {}
 
 impl MockCluster {
-    /// Starts one on a free port of 127.0.0.1. The first member of a group waits so long for others.
+    /// Starts a cluster on a free port of 127.0.0.1. The first member of a group waits for others for
+    /// `initial_rebalance_delay`.
     pub fn start(initial_rebalance_delay: Duration) -> Result<Self, Error> {
         let client: BaseProducer = ClientConfig::new()
             .create()
@@ -48,7 +49,7 @@ impl MockCluster {
         if cluster.is_null() {
             return Err(Error::InProcess { action: "start" });
         }
-        // SAFETY: the cluster was just made; the string belongs to it and is copied.
+        // SAFETY: the cluster was just created; the string belongs to it and is copied.
         let bootstrap_servers = unsafe {
             sys::rd_kafka_mock_group_initial_rebalance_delay_ms(
                 cluster,
@@ -65,31 +66,32 @@ impl MockCluster {
         })
     }
 
+    /// Its address, as `host:port`.
     pub fn bootstrap_servers(&self) -> &str {
         &self.bootstrap_servers
     }
 
-    /// Makes calls while somebody knocks at the broker's door. Its thread serves calls that are to
-    /// change the cluster, and then throws away what it was woken by: of one that comes in between
-    /// (the next call, as a rule) it learns when it wakes by itself, after a second, or when somebody
-    /// connects.
-    pub fn while_knocking<T>(&self, calls: impl FnOnce() -> T) -> T {
-        const KNOCK_EVERY: Duration = Duration::from_millis(5);
-        let (done, knock_on) = mpsc::channel::<()>();
+    /// Runs calls that change the cluster, and meanwhile wakes the cluster's thread every few
+    /// milliseconds by connecting to it. After that thread has served such a call it drops the wake-up
+    /// of a call that arrived meanwhile (usually the next one), and would serve that one only when it
+    /// wakes by itself, after a second.
+    pub fn with_wakeups<T>(&self, calls: impl FnOnce() -> T) -> T {
+        const WAKE_INTERVAL: Duration = Duration::from_millis(5);
+        let (done, is_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(move || {
-                while knock_on.recv_timeout(KNOCK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                    // Whether it opens does not matter.
+                while is_done.recv_timeout(WAKE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                    // The attempt wakes the thread, whether it succeeds or not.
                     let _ = TcpStream::connect(&self.bootstrap_servers);
                 }
             });
-            let answer = calls();
+            let result = calls();
             drop(done);
-            answer
+            result
         })
     }
 
-    /// Makes a topic. To be called while somebody knocks.
+    /// Creates a topic. To be called inside [`with_wakeups`](Self::with_wakeups).
     pub fn create_topic(&self, name: &str, partitions: usize) -> Result<(), Error> {
         let failed = Error::InProcess {
             action: "create a topic",
@@ -107,21 +109,22 @@ impl MockCluster {
         }
     }
 
-    /// Holds every answer back for so long from now on; what waits already goes out when it was to. To be
-    /// called while somebody knocks.
-    pub fn set_round_trip(&self, time: Duration) {
-        // SAFETY: the cluster is valid. It fails for a broker that is not there, and this one is.
-        unsafe { sys::rd_kafka_mock_broker_set_rtt(self.cluster, BROKER_ID, milliseconds(time)) };
+    /// Delays each response by this time from now on; those that already wait are not affected. To be
+    /// called inside [`with_wakeups`](Self::with_wakeups).
+    pub fn set_response_delay(&self, delay: Duration) {
+        // SAFETY: the cluster is valid. The call fails only for a broker that does not exist; this one
+        // does.
+        unsafe { sys::rd_kafka_mock_broker_set_rtt(self.cluster, BROKER_ID, milliseconds(delay)) };
     }
 
-    /// Has each request noted that comes from now on.
-    pub fn note_requests(&self) {
+    /// Tracks each request that arrives from now on.
+    pub fn start_request_tracking(&self) {
         // SAFETY: the cluster is valid.
         unsafe { sys::rd_kafka_mock_start_request_tracking(self.cluster) };
     }
 
-    /// Notes no more, and forgets.
-    pub fn forget_requests(&self) {
+    /// Ends the tracking, and frees the tracked requests.
+    pub fn stop_request_tracking(&self) {
         // SAFETY: the cluster is valid.
         unsafe {
             sys::rd_kafka_mock_stop_request_tracking(self.cluster);
@@ -129,14 +132,15 @@ impl MockCluster {
         }
     }
 
-    /// How many of the requests that were noted are those of groups.
+    /// The number of requests of group members among the tracked requests.
     pub fn group_requests(&self) -> GroupRequests {
         const JOIN_GROUP: i16 = 11;
         const SYNC_GROUP: i16 = 14;
         let mut of_groups = GroupRequests::default();
         let mut number = 0;
-        // SAFETY: the cluster is valid; it gives a list of its own, of so many valid requests, which is
-        // destroyed once, with them, and not used after. Without any it may be null.
+        // SAFETY: the cluster is valid; it returns a list of `number` valid requests, owned by the
+        // caller, which is destroyed once, with the requests, and not used after. Without requests it
+        // may be null.
         unsafe {
             let requests = sys::rd_kafka_mock_get_requests(self.cluster, &raw mut number);
             if requests.is_null() {
@@ -155,13 +159,14 @@ impl MockCluster {
     }
 }
 
+/// A duration in milliseconds, at most `i32::MAX`.
 fn milliseconds(time: Duration) -> i32 {
     i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
 }
 
 impl Drop for MockCluster {
     fn drop(&mut self) {
-        // SAFETY: made by `start`, destroyed once, before its client.
+        // SAFETY: created by `start`, destroyed once, before its client.
         unsafe { sys::rd_kafka_mock_cluster_destroy(self.cluster) };
     }
 }

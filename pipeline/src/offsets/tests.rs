@@ -1,4 +1,4 @@
-//! What may be committed, read and tried alone, by values and properties.
+//! Tests of the offsets that may be committed.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +14,7 @@ fn start(partition: i32, offset: i64) -> Start {
     }
 }
 
-/// A partition whose last owners left this mark, with so many messages waiting.
+/// A partition whose previous owners left this marker, with this number of messages waiting.
 fn marked(partition: i32, offset: i64, metadata: &str, waiting: i64) -> Start {
     Start {
         partition,
@@ -24,12 +24,12 @@ fn marked(partition: i32, offset: i64, metadata: &str, waiting: i64) -> Start {
     }
 }
 
-/// What may be committed, in short: "partition@offset mark".
-fn given_out(tracker: &mut OffsetTracker) -> Vec<String> {
+/// The commits that are new, each as "partition@offset marker".
+fn new_commits(tracker: &mut OffsetTracker) -> Vec<String> {
     in_short(&tracker.committable())
 }
 
-/// The same of what is waited for and then known to be committed.
+/// The commits that are waited for, which are then acknowledged.
 fn confirm(tracker: &mut OffsetTracker) -> Vec<String> {
     let commits = tracker.to_be_confirmed();
     tracker.confirm(&commits);
@@ -55,25 +55,25 @@ fn whole(partition: i32, epoch: Epoch, offset: i64) -> Settled {
 }
 
 #[test]
-fn only_the_settled_prefix_may_be_committed() {
+fn an_offset_is_committed_once_all_messages_before_it_are_settled() {
     let mut tracker = OffsetTracker::new();
     let epoch = tracker.assign(&start(3, 10));
-    assert_eq!(given_out(&mut tracker), ["3@10 held"]);
+    assert_eq!(new_commits(&mut tracker), ["3@10 held"]);
     for offset in [10, 11, 14] {
         assert_eq!(tracker.take(3, offset), Some(epoch));
     }
     tracker.settle(&whole(3, epoch, 11));
-    assert_eq!(given_out(&mut tracker), [""; 0]);
+    assert_eq!(new_commits(&mut tracker), [""; 0]);
     tracker.settle(&whole(3, epoch, 10));
-    assert_eq!(given_out(&mut tracker), ["3@12"]);
-    assert_eq!(given_out(&mut tracker), [""; 0]);
+    assert_eq!(new_commits(&mut tracker), ["3@12"]);
+    assert_eq!(new_commits(&mut tracker), [""; 0]);
     tracker.settle(&whole(3, epoch, 14));
-    assert_eq!(given_out(&mut tracker), ["3@15"]);
+    assert_eq!(new_commits(&mut tracker), ["3@15"]);
     assert_eq!(tracker.in_hand(), 0);
 }
 
 #[test]
-fn a_position_is_the_first_message_that_is_not_settled() {
+fn the_position_is_that_of_the_first_message_that_is_not_settled() {
     let mut tracker = OffsetTracker::new();
     let epoch = tracker.assign(&start(3, 10));
     let position = |tracker: &OffsetTracker| tracker.positions().collect::<Vec<_>>();
@@ -102,9 +102,9 @@ fn a_message_is_settled_when_all_its_jobs_are() {
     assert_eq!(tracker.jobs_left(0, 5), None);
     tracker.settle(&piece(9));
     assert_eq!(tracker.jobs_left(0, 5), Some(1));
-    assert_eq!(given_out(&mut tracker), [""; 0]);
+    assert_eq!(new_commits(&mut tracker), [""; 0]);
     tracker.settle(&piece(1));
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
 }
 
 #[test]
@@ -114,30 +114,30 @@ fn work_of_an_earlier_assignment_moves_no_offset() {
     tracker.take(0, 5);
     tracker.revoke(0);
     tracker.settle(&whole(0, earlier, 5));
-    assert_eq!(given_out(&mut tracker), [""; 0]);
+    assert_eq!(new_commits(&mut tracker), [""; 0]);
     let later = tracker.assign(&start(0, 5));
     assert_ne!(earlier, later);
-    assert_eq!(given_out(&mut tracker), ["0@5 held"]);
+    assert_eq!(new_commits(&mut tracker), ["0@5 held"]);
     tracker.take(0, 5);
     tracker.settle(&whole(0, earlier, 5));
-    assert_eq!(given_out(&mut tracker), [""; 0]);
+    assert_eq!(new_commits(&mut tracker), [""; 0]);
     tracker.settle(&whole(0, later, 5));
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
 }
 
 #[test]
-fn a_failed_commit_is_given_out_again() {
+fn a_failed_commit_is_returned_again() {
     let mut tracker = OffsetTracker::new();
     let epoch = tracker.assign(&start(0, 5));
     tracker.take(0, 5);
     tracker.settle(&whole(0, epoch, 5));
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
     tracker.give_out_again();
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
 }
 
 #[test]
-fn a_clean_revoke_leaves_no_hold() {
+fn a_clean_revoke_releases_the_marker() {
     let mut tracker = OffsetTracker::new();
     tracker.assign(&start(0, 5));
     let other = tracker.assign(&start(1, 5));
@@ -151,7 +151,7 @@ fn a_clean_revoke_leaves_no_hold() {
 }
 
 #[test]
-fn after_one_death_few_messages_are_in_hand_until_there_is_progress() {
+fn after_one_death_few_messages_are_in_flight_until_there_is_progress() {
     let mut tracker = OffsetTracker::new();
     let epoch = tracker.assign(&marked(0, 5, "rollcall/1 held", 1_000));
     tracker.assign(&start(1, 0));
@@ -166,7 +166,7 @@ fn after_one_death_few_messages_are_in_hand_until_there_is_progress() {
     assert_eq!(tracker.room(0), 0);
     tracker.settle(&whole(0, epoch, 5));
     assert_eq!(tracker.room(0), usize::MAX);
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
 }
 
 #[test]
@@ -176,30 +176,30 @@ fn after_two_deaths_a_partition_is_read_alone_one_message_at_a_time() {
     tracker.take(0, 0);
     let epoch = tracker.assign(&marked(1, 5, "rollcall/1 held take-overs=1", 2));
     assert_eq!(tracker.alone(), Some(1));
-    // What is in hand is finished first, and may still be what kills.
+    // The messages in flight are finished first, and one of them may still be the one that kills.
     assert_eq!((tracker.room(0), tracker.room(1)), (0, 0));
-    assert_eq!(given_out(&mut tracker), ["0@0 held", "1@5 take-overs=2"]);
+    assert_eq!(new_commits(&mut tracker), ["0@0 held", "1@5 take-overs=2"]);
     tracker.settle(&whole(0, healthy, 0));
     let expected = ["0@1", "1@5 held take-overs=2"];
-    assert_eq!(given_out(&mut tracker), expected);
+    assert_eq!(new_commits(&mut tracker), expected);
     assert_eq!((tracker.room(0), tracker.room(1)), (0, 1));
     tracker.take(1, 5);
     assert_eq!(tracker.room(1), 0);
     tracker.settle(&whole(1, epoch, 5));
-    // The last owner may have died of the next one.
-    assert_eq!(given_out(&mut tracker), ["1@6 held take-overs=2"]);
+    // The previous owner may have died of the next message.
+    assert_eq!(new_commits(&mut tracker), ["1@6 held take-overs=2"]);
     assert_eq!(tracker.room(1), 1);
     tracker.take(1, 6);
     tracker.settle(&whole(1, epoch, 6));
-    assert_eq!(given_out(&mut tracker), ["1@7"]);
+    assert_eq!(new_commits(&mut tracker), ["1@7"]);
     assert_eq!((tracker.alone(), tracker.room(0)), (None, usize::MAX));
 }
 
 #[test]
-fn while_a_partition_is_read_alone_no_other_mark_is_held() {
+fn while_a_partition_is_read_alone_no_other_marker_is_held() {
     let mut tracker = OffsetTracker::new();
     tracker.assign(&start(0, 0));
-    assert_eq!(given_out(&mut tracker), ["0@0 held"]);
+    assert_eq!(new_commits(&mut tracker), ["0@0 held"]);
     let first = tracker.assign(&marked(1, 5, "rollcall/1 held take-overs=2", 1));
     tracker.assign(&marked(
         2,
@@ -212,18 +212,18 @@ fn while_a_partition_is_read_alone_no_other_mark_is_held() {
         "1@5 held take-overs=3",
         "2@7 take-overs=5 position=3 deaths=2",
     ];
-    assert_eq!(given_out(&mut tracker), expected);
+    assert_eq!(new_commits(&mut tracker), expected);
     tracker.take(1, 5);
     tracker.settle(&whole(1, first, 5));
     assert_eq!(tracker.alone(), Some(2));
     assert!(tracker.marks_are_due());
     let expected = ["1@6", "2@7 held take-overs=5 position=3 deaths=2"];
-    assert_eq!(given_out(&mut tracker), expected);
+    assert_eq!(new_commits(&mut tracker), expected);
     assert_eq!(tracker.first_position(2), 3);
 }
 
 #[test]
-fn a_job_that_is_tried_alone_is_named_in_the_mark_with_its_deaths() {
+fn a_job_that_is_computed_alone_is_in_the_marker_with_its_deaths() {
     let mut tracker = OffsetTracker::new();
     let mark = "rollcall/1 held take-overs=3 position=1 deaths=1";
     let epoch = tracker.assign(&marked(0, 5, mark, 1));
@@ -238,18 +238,18 @@ fn a_job_that_is_tried_alone_is_named_in_the_mark_with_its_deaths() {
     assert!(!tracker.marks_are_due());
     tracker.settle(&whole(0, epoch, 5));
     assert!(tracker.marks_are_due());
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
 }
 
 #[test]
-fn a_mark_that_blames_is_waited_for_until_it_is_known_to_be_gone() {
+fn no_message_is_taken_until_the_broker_has_cleared_a_marker_that_blames_one() {
     let mut tracker = OffsetTracker::new();
     let epoch = tracker.assign(&marked(0, 5, "rollcall/1 held take-overs=3", 2));
     confirm(&mut tracker);
     tracker.take(0, 5);
     tracker.settle(&whole(0, epoch, 5));
-    // Asked for, and the answer is not there yet.
-    assert_eq!(given_out(&mut tracker), ["0@6"]);
+    // The commit is under way and not acknowledged.
+    assert_eq!(new_commits(&mut tracker), ["0@6"]);
     assert!(tracker.marks_are_due());
     tracker.give_out_again();
     assert!(tracker.marks_are_due());
@@ -258,7 +258,7 @@ fn a_mark_that_blames_is_waited_for_until_it_is_known_to_be_gone() {
 }
 
 #[test]
-fn what_comes_while_a_message_is_read_alone_waits_for_its_end() {
+fn a_partition_assigned_while_another_is_read_alone_waits_for_its_message() {
     let mut tracker = OffsetTracker::new();
     let mark = "rollcall/1 held take-overs=3";
     let epoch = tracker.assign(&marked(4, 5, mark, 1));
@@ -275,14 +275,14 @@ fn nothing_is_read_alone_beside_work_of_an_earlier_assignment() {
     tracker.assign(&marked(0, 5, "rollcall/1 held take-overs=3", 1));
     tracker.set_stale_work(true);
     assert_eq!(tracker.room(0), 0);
-    assert_eq!(given_out(&mut tracker), ["0@5 take-overs=4"]);
+    assert_eq!(new_commits(&mut tracker), ["0@5 take-overs=4"]);
     tracker.set_stale_work(false);
     assert_eq!(tracker.room(0), 1);
-    assert_eq!(given_out(&mut tracker), ["0@5 held take-overs=4"]);
+    assert_eq!(new_commits(&mut tracker), ["0@5 held take-overs=4"]);
 }
 
 #[test]
-fn a_partition_that_hangs_keeps_its_hold_when_it_is_given_away() {
+fn the_marker_of_a_partition_with_a_message_that_hangs_stays_held_on_release() {
     let mut tracker = OffsetTracker::new();
     tracker.assign(&start(0, 5));
     tracker.assign(&start(1, 5));
@@ -310,7 +310,8 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happens, no offset is given out while a job before it is not acknowledged.
+    /// In every sequence of steps, no offset is committed while a job before it is not acknowledged,
+    /// and each commit is as high as it may be.
     #[test]
     fn no_offset_is_ever_ahead_of_the_acknowledged_jobs(
         steps in prop::collection::vec(any_step(), 1..200),
@@ -354,7 +355,7 @@ proptest! {
                 }
                 Step::Reassign(partition) => {
                     tracker.revoke(partition);
-                    // The next owner starts again at what was committed.
+                    // The next owner starts at the committed offset.
                     let committed = given.iter().filter(|(id, _)| *id == partition);
                     let first = committed.map(|(_, offset)| *offset).max().unwrap_or(1);
                     epochs.insert(partition, tracker.assign(&start(partition, first)));
@@ -365,7 +366,7 @@ proptest! {
                         let epoch = epochs[&partition];
                         let open = left.range((partition, epoch, i64::MIN)..(partition, epoch, offset));
                         prop_assert!(open.into_iter().all(|(_, left)| *left == 0));
-                        // And it moves as far as it may.
+                        // And the offset is as high as it may be.
                         let at_it = left.range((partition, epoch, offset)..=(partition, epoch, i64::MAX)).next();
                         prop_assert!(at_it.is_none_or(|(_, left)| *left > 0));
                         given.insert((partition, offset));

@@ -1,22 +1,20 @@
-//! Makes what a file says the defaults of a command line; what no option is called, or takes, is
-//! an error that names the line and the nearest one.
+//! The values of a file as defaults of a command line. An unknown key and a value that its option
+//! does not take are errors with the line; the error of a key suggests the nearest option.
 
 use std::mem;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use service::text::nearest;
 
 use crate::config_file::error::Error;
-use crate::config_file::places::{Place, contradicted, find, flag, name_of, options, places};
+use crate::config_file::places::{Place, conflicting, find, flag, name_of, options, places};
 use crate::config_file::settings::{File, Setting, Value};
 
-/// How like a name must be to be meant.
-const LIKENESS: f64 = 0.7;
-
 impl File {
-    /// Makes what the file says the defaults of a command line that has parsed to `given`.
+    /// Makes the values of the file the defaults of a command line that was parsed to `given`.
     pub(super) fn apply(&self, command: Command, given: &ArgMatches) -> Result<Command, Error> {
-        let contradicted = contradicted(command.clone(), given);
+        let conflicting = conflicting(command.clone(), given);
         let mut with_defaults = command.clone();
         for setting in &self.settings {
             let mut known = false;
@@ -33,7 +31,7 @@ impl File {
                 };
                 known = true;
                 self.check(setting, &command, &place, option)?;
-                if place.is_chosen(given) && contradicted.contains(option.get_id()) {
+                if place.is_chosen(given) && conflicting.contains(option.get_id()) {
                     continue;
                 }
                 let values = setting.value.as_defaults();
@@ -48,7 +46,7 @@ impl File {
         Ok(with_defaults)
     }
 
-    /// Refuses a value of a kind, or a text, that the option does not take.
+    /// Checks that the option takes the value: its type, and by the option's own parser its text.
     fn check(
         &self,
         setting: &Setting,
@@ -68,22 +66,22 @@ impl File {
         let values = match &setting.value {
             Value::Other(what) => return Err(wrong(format!("an option cannot be a {what}"))),
             Value::Switch(_) if takes_value => {
-                return Err(wrong("it takes a value, not true or false".to_owned()));
+                return Err(wrong("expected a value, not true or false".to_owned()));
             }
             Value::Switch(_) => return Ok(()),
             Value::One(count) if matches!(option.get_action(), ArgAction::Count) => {
                 let is_count = count.parse::<u8>().is_ok();
-                let message = || wrong(format!("it takes a number, not {count:?}"));
+                let message = || wrong(format!("expected a number, not {count:?}"));
                 return is_count.then_some(()).ok_or_else(message);
             }
-            _ if !takes_value => return Err(wrong("it takes true or false".to_owned())),
+            _ if !takes_value => return Err(wrong("expected true or false".to_owned())),
             Value::Several(_) if !several => {
-                return Err(wrong("it takes one value, not a list".to_owned()));
+                return Err(wrong("expected one value, not a list".to_owned()));
             }
             Value::One(value) => std::slice::from_ref(value),
             Value::Several(values) => values,
         };
-        // The option's own parser judges, in the command that it belongs to.
+        // The option's own parser checks the text, in a command line of its command.
         let mut arguments: Vec<String> = vec![command.get_name().to_owned()];
         arguments.extend(place.path.iter().cloned());
         let joint = if name.starts_with("--") { "=" } else { "" };
@@ -114,7 +112,7 @@ impl File {
         let names = own
             .flat_map(|place| options(place.of(command)))
             .filter_map(name_of);
-        // What stands behind the name was meant as a value, and may be a secret.
+        // Text after a separator was probably meant as a value. It may be a secret, so it is not shown.
         let mut parts = setting.key.split(['=', ':', ' ']);
         let key = parts.next().unwrap_or_default();
         Error::UnknownKey {
@@ -127,16 +125,8 @@ impl File {
     }
 }
 
-fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    names
-        .map(|known| (strsim::jaro_winkler(name, &known), known))
-        .filter(|(likeness, _)| *likeness >= LIKENESS)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, known)| known)
-}
-
-/// Whether an error is about the value of this option. Others are about what a file cannot give,
-/// such as a data set.
+/// Whether an error is about the value of this option. Others are about arguments that are missing
+/// in the command line of the check, such as a data set.
 fn is_about(error: &clap::Error, name: &str) -> bool {
     let about_value = matches!(
         error.kind(),
@@ -148,7 +138,7 @@ fn is_about(error: &clap::Error, name: &str) -> bool {
     about_value && option.split([' ', '=']).next() == Some(name)
 }
 
-/// The first paragraph of clap's message.
+/// The first paragraph of clap's message, in one line.
 fn in_one_line(error: &clap::Error) -> String {
     let message = error.to_string();
     let message = message.strip_prefix("error: ").unwrap_or(&message);

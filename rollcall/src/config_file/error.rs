@@ -1,28 +1,28 @@
-//! Why a configuration file is refused: where it is wrong, and what was probably meant.
+//! The errors of a configuration file, with the line and the probable correction.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a file is refused.
+/// An error of a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file cannot be read.
+    /// A file that cannot be read.
     #[error("cannot read {}: {source}; give another --config, or '' for none", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// It is no TOML.
+    /// Text that is not TOML.
     #[error("{}:{line}: {message}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The message of the parser.
         message: String,
     },
 
@@ -46,9 +46,9 @@ pub enum Error {
         line: usize,
         /// The key.
         key: String,
-        /// The section it stands in.
+        /// The section of the key; `None` at the top.
         section: Option<String>,
-        /// The option that is most like it.
+        /// The most similar option, if one is similar enough.
         nearest: Option<String>,
     },
 
@@ -68,7 +68,7 @@ pub enum Error {
         line: usize,
         /// The section.
         section: String,
-        /// The command that is most like it.
+        /// The most similar command, if one is similar enough.
         nearest: Option<String>,
     },
 
@@ -81,7 +81,7 @@ pub enum Error {
         line: usize,
         /// The key.
         key: String,
-        /// What it takes.
+        /// The expected value, or the message of the option's parser.
         message: String,
     },
 }

@@ -1,46 +1,46 @@
-//! The commands whose options a file can set, and the options of each.
+//! The places of options that a file can set: the commands and their options.
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, Id};
 
-/// The command whose options `rollcall` has without a command, too.
+/// The command that `rollcall` runs without a command.
 const DEFAULT_COMMAND: &str = "run";
 
-/// The option that names the file, which cannot stand in it.
+/// The option that names the file, which the file cannot set.
 pub(super) const CONFIG_OPTION: &str = "config";
 
-/// A command whose options a file can set: the section for it, and how to get there.
+/// A command whose options a file can set: its section in the file, and its path of subcommands.
 pub(super) struct Place {
     pub(super) section: String,
     pub(super) path: Vec<String>,
 }
 
 impl Place {
-    /// The command, in the command line that the place was found in.
+    /// The command in the root command that the place was made from.
     pub(super) fn of<'a>(&self, root: &'a Command) -> &'a Command {
         self.path.iter().fold(root, |command, name| {
             command
                 .find_subcommand(name)
-                .expect("places are made of the commands that there are")
+                .expect("a place is made of commands of the root")
         })
     }
 
-    /// The same, to be changed.
+    /// The command, mutable.
     pub(super) fn of_mut<'a>(&self, root: &'a mut Command) -> &'a mut Command {
         self.path.iter().fold(root, |command, name| {
             command
                 .find_subcommand_mut(name)
-                .expect("places are made of the commands that there are")
+                .expect("a place is made of commands of the root")
         })
     }
 
-    /// Whether it is the command that is to be done.
+    /// Whether the command line chooses this command.
     pub(super) fn is_chosen(&self, given: &ArgMatches) -> bool {
         chosen(given).0 == self.path
     }
 }
 
-/// All commands; the first is `rollcall` itself, which has the options of `run`.
+/// The places of all commands. The first is `rollcall` itself, which has the options of `run`.
 pub(super) fn places(root: &Command) -> Vec<Place> {
     let mut places = vec![Place {
         section: DEFAULT_COMMAND.to_owned(),
@@ -62,7 +62,7 @@ pub(super) fn places(root: &Command) -> Vec<Place> {
     places
 }
 
-/// The command that is to be done, and what was given to it.
+/// The path of the chosen command, and its arguments.
 fn chosen(given: &ArgMatches) -> (Vec<String>, &ArgMatches) {
     let (mut path, mut own) = (Vec::new(), given);
     while let Some((name, inner)) = own.subcommand() {
@@ -72,8 +72,8 @@ fn chosen(given: &ArgMatches) -> (Vec<String>, &ArgMatches) {
     (path, own)
 }
 
-/// The options of the chosen command that contradict one that was given by hand.
-pub(super) fn contradicted(mut root: Command, given: &ArgMatches) -> Vec<Id> {
+/// The options of the chosen command that conflict with an argument or a variable.
+pub(super) fn conflicting(mut root: Command, given: &ArgMatches) -> Vec<Id> {
     root.build();
     let (path, own) = chosen(given);
     let place = Place {
@@ -81,7 +81,7 @@ pub(super) fn contradicted(mut root: Command, given: &ArgMatches) -> Vec<Id> {
         path,
     };
     let command = place.of(&root);
-    let by_hand = |option: &&Arg| {
+    let is_given = |option: &&Arg| {
         let source = own.value_source(option.get_id().as_str());
         matches!(
             source,
@@ -90,8 +90,8 @@ pub(super) fn contradicted(mut root: Command, given: &ArgMatches) -> Vec<Id> {
     };
     let mut ids = Vec::new();
     let local = || command.get_arguments().filter(|arg| !arg.is_global_set());
-    for given in local().filter(by_hand) {
-        // Either of two may be the one that names the other.
+    for given in local().filter(is_given) {
+        // Either of two conflicting options may declare the conflict.
         let conflicts = command.get_arg_conflicts_with(given).into_iter();
         ids.extend(conflicts.map(|other| other.get_id().clone()));
         ids.extend(
@@ -113,13 +113,13 @@ pub(super) fn options(command: &Command) -> impl Iterator<Item = &Arg> {
         .filter(|option| !option.is_positional() && option.get_id() != CONFIG_OPTION)
 }
 
-/// The key for an option: its long name, or its letter if it has no other.
+/// The key of an option: its long name, or its letter if it has none.
 pub(super) fn name_of(option: &Arg) -> Option<String> {
     let letter = || option.get_short().map(String::from);
     option.get_long().map(str::to_owned).or_else(letter)
 }
 
-/// An option as it stands on a command line.
+/// An option as it is written on a command line.
 pub(super) fn flag(option: &Arg) -> String {
     match (option.get_long(), option.get_short()) {
         (Some(long), _) => format!("--{long}"),
@@ -127,7 +127,7 @@ pub(super) fn flag(option: &Arg) -> String {
     }
 }
 
-/// The option that a key names.
+/// The option with this key.
 pub(super) fn find<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     options(command).find(|option| name_of(option).as_deref() == Some(key))
 }

@@ -1,5 +1,4 @@
-//! What a configuration file says, as keys with values and lines; which of them are options is not
-//! known here.
+//! The parsed configuration file: keys with values and lines, not yet matched with options.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,14 +10,14 @@ use toml::de::{DeTable, DeValue};
 use crate::config_file::DEFAULT_FILE;
 use crate::config_file::error::Error;
 
-/// A file, read.
+/// A parsed configuration file.
 #[derive(Debug)]
 pub struct File {
     pub(super) path: PathBuf,
     pub(super) settings: Vec<Setting>,
 }
 
-/// One key with its value.
+/// A key with its value and its line, from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) section: Option<String>,
@@ -27,20 +26,21 @@ pub(super) struct Setting {
     pub(super) line: usize,
 }
 
-/// A value, as an option can take it.
+/// A value of the file, by the kind of option that takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    /// For an option that is there or not.
+    /// For an option without a value.
     Switch(bool),
     One(String),
-    /// For an option that may be given more than once.
+    /// For an option that can be repeated.
     Several(Vec<String>),
-    /// What no option takes, and what TOML calls it.
+    /// A type that no option takes, by its name in TOML.
     Other(&'static str),
 }
 
 impl File {
-    /// Reads the named file; where none is named, the default one if it is there.
+    /// Reads the named file; without a name, the default file if it exists. An empty name is no
+    /// file.
     pub(super) fn open(named: Option<&OsStr>) -> Result<Option<Self>, Error> {
         let path = match named {
             Some(name) if name.is_empty() => return Ok(None),
@@ -57,7 +57,7 @@ impl File {
         }
     }
 
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Error> {
         let line_of = |offset: usize| {
             let before = text.as_bytes().iter().take(offset);
@@ -73,7 +73,7 @@ impl File {
             match value.get_ref() {
                 DeValue::Table(section) => {
                     let name = key.get_ref().as_ref();
-                    // An empty one is looked at, too.
+                    // An empty section is a setting, too, so that its name is checked.
                     if section.is_empty() {
                         let line = line_of(key.span().start);
                         settings.push(Setting::new(Some(name), "", &DeValue::Boolean(true), line));
@@ -89,7 +89,8 @@ impl File {
                 }
             }
         }
-        // In the file's order; and what stands in a section comes after what holds for all.
+        // In the order of the file, but sections last, so that their values override those at the
+        // top.
         settings.sort_by_key(|setting| (setting.section.is_some(), setting.line));
         Ok(Self {
             path: path.to_owned(),
@@ -123,20 +124,20 @@ impl Value {
                     })
                     .collect();
                 values.map_or(
-                    Self::Other("list of anything but texts and numbers"),
+                    Self::Other("list with values other than strings and numbers"),
                     Self::Several,
                 )
             }
             DeValue::String(value) => Self::One(value.to_string()),
             DeValue::Integer(value) => Self::One(value.as_str().to_owned()),
             DeValue::Float(value) => Self::One(value.as_str().to_owned()),
-            // An unquoted date is one that an option may take.
+            // An option may take a date, which TOML has without quotes.
             DeValue::Datetime(value) => Self::One(value.to_string()),
             DeValue::Table(_) => Self::Other("table"),
         }
     }
 
-    /// The texts that the option would have on a command line.
+    /// The values of the option as on a command line.
     pub(super) fn as_defaults(&self) -> Vec<String> {
         match self {
             Self::Switch(value) => vec![value.to_string()],

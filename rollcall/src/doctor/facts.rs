@@ -1,4 +1,4 @@
-//! What a doctor has to know of a cluster, and how it is asked for; nothing is written there.
+//! The facts about a cluster that the doctor's checks need, queried without writing to it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,10 +10,10 @@ use crate::doctor::rights::Program;
 use crate::error::Error;
 use crate::runs::{self, Run};
 
-/// What is known of a cluster and of who asks.
+/// The facts about a cluster, this client and its user.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Where the brokers were looked for.
+    /// The bootstrap servers of the query.
     pub bootstrap_servers: String,
     /// This program's version.
     pub rollcall_version: String,
@@ -25,11 +25,11 @@ pub struct Facts {
     pub prefix: String,
     /// The workers' group.
     pub group: String,
-    /// Workers that are expected; `None`: as many as the group has.
+    /// The expected number of workers; `None` for the number of members of the group.
     pub workers: Option<usize>,
-    /// What the cluster says of itself.
+    /// The cluster's metadata, topics and group.
     pub survey: Survey,
-    /// The runs that it knows, newest first.
+    /// The runs on the runs topic, newest first.
     pub runs: Result<Vec<Run>, Refusal>,
     /// The programs that the user is to run.
     pub programs: Vec<Program>,
@@ -41,24 +41,25 @@ pub struct Facts {
     pub now_ms: i64,
 }
 
-/// Whose runs are looked at, and who is to work them off.
+/// The subject of the checks: a prefix of topics and a group of workers.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// Prefix of the topics.
     pub prefix: &'a str,
     /// The workers' group.
     pub group: &'a str,
-    /// Workers that are expected.
+    /// The expected number of workers.
     pub workers: Option<usize>,
     /// The programs that the user is to run.
     pub programs: &'a [Program],
 }
 
 impl Facts {
-    /// Asks a cluster that a broker of which has answered.
+    /// Queries a cluster of which a broker has answered.
     ///
     /// # Errors
-    /// When the cluster can no longer be asked, or it was stopped. What is refused is a fact.
+    /// When the cluster cannot be reached any more, or the query is stopped. A refused request is
+    /// no error but a fact.
     pub fn ask(cluster: &Cluster, of: Subject<'_>, shutdown: &Shutdown) -> Result<Self, Error> {
         let names = TopicNames::new(of.prefix);
         let survey = survey(cluster, &names, of.group)?;

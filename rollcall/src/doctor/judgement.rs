@@ -1,5 +1,5 @@
-//! What a doctor says of a cluster, line by line, from [`Facts`] alone: brokers, access, group and
-//! clock here, the topics in [`topics`].
+//! The judgement of a cluster from its [`Facts`] alone, one line for each check: brokers, access,
+//! group and clock here, the topics in [`topics`].
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use service::progress::grouped;
 use crate::doctor::facts::Facts;
 use crate::doctor::{rights, topics};
 
-/// How good something is.
+/// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Verdict {
-    /// Nothing is to be done.
+    /// Good: nothing to do.
     #[serde(rename = "ok")]
     Ok,
-    /// Runs work, but not as well or as safely as they could.
+    /// A warning: runs work, but not as fast or as safely as they could.
     #[serde(rename = "warn")]
     Warn,
-    /// Runs fail, or may.
+    /// A failure: runs fail, or may fail.
     #[serde(rename = "FAIL")]
     Fail,
 }
 
 impl Verdict {
-    /// As it stands at the beginning of a line.
+    /// The verdict as the first word of a line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -36,16 +36,16 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Line {
-    /// How good it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was looked at.
+    /// The name of the check.
     pub check: &'static str,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What to do; `None` when there is nothing to do.
+    /// The advice; `None` when there is nothing to do.
     pub advice: Option<String>,
 }
 
@@ -82,7 +82,7 @@ impl Line {
     }
 }
 
-/// A line for each thing that was looked at, in the order in which one would mend them.
+/// The lines of all checks, in the order in which problems are best solved.
 pub fn judge(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![brokers(facts), versions(facts)];
     lines.extend(refused(facts));
@@ -116,7 +116,7 @@ fn versions(facts: &Facts) -> Line {
     )
 }
 
-/// A line for each answer that the cluster refused.
+/// A line for each request that the cluster refused.
 fn refused(facts: &Facts) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut add = |what: String, refusal: &Refusal, right: String, needed: bool| {
@@ -131,7 +131,7 @@ fn refused(facts: &Facts) -> Vec<Line> {
             (false, true) => Line::fail(
                 "access",
                 found,
-                "ask again; if it stays, look into the brokers' logs".to_owned(),
+                "try again; if it persists, look into the brokers' logs".to_owned(),
             ),
             (false, false) => Line::warn(
                 "access",
@@ -168,7 +168,7 @@ fn refused(facts: &Facts) -> Vec<Line> {
     lines
 }
 
-/// The workers' group: who is in it, and what waits for it.
+/// The workers' group: its members, and its lag.
 fn members(facts: &Facts) -> Vec<Line> {
     let Ok(group) = &facts.survey.group else {
         return Vec::new();
@@ -185,7 +185,7 @@ fn members(facts: &Facts) -> Vec<Line> {
             Line::warn("group", found, start())
         }
         (_, "PreparingRebalance" | "CompletingRebalance") => {
-            let advice = "ask again; if it stays so, a worker comes and goes: look into their logs";
+            let advice = "try again; if it persists, a worker keeps joining and leaving: look into their logs";
             Line::warn("group", found, advice.to_owned())
         }
         _ => Line::ok("group", found),
@@ -193,7 +193,7 @@ fn members(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![membership];
     if !group.lag.is_empty() {
         let found = format!(
-            "{} of {} not worked off, at most {} on one of {}",
+            "{} of {} waiting, at most {} on one of {}",
             counted(usize::try_from(waiting).unwrap_or(0), "message"),
             facts.names.jobs,
             grouped(u64::try_from(most).unwrap_or(0)),
@@ -221,12 +221,12 @@ fn worker(facts: &Facts) -> String {
     command
 }
 
-/// No request tells a broker's time without a write, so it is not asked for; but a run that was
-/// opened in the future tells of clocks that disagree.
+/// The clocks: a run that was opened in the future shows that two clocks differ. The brokers'
+/// clocks are not checked, because no request returns a broker's time without a write.
 fn clock(facts: &Facts) -> Line {
-    /// Clocks that are set by NTP are nearer than this.
+    /// A difference that clocks synchronised by NTP do not exceed.
     const TOLERANCE: Duration = Duration::from_secs(2);
-    let not_checked = "the brokers' clocks are not checked, for that takes a write";
+    let not_checked = "the brokers' clocks are not checked, because that needs a write";
     let runs = facts.runs.as_ref().map_or(&[][..], Vec::as_slice);
     let Some((run, opened)) = runs.iter().find_map(|run| Some((run, run.opened_at_ms?))) else {
         return Line::ok("clock", not_checked);
@@ -239,9 +239,9 @@ fn clock(facts: &Facts) -> Line {
                 "run {} was opened {} in the future: this machine's clock is behind, or its \
                  dispatcher's is ahead",
                 run.run_id,
-                shown(ahead)
+                seconds(ahead)
             ),
-            "set both clocks by NTP: retention goes by them".to_owned(),
+            "synchronise both clocks by NTP: retention depends on them".to_owned(),
         );
     }
     Line::ok(
@@ -250,13 +250,13 @@ fn clock(facts: &Facts) -> Line {
     )
 }
 
-/// From one time to another; nothing when it is the earlier one.
+/// The duration from one time to another; zero when the other is later.
 pub(super) fn age(now_ms: i64, then_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(now_ms.saturating_sub(then_ms)).unwrap_or(0))
 }
 
-/// A duration in seconds, for people.
-pub(super) fn shown(duration: Duration) -> String {
+/// A duration in whole seconds, formatted for people.
+pub(super) fn seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
@@ -336,11 +336,11 @@ pub(super) mod tests {
             .into_iter()
             .find(|(known, _)| known.ends_with(name))
             .expect("one of the four");
-        change(known.as_mut().expect("told").as_mut().expect("there"));
+        change(known.as_mut().expect("known").as_mut().expect("there"));
     }
 
     fn settings_of(topic: &mut TopicFacts) -> &mut TopicSettings {
-        topic.settings.as_mut().expect("told")
+        topic.settings.as_mut().expect("known")
     }
 
     fn run_opened(age: Duration) -> Run {
@@ -356,7 +356,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The lines that are not good.
+    /// The lines with a warning or a failure.
     fn complaints(facts: &Facts) -> Vec<Line> {
         let mut lines = judge(facts);
         lines.retain(|line| line.verdict != Verdict::Ok);
@@ -374,7 +374,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_healthy_cluster_is_all_good() {
+    fn a_healthy_cluster_passes_all_checks() {
         assert_eq!(complaints(&healthy()), []);
         let text = as_text(&judge(&healthy()));
         assert!(
@@ -384,7 +384,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn topics_that_are_not_there_are_no_failure_and_other_prefixes_are_named() {
+    fn missing_topics_are_a_warning_with_other_prefixes() {
         let mut facts = healthy();
         for (_, known) in &mut facts.survey.topics {
             *known = Ok(None);
@@ -396,16 +396,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn fewer_partitions_than_workers_leave_some_idle() {
+    fn fewer_partitions_than_workers_are_a_warning() {
         let mut facts = healthy();
         facts.workers = Some(30);
-        facts.survey.group.as_mut().expect("told").members = 30;
+        facts.survey.group.as_mut().expect("known").members = 30;
         let line = complaint(&facts, Verdict::Warn, "partitions");
-        assert!(line.found.contains("6 of them stand idle"), "{line:?}");
+        assert!(line.found.contains("6 of them are idle"), "{line:?}");
     }
 
     #[test]
-    fn without_a_number_of_workers_the_groups_members_count() {
+    fn the_default_number_of_workers_is_that_of_the_groups_members() {
         let mut facts = healthy();
         facts.workers = None;
         let lines = judge(&facts);
@@ -413,7 +413,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn more_copies_in_step_than_there_are_fails_every_write() {
+    fn more_in_sync_replicas_than_replicas_are_a_failure() {
         let mut facts = healthy();
         edit(&mut facts, "jobs.v2", |topic| {
             settings_of(topic).min_insync_replicas = Some(4);
@@ -423,7 +423,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn one_copy_on_three_brokers_is_a_warning_and_on_one_broker_is_not() {
+    fn one_replica_is_a_warning_on_three_brokers_and_not_on_one() {
         let mut facts = healthy();
         for name in ["jobs.v2", "outcomes.v2", "jobs.v2.dlq", "runs.v2"] {
             edit(&mut facts, name, |topic| {
@@ -437,7 +437,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_runs_topic_that_forgets_and_a_jobs_topic_that_is_compacted_fail() {
+    fn a_runs_topic_that_deletes_and_a_jobs_topic_that_is_compacted_fail() {
         let mut facts = healthy();
         edit(&mut facts, "runs.v2", |topic| {
             settings_of(topic).cleanup_policy = Some("delete".to_owned());
@@ -451,7 +451,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_that_is_open_for_longer_than_its_messages_are_kept_fails() {
+    fn a_run_that_is_open_for_longer_than_the_retention_fails() {
         let mut facts = healthy();
         facts.runs = Ok(vec![run_opened(HOUR)]);
         assert_eq!(complaints(&facts), []);
@@ -470,7 +470,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_topic_that_takes_less_than_a_batch_fails() {
+    fn a_message_limit_below_the_batch_size_fails() {
         let mut facts = healthy();
         edit(&mut facts, "outcomes.v2", |topic| {
             settings_of(topic).max_message_bytes = Some(65_536);
@@ -482,7 +482,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_partition_without_a_leader_fails_and_one_out_of_step_warns() {
+    fn a_partition_without_a_leader_fails_and_one_out_of_sync_is_a_warning() {
         let mut facts = healthy();
         edit(&mut facts, "outcomes.v2", |topic| topic.out_of_step = 1);
         complaint(&facts, Verdict::Warn, "leaders");
@@ -491,7 +491,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn jobs_that_nobody_works_off_want_workers() {
+    fn lag_without_workers_is_a_warning() {
         let mut facts = healthy();
         facts.workers = None;
         facts.survey.group = Ok(GroupFacts {
@@ -512,7 +512,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_denied_is_named_with_the_right_to_grant() {
+    fn a_denied_request_has_the_right_to_grant() {
         let denied = Refusal {
             denied: true,
             reason: "Broker: Topic authorization failed".to_owned(),
@@ -537,7 +537,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_run_from_the_future_tells_of_clocks_that_disagree() {
+    fn a_run_that_was_opened_in_the_future_is_a_warning_about_clocks() {
         let mut facts = healthy();
         let mut run = run_opened(Duration::ZERO);
         run.opened_at_ms = Some(NOW_MS + 40_000);

@@ -1,12 +1,12 @@
-//! How the lines of a doctor are shown: to people in columns, to machines one JSON object a line.
+//! The formats of the doctor's lines: text in columns, and JSON.
 
 use crate::doctor::judgement::Line;
 use crate::error::Error;
 
-/// One JSON object a line.
+/// The lines as JSON, one object per line.
 ///
 /// # Errors
-/// When a line cannot be written as JSON.
+/// When a line cannot be serialized.
 pub fn as_json(lines: &[Line]) -> Result<String, Error> {
     let mut text = String::new();
     for line in lines {
@@ -16,7 +16,7 @@ pub fn as_json(lines: &[Line]) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The lines for people: what is to be done stands under what was found.
+/// The lines as text in columns, with the advice below the finding.
 pub fn as_text(lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {

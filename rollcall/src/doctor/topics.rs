@@ -1,5 +1,5 @@
-//! The judgement on a run's topics: are they there, do they keep what is written for as long as it is
-//! needed, and can all expected workers share them?
+//! The judgement of a run's topics: do they exist, do they keep messages for as long as a run needs
+//! them, and do they have enough partitions for the expected workers?
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use kafka::survey::{TopicFacts, TopicSettings};
 use service::progress::grouped;
 
 use crate::doctor::facts::Facts;
-use crate::doctor::judgement::{Line, age, counted, shown};
+use crate::doctor::judgement::{Line, age, counted, seconds};
 use crate::runs::{Run, State};
 
-/// A line for each thing that was looked at of the topics.
+/// The lines of all checks of the topics.
 pub fn judge(facts: &Facts) -> Vec<Line> {
     let mut lines = vec![topics(facts)];
     let there: Vec<(&str, &TopicFacts)> = facts
@@ -41,7 +41,7 @@ fn topics(facts: &Facts) -> Line {
     let missing = of(Option::is_none);
     let there = of(Option::is_some);
     if missing.is_empty() && there.is_empty() {
-        return Line::warn("topics", "nothing is told of any of them", None);
+        return Line::warn("topics", "the state of all of them is unknown", None);
     }
     if missing.is_empty() {
         return Line::ok("topics", format!("{} are there", there.join(", ")));
@@ -49,14 +49,14 @@ fn topics(facts: &Facts) -> Line {
     let found = format!("{} not there", missing.join(", "));
     let mut advice = "a dispatcher creates them".to_owned();
     if there.is_empty() && !facts.survey.prefixes.is_empty() {
-        const SHOWN: usize = 3;
+        const MAX_PREFIXES: usize = 3;
         let mut prefixes: Vec<&str> = facts.survey.prefixes.iter().map(String::as_str).collect();
-        let likeness = |prefix: &str| strsim::jaro_winkler(prefix, &facts.prefix);
-        prefixes.sort_by(|one, other| likeness(other).total_cmp(&likeness(one)));
-        let shown: Vec<&str> = prefixes.iter().copied().take(SHOWN).collect();
-        let more = prefixes.len().saturating_sub(SHOWN);
+        let similarity = |prefix: &str| strsim::jaro_winkler(prefix, &facts.prefix);
+        prefixes.sort_by(|one, other| similarity(other).total_cmp(&similarity(one)));
+        let nearest: Vec<&str> = prefixes.iter().copied().take(MAX_PREFIXES).collect();
+        let more = prefixes.len().saturating_sub(MAX_PREFIXES);
         advice.push_str("; or did you mean --topic-prefix ");
-        advice.push_str(&shown.join(" or "));
+        advice.push_str(&nearest.join(" or "));
         if more > 0 {
             advice.push_str(&format!(" (or one of {more} more)"));
         }
@@ -65,7 +65,7 @@ fn topics(facts: &Facts) -> Line {
     Line::warn("topics", found, advice)
 }
 
-/// Partitions that cannot be used, or are a broker's death away from it.
+/// Partitions without a leader, which cannot be used, and partitions with a replica out of sync.
 fn leaders(there: &[(&str, &TopicFacts)]) -> Option<Line> {
     let sum = |of: fn(&TopicFacts) -> usize| there.iter().map(|(_, topic)| of(topic)).sum();
     let without_leader: usize = sum(|topic| topic.without_leader);
@@ -77,7 +77,7 @@ fn leaders(there: &[(&str, &TopicFacts)]) -> Option<Line> {
     }
     (out_of_step > 0).then(|| {
         let found = format!(
-            "{} with a copy that is not in step",
+            "{} with a replica that is not in sync",
             counted(out_of_step, "partition")
         );
         Line::warn("leaders", found, advice)
@@ -89,9 +89,9 @@ fn replication(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     let brokers = facts.survey.brokers.len();
     let copies = there.iter().map(|(_, topic)| topic.replication_factor);
     let copies = copies.min().unwrap_or(0);
-    let min_insync = settings(there).filter_map(|(_, told)| told.min_insync_replicas);
+    let min_insync = settings(there).filter_map(|(_, settings)| settings.min_insync_replicas);
     let Some(min_insync) = min_insync.max() else {
-        let found = format!("replication factor {copies}, min.insync.replicas not told");
+        let found = format!("replication factor {copies}, min.insync.replicas unknown");
         return Line::warn(CHECK, found, None);
     };
     let found = format!(
@@ -113,20 +113,20 @@ fn replication(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
         )
     } else if min_insync > brokers {
         let found = format!("{found}: no write can succeed");
-        Line::fail(CHECK, found, "start the brokers that are away".to_owned())
+        Line::fail(CHECK, found, "start the brokers that are down".to_owned())
     } else if copies > 1 && min_insync == copies {
-        let found = format!("{found}: no broker may be away");
+        let found = format!("{found}: no broker may be down");
         Line::warn(CHECK, found, alter(copies - 1))
     } else if copies >= 3 && min_insync < 2 {
         let advice = format!(
             "{} TOPIC --add-config min.insync.replicas=2",
             configs(facts)
         );
-        let found = format!("{found}: a write that one broker alone has is acknowledged");
+        let found = format!("{found}: a write is acknowledged when one broker has it");
         Line::warn(CHECK, found, advice)
     } else if copies < brokers.min(3) {
-        let found = format!("{found}: a broker that is lost may take jobs and outcomes with it");
-        let advice = "use a new --topic-prefix and leave --replication-factor out (it is 3 then)";
+        let found = format!("{found}: jobs and outcomes are lost with a broker");
+        let advice = "use a new --topic-prefix without --replication-factor (the default is 3)";
         Line::warn(CHECK, found, advice.to_owned())
     } else {
         Line::ok(CHECK, found)
@@ -136,7 +136,7 @@ fn replication(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
 fn cleanup(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     const CHECK: &str = "cleanup";
     let policies: Vec<(&str, &str)> = settings(there)
-        .filter_map(|(name, told)| Some((name, told.cleanup_policy.as_deref()?)))
+        .filter_map(|(name, settings)| Some((name, settings.cleanup_policy.as_deref()?)))
         .collect();
     let alter = |name: &str, policy: &str| {
         let configs = configs(facts);
@@ -146,7 +146,7 @@ fn cleanup(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     for &(name, policy) in &policies {
         let found = format!("topic {name}: cleanup.policy is {policy}");
         if name == runs && policy != "compact" {
-            let found = format!("{found}: runs are forgotten with time");
+            let found = format!("{found}: events of runs are deleted with time");
             return Line::fail(CHECK, found, alter(name, "compact"));
         }
         if name != runs && policy.contains("compact") {
@@ -155,29 +155,29 @@ fn cleanup(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
         }
     }
     if policies.is_empty() {
-        return Line::warn(CHECK, "cleanup.policy is not told", None);
+        return Line::warn(CHECK, "cleanup.policy is unknown", None);
     }
     let found = policies.iter().any(|(name, _)| name == runs);
     let found = if found {
-        format!("topic {runs} is compacted, the others delete what is old")
+        format!("topic {runs} is compacted, the others delete old messages")
     } else {
-        "the topics delete what is old".to_owned()
+        "the topics delete old messages".to_owned()
     };
     Line::ok(CHECK, found)
 }
 
-/// Whether jobs and outcomes are kept for as long as their run goes on.
+/// Whether jobs and outcomes are kept for as long as their run is open.
 fn retention(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     const CHECK: &str = "retention";
-    /// Less than this is a run that is interrupted once.
+    /// A retention below this is too short for a run that is interrupted once.
     const SHORT: Duration = Duration::from_secs(3_600);
     let names = &facts.names;
     let kept = settings(there)
         .filter(|(name, _)| *name == names.jobs || *name == names.outcomes)
-        .filter_map(|(_, told)| told.retention);
+        .filter_map(|(_, settings)| settings.retention);
     let kept: Vec<Option<Duration>> = kept.collect();
     if kept.is_empty() {
-        return Line::warn(CHECK, "retention.ms is not told", None);
+        return Line::warn(CHECK, "retention.ms is unknown", None);
     }
     let open = facts.runs.as_ref().map_or(&[][..], Vec::as_slice).iter();
     let open = open
@@ -185,12 +185,12 @@ fn retention(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
         .filter_map(|run| Some((run, age(facts.now_ms, run.opened_at_ms?))))
         .max_by_key(|(_, age)| *age);
     let longest_open = open.map_or(String::new(), |(run, age)| {
-        format!("; run {} is open for {}", run.run_id, shown(age))
+        format!("; run {} is open for {}", run.run_id, seconds(age))
     });
     let Some(least) = kept.into_iter().flatten().min() else {
         return Line::ok(CHECK, format!("for ever{longest_open}"));
     };
-    let found = format!("{}{longest_open}", shown(least));
+    let found = format!("{}{longest_open}", seconds(least));
     let longer = format!(
         "{} TOPIC --add-config retention.ms=MILLISECONDS, for {} and {}",
         configs(facts),
@@ -199,7 +199,7 @@ fn retention(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     );
     let gone = |run: &Run| {
         format!(
-            "if its dispatcher is gone for good, rollcall runs rm {}; if it goes on, {longer}",
+            "if its dispatcher is gone for good, rollcall runs rm {}; if it still runs, {longer}",
             run.run_id
         )
     };
@@ -219,16 +219,19 @@ fn retention(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
 
 fn message_size(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     const CHECK: &str = "message size";
-    let least = settings(there).filter_map(|(name, told)| Some((told.max_message_bytes?, name)));
+    let least =
+        settings(there).filter_map(|(name, settings)| Some((settings.max_message_bytes?, name)));
     let Some((least, name)) = least.min() else {
-        return Line::warn(CHECK, "max.message.bytes is not told", None);
+        return Line::warn(CHECK, "max.message.bytes is unknown", None);
     };
-    let (least_shown, batch) = (grouped(least as u64), facts.batch_bytes);
+    let (limit, batch) = (grouped(least as u64), facts.batch_bytes);
     let sent = grouped(batch as u64);
     if least < batch {
         return Line::fail(
             CHECK,
-            format!("topic {name} takes {least_shown} bytes, and batches have up to {sent}"),
+            format!(
+                "topic {name} takes messages of up to {limit} bytes, batches have up to {sent}"
+            ),
             format!(
                 "{} {name} --add-config max.message.bytes={batch}; or give -X batch.size={least} \
                  -X message.max.bytes={least} to the dispatcher and every worker",
@@ -238,11 +241,11 @@ fn message_size(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Line {
     }
     Line::ok(
         CHECK,
-        format!("topics take {least_shown} bytes, batches have up to {sent}"),
+        format!("topics take messages of up to {limit} bytes, batches have up to {sent}"),
     )
 }
 
-/// Partitions against workers, and one partition for the runs.
+/// The number of partitions: enough for the workers, and one for the runs topic.
 fn partitions(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Vec<Line> {
     const CHECK: &str = "partitions";
     let of = |wanted: &str| {
@@ -280,7 +283,7 @@ fn partitions(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Vec<Line> {
         );
         Line::ok(CHECK, found)
     } else if jobs < workers {
-        let found = format!("{for_workers}: {} of them stand idle", workers - jobs);
+        let found = format!("{for_workers}: {} of them are idle", workers - jobs);
         Line::warn(CHECK, found, more(workers * 3))
     } else if jobs < workers * 2 && jobs % workers != 0 {
         let found = format!("{for_workers}: some have twice the work of others");
@@ -291,16 +294,16 @@ fn partitions(facts: &Facts, there: &[(&str, &TopicFacts)]) -> Vec<Line> {
     lines
 }
 
-/// Kafka's own tool that changes the settings of a topic.
+/// The command line of Kafka's tool that changes the settings of a topic, without the topic.
 fn configs(facts: &Facts) -> String {
     let servers = &facts.bootstrap_servers;
     format!("kafka-configs.sh --bootstrap-server {servers} --alter --topic")
 }
 
-/// The settings that were told.
+/// The settings of the topics whose settings are known.
 fn settings<'a>(
     there: &[(&'a str, &'a TopicFacts)],
 ) -> impl Iterator<Item = (&'a str, &'a TopicSettings)> {
-    let told = there.iter();
-    told.filter_map(|&(name, topic)| Some((name, topic.settings.as_ref().ok()?)))
+    let topics = there.iter();
+    topics.filter_map(|&(name, topic)| Some((name, topic.settings.as_ref().ok()?)))
 }

@@ -1,5 +1,6 @@
-//! Messages are produced, and offsets are committed behind those that are acknowledged. A crash
-//! between the two makes the next owner do the work again, and the ledger keeps one outcome a job.
+//! Delivery at least once: outcomes are produced, and offsets are committed after their
+//! acknowledgement. After a crash between the two, the next owner of the partition repeats the work,
+//! and the ledger keeps one outcome a job.
 
 use std::time::{Duration, Instant};
 
@@ -17,27 +18,27 @@ use crate::state::transaction::PendingTransaction;
 pub struct AtLeastOnce {
     outbox: Outbox,
     phase: Phase,
-    /// When something was acknowledged last, or nothing was on its way.
+    /// The last time at which a message was acknowledged or none was in flight.
     acknowledged_at: Instant,
     max_unconfirmed_bytes: usize,
     acknowledge_timeout: Duration,
 }
 
-/// Where a round is.
+/// The phase of a round.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Messages go out.
+    /// Produce messages.
     Produce,
-    /// Their reports come in.
+    /// Apply the delivery reports.
     Reports,
-    /// What the dead-letter queue has acknowledged can be told now.
+    /// Produce the outcomes of dead letters that were acknowledged in this round.
     ProduceMore,
-    /// Nothing more goes out.
+    /// End the round.
     End,
 }
 
 impl AtLeastOnce {
-    /// Nothing to be delivered.
+    /// A delivery without finished work.
     pub fn new(limits: &Limits, now: Instant) -> Self {
         Self {
             outbox: Outbox::new(),
@@ -53,8 +54,8 @@ impl AtLeastOnce {
         Some(Step::Produce { id, destination })
     }
 
-    /// The producer tries again by itself for as long as that can help; what it gives up would fail
-    /// again for ever.
+    /// Applies delivery reports, of which the first error ends the worker: the producer itself retries
+    /// while a retry can help.
     fn apply_reports(
         &mut self,
         reports: &[DeliveryReport],
@@ -85,7 +86,7 @@ impl AtLeastOnce {
                 in_flight.settle(settled);
             }
             progress.settlements.push(Settlement {
-                // Where an outcome is to follow, the acknowledgement of the letter settles nothing yet.
+                // Where the letter's outcome follows, its acknowledgement settles no job yet.
                 dead_letter: is_dead && (settles.is_empty() || !has_outcomes),
                 settles,
                 has_outcomes,
@@ -143,7 +144,7 @@ impl Delivery for AtLeastOnce {
     ) -> Result<Progress, Failure> {
         match report {
             Report::Produced(true) => self.outbox.produced(),
-            // The queue has no room: the rest waits for reports.
+            // The producer's queue is full: the other messages wait for delivery reports.
             Report::Produced(false) => {
                 self.phase = match self.phase {
                     Phase::Produce => Phase::Reports,
@@ -169,7 +170,7 @@ impl Delivery for AtLeastOnce {
     }
 
     fn commit(&mut self, in_flight: &mut InFlight) -> Option<Commitment> {
-        // Marks that must be there before the next message are committed before that is taken.
+        // Markers that must precede the next message are committed before that is taken.
         if in_flight.alone().is_some() || in_flight.marks_are_due() {
             return None;
         }
@@ -194,7 +195,7 @@ impl Delivery for AtLeastOnce {
     }
 
     fn forget(&mut self, _: &[i32]) {
-        // What is on its way is delivered; the epoch keeps it from settling anything.
+        // Messages in flight are delivered; their jobs have an old epoch and settle nothing.
     }
 
     fn is_drained(&self) -> bool {

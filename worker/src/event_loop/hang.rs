@@ -1,21 +1,21 @@
-//! Finds jobs that take longer than they may. No thread can be stopped, so the process ends for such
-//! a job, and the mark of its partition tells the next worker why.
+//! The detection of jobs that take longer than the job timeout. A thread cannot be stopped, so the
+//! process ends for such a job, and the poison marker of its partition stays held for the next worker.
 
 use std::time::{Duration, Instant};
 
 use super::Attempt;
 
-/// What a compute thread was last seen at.
+/// The watch over one compute thread.
 #[derive(Debug, Default)]
 pub(super) struct HangWatch {
-    /// The attempt that was under way, and since when it was seen to be.
+    /// The last attempt that was seen, as (id, start).
     attempt: Option<(u64, Instant)>,
     hangs: bool,
 }
 
 impl HangWatch {
-    /// The oldest attempt under way is this one, if there is one. Returns its partition where it has
-    /// been under way for as long as `timeout`.
+    /// Applies the oldest attempt that is under way in the thread. Returns its partition where it has
+    /// taken at least `timeout`.
     pub(super) fn apply(
         &mut self,
         at_work: Option<Attempt>,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_hangs_when_the_very_same_one_is_under_way_for_as_long_as_the_timeout() {
+    fn an_attempt_hangs_when_it_is_seen_for_as_long_as_the_timeout() {
         let start = Instant::now();
         let timeout = Duration::from_secs(5);
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -58,7 +58,7 @@ mod tests {
         let mut watch = HangWatch::default();
         assert_eq!(watch.apply(attempt(1, 7), timeout, at(0)), None);
         assert_eq!(watch.apply(attempt(1, 7), timeout, at(4)), None);
-        // Another attempt, and none, begin anew.
+        // Another attempt restarts the count, and so does a pause without one.
         assert_eq!(watch.apply(attempt(3, 7), timeout, at(9)), None);
         assert_eq!(watch.apply(None, timeout, at(10)), None);
         assert_eq!(watch.apply(attempt(5, 8), timeout, at(11)), None);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_was_in_flight_before_it_was_the_oldest_hangs_from_its_own_beginning() {
+    fn an_attempt_with_a_recorded_start_hangs_from_that_start() {
         let now = Instant::now();
         let timeout = Duration::from_secs(5);
         let attempt = Attempt {

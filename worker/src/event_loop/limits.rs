@@ -5,27 +5,29 @@ use std::time::Duration;
 /// The bounds and timeouts of a worker's event loop.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Finished work that the broker has not confirmed, at most. Beyond it no more messages are taken.
-    /// Nor is finished work, unless it is for transactions: there it may be what the rest waits for.
+    /// The largest number of bytes of finished work that the broker has not acknowledged. At this
+    /// number no more messages are taken, and, without transactions, no more finished work. With
+    /// transactions finished work is still taken, because the open transaction may wait for it.
     pub max_unconfirmed_bytes: usize,
-    /// Pause between two looks at the queue of messages while there is work in hand.
+    /// The pause between two polls of the message queue while messages are in flight.
     pub busy_wait: Duration,
-    /// Pause between two looks while there is nothing to do.
+    /// The pause between two polls of the message queue while no message is in flight.
     pub idle_wait: Duration,
-    /// A partition that is read alone and of which nothing comes for this long has nothing that kills,
-    /// unless some jobs of its next message have outcomes: that one is waited for.
+    /// The time after which the isolation of a partition ends when it has no message. It does not end
+    /// where some jobs of the partition's next message have outcomes: that message is waited for.
     pub idle_timeout: Duration,
-    /// How long messages may be on their way without a single acknowledgement. A broker that is away
-    /// for longer is rare; a client that has lost sight of one that is there, after restarts in a row,
-    /// was seen to stand still for good (librdkafka 2.12), and a new process is the cure.
+    /// The longest time for which messages may be in flight to the broker without a single
+    /// acknowledgement. A broker is rarely away for longer, but after several restarts of a broker a
+    /// client was seen that did not find it any more (librdkafka 2.12), which only a new process mends.
     pub acknowledge_timeout: Duration,
-    /// How long a rebalance waits for outcomes that are on their way to be acknowledged.
+    /// The longest time for which a revocation waits for the acknowledgement of outcomes.
     pub revoke_timeout: Duration,
-    /// How long a transaction is waited for before polling goes on.
+    /// The longest time for which a transaction is waited for before the group is polled again.
     pub commit_timeout: Duration,
-    /// How long winding down waits for the jobs in hand.
+    /// The longest time for which winding down waits for the jobs in flight.
     pub jobs_timeout: Duration,
-    /// How long it then takes at most to have them acknowledged, commit them and leave the group.
+    /// The longest time that it then takes to have their outcomes acknowledged and committed, and to
+    /// leave the group.
     pub leave_timeout: Duration,
 }
 

@@ -1,7 +1,7 @@
-//! What is taken of the jobs topic next, and under which isolation. Usually all partitions are read
-//! together. Partitions with which workers died are read from queues of their own, a few messages at
-//! a time; then one of them alone, message by message or job by job, with nothing else in hand and
-//! its mark committed first.
+//! The choice of the messages that are taken next from the jobs topic, by the isolation level of each
+//! partition. Usually all partitions are read together. A partition with which a worker died is read
+//! from a queue of its own, a few messages at a time. After more deaths it is read alone, message by
+//! message or job by job, with nothing else in flight and its poison marker committed first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,60 +17,61 @@ use crate::delivery::Settle;
 use crate::executor::{Leases, WorkUnit};
 use crate::state::in_flight::IsolatedJob;
 
-/// What the loop is about to take.
+/// The progress of taking messages.
 #[derive(Debug, Default)]
 pub(super) struct Taking {
     stage: Stage,
-    /// Since when nothing has come of a partition that is read alone.
+    /// The time since which the partition that is read alone has had no message.
     idle_since: Option<Instant>,
-    /// The record of the message that is worked on job by job.
+    /// The record of the message that is processed job by job.
     isolated: Option<Arc<RecordBatch>>,
 }
 
-/// Where taking is.
+/// The stage of one round of taking messages.
 #[derive(Debug, Default)]
 enum Stage {
-    /// Nothing is decided.
+    /// Nothing is decided yet.
     #[default]
     Begin,
-    /// A commit is under way that has to be done first.
+    /// A commit is under way that must be acknowledged first.
     Committing(Next),
-    /// Transactions are.
+    /// Transactions are under way that must end first.
     Settling(Settle, Next),
-    /// What had to be committed is, or is not.
+    /// The commits are done; the flag is whether all have succeeded.
     Committed(bool, Next),
-    /// Records are being taken.
+    /// Records are taken from the partitions with queues of their own, one after the other.
     Taking {
+        /// The partitions that follow.
         isolated: VecDeque<i32>,
         records: RecordBatch,
         is_clear: bool,
     },
     /// The first record after a pause is waited for.
     One,
-    /// It came; what is there with it is taken.
+    /// The first record was taken; those that are fetched already are taken with it.
     Rest(RecordBatch),
-    /// The last records of a round come.
+    /// The last records of a round are taken.
     Batch,
     /// There is nothing to take now.
     Pause,
-    /// The next record of a partition that is read alone comes. Its first job without an outcome is
-    /// the suspect where it is worked on job by job.
+    /// The next record of a partition that is read alone is taken. Where it is processed job by job,
+    /// its first job without an outcome is the suspect.
     Alone(i32, Option<IsolatedJob>),
 }
 
-/// What is taken once marks are committed.
+/// The records or the job that are taken once the poison markers are committed.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// Records of all partitions. `is_clear`: nothing is in hand or on its way.
+    /// Records of all partitions. `is_clear`: no message and no outcome is in flight.
     All { is_clear: bool },
     /// The next record of a partition that is read alone.
     Alone(i32, Option<IsolatedJob>),
-    /// The next job of the message that is worked on job by job.
+    /// The next job of the message that is processed job by job.
     Job(i32, IsolatedJob),
 }
 
 impl EventLoop {
-    /// The next move of taking messages. A round ends with a pause or with records.
+    /// One transition of taking messages. A round ends with a pause or with records.
     pub(super) fn take(&mut self, now: Instant) -> Option<Action> {
         match std::mem::take(&mut self.taking.stage) {
             Stage::Begin => self.begin_taking(now),
@@ -86,7 +87,7 @@ impl EventLoop {
                 self.taking.stage = Stage::Committed(self.state.delivery.is_settled(), next);
                 None
             }
-            // Polling goes on meanwhile.
+            // The group is polled before the next round.
             Stage::Committed(false, _) | Stage::Pause => {
                 self.end_round(Some(Action::Wait(self.config.limits.busy_wait)))
             }
@@ -113,11 +114,11 @@ impl EventLoop {
         let limits = &self.config.limits;
         let busy_wait = limits.busy_wait;
         if self.state.delivery.unconfirmed_bytes() >= limits.max_unconfirmed_bytes {
-            // The broker is slow or away: everything waits for it, but for polling.
+            // The broker is slow or away: the worker waits for it and polls.
             return self.end_round(Some(Action::Wait(busy_wait)));
         }
         if !self.waiting.is_empty() {
-            // The compute threads are busy: whatever they finish next is moved on.
+            // The compute threads are busy: the work that they finish next is applied at once.
             return self.end_round(Some(Action::AwaitFinished(busy_wait)));
         }
         self.state.refresh_stale_work();
@@ -135,7 +136,8 @@ impl EventLoop {
         None
     }
 
-    /// What is in hand is finished first, and the mark is committed before anything is begun.
+    /// The messages in flight are finished first, and the poison marker is committed before a message
+    /// or job is begun.
     fn begin_taking_alone(&mut self, partition: i32, now: Instant) -> Option<Action> {
         let in_flight = &mut self.state.in_flight;
         let next = if in_flight.is_isolating() {
@@ -154,7 +156,7 @@ impl EventLoop {
         }
     }
 
-    /// Commits what may be committed, and waits for it.
+    /// Commits the offsets that may be committed and waits for the answer, before `next` is taken.
     fn commit_before(&mut self, next: Next, now: Instant) -> Option<Action> {
         let in_flight = &mut self.state.in_flight;
         let Some(commits) = self.state.delivery.commit_before_reading(in_flight) else {
@@ -171,7 +173,7 @@ impl EventLoop {
         Some(Action::CommitAndWait(commits))
     }
 
-    /// Whether all of [`Action::CommitAndWait`] was committed.
+    /// Applies the answer to [`Action::CommitAndWait`]: whether all offsets were committed.
     pub fn apply_commit_answer(&mut self, committed: bool) {
         match std::mem::take(&mut self.taking.stage) {
             Stage::Committing(next) => self.taking.stage = Stage::Committed(committed, next),
@@ -198,7 +200,7 @@ impl EventLoop {
                 Some(Action::Consume(one, RecordBatch::default()))
             }
             Next::Job(partition, job) => {
-                // The commit may have taken long enough for the partition to be gone.
+                // The partition may have been revoked while the commit was under way.
                 if let Some(lease) = self.state.lease(partition)
                     && let Some(records) = &self.taking.isolated
                 {
@@ -216,8 +218,8 @@ impl EventLoop {
         }
     }
 
-    /// Takes of the partitions that are read from queues of their own as many messages as may be in
-    /// hand; those that need not be any more join the others. Then the others are read.
+    /// Takes messages of the partitions with queues of their own, as many of each as may be in flight.
+    /// A partition whose isolation has ended is read with the others again. The others are read last.
     fn take_records(
         &mut self,
         mut isolated: VecDeque<i32>,
@@ -238,7 +240,10 @@ impl EventLoop {
         let room = self.state.in_flight.room(partition);
         if self.state.in_flight.isolation(partition) == Some(Reading::Freely) {
             self.state.end_isolation(partition);
-            info!(partition, "the partition is read with the others again");
+            info!(
+                partition,
+                "isolation ended; the partition is read with the others again"
+            );
             self.taking.stage = Stage::Taking {
                 isolated,
                 records,
@@ -258,7 +263,7 @@ impl EventLoop {
         Some(Action::Consume(consume, records))
     }
 
-    /// The batch that came with [`Action::Consume`], with the records that were taken.
+    /// Applies the result of [`Action::Consume`]: its batch, with the records that were taken.
     pub fn apply_records(&mut self, records: RecordBatch, now: Instant) {
         match std::mem::take(&mut self.taking.stage) {
             Stage::Taking {
@@ -288,8 +293,8 @@ impl EventLoop {
     ) {
         let Some(record) = records.iter().next() else {
             let since = *self.taking.idle_since.get_or_insert(now);
-            // A message that was begun is there, however late it comes, and its first jobs have
-            // outcomes that only the marker knows of.
+            // A message that was begun exists, even if it is fetched late, and that its first jobs have
+            // outcomes is recorded in the marker alone.
             let is_begun = self.state.in_flight.has_begun_message(partition);
             let waited = now.saturating_duration_since(since);
             if !is_begun && waited >= self.config.limits.idle_timeout {
@@ -301,7 +306,7 @@ impl EventLoop {
         };
         self.taking.idle_since = None;
         self.phase = Phase::OfferTaken;
-        // A death by the very decoding of the message is counted, too.
+        // The suspect is set before the message is decoded, so that a death by decoding is counted.
         let to_be_tried = suspect.filter(|suspect| !suspect.message_is_to_be_buried());
         let batch = to_be_tried.map(|_| JobBatch::decode(record.payload));
         if let Some(Ok(batch)) = batch {

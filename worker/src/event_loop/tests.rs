@@ -1,4 +1,4 @@
-//! Rounds of the event loop, by the actions that it asks for.
+//! Tests of the event loop, by the actions that it returns.
 
 use kafka::Record;
 use pipeline::mark::Reading;
@@ -21,7 +21,7 @@ fn event_loop(limits: Limits, now: Instant) -> EventLoop {
     EventLoop::new(config, delivery, now)
 }
 
-/// The worker gets partition 0, and what is to be committed first is.
+/// Assigns partition 0, and acknowledges the commits of the assignment.
 fn assign(own: &mut EventLoop) {
     let starts = [Start {
         partition: 0,
@@ -31,7 +31,7 @@ fn assign(own: &mut EventLoop) {
     own.state_mut().apply_committed(&assignment.commits);
 }
 
-/// Messages of partition 0 as they are fetched.
+/// A batch of messages of partition 0.
 fn records(offsets: std::ops::Range<i64>) -> RecordBatch {
     let mut records = RecordBatch::default();
     for offset in offsets {
@@ -53,7 +53,7 @@ fn threads(is_finished: bool) -> [ThreadStatus; 2] {
     }; 2]
 }
 
-/// Work on a message of partition 0 that is finished.
+/// The finished work of a message of partition 0.
 fn finished(own: &EventLoop, offset: i64) -> Finished {
     Finished {
         outcomes: Some(vec![1]),
@@ -68,8 +68,8 @@ fn finished(own: &EventLoop, offset: i64) -> Finished {
     }
 }
 
-/// Carries out what needs no answer of interest, and returns the first action that is none of
-/// these. `produced`: entries that were handed to the producer.
+/// The next action that a test decides about. The actions before it are carried out with idle threads
+/// and a broker that acknowledges nothing. `produced`: the ids that were handed to the producer.
 fn next(own: &mut EventLoop, produced: &mut Vec<usize>, now: Instant) -> Action {
     loop {
         match own.next(now) {
@@ -106,7 +106,7 @@ fn acknowledge(own: &mut EventLoop, id: usize, now: Instant) -> Vec<Settlement> 
 }
 
 #[test]
-fn an_offset_is_committed_behind_the_acknowledgement_and_after_the_interval() {
+fn an_offset_is_committed_after_the_acknowledgement_and_after_the_interval() {
     let now = Instant::now();
     let mut own = event_loop(Limits::default(), now);
     assign(&mut own);
@@ -114,7 +114,7 @@ fn an_offset_is_committed_behind_the_acknowledgement_and_after_the_interval() {
     let action = next(&mut own, &mut produced, now);
     assert!(matches!(action, Action::Consume(Consume::One(_), _)));
     own.apply_records(records(0..1), now);
-    // What is there with the first record is taken with it.
+    // The records that are fetched already are taken with the first one.
     let action = next(&mut own, &mut produced, now);
     assert!(matches!(
         action,
@@ -134,7 +134,7 @@ fn an_offset_is_committed_behind_the_acknowledgement_and_after_the_interval() {
     own.apply_records(RecordBatch::default(), now);
     assert_eq!(acknowledge(&mut own, produced[0], now).len(), 1);
     produced.clear();
-    // The other message is in hand, and the interval is not over.
+    // The other message is in flight, and the interval is not over.
     let action = next(&mut own, &mut produced, now);
     assert!(matches!(action, Action::Consume(..)));
     own.apply_records(RecordBatch::default(), now);
@@ -146,7 +146,7 @@ fn an_offset_is_committed_behind_the_acknowledgement_and_after_the_interval() {
 }
 
 #[test]
-fn nothing_is_taken_while_too_much_is_not_confirmed_or_the_threads_are_busy() {
+fn nothing_is_taken_while_too_much_is_unacknowledged_or_the_threads_are_busy() {
     let now = Instant::now();
     let limits = Limits {
         max_unconfirmed_bytes: 1,
@@ -220,7 +220,7 @@ fn winding_down_waits_for_the_threads_then_for_acknowledgements_and_leaves_last(
         next(&mut own, &mut produced, now),
         Action::CloseWorkUnits
     ));
-    // While the threads are at work, the group is served.
+    // While the threads run, the group is served.
     let action = next(&mut own, &mut produced, now);
     assert!(
         matches!(action, Action::Commit(_) | Action::AwaitFinished(_)),
@@ -244,7 +244,7 @@ fn winding_down_waits_for_the_threads_then_for_acknowledgements_and_leaves_last(
     assert!(matches!(next(&mut own, &mut produced, now), Action::Exit));
 }
 
-/// How partition 0 is read after nothing has come of it for as long as isolation waits, where it was
+/// The isolation level of partition 0 after it had no message for the idle timeout, where it was
 /// assigned with this marker.
 fn isolation_after_idling(metadata: &str) -> Option<Reading> {
     let now = Instant::now();
@@ -281,15 +281,15 @@ fn isolation_after_idling(metadata: &str) -> Option<Reading> {
 }
 
 #[test]
-fn isolation_ends_when_nothing_comes_unless_the_next_message_was_begun() {
+fn isolation_ends_after_the_idle_timeout_unless_the_next_message_was_begun() {
     let untouched = "rollcall/1 take-overs=3 position=0 deaths=1";
     assert_eq!(isolation_after_idling(untouched), Some(Reading::Freely));
     let begun = "rollcall/1 take-overs=3 position=2 deaths=0";
     assert_eq!(isolation_after_idling(begun), Some(Reading::Carefully));
 }
 
-/// The metadata that the last commit of partition 0 leaves, where a job of it hangs. `is_stale`: the
-/// job is of an assignment that has ended.
+/// The metadata of the last commit of partition 0, where a job of it hangs. `is_stale`: the job is of
+/// an assignment that has ended.
 fn marker_after_hang(is_stale: bool) -> String {
     let now = Instant::now();
     let mut own = event_loop(Limits::default(), now);
@@ -317,7 +317,7 @@ fn marker_after_hang(is_stale: bool) -> String {
 }
 
 #[test]
-fn a_job_that_hangs_after_its_assignment_is_not_put_down_to_the_next_one() {
+fn a_job_of_an_ended_assignment_that_hangs_is_not_attributed_to_the_next_one() {
     assert!(marker_after_hang(false).contains("held"));
     assert!(!marker_after_hang(true).contains("held"));
 }

@@ -1,36 +1,39 @@
-//! The order of winding down: the compute threads finish the job in hand and end; what they
-//! finished is produced and acknowledged, or committed in transactions; leaving the group commits
-//! the rest.
+//! Winding down, in this order: the compute threads finish the job that they compute, and end; the
+//! outcomes are produced and acknowledged, or committed in transactions; the worker leaves the group,
+//! which commits the remaining offsets.
 
 use std::time::Instant;
 
 use super::{Action, EventLoop, Phase};
 use crate::delivery::{Drain, Settle};
 
-/// How far a worker has wound down.
+/// The progress of winding down.
 #[derive(Debug)]
 pub(super) struct WindDown {
     stage: Stage,
-    /// How long the jobs in hand are waited for.
+    /// The time until which the jobs in flight are waited for.
     jobs_until: Instant,
-    /// How long everything behind them may take.
+    /// The time by which the worker has left the group.
     leave_until: Instant,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// No further work unit is handed out.
+    /// Close the queue of work units.
     Close,
-    /// The compute threads are looked at.
-    Look,
-    /// They are waited for while they are at work.
+    /// Read the status of the compute threads.
+    Check,
+    /// Serve the group for one round where a compute thread still runs.
     Await,
-    /// The loop has served what there was meanwhile.
+    /// Wait for finished work after that round.
     Served,
-    /// They have ended, or time is up.
+    /// Apply the finished work: the compute threads have ended, or the time is up.
     Collect,
+    /// Have the outcomes acknowledged.
     Drain(Drain),
+    /// Have the transactions ended.
     Settle(Settle),
+    /// Return: the worker has left the group.
     Left,
 }
 
@@ -46,7 +49,8 @@ impl EventLoop {
         });
     }
 
-    /// The group cannot be served any more, or its work not be delivered: nothing more is waited for.
+    /// Stops waiting for the compute threads, because the group cannot be polled or finished work not
+    /// be delivered.
     pub fn give_up_serving(&mut self) {
         if let Some(own) = &mut self.wind_down {
             own.stage = Stage::Collect;
@@ -61,15 +65,15 @@ impl EventLoop {
         };
         match &mut own.stage {
             Stage::Close => {
-                own.stage = Stage::Look;
+                own.stage = Stage::Check;
                 Some(Action::CloseWorkUnits)
             }
-            Stage::Look => {
+            Stage::Check => {
                 own.stage = Stage::Await;
                 Some(Action::Threads)
             }
             Stage::Await if self.is_computing && now < own.jobs_until => {
-                // Keeps the membership alive and the compute threads from waiting for room.
+                // The round keeps the membership alive, and makes room for finished work.
                 own.stage = Stage::Served;
                 self.phase = Phase::Poll;
                 None
@@ -79,7 +83,7 @@ impl EventLoop {
                 None
             }
             Stage::Served => {
-                own.stage = Stage::Look;
+                own.stage = Stage::Check;
                 Some(Action::AwaitFinished(self.config.limits.busy_wait))
             }
             Stage::Collect => {

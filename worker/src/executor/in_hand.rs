@@ -1,5 +1,5 @@
-//! A job on its own: in flight, or failed and waiting for its next attempt; and what goes out for it in
-//! the end.
+//! A job that was copied out of its message, because it is in flight or waits for its next attempt; and
+//! the finished work that it becomes.
 
 use std::sync::Arc;
 
@@ -10,32 +10,33 @@ use tracing::warn;
 use super::Lease;
 use crate::outbox::{DeadLetterMessage, Finished};
 
-/// A dead letter keeps at most this much of a message. With its headers, a message that a broker has
-/// just taken from somebody else would be too large for a producer (1,000,000 bytes) or for its topic,
-/// and each worker that came to it would die of that.
+/// The largest number of bytes of a message that its dead letter keeps. A message that a broker just
+/// accepted from another producer would, with the headers, be too large for this producer (1,000,000
+/// bytes) or for the topic, and each worker that gets it would fail.
 pub const MAX_LETTER_BYTES: usize = 960 * 1024;
 
-/// A job that is kept apart from its message.
+/// A job that was copied out of its message.
 #[derive(Debug)]
 pub struct JobInHand {
     /// The job as a batch of one.
     pub batch: Vec<u8>,
-    /// The digest of the payload that the executor was given last; of a job that was never tried, of
-    /// that in its message.
+    /// The digest of the payload that the executor was given last, or of that in the message before the
+    /// first attempt.
     pub payload_digest: u64,
-    /// Attempts that have failed.
+    /// The number of failed attempts.
     pub failed_attempts: u32,
-    /// Workers that have died of it.
+    /// The number of workers that died of the job.
     pub deaths: u32,
-    /// Why the last one failed.
+    /// The reason of the last failure; empty before the first.
     pub reason: String,
-    /// The piece of its message that it is.
+    /// The part of its message that it settles, which is one job.
     pub settles: Settled,
     /// The lease of its partition.
     pub lease: Arc<Lease>,
-    /// Its outcome joins those of other jobs; else it goes out alone, with the number of retries.
+    /// Whether its outcome is in a batch with those of other jobs. Otherwise it is a batch of one, with
+    /// the number of retries.
     pub joins_others: bool,
-    /// The executor knows that its answer is not wanted any more.
+    /// Whether the executor was asked to cancel its attempt.
     pub is_cancelled: bool,
 }
 
@@ -58,13 +59,13 @@ impl JobInHand {
         }
     }
 
-    /// Calls `f` with the job and what it had in common with its message's.
+    /// The value of `f` for the job and the header of its message.
     pub fn with<T>(&self, f: impl FnOnce(&JobHeader, &Job<'_>) -> T) -> T {
         let batch = JobBatch::decode(&self.batch).expect("this process has encoded the job");
         f(batch.header(), &batch.job(0))
     }
 
-    /// The job's outcome, which goes out alone.
+    /// The finished work with the job's outcome as a batch of one.
     pub fn finish(self, worker: &Worker, outcome: Outcome<'_>) -> Finished {
         let retries = match self.failed_attempts {
             0 => self.deaths,
@@ -78,7 +79,7 @@ impl JobInHand {
         }
     }
 
-    /// The job's dead letter, with the outcome that goes out behind it.
+    /// The finished work with the job's dead letter, and the outcome that is produced after it.
     pub fn bury(self, worker: &Worker) -> Finished {
         self.with(|header, job| {
             warn!(
@@ -121,9 +122,9 @@ impl JobInHand {
     }
 }
 
-/// The dead letter of a message that cannot be read: the message as it is, or its beginning where all of
-/// it would be too large. Which jobs it held is not known, so it has no outcomes, and reconciliation
-/// will miss them.
+/// The finished work with the dead letter of a message that is not processed: its payload, or the
+/// beginning of a payload that is too large. Its jobs are unknown, so they get no outcome, and
+/// reconciliation reports them as missing.
 pub fn bury_message(message: Settled, payload: &[u8], mut reason: String) -> Finished {
     let bytes = payload.len();
     let kept = bytes.min(MAX_LETTER_BYTES);
@@ -134,7 +135,7 @@ pub fn bury_message(message: Settled, payload: &[u8], mut reason: String) -> Fin
         partition = message.partition,
         offset = message.offset,
         reason,
-        "message goes to the dead-letter queue as it is"
+        "the whole message is a dead letter; its jobs get no outcome"
     );
     Finished {
         dead_letter: Some(DeadLetterMessage {

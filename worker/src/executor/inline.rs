@@ -1,4 +1,4 @@
-//! An executor that computes in the thread that submits, and so answers at once.
+//! The executor that computes in the submitting thread, and so answers at once.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +13,11 @@ use service::fault::Injected;
 use super::{AttemptId, Done, Executor};
 use crate::simulated_work::SimulatedWork;
 
-/// The computations of a registry as an executor. A panic of one fails the attempt, as an error does.
+/// An executor for the computations of a registry. A panic of a computation fails the attempt, like an
+/// error.
 pub struct Inline {
     registry: Registry,
-    /// The one that jobs are of now.
+    /// The computation of the submitted jobs.
     prepared: Option<(Computation, Box<dyn Compute>)>,
     simulate_work: SimulatedWork,
     before_compute: FaultPoint,
@@ -24,7 +25,7 @@ pub struct Inline {
 }
 
 impl Inline {
-    /// An executor for these computations, to whose time for each job some is added.
+    /// An executor for these computations, with simulated work for each job.
     pub fn new(registry: Registry, simulate_work: SimulatedWork) -> Self {
         Self {
             registry,

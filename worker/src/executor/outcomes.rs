@@ -1,4 +1,4 @@
-//! The batch of outcomes that is being filled, and what it settles.
+//! The batch of outcomes that is being filled, with the jobs that it settles.
 
 use computations::JobError;
 use pipeline::offsets::Settled;
@@ -7,15 +7,14 @@ use pipeline::{Job, JobHeader, Outcome, OutcomeBatchBuilder, RunId, Worker};
 
 use crate::outbox::Finished;
 
-/// A batch of outcomes is handed on at this size: messages over 64 KiB gain nothing.
+/// The size at which a batch of outcomes is full. Larger messages are not processed faster.
 const FULL_BYTES: usize = 64 * 1024;
 
-/// Outcomes that were not handed on yet, all of one generation of a run, and the pieces of messages that
-/// they settle.
+/// The outcomes of the next batch, all of one generation of a run, and the jobs that they settle.
 #[derive(Debug)]
 pub struct Outcomes {
     worker: Worker,
-    /// All are of one partition of the jobs topic, too.
+    /// Whether all outcomes of a batch are of one partition of the jobs topic.
     apart_by_partition: bool,
     batch: Option<(RunId, OutcomeBatchBuilder)>,
     settles: Vec<Settled>,
@@ -32,7 +31,7 @@ impl Outcomes {
         }
     }
 
-    /// Whether an outcome of a job of this run and message may join those that are there.
+    /// Whether the outcome of a job with this header and message may be added to the batch.
     #[inline]
     pub fn takes(&self, header: &JobHeader, message: &Settled) -> bool {
         let of_one_partition =
@@ -44,9 +43,8 @@ impl Outcomes {
         }
     }
 
-    /// Adds the outcome of a job, with the digest of the payload that the executor was given. What it
-    /// settles is to be noted by [`settle`](Self::settle) before
-    /// anything is taken.
+    /// Adds the outcome of a job, with the digest of the payload that the executor was given. The caller
+    /// must call [`settle`](Self::settle) for the job before [`take`](Self::take).
     #[inline]
     pub fn push(
         &mut self,
@@ -64,7 +62,7 @@ impl Outcomes {
         builder.push(job, payload_digest, outcome);
     }
 
-    /// Notes that this many jobs of a message are among the outcomes that were added last.
+    /// Notes that outcomes of this number of jobs of a message were added.
     #[inline]
     pub fn settle(&mut self, message: &Settled, jobs: u32) {
         if jobs == 0 {
@@ -82,19 +80,19 @@ impl Outcomes {
         }
     }
 
-    /// Whether they are to be handed on at once.
+    /// Whether the batch is full.
     #[inline]
     pub fn is_full(&self) -> bool {
         let batch = self.batch.as_ref();
         batch.is_some_and(|(_, builder)| builder.bytes_bound() >= FULL_BYTES)
     }
 
-    /// Whether there are none.
+    /// Whether there is no outcome.
     pub fn is_empty(&self) -> bool {
         self.batch.is_none()
     }
 
-    /// Takes them, together with what they settle.
+    /// Removes and returns the batch with the jobs that it settles; `None` where there is no outcome.
     pub fn take(&mut self) -> Option<Finished> {
         let (_, builder) = self.batch.take()?;
         Some(Finished {
@@ -106,10 +104,10 @@ impl Outcomes {
     }
 }
 
-/// The outcome that a result is.
+/// The outcome with a result.
 ///
 /// # Errors
-/// When it is too long for a message, which another attempt would not mend.
+/// When the result is too long for a message, which is permanent.
 #[inline]
 pub fn outcome_of(result: &[u8]) -> Result<Outcome<'_>, JobError> {
     if result.len() > MAX_RESULT_BYTES {

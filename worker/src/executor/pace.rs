@@ -1,15 +1,15 @@
-//! The pace of a compute thread: how many jobs it does between two looks at the clock, the leases and
-//! the shutdown. After each job where jobs are slow, after many where they are fast.
+//! The pace of a compute thread: the number of jobs between two checks of the clock, the leases and the
+//! shutdown. The thread checks after each job where jobs are slow, and after many where they are fast.
 
 use std::time::{Duration, Instant};
 
-/// The time between two looks, about.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The approximate time between two checks.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Jobs between two looks, at most.
+/// The largest number of jobs between two checks.
 const MAX_JOBS: u32 = 64;
 
-/// How many jobs there are between two looks.
+/// The number of jobs between two checks, adapted to their duration.
 #[derive(Debug)]
 pub struct Pace {
     at: Instant,
@@ -22,15 +22,15 @@ impl Pace {
         Self { at: now, jobs: 1 }
     }
 
-    /// How many jobs to do until the next look.
+    /// The number of jobs until the next check.
     pub fn jobs(&self) -> u32 {
         self.jobs
     }
 
-    /// A look, after this number of jobs since the last one.
-    pub fn look(&mut self, now: Instant, jobs: u32) {
+    /// Adapts the pace at a check, after this number of jobs since the one before.
+    pub fn adapt(&mut self, now: Instant, jobs: u32) {
         let per_job = (now - self.at).as_nanos() / u128::from(jobs.max(1));
-        let jobs = LOOK_EVERY.as_nanos() / per_job.max(1);
+        let jobs = CHECK_INTERVAL.as_nanos() / per_job.max(1);
         self.jobs = jobs.clamp(1, MAX_JOBS.into()) as u32;
         self.at = now;
     }
@@ -41,23 +41,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_jobs_are_looked_at_one_by_one_and_fast_ones_by_the_dozen() {
+    fn there_is_a_check_after_each_slow_job_and_after_many_fast_ones() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        let mut looks = |per_job: Duration, jobs: u32| {
-            let (mut left, mut looks) = (jobs, 0);
+        let mut checks = |per_job: Duration, jobs: u32| {
+            let (mut left, mut checks) = (jobs, 0);
             while left > 0 {
                 let done = pace.jobs().min(left);
                 left -= done;
                 now += per_job * done;
-                pace.look(now, done);
-                looks += 1;
+                pace.adapt(now, done);
+                checks += 1;
             }
-            looks
+            checks
         };
-        assert!(looks(Duration::from_nanos(50), 640) <= 11);
-        // The first round is still as long as those of fast jobs.
-        assert_eq!(looks(Duration::from_millis(100), 64 + 10), 1 + 10);
-        assert_eq!(looks(Duration::from_millis(100), 10), 10);
+        assert!(checks(Duration::from_nanos(50), 640) <= 11);
+        // The first round has the length of those of fast jobs.
+        assert_eq!(checks(Duration::from_millis(100), 64 + 10), 1 + 10);
+        assert_eq!(checks(Duration::from_millis(100), 10), 10);
     }
 }

@@ -1,5 +1,5 @@
-//! A compute thread: it gives its bookkeeping the time, work units and the shutdown, and sends on what
-//! is finished. It decides nothing but how long it waits.
+//! The loop of a compute thread: it passes the time, work units and the shutdown to its bookkeeping, and
+//! sends finished work to the event loop. It decides only how long it waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,25 +15,26 @@ use super::{Bookkeeping, Executor, Inability, Watch, WorkUnit};
 use crate::outbox::Finished;
 use crate::retry::RetryPolicy;
 
-/// While no work unit is waited for, leases and the shutdown are looked at this often.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
+/// The longest time between two checks of the leases and the shutdown, except while only a work unit is
+/// waited for.
+const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a compute thread needs to know.
+/// The settings of a compute thread.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Who this worker is.
+    /// The worker's id and host, which are part of its outcomes.
     pub worker: Worker,
-    /// When a failing job is tried again.
+    /// The number of attempts at a failing job, and the pauses between them.
     pub retry: RetryPolicy,
-    /// Whether a batch of outcomes is of one partition of the jobs topic.
+    /// Whether all outcomes of a batch are of one partition of the jobs topic.
     pub apart_by_partition: bool,
-    /// Where the time at work is counted.
+    /// The counter of the seconds for which the thread computed.
     pub seconds: SecondsCounter,
-    /// Where it is told that jobs were left to other workers.
+    /// The place to report that the thread cannot compute its jobs.
     pub inability: Inability,
-    /// Which jobs are passed over.
+    /// The cancelled runs, whose jobs are skipped.
     pub cancellations: SharedCancellations,
-    /// Where those are counted.
+    /// The counter of skipped jobs.
     pub cancelled_jobs: Counter,
 }
 
@@ -67,7 +68,7 @@ pub fn run(
             let step = bookkeeping.step(&mut executor, pace.jobs(), &mut Instant::now);
             for own in bookkeeping.take_finished() {
                 settings.cancelled_jobs.inc_by(own.passed_over_jobs());
-                // The receiver is gone only when the process gives up; then nobody commits either.
+                // The receiver is gone only when the process ends; then no offset is committed, either.
                 let _ = finished.send(own);
             }
             if let Some(unable) = bookkeeping.unable() {
@@ -77,7 +78,7 @@ pub fn run(
                 break;
             }
             now = Instant::now();
-            pace.look(now, step.begun);
+            pace.adapt(now, step.begun);
         }
         settings.seconds.inc_by((now - began).as_secs_f64());
         if !is_open && !bookkeeping.is_in_flight() {
@@ -88,7 +89,8 @@ pub fn run(
     }
 }
 
-/// Waits for a work unit, an answer or the time. Returns whether there may be further work units.
+/// Waits for a work unit, an answer or the next due time. Returns whether the channel of work units is
+/// open.
 fn wait(
     bookkeeping: &mut Bookkeeping,
     executor: &impl Executor,
@@ -98,10 +100,10 @@ fn wait(
     let wants_unit = is_open && bookkeeping.wants_unit();
     let no_units = never();
     let due = bookkeeping.next_call().map_or_else(never, at);
-    let look = if wants_unit && !bookkeeping.is_in_flight() {
+    let check = if wants_unit && !bookkeeping.is_in_flight() {
         never()
     } else {
-        after(LOOK_AT_LEAST_EVERY)
+        after(MAX_CHECK_INTERVAL)
     };
     select! {
         recv(if wants_unit { units } else { &no_units }) -> unit => match unit {
@@ -110,7 +112,7 @@ fn wait(
         },
         recv(executor.wake()) -> _ => {}
         recv(due) -> _ => {}
-        recv(look) -> _ => {}
+        recv(check) -> _ => {}
     }
     is_open
 }
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
     use crate::executor::{AttemptId, Done, Lease, Leases};
 
-    /// Answers in another thread, the later of two jobs first.
+    /// An executor that answers from another thread, the later of two jobs first.
     struct Elsewhere {
         ids: Sender<AttemptId>,
         answers: Receiver<Done>,
@@ -190,7 +192,7 @@ mod tests {
         }
     }
 
-    /// A work unit of messages of one job each.
+    /// A work unit of messages with one job each.
     fn unit(jobs: u64) -> WorkUnit {
         let labels = LabelSet::new(["Italy"]);
         let header = JobHeader {
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_ends_when_what_is_in_flight_is_answered_and_handed_on() {
+    fn a_thread_ends_when_all_jobs_in_flight_are_answered_and_their_outcomes_sent() {
         let settings = Settings {
             worker: Worker::default(),
             retry: RetryPolicy {

@@ -1,4 +1,4 @@
-//! What a compute thread is at, for the event loop, which looks for jobs that hang.
+//! The attempts of a compute thread, shared with the event loop, which detects jobs that hang.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,46 +9,45 @@ use super::AttemptId;
 /// The attempts of one compute thread that are under way.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Counted up when the thread begins an attempt and when it has ended: odd while the thread itself
-    /// is at one.
+    /// The number of begins and ends of attempts in the thread itself: odd during an attempt.
     attempts: AtomicU64,
     partition: AtomicI32,
     in_flight: Mutex<Vec<InFlight>>,
 }
 
-/// An attempt that the thread does not wait for.
+/// An attempt that is answered later, while the thread does other work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InFlight {
-    /// Which attempt.
+    /// The attempt.
     pub id: AttemptId,
     /// The partition of its job.
     pub partition: i32,
-    /// When it began.
+    /// The time at which it began.
     pub since: Instant,
 }
 
 impl Watch {
-    /// The thread begins an attempt at a job of a partition.
+    /// Notes that the thread begins an attempt at a job of a partition.
     #[inline]
     pub(super) fn begin(&self, partition: i32) {
         self.partition.store(partition, Ordering::Relaxed);
         self.count();
     }
 
-    /// The thread does not wait for the attempt any more.
+    /// Notes that the attempt was answered, or is answered later.
     #[inline]
     pub(super) fn end(&self) {
         self.count();
     }
 
-    /// Only the compute thread itself counts, so nothing is lost between the two.
+    /// Adds 1. Only the compute thread itself writes, so no addition is lost.
     #[inline]
     fn count(&self) {
         let attempts = self.attempts.load(Ordering::Relaxed);
         self.attempts.store(attempts + 1, Ordering::Relaxed);
     }
 
-    /// These attempts are in flight.
+    /// Sets the attempts in flight.
     pub(super) fn set_in_flight(&self, in_flight: impl Iterator<Item = InFlight>) {
         let mut own = self.lock();
         own.clear();
@@ -60,8 +59,8 @@ impl Watch {
         self.lock().clone()
     }
 
-    /// The attempt that is under way, by a number that no other attempt of this thread has, and the
-    /// partition of its job. Of several in flight it is the oldest.
+    /// The attempt that is under way, as a number that is unique within this thread and the partition of
+    /// its job. Of several in flight it is the oldest.
     pub fn at_work(&self) -> Option<(u64, i32)> {
         let attempts = self.attempts.load(Ordering::Relaxed);
         let partition = self.partition.load(Ordering::Relaxed);
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attempt_is_seen_while_the_thread_is_at_it() {
+    fn an_attempt_is_visible_while_the_thread_computes_it() {
         let watch = Watch::default();
         assert_eq!(watch.at_work(), None);
         watch.begin(3);
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_attempt_in_flight_is_seen_until_it_is_answered() {
+    fn the_oldest_attempt_in_flight_is_visible_until_it_is_answered() {
         let watch = Watch::default();
         let since = Instant::now();
         let in_flight = |id, partition| InFlight {

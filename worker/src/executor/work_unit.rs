@@ -1,4 +1,4 @@
-//! A work unit: some messages for one compute thread, and the leases under which it works on them.
+//! The work unit: messages for one compute thread, with the leases under which it works on them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use pipeline::offsets::Epoch;
 
 use crate::state::in_flight::IsolatedJob;
 
-/// An assignment of a partition, shared by everything that works on its messages.
+/// The lease of a partition: one assignment of it, shared by all threads that work on its messages.
 #[derive(Debug)]
 pub struct Lease {
     epoch: Epoch,
@@ -26,35 +26,36 @@ impl Lease {
         }
     }
 
-    /// Which assignment it is.
+    /// The number of the assignment.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// Ends it: the partition's new owner does the work that is left.
+    /// Ends the lease: the partition's next owner does the remaining work.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// Whether work on the partition is in vain.
+    /// Whether the lease has ended, so that work on the partition is to be dropped.
     #[inline]
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 }
 
-/// Leases by partition.
+/// The leases of partitions, by partition.
 pub type Leases = BTreeMap<i32, Arc<Lease>>;
 
-/// Some records of a batch, for one compute thread.
+/// A range of the records of a batch, for one compute thread.
 #[derive(Clone, Debug)]
 pub struct WorkUnit {
     /// The batch.
     pub records: Arc<RecordBatch>,
-    /// Which of its records.
+    /// The positions in the batch of this unit's records.
     pub range: Range<usize>,
     /// The leases under which they were taken.
     pub leases: Arc<Leases>,
-    /// The only job that is meant, of the only record, where workers have died of it.
+    /// The only job to compute, of the only record, where workers died of the message; `None` for all
+    /// jobs.
     pub job: Option<IsolatedJob>,
 }

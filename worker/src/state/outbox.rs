@@ -1,43 +1,44 @@
-//! What is finished and not yet acknowledged, and what may be produced next. The order for a dead
-//! letter is: acknowledged by the DLQ, then its outcome acknowledged, then its offset settled; for
-//! everything else the first step is left out. The outbox is pure: it is told of deliveries and
-//! answers with what is to be produced or settled.
+//! The outbox of a worker: the finished work that is not acknowledged, and the order in which its
+//! messages are produced. A dead letter is first acknowledged by the dead-letter queue, then its
+//! outcome is produced and acknowledged, and then its offset is settled. Other work has no first step.
+//! The outbox does no I/O: the caller applies acknowledgements, and gets the next message to produce
+//! and the jobs that are settled.
 
 use std::collections::VecDeque;
 
 use pipeline::offsets::Settled;
 
-/// A message for the dead-letter queue, with its headers as KIP-1191 names them.
+/// A message for the dead-letter queue, with the values of its headers (KIP-1191).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetterMessage {
-    /// The dead job alone, as a batch of one; or the bytes that could not be decoded.
+    /// The dead job as a job batch of one, or the payload of a message that could not be decoded.
     pub payload: Vec<u8>,
-    /// The partition of the jobs topic that it came from.
+    /// The partition of its message on the jobs topic.
     pub partition: i32,
-    /// Its offset there.
+    /// The offset of its message on the jobs topic.
     pub offset: i64,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
-    /// Why it is here.
+    /// The reason for which the job or message is dead.
     pub reason: String,
 }
 
 /// Work that a compute thread has finished.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Finished {
-    /// To be acknowledged by the DLQ first.
+    /// The dead letter, which is acknowledged before the outcomes are produced.
     pub dead_letter: Option<DeadLetterMessage>,
-    /// A batch of outcomes; `None` for a message that could not be decoded, and for jobs of a cancelled
-    /// run.
+    /// An encoded batch of outcomes; `None` for a message that could not be decoded, and for jobs of a
+    /// cancelled run.
     pub outcomes: Option<Vec<u8>>,
-    /// What is settled once all of it is acknowledged.
+    /// The jobs that are settled once both messages are acknowledged.
     pub settles: Vec<Settled>,
-    /// Attempts beyond the first that its jobs took.
+    /// The number of attempts after the first, over all jobs.
     pub retries: u32,
 }
 
 impl Finished {
-    /// How many jobs of a cancelled run it settles without an outcome.
+    /// The number of jobs of a cancelled run that it settles without an outcome.
     pub fn passed_over_jobs(&self) -> u64 {
         match (&self.dead_letter, &self.outcomes) {
             (None, None) => self.settles.iter().map(|own| u64::from(own.jobs)).sum(),
@@ -45,7 +46,7 @@ impl Finished {
         }
     }
 
-    /// Bytes of its messages.
+    /// The bytes of its messages.
     pub fn bytes(&self) -> usize {
         let dead_letter = self.dead_letter.as_ref();
         self.outcomes.as_ref().map_or(0, Vec::len)
@@ -53,7 +54,7 @@ impl Finished {
     }
 }
 
-/// Where a message goes.
+/// The topic of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// The dead-letter queue.
@@ -62,19 +63,21 @@ pub enum Destination {
     Outcomes,
 }
 
+/// Finished work that is not acknowledged.
 #[derive(Debug)]
 struct Entry {
     finished: Finished,
-    /// What is to be produced or is on its way.
+    /// The topic of the message that is produced next or is in flight.
     stage: Destination,
 }
 
-/// Finished work on its way to the broker. Entries have ids that come back with deliveries.
+/// The finished work that is not acknowledged. Each entry has an id, which the delivery report of its
+/// message carries.
 #[derive(Debug, Default)]
 pub struct Outbox {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
-    /// Entries whose next message was not handed to the producer yet.
+    /// The entries whose next message is not handed to the producer yet.
     ready: VecDeque<usize>,
     bytes: usize,
 }
@@ -85,8 +88,8 @@ impl Outbox {
         Self::default()
     }
 
-    /// Takes in finished work. Returns what is settled at once, because there is nothing to wait
-    /// for.
+    /// Adds finished work. Returns the jobs that are settled at once, because there is no message to
+    /// produce.
     pub fn add(&mut self, finished: Finished) -> Vec<Settled> {
         let stage = match (&finished.dead_letter, &finished.outcomes) {
             (Some(_), _) => Destination::Dlq,
@@ -109,13 +112,13 @@ impl Outbox {
         Vec::new()
     }
 
-    /// The entry whose message is to be produced next.
+    /// The entry whose message is produced next, with the topic of the message.
     pub fn next(&self) -> Option<(usize, Destination)> {
         let &id = self.ready.front()?;
         Some((id, self.entries[id].as_ref()?.stage))
     }
 
-    /// Where the message of an entry goes or went.
+    /// The topic of the message of an entry that is produced next or is in flight.
     pub fn stage(&self, id: usize) -> Option<Destination> {
         Some(self.entries.get(id)?.as_ref()?.stage)
     }
@@ -135,12 +138,12 @@ impl Outbox {
         self.entries.get(id)?.as_ref()?.finished.outcomes.as_deref()
     }
 
-    /// The message of the entry that came from [`next`](Self::next) was handed to the producer.
+    /// Notes that the message of the entry from [`next`](Self::next) was handed to the producer.
     pub fn produced(&mut self) {
         self.ready.pop_front();
     }
 
-    /// The message of an entry was acknowledged. Returns what is settled by it.
+    /// Notes that the message of an entry was acknowledged. Returns the jobs that are settled by it.
     pub fn acknowledged(&mut self, id: usize) -> Vec<Settled> {
         let Some(slot) = self.entries.get_mut(id) else {
             return Vec::new();
@@ -161,12 +164,12 @@ impl Outbox {
         entry.finished.settles
     }
 
-    /// Whether everything is acknowledged.
+    /// Whether all messages are acknowledged.
     pub fn is_empty(&self) -> bool {
         self.entries.len() == self.free.len()
     }
 
-    /// Bytes that are kept until they are acknowledged.
+    /// The bytes of the work that is not acknowledged.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_in_the_dlq_before_its_outcome_is_told() {
+    fn a_dead_letter_is_acknowledged_before_its_outcome_is_produced() {
         let mut outbox = Outbox::new();
         assert_eq!(outbox.add(finished(5, true, true)), []);
         let (id, destination) = outbox.next().expect("one to produce");
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_comes_twice_settles_nothing_twice() {
+    fn an_acknowledgement_that_is_applied_twice_settles_once() {
         let mut outbox = Outbox::new();
         outbox.add(finished(5, false, true));
         outbox.produced();
@@ -233,8 +236,8 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order reports come: everything is settled exactly once, and only
-        /// after each of its messages was acknowledged.
+        /// In every order of acknowledgements, each job is settled exactly once, and only after each
+        /// of its messages was acknowledged.
         #[test]
         fn everything_is_settled_once_and_after_its_messages(
             kinds in prop::collection::vec((any::<bool>(), any::<bool>()), 1..30),
@@ -249,18 +252,18 @@ mod tests {
                     seen[settled.offset as usize] += 1;
                 }
             }
-            let mut on_the_way = Vec::new();
+            let mut in_flight = Vec::new();
             for pick in reports.into_iter().chain(std::iter::repeat(0)) {
                 while let Some((id, _)) = outbox.next() {
                     outbox.produced();
-                    on_the_way.push(id);
+                    in_flight.push(id);
                 }
-                if on_the_way.is_empty() {
+                if in_flight.is_empty() {
                     break;
                 }
-                let id = on_the_way.swap_remove(pick % on_the_way.len());
+                let id = in_flight.swap_remove(pick % in_flight.len());
                 let offset = outbox.entries[id].as_ref().map(|e| e.finished.settles[0].offset);
-                let position = offset.expect("it is on its way") as usize;
+                let position = offset.expect("it is in flight") as usize;
                 owed[position] -= 1;
                 for settled in outbox.acknowledged(id) {
                     prop_assert_eq!(settled.offset as usize, position);

@@ -1,10 +1,11 @@
-//! Finished work that is in no committed transaction yet, and which of it goes into the next one.
+//! The finished work that is not in a committed transaction, and the choice of what the next
+//! transaction contains.
 //!
-//! A transaction holds outcomes and commits offsets, and a crash after it makes the next owner of a
-//! partition begin at the offset. So that no reader of committed outcomes ever sees a job twice, it
-//! holds exactly the outcomes of the messages before the offsets that it commits, as far as no
-//! earlier one did. Finished work comes in batches, though, and a batch cannot be divided: where
-//! one reaches beyond what is finished, the offset stays before it.
+//! A transaction contains outcomes and commits offsets, and after a crash the next owner of a partition
+//! begins at the committed offset. So that a reader of committed outcomes never sees a job twice, the
+//! transaction contains exactly the outcomes of the messages before its offsets that are in no earlier
+//! transaction. Finished work consists of batches, and a batch cannot be divided: where a batch has
+//! outcomes of messages that are not finished, the offset is set before the first message of the batch.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +19,14 @@ use super::outbox::Finished;
 struct Entry {
     partition: i32,
     epoch: Epoch,
-    /// The first and the last message that it has outcomes of.
+    /// The offset of the first message that it has outcomes of.
     first: i64,
+    /// The offset of the last message that it has outcomes of.
     last: i64,
     finished: Finished,
 }
 
-/// What goes into one transaction.
+/// The content of one transaction: outcomes, dead letters and offsets.
 #[derive(Debug, Default)]
 pub struct PendingTransaction {
     entries: Vec<Entry>,
@@ -32,64 +34,67 @@ pub struct PendingTransaction {
 }
 
 impl PendingTransaction {
-    /// The messages, in the order in which they came.
+    /// The finished work, in the order in which it was added.
     pub fn finished(&self) -> impl Iterator<Item = &Finished> {
         self.entries.iter().map(|entry| &entry.finished)
     }
 
-    /// The offsets, with the marks that go with them.
+    /// The offsets to commit, with their poison markers.
     pub fn commits(&self) -> impl Iterator<Item = &Commit> {
         self.commits.iter().map(|(_, commit)| commit)
     }
 
-    /// The offsets of partitions that are assigned as they were. `assigned`: under which epoch each
-    /// partition is.
+    /// The offsets of the partitions whose assignment has not changed. `assigned`: the present epoch of
+    /// a partition.
     pub fn commits_of(&self, assigned: impl Fn(i32) -> Option<Epoch>) -> Vec<Commit> {
         let commits = self.commits.iter();
         let own = commits.filter(|(epoch, commit)| assigned(commit.partition) == Some(*epoch));
         own.map(|(_, commit)| commit.clone()).collect()
     }
 
-    /// Whether it was committed, where the group has committed `found` since it has ended. That is told
-    /// by the partitions that are assigned as they were, for nobody else can have moved those. (A
-    /// partition that has gone tells nothing: its next owner may have marked the very offset anew. Where
-    /// all have gone, nobody depends on the answer.) `assigned`: under which epoch each partition is.
+    /// Whether the transaction was committed. `found`: the committed offsets of the group after its
+    /// end. `assigned`: the present epoch of a partition.
+    ///
+    /// The answer follows from the partitions whose assignment has not changed, because only this
+    /// worker can have moved their offsets. The next owner of another partition may have committed the
+    /// same offset again with its own marker. Where all assignments have changed, the answer makes no
+    /// difference.
     pub fn is_committed(&self, found: &[Commit], assigned: impl Fn(i32) -> Option<Epoch>) -> bool {
         let own = self.commits_of(assigned);
         own.iter().all(|commit| found.contains(commit))
     }
 }
 
-/// How far a partition may be committed.
+/// The offset up to which a partition may be committed.
 #[derive(Debug)]
 struct Wanted {
     epoch: Epoch,
     commit: Commit,
-    /// Whether its mark is to be committed even where its offset has to wait.
+    /// Whether the marker is committed even where the offset has to wait.
     at_any_offset: bool,
 }
 
-/// Finished work on its way into a transaction. It is given what is finished and how far each
-/// partition is finished without a gap, and answers with what goes into the next transaction.
+/// The finished work that waits for a transaction. The caller adds finished work and the offset up to
+/// which each partition is finished, and gets the content of the next transaction.
 #[derive(Debug, Default)]
 pub struct PendingWork {
     entries: Vec<Entry>,
     wanted: BTreeMap<i32, Wanted>,
     /// Whether a transaction is under way.
     is_under_way: bool,
-    /// Whether it commits a mark.
+    /// Whether the transaction under way commits a marker.
     has_mark_under_way: bool,
-    /// Of all that is in no committed transaction.
+    /// The bytes of all work that is not in a committed transaction.
     bytes: usize,
 }
 
 impl PendingWork {
-    /// Nothing.
+    /// No finished work.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in finished work, which must be of one partition and of its present assignment.
+    /// Adds finished work, all of which must be of one partition and of its present assignment.
     pub fn add(&mut self, finished: Finished) {
         let offsets = || finished.settles.iter().map(|settled| settled.offset);
         let (Some(settled), Some(first), Some(last)) =
@@ -114,12 +119,12 @@ impl PendingWork {
         });
     }
 
-    /// Notes that every message before this offset is finished, so that it may be committed.
+    /// Notes that all messages before this offset are finished, so that it may be committed.
     pub fn want(&mut self, epoch: Epoch, commit: Commit) {
         self.want_at(epoch, commit, false);
     }
 
-    /// The same for a partition that is given away: its mark is committed in any case.
+    /// Notes the last commit of a partition that is revoked: its marker is committed in any case.
     pub fn want_last(&mut self, epoch: Epoch, commit: Commit) {
         self.want_at(epoch, commit, true);
     }
@@ -133,8 +138,8 @@ impl PendingWork {
         self.wanted.insert(wanted.commit.partition, wanted);
     }
 
-    /// What goes into the next transaction; `None` while one is under way, and while there is
-    /// nothing to commit.
+    /// The content of the next transaction; `None` while one is under way, and where there is no
+    /// offset to commit.
     pub fn next_transaction(&mut self) -> Option<PendingTransaction> {
         if self.is_under_way {
             return None;
@@ -142,16 +147,16 @@ impl PendingWork {
         let mut transaction = PendingTransaction::default();
         for (partition, wanted) in std::mem::take(&mut self.wanted) {
             let bound = self.bound(partition, &wanted.commit);
-            let goes = |entry: &mut Entry| entry.partition == partition && entry.last < bound;
+            let is_before = |entry: &mut Entry| entry.partition == partition && entry.last < bound;
             let before = transaction.entries.len();
             transaction
                 .entries
-                .extend(self.entries.extract_if(.., goes));
+                .extend(self.entries.extract_if(.., is_before));
             if bound >= wanted.commit.offset {
                 transaction.commits.push((wanted.epoch, wanted.commit));
                 continue;
             }
-            // The rest has to wait for the batch that reaches beyond it.
+            // The remaining offsets wait for the batch that has outcomes of unfinished messages.
             if transaction.entries.len() > before || wanted.at_any_offset {
                 let now = Commit {
                     offset: bound,
@@ -168,14 +173,15 @@ impl PendingWork {
         self.is_under_way.then_some(transaction)
     }
 
-    /// The first message whose outcomes cannot go with this commit.
+    /// The offset of the first message whose outcomes cannot be in one transaction with this commit.
     fn bound(&self, partition: i32, commit: &Commit) -> i64 {
-        // Where a message is worked on job by job, its mark says how many of its jobs have outcomes.
+        // Where a message is processed job by job, the marker has the number of its jobs that have
+        // outcomes, so these are in the transaction.
         let is_inside = Mark::parse(&commit.metadata).position() > 0;
         let mut bound = commit.offset + i64::from(is_inside);
         let own = self.entries.iter();
         let mut own: Vec<&Entry> = own.filter(|entry| entry.partition == partition).collect();
-        // From the last to the first: a bound that was lowered divides none of those before it.
+        // From the last to the first: a bound that is lowered divides no batch that was checked before.
         own.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.last));
         for entry in own {
             if entry.first < bound && entry.last >= bound {
@@ -185,9 +191,9 @@ impl PendingWork {
         bound
     }
 
-    /// The transaction under way has ended. Returns the work that is committed with it. Where it was
-    /// aborted, what went into it goes into the next one, as far as its partitions are still assigned
-    /// as they were. `assigned`: under which epoch each partition is.
+    /// Applies the end of the transaction under way. Returns the work that is committed with it. Where
+    /// it was aborted, its content is part of the next one, except that of partitions whose assignment
+    /// has changed. `assigned`: the present epoch of a partition.
     pub fn ended(
         &mut self,
         transaction: PendingTransaction,
@@ -212,7 +218,7 @@ impl PendingWork {
         self.entries.splice(0..0, again);
         for (epoch, commit) in transaction.commits {
             if !committed && is_held(commit.partition, epoch) {
-                // What was wanted since then is farther.
+                // A commit that was added since then has a higher offset, and is kept.
                 self.wanted.entry(commit.partition).or_insert(Wanted {
                     epoch,
                     commit,
@@ -223,7 +229,7 @@ impl PendingWork {
         done
     }
 
-    /// Partitions are assigned no more: what is finished of them is their next owner's to do.
+    /// Forgets the work of partitions that are no longer assigned. Their next owner repeats it.
     pub fn forget(&mut self, partitions: &[i32]) {
         let is_lost = |partition: &i32| partitions.contains(partition);
         let lost = self
@@ -233,18 +239,18 @@ impl PendingWork {
         self.wanted.retain(|partition, _| !is_lost(partition));
     }
 
-    /// Whether everything that was wanted is committed.
+    /// Whether all offsets that may be committed are.
     pub fn is_settled(&self) -> bool {
         self.wanted.is_empty() && !self.is_under_way
     }
 
-    /// Whether a mark is wanted, or under way.
+    /// Whether a marker waits for a transaction, or is in the one under way.
     pub fn has_marks(&self) -> bool {
         let mut wanted = self.wanted.values();
         self.has_mark_under_way || wanted.any(|wanted| !wanted.commit.metadata.is_empty())
     }
 
-    /// Whether everything is committed.
+    /// Whether all work and all offsets are committed.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.is_settled()
     }
@@ -254,7 +260,7 @@ impl PendingWork {
         self.is_under_way
     }
 
-    /// Bytes that are kept until their transaction is committed.
+    /// The bytes of all work that is not in a committed transaction.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,3 +1,5 @@
+//! Tests of the content of transactions.
+
 use std::collections::{BTreeMap, VecDeque};
 
 use pipeline::offsets::Settled;
@@ -46,9 +48,9 @@ fn commit_next(pending: &mut PendingWork) -> (Vec<i64>, Vec<i64>) {
 }
 
 #[test]
-fn a_batch_that_reaches_beyond_what_is_finished_waits_and_so_does_the_offset() {
+fn a_batch_with_an_unfinished_message_waits_and_so_does_the_offset() {
     let mut pending = PendingWork::new();
-    // Of message 6 a job is missing.
+    // One job of message 6 is not finished.
     pending.add(finished(0, 1, &[(4, JOBS)]));
     pending.add(finished(0, 1, &[(5, JOBS), (6, 1), (7, JOBS)]));
     pending.want(1, commit(0, 6));
@@ -82,7 +84,7 @@ fn a_partition_does_not_wait_for_another() {
 }
 
 #[test]
-fn jobs_of_a_message_that_is_worked_on_job_by_job_go_with_the_mark_that_passes_them() {
+fn an_outcome_of_an_isolated_job_is_committed_with_the_marker_of_the_next_job() {
     let mut pending = PendingWork::new();
     let mark = |position| Commit {
         metadata: format!("rollcall/1 held take-overs=3 position={position} deaths=0"),
@@ -97,7 +99,7 @@ fn jobs_of_a_message_that_is_worked_on_job_by_job_go_with_the_mark_that_passes_t
 }
 
 #[test]
-fn what_was_aborted_comes_again_as_far_as_its_partition_is_still_assigned() {
+fn aborted_work_is_in_the_next_transaction_where_its_partition_is_still_assigned() {
     let mut pending = PendingWork::new();
     for (partition, epoch) in [(0, 1), (1, 2)] {
         pending.add(finished(partition, epoch, &[(0, JOBS)]));
@@ -114,7 +116,7 @@ fn what_was_aborted_comes_again_as_far_as_its_partition_is_still_assigned() {
 }
 
 #[test]
-fn how_a_transaction_has_ended_is_told_by_the_partitions_that_are_assigned_as_they_were() {
+fn the_end_of_a_transaction_follows_from_the_partitions_with_an_unchanged_assignment() {
     let mut pending = PendingWork::new();
     for (partition, epoch) in [(0, 1), (1, 2)] {
         pending.add(finished(partition, epoch, &[(0, JOBS)]));
@@ -126,18 +128,18 @@ fn how_a_transaction_has_ended_is_told_by_the_partitions_that_are_assigned_as_th
     assert!(transaction.is_committed(&both, as_they_were));
     assert!(!transaction.is_committed(&[commit(0, 0), commit(1, 0)], as_they_were));
     assert!(!transaction.is_committed(&both[..1], as_they_were));
-    // The first one has gone and come again: its mark is new.
-    let came_again = |partition| Some(if partition == 0 { 3 } else { 2 });
+    // The first partition was revoked and assigned again, with a new marker.
+    let reassigned = |partition| Some(if partition == 0 { 3 } else { 2 });
     let mark = Commit {
         metadata: "rollcall/1 held".to_owned(),
         ..commit(0, 1)
     };
-    assert!(transaction.is_committed(&[mark.clone(), commit(1, 1)], came_again));
-    assert!(!transaction.is_committed(&[mark, commit(1, 0)], came_again));
+    assert!(transaction.is_committed(&[mark.clone(), commit(1, 1)], reassigned));
+    assert!(!transaction.is_committed(&[mark, commit(1, 0)], reassigned));
 }
 
 #[test]
-fn the_mark_of_a_partition_that_is_given_away_waits_for_no_batch() {
+fn the_marker_of_a_revoked_partition_does_not_wait_for_a_batch() {
     let mut pending = PendingWork::new();
     pending.add(finished(0, 1, &[(4, JOBS), (5, 1)]));
     pending.want(1, commit(0, 5));
@@ -154,15 +156,15 @@ const MESSAGES: i64 = 8;
 enum Step {
     /// A message of a partition is taken.
     Take(i32),
-    /// Some of the jobs in hand of a partition come back as one batch.
+    /// Some jobs in flight of a partition are finished as one batch.
     Finish(i32, Vec<usize>),
     /// A transaction begins, if none is under way.
     Begin,
-    /// The one under way ends.
+    /// The transaction under way ends.
     End { committed: bool },
-    /// A partition goes and comes again; the broker has ended the transaction by then.
+    /// A partition is revoked and assigned again; the broker has ended the transaction by then.
     Reassign { partition: i32, committed: bool },
-    /// The worker dies, and another one begins.
+    /// The worker dies, and another one starts.
     Crash { committed: bool },
 }
 
@@ -179,27 +181,27 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A partition as its worker sees it.
+/// The state of a partition in its worker.
 #[derive(Debug, Default)]
 struct Assigned {
     epoch: Epoch,
     next: i64,
-    /// Messages in hand, with their jobs that are not finished.
+    /// The messages in flight, as (offset, number of jobs that are not finished).
     taken: VecDeque<(i64, u32)>,
-    /// The first message that is not finished.
+    /// The offset of the first message that is not finished.
     finished: i64,
 }
 
-/// A worker and what its broker keeps.
+/// A worker, and the committed offsets and outcomes on its broker.
 #[derive(Debug, Default)]
 struct Model {
     offsets: BTreeMap<i32, i64>,
-    /// Outcomes that a reader of committed ones has seen, by (partition, message).
+    /// The number of outcomes that a reader of committed messages has seen, by (partition, message).
     seen: BTreeMap<(i32, i64), u32>,
     assigned: BTreeMap<i32, Assigned>,
     pending: PendingWork,
     under_way: Option<PendingTransaction>,
-    /// How the one under way has ended, before the worker heard of it.
+    /// Whether the broker has committed the transaction under way; `None` while it has not ended it.
     ended: Option<bool>,
     last_epoch: Epoch,
 }
@@ -293,7 +295,7 @@ impl Model {
         }
     }
 
-    /// The broker ends the transaction under way, if it has not done so.
+    /// Ends the transaction under way at the broker, unless it has ended.
     fn end_at_broker(&mut self, committed: bool) {
         let (Some(transaction), None) = (&self.under_way, self.ended) else {
             return;
@@ -318,7 +320,7 @@ impl Model {
 }
 
 proptest! {
-    /// Whatever comes between: a reader of committed outcomes sees no job twice, and in the end
+    /// In every sequence of steps, a reader of committed outcomes sees no job twice, and at the end
     /// each once.
     #[test]
     fn every_job_has_exactly_one_committed_outcome(
@@ -329,11 +331,11 @@ proptest! {
             model.step(step);
             for (&message, &seen) in &model.seen {
                 prop_assert!(seen <= JOBS, "{message:?} is seen {seen} times");
-                // And nothing is seen before its offset is passed.
+                // No outcome is seen before the offset after its message is committed.
                 prop_assert!(message.1 < model.offsets[&message.0]);
             }
         }
-        // In the end all goes well.
+        // At the end all transactions are committed.
         model.step(Step::End { committed: true });
         let all = vec![0; JOBS as usize * MESSAGES as usize];
         for partition in 0..PARTITIONS {

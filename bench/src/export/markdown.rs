@@ -1,13 +1,13 @@
-//! `bench.md`: the rows as Markdown, for the summary of a CI job or a wiki page.
+//! `bench.md`: the rows as Markdown, for example for the summary of a CI job.
 
 use std::io::{self, Write};
 
 use aggregator::export::Exporter;
 
 use super::{COLUMNS, break_even, cells, facts, notes, title};
-use crate::bench::benchmark::Benchmark;
+use crate::benchmark::Benchmark;
 
-/// Writes a benchmark as Markdown.
+/// An exporter of a benchmark as Markdown.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchMd<'a>(pub &'a Benchmark);
 
@@ -31,7 +31,7 @@ fn text(benchmark: &Benchmark) -> String {
         text.push_str(&line(cells(row)));
     }
     text.push_str(
-        "\nWall seconds are medians. Speed-up is against one worker, beside what it could be.\n",
+        "\nWall seconds are medians. Speed-up is against one worker, with the ideal one.\n",
     );
     for note in notes(benchmark) {
         text.push_str(&format!("\n> **Note:** {note}.\n"));
@@ -50,13 +50,13 @@ fn text(benchmark: &Benchmark) -> String {
     text
 }
 
-/// A line of a table.
+/// A row of a Markdown table.
 pub(super) fn line(cells: impl IntoIterator<Item = String>) -> String {
     let cells = cells.into_iter().map(|cell| escaped(&cell));
     format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
 }
 
-/// Text in which Markdown sees nothing but text.
+/// Text with the special characters of Markdown escaped.
 fn escaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -75,15 +75,15 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::sample;
+    use crate::benchmark::tests::example;
 
     #[test]
-    fn the_page_is_as_it_was_read() {
-        assert_eq!(text(&sample()), include_str!("bench_md.golden.md"));
+    fn the_page_is_the_golden_one() {
+        assert_eq!(text(&example()), include_str!("bench_md.golden.md"));
     }
 
     #[test]
-    fn what_others_name_cannot_break_a_table() {
+    fn names_cannot_break_a_table() {
         assert_eq!(line(["a|b\n<c>".to_owned()]), "| a\\|b \\<c\\> |\n");
     }
 }

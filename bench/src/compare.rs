@@ -1,89 +1,88 @@
-//! Two benchmarks of one host and one setting, row by row: how much longer a row takes, and whether
-//! that is more than noise. Pure.
+//! The comparison of two benchmarks of the same host and settings, row by row: the ratio of the
+//! times, and whether it is significant. Pure.
 
 use std::fmt;
 
-use super::benchmark::{Benchmark, Row, Settings};
-use super::host::Host;
-use super::show;
-use super::statistics::{is_beyond_chance, mann_whitney_p};
-use crate::table::{Align, table};
+use service::table::{Align, table};
 
-/// With fewer runs on either side, no difference can be told from noise: the least p of 3 and 3 runs
+use crate::benchmark::{Benchmark, Row, Settings};
+use crate::figures;
+use crate::host::Host;
+use crate::statistics::{is_significant, mann_whitney_p};
+
+/// The least number of runs on both sides for a significant difference: the least p of 3 and 3 runs
 /// is 0.1.
-pub const FEWEST_RUNS: usize = 4;
+pub const MIN_RUNS: usize = 4;
 
-/// Why two benchmarks are not compared.
+/// The reason why two benchmarks are not compared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// They were made under other conditions.
-    #[error(
-        "not to be compared: the base has {what} {base}, here it is {head}; measure the base here"
-    )]
+    /// Their conditions or results differ.
+    #[error("cannot compare: the base has {what} {base}, here it is {head}; measure the base here")]
     Differs {
-        /// What.
+        /// The condition or result that differs.
         what: &'static str,
-        /// In the base.
+        /// Its value in the base.
         base: String,
-        /// Here.
+        /// Its value here.
         head: String,
     },
 
     /// They have no row in common.
-    #[error("not to be compared: no row is in both; name the base's --engines and --workers")]
+    #[error("cannot compare: no row is in both; give the base's --engines and --workers")]
     NoCommonRow,
 
-    /// A limit that could never be passed.
+    /// A limit that no row could exceed, because there are too few runs.
     #[error(
-        "--fail-above needs at least {FEWEST_RUNS} runs of each row on both sides, {row} has {runs}; \
+        "--fail-above needs at least {MIN_RUNS} runs of each row on both sides, {row} has {runs}; \
          give more --runs"
     )]
     TooFewRuns {
         /// The row.
         row: String,
-        /// The fewer of both sides' runs.
+        /// The smaller number of runs of the two sides.
         runs: usize,
     },
 
-    /// A limit without anything to compare with.
-    #[error("--fail-above compares; give --compare or --base, too")]
+    /// A limit without a base.
+    #[error("--fail-above needs a base; give --compare or --base, too")]
     NothingToCompare,
 }
 
-/// Checks that a benchmark of these conditions can be compared with a base.
+/// Checks that a benchmark with these conditions can be compared with a base.
 ///
 /// # Errors
-/// The first difference that matters.
+/// The first condition that differs.
 pub fn check(
     base_host: &Host,
     head_host: &Host,
     base_settings: &Settings,
     head_settings: &Settings,
 ) -> Result<(), Refusal> {
-    let hosts = base_host.differences(head_host);
-    let settings = base_settings.differences(head_settings);
+    let hosts = base_host.mismatches(head_host);
+    let settings = base_settings.mismatches(head_settings);
     match hosts.into_iter().chain(settings).next() {
         None => Ok(()),
         Some((what, base, head)) => Err(Refusal::Differs { what, base, head }),
     }
 }
 
-/// What a row's times say.
+/// The change of a row's times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It takes longer.
+    /// The row takes significantly longer.
     Slower,
-    /// It takes less time.
+    /// The row takes significantly less time.
     Faster,
-    /// The difference may be chance.
+    /// The difference is not significant.
     Noise,
-    /// There are too few runs to tell.
+    /// There are too few runs for a significant difference.
     Unknown,
 }
 
 impl Change {
-    /// In a word or two.
-    pub fn words(self) -> &'static str {
+    /// The change in a word or two.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Slower => "slower",
             Self::Faster => "faster",
@@ -93,41 +92,41 @@ impl Change {
     }
 }
 
-/// A row of both.
+/// A row that is in both benchmarks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowChange {
-    /// Its name.
+    /// The row's name.
     pub name: String,
-    /// Median wall seconds of the base.
+    /// The median wall seconds of the base.
     pub base: f64,
-    /// Median wall seconds of the head.
+    /// The median wall seconds of the head.
     pub head: f64,
-    /// Head by base.
+    /// The head's median divided by the base's.
     pub ratio: f64,
-    /// The same of seconds of cores.
+    /// The same ratio of CPU seconds.
     pub cpu_ratio: Option<f64>,
-    /// How likely so great a difference is by chance.
+    /// The probability of a difference at least as large by chance: [`mann_whitney_p`].
     pub p: Option<f64>,
-    /// The fewer of both sides' runs.
+    /// The smaller number of runs of the two sides.
     pub runs: usize,
-    /// What it says.
+    /// The change, by `p` and `ratio`.
     pub change: Change,
 }
 
-/// Two benchmarks beside each other.
+/// The comparison of a benchmark, the head, with a base.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// The rows that are in both, in the head's order.
+    /// The rows in both benchmarks, in the head's order.
     pub rows: Vec<RowChange>,
-    /// Rows that are in one alone.
-    pub alone: Vec<String>,
+    /// The names of rows that are in one benchmark only.
+    pub on_one_side: Vec<String>,
 }
 
 impl Comparison {
-    /// Compares.
+    /// Compares two benchmarks.
     ///
     /// # Errors
-    /// When they were made under other conditions, or have come to other results.
+    /// When their conditions or results differ, or they have no row in common.
     pub fn new(base: &Benchmark, head: &Benchmark) -> Result<Self, Refusal> {
         check(&base.host, &head.host, &base.settings, &head.settings)?;
         let profile = |side: &Benchmark| match side.is_of_a_debug_build() {
@@ -152,22 +151,24 @@ impl Comparison {
         if rows.is_empty() {
             return Err(Refusal::NoCommonRow);
         }
-        let alone = |of: &Benchmark, other: &Benchmark| -> Vec<String> {
-            let alone = of.rows.iter().filter(|row| other.row(&row.name).is_none());
-            alone.map(|row| row.name.clone()).collect()
+        let only_in = |side: &Benchmark, other: &Benchmark| -> Vec<String> {
+            let rows = side.rows.iter();
+            rows.filter(|row| other.row(&row.name).is_none())
+                .map(|row| row.name.clone())
+                .collect()
         };
         Ok(Self {
             rows,
-            alone: [alone(base, head), alone(head, base)].concat(),
+            on_one_side: [only_in(base, head), only_in(head, base)].concat(),
         })
     }
 
-    /// Whether a limit can be passed at all: a gate that cannot fail is none.
+    /// Checks that a row could exceed a limit: a check that cannot fail proves nothing.
     ///
     /// # Errors
     /// When a row has too few runs.
     pub fn can_fail(&self) -> Result<(), Refusal> {
-        match self.rows.iter().find(|row| row.runs < FEWEST_RUNS) {
+        match self.rows.iter().find(|row| row.runs < MIN_RUNS) {
             None => Ok(()),
             Some(row) => Err(Refusal::TooFewRuns {
                 row: row.name.clone(),
@@ -176,14 +177,14 @@ impl Comparison {
         }
     }
 
-    /// The rows that seem slower by more than a share, but by chance for all one can tell.
-    pub fn noisy_beyond(&self, share: f64) -> Vec<&RowChange> {
+    /// The rows that are slower by more than a share, but not significantly.
+    pub fn possibly_slower_than(&self, share: f64) -> Vec<&RowChange> {
         let rows = self.rows.iter();
         rows.filter(|row| row.change != Change::Slower && row.ratio > 1.0 + share)
             .collect()
     }
 
-    /// The rows that are slower by more than a share, beyond chance.
+    /// The rows that are significantly slower, and by more than a share.
     pub fn slower_than(&self, share: f64) -> Vec<&RowChange> {
         let rows = self.rows.iter();
         rows.filter(|row| row.change == Change::Slower && row.ratio > 1.0 + share)
@@ -199,9 +200,9 @@ impl RowChange {
         let p = mann_whitney_p(&base_walls, &head_walls);
         let runs = base_walls.len().min(head_walls.len());
         let change = match p {
-            _ if runs < FEWEST_RUNS => Change::Unknown,
-            p if is_beyond_chance(p) && ratio > 1.0 => Change::Slower,
-            p if is_beyond_chance(p) && ratio < 1.0 => Change::Faster,
+            _ if runs < MIN_RUNS => Change::Unknown,
+            p if is_significant(p) && ratio > 1.0 => Change::Slower,
+            p if is_significant(p) && ratio < 1.0 => Change::Faster,
             _ => Change::Noise,
         };
         Self {
@@ -218,32 +219,33 @@ impl RowChange {
         }
     }
 
-    /// Its cells, as a table shows them.
+    /// The cells of the row, one for each of [`COLUMNS`].
     pub fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            show::seconds(self.base),
-            show::seconds(self.head),
-            show::change(self.ratio),
-            show::known(self.cpu_ratio, show::change),
-            show::known(self.p, |p| format!("{p:.3}")),
-            self.change.words().to_owned(),
+            figures::seconds(self.base),
+            figures::seconds(self.head),
+            figures::change(self.ratio),
+            figures::known(self.cpu_ratio, figures::change),
+            figures::known(self.p, |p| format!("{p:.3}")),
+            self.change.as_str().to_owned(),
         ]
     }
 }
 
 /// The columns of a comparison.
-pub const COLUMNS: [&str; 7] = ["row", "base", "here", "wall", "CPU", "p", "says"];
+pub const COLUMNS: [&str; 7] = ["row", "base", "here", "wall", "CPU", "p", "change"];
 
-/// A table for people.
+/// A table for a terminal.
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut head = COLUMNS.map(|name| (name, Align::Right));
         head[0].1 = Align::Left;
         head[6].1 = Align::Left;
         f.write_str(&table(&head, self.rows.iter().map(RowChange::cells)))?;
-        if !self.alone.is_empty() {
-            writeln!(f, "only on one side: {}", self.alone.join(", "))?;
+        if !self.on_one_side.is_empty() {
+            let names = self.on_one_side.join(", ");
+            writeln!(f, "only on one side: {names}")?;
         }
         Ok(())
     }
@@ -252,8 +254,8 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     fn of(walls: &[f64]) -> Benchmark {
         benchmark(&[(BenchEngine::Packed, Some(2), walls)])
@@ -267,11 +269,11 @@ mod tests {
     const QUIET: [f64; 5] = [1.00, 1.01, 0.99, 1.02, 1.00];
 
     #[test]
-    fn a_row_is_slower_or_faster_only_where_chance_does_not_explain_it() {
+    fn a_row_is_slower_or_faster_only_where_the_difference_is_significant() {
         let slower = QUIET.map(|wall| wall * 1.2);
         assert_eq!(change(&QUIET, &slower), Change::Slower);
         assert_eq!(change(&slower, &QUIET), Change::Faster);
-        // Far in the median, but all over the place.
+        // A large difference of the medians, but a wide spread.
         let wild = [0.7, 1.3, 1.4, 0.8, 1.35];
         assert_eq!(change(&QUIET, &wild), Change::Noise);
         assert_eq!(change(&QUIET, &QUIET), Change::Noise);
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_passed_by_more_than_it_and_not_by_noise() {
+    fn the_limit_is_exceeded_by_a_significant_difference_only() {
         let head = QUIET.map(|wall| wall * 1.2);
         let comparison = Comparison::new(&of(&QUIET), &of(&head)).expect("comparable");
         assert_eq!(comparison.slower_than(0.25), Vec::<&RowChange>::new());
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn other_hosts_settings_profiles_and_results_are_refused_by_name() {
+    fn other_hosts_settings_profiles_and_results_are_refused_with_their_names() {
         type Changed = (&'static str, fn(&mut Benchmark));
         let changes: [Changed; 6] = [
             ("host", |base| base.host.name = "elsewhere".to_owned()),
@@ -316,13 +318,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_one_side_alone_are_named_and_no_common_row_is_refused() {
+    fn rows_on_one_side_are_named_and_no_common_row_is_refused() {
         let both = benchmark(&[
             (BenchEngine::Packed, Some(2), &QUIET),
             (BenchEngine::Loop, None, &QUIET),
         ]);
         let comparison = Comparison::new(&both, &of(&QUIET)).expect("comparable");
-        assert_eq!(comparison.alone, ["loop"]);
+        assert_eq!(comparison.on_one_side, ["loop"]);
         let other = benchmark(&[(BenchEngine::Loop, None, &QUIET)]);
         assert_eq!(
             Comparison::new(&other, &of(&QUIET)),

@@ -1,28 +1,28 @@
-//! Which runs are made, and in which order: rounds of all rows, after rounds that are thrown away.
-//! Pure.
+//! The runs of a benchmark and their order: warm-up rounds, which are not measured, and then
+//! measured rounds, each of all rows. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::args::BenchEngine;
-use super::show;
+use crate::args::BenchEngine;
+use crate::figures;
 
-/// A row has at most so many runs.
-pub const MOST_RUNS: usize = 100;
+/// The largest number of runs of a row.
+pub const MAX_RUNS: usize = 100;
 
 /// One row of a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// What runs the work.
+    /// The engine.
     pub engine: BenchEngine,
-    /// With how many workers; `None` without the dispatcher.
+    /// The number of workers; `None` without the dispatcher.
     pub workers: Option<usize>,
-    /// What each job costs a core beyond its own.
+    /// The CPU time that is added to each job.
     pub job_cost: Duration,
 }
 
 impl Case {
-    /// Its name, such as `packed-2`.
+    /// The row's name, such as `packed-2`.
     pub fn name(&self) -> String {
         let engine = self.engine.name();
         match self.workers {
@@ -32,7 +32,7 @@ impl Case {
     }
 }
 
-/// Its name, with what a job costs.
+/// The row's name, with the CPU time that is added to a job.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;
@@ -40,14 +40,15 @@ impl fmt::Display for Case {
             true => Ok(()),
             false => write!(
                 f,
-                " at {} a job",
-                show::seconds(self.job_cost.as_secs_f64())
+                " at {} per job",
+                figures::seconds(self.job_cost.as_secs_f64())
             ),
         }
     }
 }
 
-/// The rows: those without the dispatcher once, those with it for each number of workers.
+/// The rows of a benchmark: one for each engine without the dispatcher, and one for each number of
+/// workers and each engine with it.
 pub fn cases(engines: &[BenchEngine], workers: &[usize]) -> Vec<Case> {
     let mut cases = Vec::new();
     for &engine in engines {
@@ -65,8 +66,8 @@ pub fn cases(engines: &[BenchEngine], workers: &[usize]) -> Vec<Case> {
     cases
 }
 
-/// The rows of a break-even: the loop, and the dispatcher with the most workers that there are cores
-/// for, at each cost of a job.
+/// The rows of a break-even at each cost of a job: the loop, and the dispatcher with the largest
+/// number of workers that is not above the number of cores.
 pub fn break_even_cases(workers: &[usize], cores: usize, costs: &[Duration]) -> Vec<Case> {
     let fitting = workers.iter().filter(|&&workers| workers <= cores).max();
     let Some(&workers) = fitting.or(workers.iter().min()) else {
@@ -89,14 +90,14 @@ pub fn break_even_cases(workers: &[usize], cores: usize, costs: &[Duration]) -> 
 /// A round: one run of each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Round {
-    /// Thrown away; numbered from 1.
+    /// A warm-up round, which is not measured; numbered from 1.
     WarmUp(u32),
-    /// Measured; numbered from 1.
+    /// A measured round; numbered from 1.
     Measured(u32),
 }
 
 impl Round {
-    /// Its number among those of its kind.
+    /// The round's number among those of its kind.
     pub fn number(self) -> u32 {
         match self {
             Self::WarmUp(number) | Self::Measured(number) => number,
@@ -116,35 +117,35 @@ impl fmt::Display for Round {
 
 /// All rounds, in order.
 pub fn rounds(warm_up: u32, runs: usize) -> impl Iterator<Item = Round> {
-    let runs = u32::try_from(runs.min(MOST_RUNS)).unwrap_or(u32::MAX);
+    let runs = u32::try_from(runs.min(MAX_RUNS)).unwrap_or(u32::MAX);
     let warm_up = (1..=warm_up).map(Round::WarmUp);
     warm_up.chain((1..=runs).map(Round::Measured))
 }
 
-/// Which of the programs that are measured: the head is 0.
+/// The index of a measured program; the head is 0, the base 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Side(pub usize);
 
 /// One run of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Position of the row.
+    /// The index of the row.
     pub case: usize,
     /// The program.
     pub side: Side,
 }
 
-/// The runs of a round, in order: there, and back in the next round. So what drifts slowly, such as
-/// a processor's heat or another process's load, is shared out evenly, and a row does not always
-/// follow the same one. Programs take turns at each row.
+/// The runs of a round, in order; every second round is in reverse order. So slow changes, such as
+/// a processor's temperature or other load, affect all rows alike, and no row always follows the
+/// same one. Each row is run by all programs before the next row.
 pub fn steps(cases: usize, sides: usize, round: Round) -> Vec<Step> {
-    let there = (0..cases).flat_map(|case| {
+    let forwards = (0..cases).flat_map(|case| {
         (0..sides).map(move |side| Step {
             case,
             side: Side(side),
         })
     });
-    let mut steps: Vec<Step> = there.collect();
+    let mut steps: Vec<Step> = forwards.collect();
     if round.number().is_multiple_of(2) {
         steps.reverse();
     }
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_without_the_dispatcher_come_once_and_others_for_each_number_of_workers() {
+    fn engines_with_the_dispatcher_have_a_row_for_each_number_of_workers() {
         let names: Vec<_> = cases(&BenchEngine::ALL, &[1, 8])
             .iter()
             .map(Case::name)
@@ -173,31 +174,31 @@ mod tests {
     }
 
     #[test]
-    fn rounds_go_there_and_back_and_make_every_run_once() {
-        let there = steps(3, 2, Round::Measured(1));
-        let mut back = steps(3, 2, Round::Measured(2));
-        assert_ne!(there, back);
-        back.reverse();
-        assert_eq!(there, back);
+    fn every_second_round_is_reversed_and_every_run_is_in_it_once() {
+        let first = steps(3, 2, Round::Measured(1));
+        let mut second = steps(3, 2, Round::Measured(2));
+        assert_ne!(first, second);
+        second.reverse();
+        assert_eq!(first, second);
         for case in 0..3 {
             for side in 0..2 {
                 let step = Step {
                     case,
                     side: Side(side),
                 };
-                assert_eq!(there.iter().filter(|&&made| made == step).count(), 1);
+                assert_eq!(first.iter().filter(|&&made| made == step).count(), 1);
             }
         }
     }
 
     #[test]
-    fn warm_up_comes_first() {
+    fn warm_up_rounds_are_first() {
         let rounds: Vec<_> = rounds(1, 2).map(|round| round.to_string()).collect();
         assert_eq!(rounds, ["warm-up 1", "round 1", "round 2"]);
     }
 
     #[test]
-    fn a_break_even_has_the_most_workers_that_there_are_cores_for() {
+    fn a_break_even_has_the_largest_number_of_workers_not_above_the_cores() {
         let workers = |listed: &[usize], cores| {
             let cases = break_even_cases(listed, cores, &[Duration::ZERO]);
             cases.iter().find_map(|case| case.workers)

@@ -1,22 +1,23 @@
-//! Lays out rows of text as a table for people: columns as wide as their widest cell, numbers to the
-//! right, nothing at the end of a line. Cells may hold what strangers wrote: each is one bounded line.
+//! Tables for a terminal: columns as wide as their widest cell, numbers aligned to the right, no
+//! spaces at the end of a line. Cells may contain text from other hosts, so each is escaped and
+//! truncated to one bounded line.
 
-use dispatcher::shown::shown;
+use crate::text::truncated;
 
-/// So many characters of a cell are shown. The widest cell makes all lines as long.
-const SHOWN_CHARACTERS: usize = 200;
+/// The largest number of characters of a cell. A longer cell would make every line longer.
+const MAX_CHARACTERS: usize = 200;
 
-/// How a column is set.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// Words.
+    /// To the left, for words.
     Left,
-    /// Numbers.
+    /// To the right, for numbers.
     Right,
 }
 
-/// The lines of a table, its head first. A row with fewer cells than the head ends early. Of a cell the
-/// first 200 characters are shown.
+/// The lines of a table, head first. A row may have fewer cells than the head. A cell is truncated
+/// to 200 characters.
 pub fn table(head: &[(&str, Align)], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.into_iter().map(bounded).collect();
     let width = |column: usize| {
@@ -42,11 +43,11 @@ pub fn table(head: &[(&str, Align)], rows: impl IntoIterator<Item = Vec<String>>
     lines
 }
 
-/// A row as it is shown, before the next one is made.
+/// A row with escaped and truncated cells.
 fn bounded(row: Vec<String>) -> Vec<String> {
     let cells = row.iter();
     cells
-        .map(|cell| shown(cell.as_bytes(), SHOWN_CHARACTERS))
+        .map(|cell| truncated(cell.as_bytes(), MAX_CHARACTERS))
         .collect()
 }
 
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_stand_left_and_numbers_right_whatever_their_length() {
+    fn words_are_aligned_to_the_left_and_numbers_to_the_right() {
         let rows = [
             vec!["a".to_owned(), "1,000".to_owned(), "day".to_owned()],
             vec!["überlang".to_owned(), "7".to_owned(), "-".to_owned()],
@@ -79,10 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_one_bounded_line_whatever_a_stranger_wrote() {
+    fn a_cell_is_one_bounded_line_with_any_content() {
         let long = "x".repeat(100_000);
         let rows = [vec![long], vec!["a\nb\x1b[2J".to_owned()]];
-        let cell = format!("{}…", "x".repeat(SHOWN_CHARACTERS));
+        let cell = format!("{}…", "x".repeat(MAX_CHARACTERS));
         assert_eq!(
             table(&[("REASON", Align::Left)], rows),
             format!("REASON\n{cell}\na\\nb\\u{{1b}}[2J\n")

@@ -1,5 +1,5 @@
-//! Makes one run: starts the program as a person would, waits for its end, and takes the figures
-//! from the report that it leaves.
+//! The measurement of one run: a runner starts the program as a user would, waits for its end, and
+//! reads the figures in the report that it has written.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,27 +14,25 @@ use service::Shutdown;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 
-use super::agreement::Findings;
-use super::args::{BenchArgs, BenchEngine};
-use super::benchmark::{Process, Run, Stage};
-use super::error::Error as BenchError;
-use super::plan::{Case, Round, Side};
-use crate::config_file::CONFIG_VARIABLE;
-use crate::error::Error;
+use crate::Error;
+use crate::agreement::Findings;
+use crate::args::{BenchArgs, BenchEngine};
+use crate::benchmark::{Process, Sample, Stage};
+use crate::plan::{Case, Round, Side};
 
-/// What all runs have in common.
-pub struct Stand {
+/// A runner of `rollcall run` for all rows of a benchmark.
+pub struct Runner {
     programs: Vec<PathBuf>,
-    /// The data set, and the options of every run.
+    /// The options of every run, and the data set.
     arguments: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
     out: PathBuf,
     runtime: Runtime,
-    /// Of each program, as its runs have told.
+    /// The versions of each program, from the reports of its runs.
     versions: RefCell<Vec<BTreeMap<String, String>>>,
 }
 
-/// What is taken from a run's report.
+/// The part of a run's report that a benchmark uses.
 #[derive(Deserialize)]
 struct RunReport {
     status: String,
@@ -64,11 +62,11 @@ struct RunSeries {
     sha256: Option<String>,
 }
 
-impl Stand {
-    /// For these programs and this data set.
+impl Runner {
+    /// A runner for these programs and this data set.
     ///
     /// # Errors
-    /// When no runtime can be had.
+    /// When a file of Kafka properties cannot be read, or no runtime can be started.
     pub fn new(
         args: &BenchArgs,
         programs: Vec<PathBuf>,
@@ -76,13 +74,13 @@ impl Stand {
     ) -> Result<Self, Error> {
         let mut arguments: Vec<OsString> = args.run_options.iter().map(OsString::from).collect();
         arguments.push("--broker-timeout".into());
-        arguments.push(super::option(args.broker.broker_timeout).into());
+        arguments.push(crate::duration_value(args.broker.broker_timeout).into());
         arguments.extend(data_sets.into_iter().map(PathBuf::into_os_string));
-        // Not as arguments, which every user of the machine can read.
+        // In a variable, because every user of the machine can read arguments.
         let properties = kafka::args::write_properties(&args.broker.all_properties()?);
         let variables = vec![
-            // A run has what the benchmark says, and no options of its own from a file.
-            (CONFIG_VARIABLE, OsString::new()),
+            // A run has the options of the benchmark only, and none from a configuration file.
+            ("ROLLCALL_CONFIG", OsString::new()),
             (PROPERTIES_VARIABLE, properties.into()),
             (
                 "KAFKA_BOOTSTRAP_SERVERS",
@@ -92,7 +90,7 @@ impl Stand {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Error::Thread(error.to_string()))?;
+            .map_err(Error::Runtime)?;
         Ok(Self {
             versions: RefCell::new(vec![BTreeMap::new(); programs.len()]),
             programs,
@@ -103,20 +101,20 @@ impl Stand {
         })
     }
 
-    /// The same for the first program and another data set, each row of which is a job.
+    /// A runner for one program and a data set of which each row is a job.
     ///
     /// # Errors
-    /// When no runtime can be had.
-    pub fn with_a_job_for_each_row_of(
+    /// The errors of [`Runner::new`].
+    pub fn with_one_row_per_job(
         args: &BenchArgs,
         program: PathBuf,
         data_set: PathBuf,
     ) -> Result<Self, Error> {
-        let mut stand = Self::new(args, vec![program], vec![data_set])?;
-        stand
+        let mut runner = Self::new(args, vec![program], vec![data_set])?;
+        runner
             .arguments
             .extend(["--max-rows-per-job", "1"].map(OsString::from));
-        Ok(stand)
+        Ok(runner)
     }
 
     /// The programs.
@@ -124,15 +122,15 @@ impl Stand {
         &self.programs
     }
 
-    /// What each program has told of its build.
+    /// The versions of each program; empty before its first run.
     pub fn versions(&self) -> Vec<BTreeMap<String, String>> {
         self.versions.borrow().clone()
     }
 
-    /// Makes one run of a row, which is called `name` should it fail.
+    /// Performs one run of a row. `name` is the row's name in errors.
     ///
     /// # Errors
-    /// When it does not end as complete, or its report lacks a figure.
+    /// When the run does not end as complete, or its report lacks a figure.
     pub fn run(
         &self,
         case: &Case,
@@ -140,26 +138,25 @@ impl Stand {
         round: Round,
         name: &str,
         shutdown: &Shutdown,
-    ) -> Result<(Run, Findings), Error> {
+    ) -> Result<(Sample, Findings), Error> {
         let folder = tempfile::Builder::new()
             .prefix(".run-")
             .tempdir_in(&self.out)
-            .map_err(|source| BenchError::Folder {
+            .map_err(|source| Error::Folder {
                 path: self.out.clone(),
                 source,
             })?;
         let arguments = self.arguments(case, folder.path());
-        let running = self.finish(side, &arguments, name, shutdown);
-        self.runtime.block_on(running)?;
+        let ended = self.run_to_end(side, &arguments, name, shutdown);
+        self.runtime.block_on(ended)?;
         let report = folder.path().join(aggregator::outputs::REPORT_JSON);
-        let text = super::read(&report)?;
-        let report: RunReport =
-            serde_json::from_str(&text).map_err(|source| BenchError::Parse {
-                path: report,
-                source,
-            })?;
+        let text = crate::read(&report)?;
+        let report: RunReport = serde_json::from_str(&text).map_err(|source| Error::Parse {
+            path: report,
+            source,
+        })?;
         self.versions.borrow_mut()[side.0].clone_from(&report.versions);
-        Ok(take(name, round, report)?)
+        sample(name, round, report)
     }
 
     fn arguments(&self, case: &Case, out: &Path) -> Vec<OsString> {
@@ -178,9 +175,9 @@ impl Stand {
             option("--workers", &workers.to_string());
         }
         if !case.job_cost.is_zero() {
-            option("--simulate-cpu", &super::option(case.job_cost));
+            option("--simulate-cpu", &crate::duration_value(case.job_cost));
         }
-        // The same for all, and the least that is a result.
+        // The same output for all engines, and the smallest one.
         option("--outputs", "csv");
         arguments.extend(["--quiet".into(), "--out".into(), out.into()]);
         arguments.extend(self.arguments.iter().cloned());
@@ -188,68 +185,72 @@ impl Stand {
     }
 
     /// Runs the program to its end.
-    async fn finish(
+    async fn run_to_end(
         &self,
         side: Side,
         arguments: &[OsString],
         name: &str,
         shutdown: &Shutdown,
     ) -> Result<(), Error> {
-        let mut child = Command::new(&self.programs[side.0])
+        let program = &self.programs[side.0];
+        let not_run = |source| Error::Program {
+            program: program.clone(),
+            source,
+        };
+        let mut child = Command::new(program)
             .args(arguments)
             .envs(self.variables.iter().map(|(key, value)| (key, value)))
             .env_remove("RUN_ID")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            // Its workers end when it does, however it ends.
+            // Its workers end with it, also when it is killed.
             .kill_on_drop(true)
             .spawn()
-            .map_err(Error::StartWorker)?;
-        let said = child.stderr.take();
-        let said = async {
+            .map_err(not_run)?;
+        let stderr = child.stderr.take();
+        let stderr = async {
             let mut text = Vec::new();
-            if let Some(mut said) = said {
+            if let Some(mut stderr) = stderr {
                 use tokio::io::AsyncReadExt;
-                // What cannot be read is not shown; how the process ended is known all the same.
-                let _ = said.read_to_end(&mut text).await;
+                // An error of reading is ignored: the exit status has the outcome.
+                let _ = stderr.read_to_end(&mut text).await;
             }
             String::from_utf8_lossy(&text).into_owned()
         };
-        let (status, said) = tokio::select! {
-            (status, said) = async { tokio::join!(child.wait(), said) } => {
-                (status.map_err(Error::StartWorker)?, said)
+        let (status, stderr) = tokio::select! {
+            (status, stderr) = async { tokio::join!(child.wait(), stderr) } => {
+                (status.map_err(not_run)?, stderr)
             }
             signal = shutdown.wait() => return Err(Error::Stopped(signal)),
         };
         match status.success() {
             true => Ok(()),
-            false => Err(BenchError::Run {
+            false => Err(Error::Run {
                 row: name.to_owned(),
                 status: status.to_string(),
-                said: said
+                last_line: stderr
                     .trim_end()
                     .lines()
                     .last()
                     .unwrap_or_default()
                     .to_owned(),
-            }
-            .into()),
+            }),
         }
     }
 }
 
-/// The figures and findings in a report.
-fn take(name: &str, round: Round, report: RunReport) -> Result<(Run, Findings), BenchError> {
-    let missing = |what| BenchError::Report {
+/// The figures and the results in a report.
+fn sample(name: &str, round: Round, report: RunReport) -> Result<(Sample, Findings), Error> {
+    let missing = |what| Error::Report {
         row: name.to_owned(),
         what,
     };
     if report.status != Verdict::Complete.word() {
-        return Err(BenchError::Run {
+        return Err(Error::Run {
             row: name.to_owned(),
             status: report.status,
-            said: "not every job was counted".to_owned(),
+            last_line: "not every job was counted".to_owned(),
         });
     }
     let manifest = report.manifest.ok_or_else(|| missing("manifest"))?;
@@ -266,20 +267,20 @@ fn take(name: &str, round: Round, report: RunReport) -> Result<(Run, Findings), 
         jobs: manifest.jobs,
         job_set_digest: manifest.job_set_digest,
     };
-    let told = !report.processes.is_empty();
+    let is_known = !report.processes.is_empty();
     let cpu = report.processes.iter().map(|process| process.cpu_seconds);
     let peaks = report.processes.iter();
     let peaks = peaks.map(|process| process.peak_resident_bytes);
-    let run = Run {
+    let sample = Sample {
         round: round.number(),
         wall_seconds: report.wall_seconds.ok_or_else(|| missing("wall_seconds"))?,
-        cpu_seconds: cpu.sum::<Option<f64>>().filter(|_| told),
-        peak_resident_bytes: peaks.sum::<Option<u64>>().filter(|_| told),
+        cpu_seconds: cpu.sum::<Option<f64>>().filter(|_| is_known),
+        peak_resident_bytes: peaks.sum::<Option<u64>>().filter(|_| is_known),
         processes: report.processes,
         stages: report.stages,
         messages: manifest.messages,
     };
-    Ok((run, findings))
+    Ok((sample, findings))
 }
 
 #[cfg(test)]
@@ -301,36 +302,39 @@ mod tests {
     const OWN: &str = r#"{"name": "rollcall", "cpu_seconds": 1.0, "peak_resident_bytes": 100}"#;
 
     #[test]
-    fn a_run_has_the_sum_of_what_its_processes_have_used() {
+    fn a_sample_has_the_sum_of_its_processes() {
         let worker = r#"{"name": "worker-1", "cpu_seconds": 0.5, "peak_resident_bytes": 50}"#;
         let report = report(&format!("{OWN}, {worker}"), "complete");
-        let (run, found) = take("packed-1", Round::Measured(2), report).expect("complete");
-        assert_eq!((run.round, run.wall_seconds), (2, 1.5));
+        let (sample, found) = sample("packed-1", Round::Measured(2), report).expect("complete");
+        assert_eq!((sample.round, sample.wall_seconds), (2, 1.5));
         assert_eq!(
-            (run.cpu_seconds, run.peak_resident_bytes),
+            (sample.cpu_seconds, sample.peak_resident_bytes),
             (Some(1.5), Some(150))
         );
         assert_eq!((found.jobs, found.rows_accepted), (Some(3), 4));
     }
 
     #[test]
-    fn a_process_that_does_not_tell_leaves_the_sum_unknown() {
+    fn a_process_without_figures_makes_the_sum_unknown() {
         let dead = r#"{"name": "worker-1", "cpu_seconds": null, "peak_resident_bytes": null}"#;
         for processes in ["", &format!("{OWN}, {dead}")] {
-            let (run, _) = take(
+            let (sample, _) = sample(
                 "packed-1",
                 Round::Measured(1),
                 report(processes, "complete"),
             )
             .expect("complete");
-            assert_eq!((run.cpu_seconds, run.peak_resident_bytes), (None, None));
+            assert_eq!(
+                (sample.cpu_seconds, sample.peak_resident_bytes),
+                (None, None)
+            );
         }
     }
 
     #[test]
     fn a_run_that_is_not_complete_is_no_measurement() {
         let report = report(OWN, "complete_with_dead_letters");
-        let error = take("packed-1", Round::Measured(1), report).expect_err("refused");
+        let error = sample("packed-1", Round::Measured(1), report).expect_err("refused");
         assert!(error.to_string().contains("packed-1"), "{error}");
     }
 }

@@ -1,16 +1,16 @@
-//! The machine that a benchmark was made on, as far as figures depend on it.
+//! The machine of a benchmark, as far as figures depend on it.
 
 use std::fs;
 use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-/// A machine. What it does not tell is `None`.
+/// A machine. A property that the system does not report is `None`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    /// Its name.
+    /// The host name.
     pub name: String,
-    /// The operating system and its version.
+    /// The operating system with its version.
     pub os: Option<String>,
     /// The kernel's release.
     pub kernel: Option<String>,
@@ -18,14 +18,14 @@ pub struct Host {
     pub arch: String,
     /// The processors' model.
     pub cpu: Option<String>,
-    /// Cores that a process may use at a time.
+    /// The number of cores that a process may use.
     pub cores: usize,
-    /// Memory.
+    /// The size of the memory.
     pub memory_bytes: Option<u64>,
 }
 
 impl Host {
-    /// This one.
+    /// The machine that this process runs on.
     pub fn of_this_machine() -> Self {
         let read = |path| fs::read_to_string(path).ok();
         let os = read("/etc/os-release");
@@ -48,23 +48,23 @@ impl Host {
         }
     }
 
-    /// What differs between two machines and may change figures, with both values. The kernel may be
-    /// another one: a patch of it is no other machine.
-    pub fn differences(&self, other: &Self) -> Vec<(&'static str, String, String)> {
-        let told = |value: &Option<String>| value.clone().unwrap_or("unknown".to_owned());
+    /// The properties that differ and may change figures, each with both values. The kernel's
+    /// release is not compared: with a patch of the kernel it is still the same machine.
+    pub fn mismatches(&self, other: &Self) -> Vec<(&'static str, String, String)> {
+        let known = |value: &Option<String>| value.clone().unwrap_or("unknown".to_owned());
         let pairs = [
             ("host", self.name.clone(), other.name.clone()),
-            ("operating system", told(&self.os), told(&other.os)),
+            ("operating system", known(&self.os), known(&other.os)),
             ("architecture", self.arch.clone(), other.arch.clone()),
-            ("processor", told(&self.cpu), told(&other.cpu)),
+            ("processor", known(&self.cpu), known(&other.cpu)),
             ("cores", self.cores.to_string(), other.cores.to_string()),
         ];
-        let differ = pairs.into_iter().filter(|(_, own, others)| own != others);
-        differ.collect()
+        let mismatches = pairs.into_iter().filter(|(_, own, others)| own != others);
+        mismatches.collect()
     }
 }
 
-/// The value of the first line with this key.
+/// The value in the first line with this key.
 fn value(text: &str, key: &str, separator: char) -> Option<String> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(separator)?;
@@ -72,8 +72,7 @@ fn value(text: &str, key: &str, separator: char) -> Option<String> {
     })
 }
 
-/// How many processes wanted a core in the last minute, on average; `None` where the system does not
-/// say.
+/// The load average of the last minute; `None` on systems without `/proc/loadavg`.
 pub fn load() -> Option<f64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split_whitespace().next()?.parse().ok()
@@ -100,13 +99,13 @@ mod tests {
             kernel: Some("99.0".to_owned()),
             ..host.clone()
         };
-        assert_eq!(host.differences(&newer), []);
+        assert_eq!(host.mismatches(&newer), []);
         let larger = Host {
             cores: host.cores + 1,
             ..host.clone()
         };
-        let differences = host.differences(&larger);
-        assert_eq!(differences.len(), 1);
-        assert_eq!(differences[0].0, "cores");
+        let mismatches = host.mismatches(&larger);
+        assert_eq!(mismatches.len(), 1);
+        assert_eq!(mismatches[0].0, "cores");
     }
 }

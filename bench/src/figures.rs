@@ -1,6 +1,6 @@
-//! How figures of a benchmark are written for people: three digits that matter, and a unit.
+//! The formatting of figures for people: three significant digits and a unit.
 
-/// Seconds.
+/// A time in the unit that fits: µs, ms or s.
 pub fn seconds(seconds: f64) -> String {
     match seconds {
         0.0 => "0 s".to_owned(),
@@ -10,34 +10,34 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// Seconds in seconds, however few: for columns whose unit is in the head.
+/// A time in seconds, without the unit: for columns that have it in their head.
 pub fn plain_seconds(seconds: f64) -> String {
     format!("{seconds:.3}")
 }
 
-/// Memory in MiB.
+/// A size of memory in MiB.
 pub fn mebibytes(bytes: f64) -> String {
     format!("{} MiB", three_digits(bytes / (1024.0 * 1024.0)))
 }
 
-/// A ratio.
+/// A ratio, such as `1.50×`.
 pub fn ratio(ratio: f64) -> String {
     format!("{ratio:.2}×")
 }
 
-/// A change, as a signed percentage.
+/// A ratio as a signed percentage of change, such as `+3.4%`.
 pub fn change(ratio: f64) -> String {
     format!("{:+.1}%", 100.0 * (ratio - 1.0))
 }
 
-/// A whole number with commas.
+/// A number rounded to an integer, with commas between groups of three digits.
 pub fn whole(number: f64) -> String {
     service::progress::grouped(number.round().max(0.0) as u64)
 }
 
-/// What is not known is a dash.
-pub fn known<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
-    value.map_or("–".to_owned(), show)
+/// A formatted value, or a dash if it is unknown.
+pub fn known<T>(value: Option<T>, format: impl FnOnce(T) -> String) -> String {
+    value.map_or("–".to_owned(), format)
 }
 
 fn three_digits(number: f64) -> String {
@@ -54,11 +54,11 @@ mod tests {
 
     #[test]
     fn figures_have_three_digits_and_a_unit() {
-        let shown: Vec<_> = [0.0, 0.000_012_34, 0.001, 0.187_6, 1.236, 20.04, 125.4]
+        let formatted: Vec<_> = [0.0, 0.000_012_34, 0.001, 0.187_6, 1.236, 20.04, 125.4]
             .map(seconds)
             .into();
         assert_eq!(
-            shown,
+            formatted,
             [
                 "0 s", "12.3 µs", "1.00 ms", "188 ms", "1.24 s", "20.0 s", "125 s"
             ]

@@ -9,27 +9,27 @@ use kafka::BrokerArgs;
 use serde::{Deserialize, Serialize};
 use service::LogArgs;
 
-/// What a row of the benchmark runs.
+/// The engine that runs the work of a row.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum BenchEngine {
-    /// Without the dispatcher: one process, one job after the other
+    /// Without the dispatcher: one process computes one job after the other
     Loop,
     /// Without the dispatcher: one polars query
     Polars,
-    /// With it: messages filled with jobs, `--jobs-per-message auto`
+    /// With the dispatcher: many jobs per message, `--jobs-per-message auto`
     Packed,
-    /// With it: `--jobs-per-message 1`
+    /// With the dispatcher: one job per message, `--jobs-per-message 1`
     OneAMessage,
 }
 
 impl BenchEngine {
-    /// All, in the order of the rows.
+    /// All engines, in the order of the rows.
     pub const ALL: [Self; 4] = [Self::Loop, Self::Polars, Self::Packed, Self::OneAMessage];
 
-    /// Its name in rows and options.
+    /// The engine's name in rows and options.
     pub fn name(self) -> &'static str {
         match self {
             Self::Loop => "loop",
@@ -39,13 +39,13 @@ impl BenchEngine {
         }
     }
 
-    /// Whether it is the dispatcher that hands out the jobs.
+    /// Whether the dispatcher publishes the jobs.
     pub fn dispatches(self) -> bool {
         matches!(self, Self::Packed | Self::OneAMessage)
     }
 }
 
-/// A share by which a row may be slower, 0.1 for 10%.
+/// The share by which a row may be slower; 0.1 is 10%.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Share(pub f64);
 
@@ -60,35 +60,35 @@ impl FromStr for Share {
         let percent = percent.filter(|percent: &f64| (0.0..=10_000.0).contains(percent));
         percent
             .map(|percent| Self(percent / 100.0))
-            .ok_or("a percentage is needed, such as 10%")
+            .ok_or("expected a percentage, such as 10%")
     }
 }
 
 /// The options of `rollcall bench`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Every row is a run of its own, 'rollcall run', and its figures are those of that run's report.json.
-Rounds are interleaved, there and back again. All engines must come to the same results. OUT gets
-bench.json, bench.csv, bench.md and bench.html. Another load on the machine is in the figures:
-look at the load that they name.
+Each run of a row is 'rollcall run' in a process of its own, and its figures are those of its
+report.json. A round runs each row once; every second round is in reverse order. All engines must
+have the same results. The files in OUT are bench.json, bench.csv, bench.md and bench.html. Other
+load on the machine distorts the figures: see the load in the files.
 
 Examples:
   rollcall bench                                       two million generated rows, in-process broker
   rollcall bench tests.csv -- --every day              your own data set; options of run after --
   rollcall bench --bootstrap-servers localhost:9092    on Apache Kafka
-  rollcall bench --break-even                          from which cost of a job on it pays
-  rollcall bench --compare base.json --fail-above 10%  against an earlier benchmark of this host
-  rollcall bench --base ../base/rollcall --runs 10     against another program, runs interleaved
+  rollcall bench --break-even                          from which job cost the dispatcher is faster
+  rollcall bench --compare base.json --fail-above 10%  compare with an earlier benchmark
+  rollcall bench --base ../base/rollcall --runs 10     compare with another program
   rollcall bench --from bench.json --out again         write an earlier benchmark's files again
 
 Exit codes:
-  0    measured, and no row beyond --fail-above
-  1    a row beyond --fail-above, a run that failed, or results that disagree
+  0    measured, and no row is slower than --fail-above allows
+  1    a row is slower than --fail-above allows, a run failed, or results differ
   2    wrong usage, or a base of another host or other settings
   130  stopped by SIGINT
   143  stopped by SIGTERM")]
 pub struct BenchArgs {
-    /// The data set, as 'rollcall run' takes it [default: one is generated in the output folder]
+    /// Data set, as in 'rollcall run' [default: one is generated in the output folder]
     #[arg(value_name = "DATASET")]
     pub data_sets: Vec<PathBuf>,
 
@@ -102,7 +102,7 @@ pub struct BenchArgs {
     )]
     pub rows: u64,
 
-    /// Numbers of workers, each a row of either engine with the dispatcher
+    /// Numbers of workers; each is a row for each engine with the dispatcher
     #[arg(
         long,
         value_name = "N,…",
@@ -120,7 +120,7 @@ pub struct BenchArgs {
     )]
     pub runs: NonZeroUsize,
 
-    /// Rounds before them that are thrown away: they fill the page cache and warm a broker up
+    /// Warm-up rounds that are not measured: they fill the page cache and warm up the broker
     #[arg(
         long,
         value_name = "ROUNDS",
@@ -129,7 +129,7 @@ pub struct BenchArgs {
     )]
     pub warm_up: u32,
 
-    /// What is measured
+    /// Engines to measure
     #[arg(
         long,
         value_name = "ENGINE,…",
@@ -139,13 +139,13 @@ pub struct BenchArgs {
     )]
     pub engines: Vec<BenchEngine>,
 
-    /// Measure jobs that cost a core 0, 10 us, 100 us and 1 ms, too, and say from which cost on the
-    /// dispatcher is faster than the loop. Its workers are the most of --workers that there are
-    /// cores for
+    /// Also measure jobs of 0, 10 us, 100 us and 1 ms of CPU time, and report from which cost on
+    /// the dispatcher is faster than the loop. The number of workers is the largest of --workers
+    /// that is not above the number of cores
     #[arg(long)]
     pub break_even: bool,
 
-    /// Jobs of the break-even, which has a data set of its own
+    /// Number of jobs for --break-even, which generates a data set of its own
     #[arg(
         long,
         value_name = "JOBS",
@@ -154,7 +154,7 @@ pub struct BenchArgs {
     )]
     pub break_even_jobs: u64,
 
-    /// Folder for the files
+    /// Output folder
     #[arg(long, value_name = "FOLDER", default_value = "out/bench")]
     pub out: PathBuf,
 
@@ -162,7 +162,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "BASE.json", help_heading = "Comparison")]
     pub compare: Option<PathBuf>,
 
-    /// Measure another rollcall program beside this one, run by run, and compare with it
+    /// Measure another rollcall program interleaved with this one, and compare with it
     #[arg(
         long,
         value_name = "PROGRAM",
@@ -171,11 +171,11 @@ pub struct BenchArgs {
     )]
     pub base: Option<PathBuf>,
 
-    /// End with 1 if a row takes so much longer than the base's and that is not noise, such as 10%
+    /// Exit with 1 if a row is slower than the base's by more than this, such as 10%, beyond noise
     #[arg(long, value_name = "PERCENT", help_heading = "Comparison")]
     pub fail_above: Option<Share>,
 
-    /// Measure nothing: take an earlier benchmark, write its files again, and compare it if asked
+    /// Measure nothing: read an earlier benchmark, write its files again, and compare it if asked
     #[arg(
         long,
         value_name = "HEAD.json",
@@ -188,23 +188,23 @@ pub struct BenchArgs {
     #[command(flatten, next_help_heading = "Cluster")]
     pub broker: BrokerArgs,
 
-    /// How much is said.
+    /// Log level and format.
     #[command(flatten, next_help_heading = "Output")]
     pub log: LogArgs,
 
-    /// Options of 'rollcall run' that every row has
+    /// Options of 'rollcall run' for every row
     #[arg(last = true, value_name = "RUN OPTIONS")]
     pub run_options: Vec<String>,
 }
 
 impl BenchArgs {
-    /// The engines, each once.
+    /// The engines without duplicates, in the order of the rows.
     pub fn engines(&self) -> Vec<BenchEngine> {
-        let asked = |engine: &BenchEngine| self.engines.contains(engine);
-        BenchEngine::ALL.into_iter().filter(asked).collect()
+        let is_named = |engine: &BenchEngine| self.engines.contains(engine);
+        BenchEngine::ALL.into_iter().filter(is_named).collect()
     }
 
-    /// The numbers of workers, each once.
+    /// The numbers of workers without duplicates, ascending.
     pub fn workers(&self) -> Vec<usize> {
         let mut workers: Vec<usize> = self.workers.iter().map(|workers| workers.get()).collect();
         workers.sort_unstable();
@@ -212,7 +212,7 @@ impl BenchArgs {
         workers
     }
 
-    /// The brokers that are named, if any are: an empty variable names none.
+    /// The bootstrap servers; `None` when they are not named or empty, as in an empty variable.
     pub fn bootstrap_servers(&self) -> Option<&str> {
         let named = self.broker.bootstrap_servers.as_deref().map(str::trim);
         named.filter(|named| !named.is_empty())
@@ -221,8 +221,8 @@ impl BenchArgs {
 
 fn parse_runs(text: &str) -> Result<NonZeroUsize, &'static str> {
     let runs = text.parse().ok();
-    let runs = runs.filter(|runs: &NonZeroUsize| runs.get() <= crate::bench::plan::MOST_RUNS);
-    runs.ok_or("a number from 1 to 100 is needed")
+    let runs = runs.filter(|runs: &NonZeroUsize| runs.get() <= crate::plan::MAX_RUNS);
+    runs.ok_or("expected a number from 1 to 100")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `comparison.md`: two benchmarks beside each other, as Markdown: what changed, and what either was
-//! made of and under which conditions.
+//! `comparison.md`: the comparison of two benchmarks as Markdown, with the changes by row and the
+//! conditions of both.
 
 use std::io::{self, Write};
 
@@ -7,14 +7,14 @@ use aggregator::export::Exporter;
 
 use super::facts;
 use super::markdown::line;
-use crate::bench::args::Share;
-use crate::bench::benchmark::Benchmark;
-use crate::bench::compare::{COLUMNS, Comparison, RowChange};
-use crate::bench::show;
-use crate::bench::statistics::SIGNIFICANT;
+use crate::args::Share;
+use crate::benchmark::Benchmark;
+use crate::compare::{COLUMNS, Comparison, RowChange};
+use crate::figures;
+use crate::statistics::SIGNIFICANT;
 
-/// Which of the [`facts`] are told of both sides. The others have to be the same, or the two are not
-/// compared at all.
+/// Those of the [`facts`] that are listed for both benchmarks. All others have to be equal, or the
+/// two are not compared.
 const CONDITIONS: [&str; 8] = [
     "host",
     "system",
@@ -31,11 +31,11 @@ const CONDITIONS: [&str; 8] = [
 pub struct ComparisonMd<'a> {
     /// The base.
     pub base: &'a Benchmark,
-    /// What is compared with it.
+    /// The benchmark that is compared with the base.
     pub head: &'a Benchmark,
-    /// The two beside each other.
+    /// The changes by row.
     pub comparison: &'a Comparison,
-    /// The limit, if there is one.
+    /// The limit of `--fail-above`, if one was given.
     pub limit: Option<Share>,
 }
 
@@ -55,12 +55,12 @@ fn text(md: &ComparisonMd<'_>) -> String {
     if let Some(limit) = limit {
         let percent = format!("{:.1}%", 100.0 * limit.0);
         let slower = named(&comparison.slower_than(limit.0));
-        let noisy = named(&comparison.noisy_beyond(limit.0));
+        let noisy = named(&comparison.possibly_slower_than(limit.0));
         text.push_str(&match (slower.as_str(), noisy.as_str()) {
             ("", "") => format!("✅ No row takes more than {percent} longer.\n\n"),
-            ("", noisy) => format!(
-                "✅ No row takes more than {percent} longer beyond noise. Within it: {noisy}.\n\n"
-            ),
+            ("", noisy) => {
+                format!("✅ No row takes more than {percent} longer, except by noise: {noisy}.\n\n")
+            }
             (slower, _) => format!("❌ More than {percent} longer: {slower}.\n\n"),
         });
     }
@@ -71,10 +71,10 @@ fn text(md: &ComparisonMd<'_>) -> String {
     }
     text.push_str(&format!(
         "\nWall times are medians. p is that of the exact two-sided Mann-Whitney U test over all \
-         runs; from {SIGNIFICANT} on upwards a difference is noise.\n"
+         runs; a difference with a p of {SIGNIFICANT} or more is noise.\n"
     ));
-    if !comparison.alone.is_empty() {
-        let names = comparison.alone.join(", ");
+    if !comparison.on_one_side.is_empty() {
+        let names = comparison.on_one_side.join(", ");
         text.push_str(&format!("\nOnly on one side: {names}.\n"));
     }
     text.push_str("\n| | base | here |\n| :--- | :--- | :--- |\n");
@@ -86,28 +86,28 @@ fn text(md: &ComparisonMd<'_>) -> String {
     for name in CONDITIONS {
         let sides = [value(&base, name), value(&head, name)];
         if sides.iter().any(Option::is_some) {
-            let sides = sides.map(|side| show::known(side, |side| side));
+            let sides = sides.map(|side| figures::known(side, |side| side));
             text.push_str(&line([name.to_owned()].into_iter().chain(sides)));
         }
     }
     text
 }
 
-/// Rows with their changes, in a sentence.
+/// A list of rows with their changes.
 fn named(rows: &[&RowChange]) -> String {
     let rows = rows.iter();
-    let named = rows.map(|row| format!("{} ({})", row.name, show::change(row.ratio)));
+    let named = rows.map(|row| format!("{} ({})", row.name, figures::change(row.ratio)));
     named.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     #[test]
-    fn a_comparison_says_which_rows_are_beyond_the_limit() {
+    fn a_comparison_names_the_rows_above_the_limit() {
         let of = |walls: &[f64], commit: &str| {
             let mut side = benchmark(&[(BenchEngine::Packed, Some(2), walls)]);
             let (name, commit) = ("commit".to_owned(), commit.to_owned());
@@ -125,12 +125,12 @@ mod tests {
 
 ❌ More than 10.0% longer: packed-2 (+25.0%).
 
-| row | base | here | wall | CPU | p | says |
+| row | base | here | wall | CPU | p | change |
 | :--- | ---: | ---: | ---: | ---: | ---: | :--- |
 | packed-2 | 1.00 s | 1.25 s | +25.0% | +0.0% | 0.008 | slower |
 
-Wall times are medians. p is that of the exact two-sided Mann-Whitney U test over all runs; from \
-0.05 on upwards a difference is noise.
+Wall times are medians. p is that of the exact two-sided Mann-Whitney U test over all runs; a \
+difference with a p of 0.05 or more is noise.
 
 | | base | here |
 | :--- | :--- | :--- |

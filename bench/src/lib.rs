@@ -1,22 +1,22 @@
-//! `rollcall bench`: what dispatching costs and what it brings. The same work without the dispatcher
-//! and with it, each row a run of the real pipeline in a process of its own, its figures taken from
-//! that run's `report.json`; a benchmark whose engines disagree in their results is refused.
+//! `rollcall bench`: the cost and the benefit of the dispatcher, measured by doing the same work
+//! with and without it. Each run is `rollcall run` in a process of its own, and its figures are
+//! those of its `report.json`. A benchmark whose engines differ in their results is refused.
 //!
-//! [`plan`] says which runs in which order, [`measure`] makes one, [`agreement`] compares what they
-//! came to, [`benchmark`] is all that is known in the end, and [`mod@export`] writes it down.
-//! [`break_even`] and [`compare`] draw conclusions.
+//! [`plan`] lists the runs and their order, [`measure`] performs one, [`agreement`] compares their
+//! results, [`benchmark`] holds all that was measured, and [`mod@export`] writes it to files.
+//! [`break_even`] and [`compare`] evaluate it, by [`statistics`].
 
 pub mod agreement;
 pub mod args;
 pub mod benchmark;
 pub mod break_even;
 pub mod compare;
-pub mod error;
+mod error;
 pub mod export;
+pub mod figures;
 pub mod host;
 pub mod measure;
 pub mod plan;
-pub mod show;
 pub mod statistics;
 
 use std::fs;
@@ -29,38 +29,36 @@ use aggregator::outputs::Outputs;
 use service::progress::grouped;
 use service::{Exit, Shutdown, say};
 
-use crate::error::Error;
-use crate::run::refuse_data_set_among_outputs;
-
 use agreement::Agreement;
-use args::BenchArgs;
 use benchmark::{Benchmark, Load, Measured, Settings};
 use break_even::BreakEven;
 use compare::{Comparison, Refusal};
-use error::Error as BenchError;
 use export::{BenchCsv, BenchHtml, BenchJson, BenchMd, ComparisonMd, table};
 use host::Host;
-use measure::Stand;
+use measure::Runner;
 use plan::{Case, Round, Side};
 
-/// The generated data set, in the output folder.
+pub use args::BenchArgs;
+pub use error::Error;
+
+/// The file name of the generated data set.
 const DATA_SET: &str = "covid-tests.csv";
 
-/// The generated data set of the break-even, each row of which is a job.
+/// The file name of the generated data set of the break-even, in which each row is a job.
 const BREAK_EVEN_DATA_SET: &str = "covid-tests-break-even.csv";
 
-/// The base's side of a benchmark of two programs.
+/// The file name of the base's figures in a benchmark of two programs.
 const BASE_JSON: &str = "base.json";
 
-/// Measures, writes it down, and compares.
+/// Measures this program, writes the files, and compares with a base if one is named. The caller
+/// has checked that no output replaces the data set.
 ///
 /// # Errors
-/// When a run fails, results disagree, or a base is of another host or other settings.
+/// When a run fails, results differ, or the base is of another host or other settings.
 pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
-    // A base that cannot be compared with is better told before the runs than after them.
-    check_limit(args).map_err(BenchError::Refused)?;
+    // Checked before the runs, which take long.
+    check_limit(args)?;
     let base = args.compare.as_deref().map(Benchmark::read).transpose()?;
-    refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
     let out = Outputs::new(&args.out)?;
     let (head, interleaved) = match &args.from {
         Some(path) => (Benchmark::read(path)?, None),
@@ -71,14 +69,14 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     }
     let base = base.or(interleaved);
     let comparison = base.as_ref().map(|base| Comparison::new(base, &head));
-    let comparison = comparison.transpose().map_err(BenchError::Refused)?;
+    let comparison = comparison.transpose()?;
     if let (Some(_), Some(comparison)) = (args.fail_above, &comparison) {
-        comparison.can_fail().map_err(BenchError::Refused)?;
+        comparison.can_fail()?;
     }
 
     match &args.from {
         None => export(&out, &mut BenchJson::new(&head))?,
-        // As it is: a number that is read and written again may differ in its last digit.
+        // Copied: a number that is parsed and formatted again may differ in its last digit.
         Some(path) => {
             let text = read(path)?;
             out.write(export::json::NAME, |file| file.write_all(text.as_bytes()))?;
@@ -107,13 +105,13 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             text.push_str(&format!("\n{comparison}"));
         }
         text.push_str(&format!("\n  {}\n", args.out.display()));
-        say(&text).map_err(Error::Say)?;
+        say(&text).map_err(Error::Print)?;
     }
     for row in &slower {
         eprintln!(
-            "{} takes {} of the base's time, beyond what --fail-above allows",
+            "{} takes {} of the base's time, which is more than --fail-above allows",
             row.name,
-            show::ratio(row.ratio)
+            figures::ratio(row.ratio)
         );
     }
     Ok(match slower.is_empty() {
@@ -122,12 +120,12 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     })
 }
 
-/// A limit that nothing could pass is no limit.
+/// Refuses a limit that no row could exceed.
 fn check_limit(args: &BenchArgs) -> Result<(), Refusal> {
     let runs = args.runs.get();
     match args.fail_above {
         Some(_) if args.compare.is_none() && args.base.is_none() => Err(Refusal::NothingToCompare),
-        Some(_) if args.from.is_none() && runs < compare::FEWEST_RUNS => {
+        Some(_) if args.from.is_none() && runs < compare::MIN_RUNS => {
             let row = "each row".to_owned();
             Err(Refusal::TooFewRuns { row, runs })
         }
@@ -141,7 +139,7 @@ fn export(out: &Outputs, exporter: &mut dyn Exporter) -> Result<(), Error> {
     Ok(())
 }
 
-/// Measures this program, and the base's beside it where one is named.
+/// Measures this program, and the base program interleaved with it where one is named.
 fn measure_sides(
     args: &BenchArgs,
     base: Option<&Benchmark>,
@@ -150,10 +148,9 @@ fn measure_sides(
     let host = Host::of_this_machine();
     let settings = Settings::new(args);
     if let Some(base) = base {
-        compare::check(&base.host, &host, &base.settings, &settings)
-            .map_err(BenchError::Refused)?;
+        compare::check(&base.host, &host, &base.settings, &settings)?;
     }
-    let mut programs = vec![std::env::current_exe().map_err(Error::StartWorker)?];
+    let mut programs = vec![std::env::current_exe().map_err(Error::OwnPath)?];
     programs.extend(args.base.clone());
     let data_sets = match args.data_sets.as_slice() {
         [] => vec![generate(args, DATA_SET, args.rows, shutdown)?],
@@ -163,8 +160,8 @@ fn measure_sides(
     let started_at = jiff::Timestamp::now().to_string();
 
     let cases = plan::cases(&args.engines(), &args.workers());
-    let stand = Stand::new(args, programs, data_sets)?;
-    let mut sides = stand_rounds(args, &stand, &cases, shutdown)?;
+    let runner = Runner::new(args, programs, data_sets)?;
+    let mut sides = measure_rounds(args, &runner, &cases, shutdown)?;
     let sweep = match args.break_even {
         false => None,
         true => Some(sweep(args, shutdown)?),
@@ -187,15 +184,15 @@ fn measure_sides(
     Ok((assemble(measured, break_even), interleaved))
 }
 
-/// Makes all rounds. Returns what was measured of each program.
-fn stand_rounds(
+/// Performs all rounds. Returns the measurements by program.
+fn measure_rounds(
     args: &BenchArgs,
-    stand: &Stand,
+    runner: &Runner,
     cases: &[Case],
     shutdown: &Shutdown,
 ) -> Result<Vec<Measured>, Error> {
     let mut agreement = Agreement::default();
-    let mut sides: Vec<Measured> = stand
+    let mut sides: Vec<Measured> = runner
         .programs()
         .iter()
         .map(|_| Measured::new(cases))
@@ -210,37 +207,35 @@ fn stand_rounds(
                 _ => "base ",
             };
             let name = format!("{side}{case}");
-            let (run, found) = stand.run(case, step.side, round, &name, shutdown)?;
+            let (sample, found) = runner.run(case, step.side, round, &name, shutdown)?;
             if !args.log.quiet {
-                let wall = show::seconds(run.wall_seconds);
+                let wall = figures::seconds(sample.wall_seconds);
                 eprintln!("{round:<10} {name:<34} {wall:>8}");
             }
-            agreement
-                .meet(&name, found)
-                .map_err(BenchError::Disagreement)?;
+            agreement.check(&name, found)?;
             if let Round::Measured(_) = round {
-                sides[step.side.0].runs[step.case].push(run);
+                sides[step.side.0].samples[step.case].push(sample);
             }
         }
     }
     for side in &mut sides {
         side.agreed = agreement.agreed();
     }
-    for (side, versions) in sides.iter_mut().zip(stand.versions()) {
+    for (side, versions) in sides.iter_mut().zip(runner.versions()) {
         side.versions = versions;
     }
     Ok(sides)
 }
 
-/// Measures jobs of rising cost, on a data set of its own.
+/// Measures jobs of increasing cost, on a data set of its own.
 fn sweep(args: &BenchArgs, shutdown: &Shutdown) -> Result<Measured, Error> {
     let jobs = args.break_even_jobs;
     let data_set = generate(args, BREAK_EVEN_DATA_SET, jobs, shutdown)?;
-    let program = std::env::current_exe().map_err(Error::StartWorker)?;
-    let stand = Stand::with_a_job_for_each_row_of(args, program, data_set)?;
+    let program = std::env::current_exe().map_err(Error::OwnPath)?;
+    let runner = Runner::with_one_row_per_job(args, program, data_set)?;
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cases = plan::break_even_cases(&args.workers(), cores, &break_even::COSTS);
-    let mut sides = stand_rounds(args, &stand, &cases, shutdown)?;
+    let mut sides = measure_rounds(args, &runner, &cases, shutdown)?;
     Ok(sides.remove(0))
 }
 
@@ -265,14 +260,14 @@ fn generate(
 }
 
 /// Reads a whole file as text.
-fn read(path: &Path) -> Result<String, BenchError> {
-    fs::read_to_string(path).map_err(|source| BenchError::Read {
+fn read(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
     })
 }
 
-/// A duration as options take it.
-fn option(duration: Duration) -> String {
+/// A duration as the value of an option.
+fn duration_value(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }

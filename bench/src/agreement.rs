@@ -1,57 +1,57 @@
-//! What all runs of a benchmark have come to. A faster wrong result is none, so the first run that
-//! differs from those before it ends the benchmark. Pure.
+//! The agreement of all runs of a benchmark on their results. A fast run with a wrong result is no
+//! measurement, so the first run that differs from those before it ends the benchmark. Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// What a run has come to; `None` for what its engine does not know: the polars query has no jobs,
-/// and only the dispatcher has a digest of them.
+/// The results of a run. `None` for those that its engine does not have: the polars query has no
+/// jobs, and only the dispatcher computes a digest of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// Rows of the data set.
     pub rows_read: u64,
-    /// Rows that are in the series.
+    /// Rows in the series.
     pub rows_accepted: u64,
     /// Tests in the series.
     pub tests: u64,
     /// Positive tests among them.
     pub positive: u64,
-    /// Groups, which are the lines of the series.
+    /// Groups: the rows of the series.
     pub groups: u64,
-    /// Digest of the series.
+    /// SHA-256 of the series, in hexadecimal.
     pub series_sha256: String,
     /// Jobs.
     pub jobs: Option<u64>,
-    /// Digest of the job set.
+    /// Digest of the job set, in hexadecimal.
     pub job_set_digest: Option<String>,
 }
 
-/// Two runs that have come to different results.
+/// The error of two runs with different results.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{row} has {what} {found}, the runs before it have {expected}; a benchmark of wrong results \
-     says nothing"
+     means nothing"
 )]
 pub struct Disagreement {
-    /// The row whose run it is.
+    /// The row of the run.
     pub row: String,
-    /// What differs.
+    /// The result that differs.
     pub what: &'static str,
-    /// What it was before.
+    /// The value in earlier runs.
     pub expected: String,
-    /// What it is here.
+    /// The value in this run.
     pub found: String,
 }
 
-/// What the runs so far agree on.
+/// The results that the runs so far agree on.
 #[derive(Clone, Debug, Default)]
 pub struct Agreement(Option<Findings>);
 
 impl Agreement {
-    /// Takes in what a run of a row has come to.
+    /// Checks the results of a run against those of earlier runs, and keeps those that are new.
     ///
     /// # Errors
-    /// When it contradicts what is known.
-    pub fn meet(&mut self, row: &str, found: Findings) -> Result<(), Disagreement> {
+    /// The first result that differs.
+    pub fn check(&mut self, row: &str, found: Findings) -> Result<(), Disagreement> {
         let Some(known) = &mut self.0 else {
             self.0 = Some(found);
             return Ok(());
@@ -108,7 +108,7 @@ impl Agreement {
         Ok(())
     }
 
-    /// What all agree on; nothing before the first run.
+    /// The results that all runs agree on; the default before the first run.
     pub fn agreed(&self) -> Findings {
         self.0.clone().unwrap_or_default()
     }
@@ -132,20 +132,22 @@ mod tests {
     }
 
     #[test]
-    fn what_one_engine_does_not_know_another_adds() {
+    fn a_result_that_one_engine_does_not_have_is_added_by_another() {
         let mut agreement = Agreement::default();
-        agreement.meet("polars", findings()).expect("the first");
+        agreement.check("polars", findings()).expect("the first");
         let with_jobs = Findings {
             jobs: Some(5),
             ..findings()
         };
-        agreement.meet("loop", with_jobs.clone()).expect("the same");
-        agreement.meet("polars", findings()).expect("the same");
+        agreement
+            .check("loop", with_jobs.clone())
+            .expect("the same");
+        agreement.check("polars", findings()).expect("the same");
         assert_eq!(agreement.agreed(), with_jobs);
     }
 
     #[test]
-    fn any_difference_is_a_disagreement_that_names_row_and_values() {
+    fn any_difference_is_an_error_with_row_and_values() {
         let changes: [fn(&mut Findings); 7] = [
             |found| found.rows_read = 11,
             |found| found.rows_accepted = 8,
@@ -161,10 +163,10 @@ mod tests {
                 jobs: Some(5),
                 ..findings()
             };
-            agreement.meet("loop", known.clone()).expect("the first");
+            agreement.check("loop", known.clone()).expect("the first");
             let mut found = known;
             change(&mut found);
-            let error = agreement.meet("packed-2", found).expect_err("it differs");
+            let error = agreement.check("packed-2", found).expect_err("it differs");
             assert_eq!(error.row, "packed-2");
             assert_ne!(error.expected, error.found);
         }

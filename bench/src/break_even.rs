@@ -1,15 +1,16 @@
-//! From which cost of a job on the dispatcher is faster than one process: jobs of rising cost, by
-//! the loop and by the dispatcher, and where their times cross. Pure.
+//! The break-even: the cost of a job from which the dispatcher is faster than one process. Jobs of
+//! increasing cost are measured by the loop and by the dispatcher; it is where their times cross.
+//! Pure.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::args::BenchEngine;
-use super::benchmark::{Measured, Row};
-use super::statistics::{is_beyond_chance, mann_whitney_p};
+use crate::args::BenchEngine;
+use crate::benchmark::{Measured, Row};
+use crate::statistics::{is_significant, mann_whitney_p};
 
-/// The costs of a job that are measured.
+/// The measured costs of a job, in CPU time.
 pub const COSTS: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_micros(10),
@@ -17,71 +18,77 @@ pub const COSTS: [Duration; 4] = [
     Duration::from_millis(1),
 ];
 
-/// What was measured, and where it crosses.
+/// The measurements of a break-even, and the crossings computed from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BreakEven {
-    /// Jobs in each run.
+    /// The number of jobs in each run.
     pub jobs: Option<u64>,
-    /// A row for each engine and cost.
+    /// The rows, one for each engine and cost.
     pub rows: Vec<Row>,
-    /// Where each of the dispatcher's rows overtakes the loop.
+    /// The crossing of each of the dispatcher's rows with the loop.
     pub crossings: Vec<Crossing>,
 }
 
-/// Where the dispatcher overtakes the loop.
+/// The crossing of a row of the dispatcher with the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Crossing {
     /// The dispatcher's row.
     pub name: String,
-    /// Its workers.
+    /// Its number of workers.
     pub workers: Option<usize>,
-    /// How it ends.
+    /// The cost of a job from which this row is faster.
     #[serde(flatten)]
     pub pays: Pays,
 }
 
-/// From which cost on dispatching is the faster way.
+/// The cost of a job from which the dispatcher is faster than the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "pays", rename_all = "kebab-case")]
 pub enum Pays {
-    /// Even jobs that cost nothing.
+    /// Any cost, also 0.
     Always,
-    /// From this cost of a job on.
+    /// This cost.
     From {
-        /// Seconds of a core.
+        /// CPU seconds.
         job_cost_seconds: f64,
     },
-    /// At none that was measured.
+    /// None of the measured costs.
     NotYet,
-    /// The runs on the two sides of where the medians cross cannot be told from chance.
+    /// Unknown: at a cost next to the crossing of the medians, the runs do not differ
+    /// significantly.
     Unclear,
 }
 
-/// One row's times.
+/// The times of one row by the cost of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line<'a> {
     /// The row's name.
     pub name: &'a str,
     /// The engine.
     pub engine: BenchEngine,
-    /// Its workers.
+    /// Its number of workers.
     pub workers: Option<usize>,
-    /// Cost of a job and median wall seconds, by rising cost.
+    /// The cost of a job in CPU seconds and the median wall seconds, by ascending cost.
     pub points: Vec<(f64, f64)>,
 }
 
 impl BreakEven {
-    /// Of rows at several costs.
+    /// The break-even of rows at several costs.
     pub fn new(measured: &Measured, cores: usize) -> Self {
         let rows = measured.rows(cores);
         let lines = lines(&rows);
-        let own = lines.iter().find(|line| line.engine == BenchEngine::Loop);
-        let crossings = own.into_iter().flat_map(|own| {
-            let others = lines.iter().filter(|line| line.engine.dispatches());
-            others.map(|line| Crossing {
+        let alone = lines.iter().find(|line| line.engine == BenchEngine::Loop);
+        let crossings = alone.into_iter().flat_map(|alone| {
+            let dispatched = lines.iter().filter(|line| line.engine.dispatches());
+            dispatched.map(|line| Crossing {
                 name: line.name.to_owned(),
                 workers: line.workers,
-                pays: beyond_noise(pays(&own.points, &line.points), &rows, own.name, line.name),
+                pays: if_significant(
+                    pays(&alone.points, &line.points),
+                    &rows,
+                    alone.name,
+                    line.name,
+                ),
             })
         });
         Self {
@@ -91,15 +98,15 @@ impl BreakEven {
         }
     }
 
-    /// The times of each row.
+    /// The times of each row by the cost of a job.
     pub fn lines(&self) -> Vec<Line<'_>> {
         lines(&self.rows)
     }
 }
 
-/// A crossing is one only where the runs at the costs on both of its sides differ beyond chance; with
-/// fewer than four of them they never do.
-fn beyond_noise(pays: Pays, rows: &[Row], alone: &str, dispatched: &str) -> Pays {
+/// `pays`, or [`Pays::Unclear`] unless the runs differ significantly at the costs on both sides of
+/// the crossing. With fewer than four runs they never do.
+fn if_significant(pays: Pays, rows: &[Row], alone: &str, dispatched: &str) -> Pays {
     let walls = |name: &str, cost: f64| -> Vec<f64> {
         rows.iter()
             .filter(|row| row.name == name && row.job_cost_seconds == cost)
@@ -107,7 +114,7 @@ fn beyond_noise(pays: Pays, rows: &[Row], alone: &str, dispatched: &str) -> Pays
             .collect()
     };
     let differ = |cost: f64| {
-        is_beyond_chance(mann_whitney_p(
+        is_significant(mann_whitney_p(
             &walls(alone, cost),
             &walls(dispatched, cost),
         ))
@@ -152,15 +159,15 @@ fn lines(rows: &[Row]) -> Vec<Line<'_>> {
     lines
 }
 
-/// Where `dispatched` stays below `alone`: both times grow linearly with the cost of a job, so
-/// between two measured costs their difference is taken for a straight line.
+/// The cost from which `dispatched` stays below `alone`. Both times grow linearly with the cost of
+/// a job, so between two measured costs their difference is interpolated linearly.
 fn pays(alone: &[(f64, f64)], dispatched: &[(f64, f64)]) -> Pays {
     let differences: Vec<(f64, f64)> = alone
         .iter()
         .zip(dispatched)
         .map(|(&(cost, alone), &(_, dispatched))| (cost, dispatched - alone))
         .collect();
-    // The last cost at which the loop is the faster one: beyond it, dispatching stays ahead.
+    // The last cost at which the loop is not slower: at all higher ones the dispatcher is faster.
     let Some(last) = differences
         .iter()
         .rposition(|&(_, difference)| difference >= 0.0)
@@ -183,19 +190,20 @@ fn pays(alone: &[(f64, f64)], dispatched: &[(f64, f64)]) -> Pays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::benchmark::tests::benchmark;
 
-    /// The time of 20,000 jobs at each cost, with so much before and so many at a time.
-    fn times(before: f64, at_a_time: f64) -> Vec<(f64, f64)> {
+    /// The time of 20,000 jobs at each cost, after a start of `start` seconds, `at_a_time` in
+    /// parallel.
+    fn times(start: f64, at_a_time: f64) -> Vec<(f64, f64)> {
         let costs = COSTS.map(|cost| cost.as_secs_f64());
         costs
-            .map(|cost| (cost, before + 20_000.0 * cost / at_a_time))
+            .map(|cost| (cost, start + 20_000.0 * cost / at_a_time))
             .into()
     }
 
     #[test]
-    fn lines_cross_where_the_head_start_is_worked_off() {
-        // 0.5 s of head start, and half of 20,000 jobs' cost saved: 50 us.
+    fn lines_cross_where_the_parallel_work_has_saved_the_longer_start() {
+        // 0.5 s of longer start, and half of the cost of 20,000 jobs saved: 50 us.
         let Pays::From { job_cost_seconds } = pays(&times(0.1, 1.0), &times(0.6, 2.0)) else {
             panic!("they cross");
         };
@@ -206,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_cross_are_said_to_pay_always_or_not_yet() {
+    fn lines_that_do_not_cross_pay_always_or_not_yet() {
         assert_eq!(pays(&times(1.0, 1.0), &times(0.6, 2.0)), Pays::Always);
         assert_eq!(pays(&times(0.1, 1.0), &times(0.6, 1.0)), Pays::NotYet);
         assert_eq!(pays(&[], &[]), Pays::NotYet);
     }
 
     #[test]
-    fn being_ahead_for_a_moment_by_chance_is_no_crossing() {
+    fn being_faster_at_one_cost_by_chance_is_no_crossing() {
         let alone = [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0)];
         let dispatched = [(0.0, 0.9), (1.0, 2.5), (2.0, 2.5), (3.0, 3.0)];
         let expected = Pays::From {
@@ -225,7 +233,7 @@ mod tests {
     /// Wall seconds of the loop and of two workers at one cost of a job.
     type Walls<'a> = [&'a [f64]; 2];
 
-    /// Their rows at the costs 0, 1, 2, ….
+    /// The rows at the costs 0, 1, 2, ….
     fn rows(walls: &[Walls<'_>]) -> Vec<Row> {
         let at = |(cost, &[alone, dispatched]): (u32, &Walls<'_>)| {
             let rows = benchmark(&[
@@ -243,35 +251,35 @@ mod tests {
 
     const LOW: [f64; 4] = [1.0, 1.1, 1.2, 1.3];
     const HIGH: [f64; 4] = [2.0, 2.1, 2.2, 2.3];
-    /// Its median is above that of `LOW`, but not beyond chance.
+    /// Its median is above that of `LOW`, but not significantly.
     const WILD: [f64; 4] = [0.9, 1.25, 2.0, 2.1];
 
-    fn judged(pays: Pays, walls: &[Walls<'_>]) -> Pays {
-        beyond_noise(pays, &rows(walls), "loop", "packed-2")
+    fn checked(pays: Pays, walls: &[Walls<'_>]) -> Pays {
+        if_significant(pays, &rows(walls), "loop", "packed-2")
     }
 
     #[test]
-    fn a_crossing_is_clear_only_where_both_sides_of_it_differ_beyond_chance() {
+    fn a_crossing_is_clear_only_where_both_sides_of_it_differ_significantly() {
         let crossing = Pays::From {
             job_cost_seconds: 1.5,
         };
-        let (behind, ahead): (Walls<'_>, Walls<'_>) = ([&LOW, &HIGH], [&HIGH, &LOW]);
+        let (slower, faster): (Walls<'_>, Walls<'_>) = ([&LOW, &HIGH], [&HIGH, &LOW]);
         let wild: Walls<'_> = [&LOW, &WILD];
-        // Costs beyond its two neighbours say nothing of it.
-        let at = |below, above| judged(crossing, &[wild, below, above, wild]);
-        assert_eq!(at(behind, ahead), crossing);
-        assert_eq!(at(wild, ahead), Pays::Unclear);
-        assert_eq!(at(behind, wild), Pays::Unclear);
-        // Three runs never tell.
-        assert_eq!(at([&LOW[..3], &HIGH[..3]], ahead), Pays::Unclear);
-        assert_eq!(at(behind, [&HIGH[..3], &LOW[..3]]), Pays::Unclear);
+        // Only the two costs next to the crossing matter.
+        let at = |below, above| checked(crossing, &[wild, below, above, wild]);
+        assert_eq!(at(slower, faster), crossing);
+        assert_eq!(at(wild, faster), Pays::Unclear);
+        assert_eq!(at(slower, wild), Pays::Unclear);
+        // Three runs are never significant.
+        assert_eq!(at([&LOW[..3], &HIGH[..3]], faster), Pays::Unclear);
+        assert_eq!(at(slower, [&HIGH[..3], &LOW[..3]]), Pays::Unclear);
     }
 
     #[test]
-    fn ahead_always_is_clear_where_jobs_that_cost_nothing_are_ahead_beyond_chance() {
-        let (ahead, wild): (Walls<'_>, Walls<'_>) = ([&HIGH, &LOW], [&WILD, &LOW]);
-        assert_eq!(judged(Pays::Always, &[ahead, wild]), Pays::Always);
-        assert_eq!(judged(Pays::Always, &[wild, ahead]), Pays::Unclear);
-        assert_eq!(judged(Pays::NotYet, &[wild]), Pays::NotYet);
+    fn always_is_clear_only_where_jobs_without_cost_are_significantly_faster() {
+        let (faster, wild): (Walls<'_>, Walls<'_>) = ([&HIGH, &LOW], [&WILD, &LOW]);
+        assert_eq!(checked(Pays::Always, &[faster, wild]), Pays::Always);
+        assert_eq!(checked(Pays::Always, &[wild, faster]), Pays::Unclear);
+        assert_eq!(checked(Pays::NotYet, &[wild]), Pays::NotYet);
     }
 }

@@ -1,11 +1,11 @@
-//! `bench.csv`: every run of every row, a line each, for spreadsheets and data frames. What is not
-//! known is an empty cell.
+//! `bench.csv`: one line for each run of each row, for spreadsheets and data frames. An unknown
+//! figure is an empty cell.
 
 use std::io::{self, Write};
 
 use aggregator::export::Exporter;
 
-use crate::bench::benchmark::{Benchmark, Row, Run};
+use crate::benchmark::{Benchmark, Row, Sample};
 
 const COLUMNS: [&str; 10] = [
     "row",
@@ -20,7 +20,7 @@ const COLUMNS: [&str; 10] = [
     "messages",
 ];
 
-/// Writes a benchmark's runs as CSV.
+/// An exporter of a benchmark's samples as CSV.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchCsv<'a>(pub &'a Benchmark);
 
@@ -34,19 +34,19 @@ impl Exporter for BenchCsv<'_> {
         writer.write_record(COLUMNS)?;
         let swept = self.0.break_even.iter().flat_map(|swept| &swept.rows);
         for row in self.0.rows.iter().chain(swept) {
-            for run in &row.runs {
-                writer.write_record(cells(row, run))?;
+            for sample in &row.samples {
+                writer.write_record(cells(row, sample))?;
             }
         }
         writer.flush()
     }
 }
 
-fn cells(row: &Row, run: &Run) -> [String; 10] {
+fn cells(row: &Row, sample: &Sample) -> [String; 10] {
     fn known<T: ToString>(value: Option<T>) -> String {
         value.map_or(String::new(), |value| value.to_string())
     }
-    let workers = run
+    let workers = sample
         .processes
         .iter()
         .filter(|process| process.name != "rollcall");
@@ -56,20 +56,20 @@ fn cells(row: &Row, run: &Run) -> [String; 10] {
         row.engine.name().to_owned(),
         known(row.workers),
         row.job_cost_seconds.to_string(),
-        run.round.to_string(),
-        run.wall_seconds.to_string(),
-        known(run.cpu_seconds),
+        sample.round.to_string(),
+        sample.wall_seconds.to_string(),
+        known(sample.cpu_seconds),
         known(of_workers.filter(|_| row.workers.is_some())),
-        known(run.peak_resident_bytes),
-        known(run.messages),
+        known(sample.peak_resident_bytes),
+        known(sample.messages),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     #[test]
     fn every_run_is_a_line_and_the_unknown_is_empty() {
@@ -77,9 +77,9 @@ mod tests {
             (BenchEngine::Loop, None, &[1.25]),
             (BenchEngine::Packed, Some(4), &[2.0, 2.5]),
         ]);
-        benchmark.rows[0].runs[0].messages = None;
-        benchmark.rows[1].runs[1].cpu_seconds = None;
-        benchmark.rows[1].runs[1].processes[1].cpu_seconds = None;
+        benchmark.rows[0].samples[0].messages = None;
+        benchmark.rows[1].samples[1].cpu_seconds = None;
+        benchmark.rows[1].samples[1].processes[1].cpu_seconds = None;
         let mut text = Vec::new();
         BenchCsv(&benchmark).export(&mut text).expect("written");
         let expected = "\

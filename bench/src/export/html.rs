@@ -1,4 +1,4 @@
-//! `bench.html`: one page that needs nothing else, in light, in dark and on paper.
+//! `bench.html`: one self-contained page, for light and dark screens and for print.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use aggregator::export::Exporter;
 
 use super::{COLUMNS, break_even, cells, charts, facts, notes, title};
-use crate::bench::args::BenchEngine;
-use crate::bench::benchmark::{Benchmark, Row};
-use crate::bench::show;
+use crate::args::BenchEngine;
+use crate::benchmark::{Benchmark, Row};
+use crate::figures;
 
 const STYLE: &str = include_str!("bench.css");
 
-/// Writes a benchmark as a page.
+/// An exporter of a benchmark as an HTML page.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchHtml<'a>(pub &'a Benchmark);
 
@@ -44,26 +44,25 @@ fn page(benchmark: &Benchmark) -> String {
     ));
     if let Some(chart) = charts::scaling(benchmark) {
         body.push_str(&section(
-            "What more workers bring",
-            "Dispatcher, aggregator and workers share the machine, so the ideal ends at its cores. \
-             Reading, grouping and writing are done by one process however many workers there are.",
+            "Speed-up by number of workers",
+            "Dispatcher, aggregator and workers share the machine, so the ideal is bounded by its \
+             cores. One process reads, groups and writes, with any number of workers.",
             &chart,
         ));
     }
     if let Some(chart) = charts::cores(benchmark) {
         body.push_str(&section(
-            "What it costs",
-            "Seconds of cores, median. The full part is the process that dispatches and collects \
-             (and has the in-process broker); the light part is the workers. A broker elsewhere is \
-             not in it.",
+            "CPU time",
+            "CPU seconds, median. The full part is the process with dispatcher, aggregator and \
+             in-process broker; the light part is the workers. Another broker is not included.",
             &chart,
         ));
     }
     if let Some(swept) = &benchmark.break_even {
         let jobs = swept.jobs.map_or(String::new(), |jobs| {
             format!(
-                "{} jobs, each of which costs a core so much. ",
-                show::whole(jobs as f64)
+                "{} jobs, each with added CPU time. ",
+                figures::whole(jobs as f64)
             )
         });
         let sentences = break_even(benchmark).join("; ");
@@ -85,7 +84,7 @@ fn page(benchmark: &Benchmark) -> String {
     )
 }
 
-/// Where and when, in a sentence.
+/// The conditions of the benchmark, in a sentence.
 fn lead(benchmark: &Benchmark) -> String {
     let cores = benchmark.host.cores;
     let plural = if cores == 1 { "" } else { "s" };
@@ -95,12 +94,12 @@ fn lead(benchmark: &Benchmark) -> String {
     };
     let day = benchmark.started_at.split('T').next().unwrap_or_default();
     format!(
-        "On {broker}, {cores} core{plural}, {day}. All engines came to the same series: every row \
+        "On {broker}, {cores} core{plural}, {day}. All engines made the same series, with every row \
          in it exactly once."
     )
 }
 
-/// The figures to remember.
+/// The main figures: the loop, polars, and the fastest row of each engine with the dispatcher.
 fn cards(benchmark: &Benchmark) -> String {
     let row = |name: &str| benchmark.row(name);
     let fastest = |engine: BenchEngine| {
@@ -110,14 +109,14 @@ fn cards(benchmark: &Benchmark) -> String {
             .filter(move |row| row.engine == engine);
         rows.min_by(|a, b| a.wall_seconds.median.total_cmp(&b.wall_seconds.median))
     };
-    let wall = |row: &Row| show::seconds(row.wall_seconds.median);
+    let wall = |row: &Row| figures::seconds(row.wall_seconds.median);
     let workers = |row: &Row| match row.workers {
         Some(1) => "1 worker".to_owned(),
         workers => format!("{} workers", workers.unwrap_or_default()),
     };
     let per_second = |row: &Row| {
-        show::known(row.jobs_per_second, |jobs| {
-            format!("{} jobs/s", show::whole(jobs))
+        figures::known(row.jobs_per_second, |jobs| {
+            format!("{} jobs/s", figures::whole(jobs))
         })
     };
     let mut cards = Vec::new();
@@ -134,7 +133,7 @@ fn cards(benchmark: &Benchmark) -> String {
     }
     for (engine, class, name) in [
         (BenchEngine::Packed, "packed", "packed"),
-        (BenchEngine::OneAMessage, "one", "one job a message"),
+        (BenchEngine::OneAMessage, "one", "one job per message"),
     ] {
         if let Some(row) = fastest(engine) {
             let name = format!("{name}, {}", workers(row));
@@ -189,9 +188,9 @@ fn runs(benchmark: &Benchmark) -> String {
     for row in benchmark.rows.iter().chain(swept) {
         let name = match row.job_cost_seconds {
             0.0 => row.name.clone(),
-            cost => format!("{} at {} a job", row.name, show::seconds(cost)),
+            cost => format!("{} at {} per job", row.name, figures::seconds(cost)),
         };
-        let walls = row.walls().into_iter().map(show::plain_seconds);
+        let walls = row.walls().into_iter().map(figures::plain_seconds);
         let walls: Vec<_> = walls.collect();
         lines.push_str(&line(&[name, walls.join("  ")]));
     }
@@ -210,7 +209,7 @@ fn conditions(benchmark: &Benchmark) -> String {
     format!("<section>\n<h2>Conditions</h2>\n<dl>\n{facts}</dl>\n</section>\n")
 }
 
-/// Text in which HTML sees nothing but text.
+/// Text with the special characters of HTML escaped.
 fn escaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -228,39 +227,39 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::sample;
+    use crate::benchmark::tests::example;
 
     #[test]
-    fn the_page_has_every_row_and_asks_no_other_host() {
-        let benchmark = sample();
+    fn the_page_has_every_row_and_loads_nothing() {
+        let benchmark = example();
         let page = page(&benchmark);
         for row in &benchmark.rows {
             let name = format!("<th scope=\"row\">{}</th>", row.name);
             assert!(page.contains(&name), "{}", row.name);
         }
-        for asks in [
+        for loads in [
             "http:", "https:", "src=", "<link", "<script", "@import", "url(",
         ] {
-            assert!(!page.contains(asks), "{asks}");
+            assert!(!page.contains(loads), "{loads}");
         }
     }
 
     #[test]
-    fn what_a_machine_is_called_is_text_and_not_markup() {
-        let mut benchmark = sample();
+    fn names_of_hosts_and_brokers_are_escaped() {
+        let mut benchmark = example();
         benchmark.host.name = "<script>alert(1)</script>".to_owned();
         benchmark.settings.broker = "\"><b>:9092".to_owned();
         let page = page(&benchmark);
         assert!(!page.contains("<script"));
         assert!(!page.contains("<b>:"));
         assert!(page.contains("&lt;script&gt;"));
-        // The sample's own operating system has such letters, too.
+        // The operating system of the example has such characters, too.
         assert!(page.contains("Debian &lt;12&gt;"));
     }
 
     #[test]
-    fn tags_that_are_opened_are_closed() {
-        let page = page(&sample());
+    fn every_opened_tag_is_closed() {
+        let page = page(&example());
         for tag in [
             "section", "table", "svg", "div", "dl", "details", "p", "main",
         ] {

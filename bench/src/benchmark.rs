@@ -1,79 +1,80 @@
-//! A benchmark: host, settings, every run of every row, and what follows from them. It is what
-//! `bench.json` holds, so within a version of the schema fields are only added.
+//! A benchmark: host, settings, every measured run of every row, and the figures computed from
+//! them. It is the content of `bench.json`, so within a version of the schema fields are only
+//! added.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::agreement::Findings;
-use super::args::{BenchArgs, BenchEngine};
-use super::break_even::BreakEven;
-use super::error::Error;
-use super::host::Host;
-use super::plan::Case;
-use super::statistics::{Summary, outliers};
+use crate::Error;
+use crate::agreement::Findings;
+use crate::args::{BenchArgs, BenchEngine};
+use crate::break_even::BreakEven;
+use crate::host::Host;
+use crate::plan::Case;
+use crate::statistics::{Summary, outliers};
 
 /// The version of the schema of `bench.json`.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// All that is known of a benchmark.
+/// A benchmark, as in `bench.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Benchmark {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// When it began, in ISO 8601.
+    /// The time of its start, in ISO 8601.
     pub started_at: String,
-    /// What was measured: versions of rollcall and librdkafka, the commit if it was built from a git
-    /// checkout, the profile it was built with.
+    /// The versions of the measured program: `rollcall`, `librdkafka`, `profile`, and `commit` if
+    /// it was built from a git checkout.
     pub versions: BTreeMap<String, String>,
     /// The machine.
     pub host: Host,
-    /// How many processes wanted a core.
+    /// The load of the machine.
     pub load: Load,
-    /// What was asked for.
+    /// The settings.
     pub settings: Settings,
-    /// What all runs have come to.
+    /// The results that all runs agree on.
     pub agreed: Findings,
     /// The rows.
     pub rows: Vec<Row>,
-    /// Jobs of rising cost; `None` when it was not asked for.
+    /// The measurement of jobs of increasing cost; `None` without `--break-even`.
     pub break_even: Option<BreakEven>,
 }
 
-/// How many processes wanted a core, on average over the minute before; `None` where the system does
-/// not say.
+/// The load of the machine: the number of processes that ran or waited for a core, on average over
+/// one minute. `None` on systems without `/proc/loadavg`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// At the beginning: what others did.
+    /// The load at the start, which is other processes' work.
     pub before: Option<f64>,
-    /// At the end: the benchmark itself, and what others did.
+    /// The load at the end, which is the benchmark's and other processes' work.
     pub after: Option<f64>,
 }
 
-/// What was asked for.
+/// The settings of a benchmark.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// The data set's files; empty when it was generated.
+    /// The files of the data set; empty when it was generated.
     pub data_set: Vec<String>,
-    /// Rows to generate; `None` when there was a data set.
+    /// The number of generated rows; `None` when a data set was named.
     pub rows: Option<u64>,
-    /// `in-process`, or the brokers.
+    /// `in-process`, or the bootstrap servers.
     pub broker: String,
-    /// Measured runs of each row.
+    /// The number of measured runs of each row.
     pub runs: usize,
-    /// Rounds that were thrown away.
+    /// The number of warm-up rounds.
     pub warm_up: u32,
     /// The engines.
     pub engines: Vec<BenchEngine>,
     /// The numbers of workers.
     pub workers: Vec<usize>,
-    /// Options of `rollcall run` that every row had.
+    /// The options of `rollcall run` for every row.
     pub run_options: Vec<String>,
 }
 
 impl Settings {
-    /// What these arguments ask for.
+    /// The settings of these arguments.
     pub fn new(args: &BenchArgs) -> Self {
         let data_set = args.data_sets.iter();
         Self {
@@ -88,9 +89,10 @@ impl Settings {
         }
     }
 
-    /// What differs between two and makes the same row another thing, with both values. How many
-    /// runs, and which rows, does not; nor does where a data set lies, for its results are compared.
-    pub fn differences(&self, other: &Self) -> Vec<(&'static str, String, String)> {
+    /// The settings that differ and make rows incomparable, each with both values. The number of
+    /// runs, the choice of rows and the path of a data set do not: a data set is compared by its
+    /// results.
+    pub fn mismatches(&self, other: &Self) -> Vec<(&'static str, String, String)> {
         let rows = |settings: &Self| {
             settings
                 .rows
@@ -105,114 +107,115 @@ impl Settings {
                 other.run_options.join(" "),
             ),
         ];
-        let differ = pairs.into_iter().filter(|(_, own, others)| own != others);
-        differ.collect()
+        let mismatches = pairs.into_iter().filter(|(_, own, others)| own != others);
+        mismatches.collect()
     }
 }
 
-/// One run.
+/// The measurement of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// The round it was made in, from 1.
+pub struct Sample {
+    /// The round of the run, from 1.
     pub round: u32,
-    /// From its command to the end of all its processes.
+    /// The wall seconds from its command to the end of all its processes.
     pub wall_seconds: f64,
-    /// Seconds of cores of all its processes; `None` when one did not tell.
+    /// The CPU seconds of all its processes; `None` when those of one are unknown.
     pub cpu_seconds: Option<f64>,
-    /// The peaks of all its processes together, which is no less than the memory that it needed at
-    /// any time; `None` when one did not tell.
+    /// The sum of the peaks of all its processes, an upper bound of the memory in use at any time;
+    /// `None` when the peak of one is unknown.
     pub peak_resident_bytes: Option<u64>,
-    /// The same by process.
+    /// CPU seconds and peak memory by process.
     pub processes: Vec<Process>,
-    /// Wall seconds of each stage, in order. Stages overlap.
+    /// The wall seconds of each stage, in order. Stages overlap.
     pub stages: Vec<Stage>,
-    /// Messages that jobs were published in; `None` without the dispatcher.
+    /// The number of messages with jobs; `None` without the dispatcher.
     pub messages: Option<u64>,
 }
 
-/// What a process has used.
+/// The CPU seconds and the peak memory of a process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Process {
-    /// `rollcall`, which dispatches and aggregates and has the in-process broker, or the worker's.
+    /// `rollcall`, the process with dispatcher, aggregator and in-process broker, or the worker's
+    /// id.
     pub name: String,
-    /// Seconds of cores.
+    /// CPU seconds.
     pub cpu_seconds: Option<f64>,
-    /// The most memory that was resident at a time.
+    /// The peak of the resident memory.
     pub peak_resident_bytes: Option<u64>,
 }
 
-/// How long a stage took.
+/// The wall seconds of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Its name.
+    /// The stage's name.
     pub stage: String,
     /// Wall seconds.
     pub seconds: f64,
 }
 
-/// A row: what was measured, and what follows.
+/// A row: its samples, and the figures computed from them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Its name.
+    /// The row's name, such as `packed-2`.
     pub name: String,
-    /// What ran the work.
+    /// The engine.
     pub engine: BenchEngine,
-    /// With how many workers; `None` without the dispatcher.
+    /// The number of workers; `None` without the dispatcher.
     pub workers: Option<usize>,
-    /// What each job cost a core beyond its own.
+    /// The CPU seconds that were added to each job.
     pub job_cost_seconds: f64,
-    /// Wall seconds.
+    /// The wall seconds of its runs.
     pub wall_seconds: Summary,
-    /// How many runs stand apart from the others by their wall seconds.
+    /// The number of runs that are outliers by their wall seconds.
     pub outliers: usize,
-    /// Seconds of cores.
+    /// The CPU seconds of its runs; `None` when those of one run are unknown.
     pub cpu_seconds: Option<Summary>,
-    /// Peaks of memory.
+    /// The peak memory of its runs; `None` when that of one run is unknown.
     pub peak_resident_bytes: Option<Summary>,
-    /// Jobs per wall second, by the median; `None` when no engine that was measured has jobs.
+    /// Jobs per wall second, by the median; `None` when no measured engine has jobs.
     pub jobs_per_second: Option<f64>,
-    /// How many times as fast as one worker with the same engine.
+    /// The speed as a multiple of that of one worker with the same engine.
     pub speed_up: Option<f64>,
-    /// What that could be at most: as many times as there are workers, or cores if these are fewer.
+    /// The ideal speed-up: the number of workers, or of cores if there are fewer.
     pub ideal_speed_up: Option<f64>,
-    /// How many times as fast as the loop.
+    /// The speed as a multiple of the loop's.
     pub times_the_loop: Option<f64>,
-    /// Seconds of cores for a million jobs, by the median: what work costs where cores are paid for
-    /// by the second.
+    /// The CPU seconds for a million jobs, by the median: the cost where CPU time is billed.
     pub cpu_seconds_per_million_jobs: Option<f64>,
-    /// Every run.
-    pub runs: Vec<Run>,
+    /// The measurement of every run.
+    #[serde(rename = "runs")]
+    pub samples: Vec<Sample>,
 }
 
-/// What was measured of one program, row by row.
+/// The measurements of one program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// The rows.
     pub cases: Vec<Case>,
-    /// The runs of each.
-    pub runs: Vec<Vec<Run>>,
-    /// What all have come to.
+    /// The samples of each row.
+    pub samples: Vec<Vec<Sample>>,
+    /// The results that all runs agree on.
     pub agreed: Findings,
-    /// Of the program.
+    /// The program's versions.
     pub versions: BTreeMap<String, String>,
 }
 
 impl Measured {
-    /// Nothing, so far.
+    /// Measurements without samples.
     pub fn new(cases: &[Case]) -> Self {
         Self {
             cases: cases.to_vec(),
-            runs: vec![Vec::new(); cases.len()],
+            samples: vec![Vec::new(); cases.len()],
             agreed: Findings::default(),
             versions: BTreeMap::new(),
         }
     }
 
-    /// The rows, with what follows from their runs. A row without a run is left out.
+    /// The rows with the figures computed from their samples. A row without samples is left out.
     pub fn rows(&self, cores: usize) -> Vec<Row> {
-        let rows = self.cases.iter().zip(&self.runs);
+        let rows = self.cases.iter().zip(&self.samples);
         let mut rows: Vec<Row> = rows
-            .filter_map(|(case, runs)| Row::new(case, runs, self.agreed.jobs))
+            .filter_map(|(case, samples)| Row::new(case, samples, self.agreed.jobs))
             .collect();
         let walls: Vec<_> = rows
             .iter()
@@ -241,22 +244,22 @@ impl Measured {
     }
 }
 
-fn walls(runs: &[Run]) -> Vec<f64> {
-    runs.iter().map(|run| run.wall_seconds).collect()
+fn walls(samples: &[Sample]) -> Vec<f64> {
+    samples.iter().map(|sample| sample.wall_seconds).collect()
 }
 
 impl Row {
-    /// The wall seconds of its runs, in order.
+    /// The wall seconds of its runs, in the order of the rounds.
     pub fn walls(&self) -> Vec<f64> {
-        walls(&self.runs)
+        walls(&self.samples)
     }
 
-    fn new(case: &Case, runs: &[Run], jobs: Option<u64>) -> Option<Self> {
-        let walls = walls(runs);
-        let cpus: Option<Vec<f64>> = runs.iter().map(|run| run.cpu_seconds).collect();
-        let peaks: Option<Vec<f64>> = runs
+    fn new(case: &Case, samples: &[Sample], jobs: Option<u64>) -> Option<Self> {
+        let walls = walls(samples);
+        let cpus: Option<Vec<f64>> = samples.iter().map(|sample| sample.cpu_seconds).collect();
+        let peaks: Option<Vec<f64>> = samples
             .iter()
-            .map(|run| run.peak_resident_bytes.map(|bytes| bytes as f64))
+            .map(|sample| sample.peak_resident_bytes.map(|bytes| bytes as f64))
             .collect();
         let wall = Summary::of(&walls)?;
         let cpu = cpus.as_deref().and_then(Summary::of);
@@ -277,13 +280,13 @@ impl Row {
             ideal_speed_up: None,
             times_the_loop: None,
             cpu_seconds_per_million_jobs: cpu.zip(jobs).map(|(cpu, jobs)| cpu.median / jobs * 1e6),
-            runs: runs.to_vec(),
+            samples: samples.to_vec(),
         })
     }
 }
 
 impl Benchmark {
-    /// A benchmark of what was measured.
+    /// A benchmark with the figures computed from these measurements.
     pub fn new(
         host: Host,
         settings: Settings,
@@ -308,7 +311,7 @@ impl Benchmark {
     /// Reads a `bench.json`.
     ///
     /// # Errors
-    /// When it cannot be read, or is of another version of the schema.
+    /// When it cannot be read or parsed, or has another version of the schema.
     pub fn read(path: &Path) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Version {
@@ -318,7 +321,7 @@ impl Benchmark {
             path: path.to_owned(),
             source,
         };
-        let text = super::read(path)?;
+        let text = crate::read(path)?;
         let version: Version = serde_json::from_str(&text).map_err(parse_error)?;
         if version.schema_version != SCHEMA_VERSION {
             return Err(Error::SchemaVersion {
@@ -330,12 +333,12 @@ impl Benchmark {
         serde_json::from_str(&text).map_err(parse_error)
     }
 
-    /// The row of this name.
+    /// The row with this name.
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// Whether it was measured with a program that is not optimised as a release is.
+    /// Whether the measured program was not a release build.
     pub fn is_of_a_debug_build(&self) -> bool {
         self.versions
             .get("profile")
@@ -348,15 +351,15 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bench::plan::cases;
+    use crate::plan::cases;
 
-    fn run(round: u32, wall_seconds: f64) -> Run {
+    fn sample(round: u32, wall_seconds: f64) -> Sample {
         let process = |name: &str, cpu_seconds, mebibytes: u64| Process {
             name: name.to_owned(),
             cpu_seconds: Some(cpu_seconds),
             peak_resident_bytes: Some(mebibytes << 20),
         };
-        Run {
+        Sample {
             round,
             wall_seconds,
             cpu_seconds: Some(1.5),
@@ -370,7 +373,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Rows with these wall seconds, on two cores.
+    /// A benchmark of rows with these wall seconds, on two cores.
     pub(crate) fn benchmark(walls: &[(BenchEngine, Option<usize>, &[f64])]) -> Benchmark {
         let cases: Vec<Case> = walls
             .iter()
@@ -381,10 +384,10 @@ pub(crate) mod tests {
             })
             .collect();
         let mut measured = Measured::new(&cases);
-        for (runs, (_, _, walls)) in measured.runs.iter_mut().zip(walls) {
-            *runs = (1..)
+        for (samples, (_, _, walls)) in measured.samples.iter_mut().zip(walls) {
+            *samples = (1..)
                 .zip(*walls)
-                .map(|(round, &wall)| run(round, wall))
+                .map(|(round, &wall)| sample(round, wall))
                 .collect();
         }
         measured.agreed = Findings {
@@ -428,8 +431,8 @@ pub(crate) mod tests {
         Benchmark::new(host, settings, load, started_at, measured, None)
     }
 
-    /// One row of each engine, and four workers packed.
-    pub(crate) fn sample() -> Benchmark {
+    /// A benchmark with a row of each engine, and one of four workers.
+    pub(crate) fn example() -> Benchmark {
         benchmark(&[
             (BenchEngine::Loop, None, &[1.0, 1.1, 0.9]),
             (BenchEngine::Polars, None, &[0.5, 0.5, 0.5]),
@@ -440,8 +443,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn speed_up_is_against_one_worker_and_ideal_is_as_many_as_work_at_a_time() {
-        let benchmark = sample();
+    fn speed_up_is_against_one_worker_and_the_ideal_is_bounded_by_cores() {
+        let benchmark = example();
         let four = benchmark.row("packed-4").expect("the row");
         assert_eq!(four.speed_up, Some(1.6));
         // Four workers, two cores.
@@ -455,21 +458,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_one_run_does_not_tell_the_row_does_not_know() {
+    fn a_row_has_no_figure_where_one_sample_has_none() {
         let cases = cases(&[BenchEngine::Packed], &[2]);
         let mut measured = Measured::new(&cases);
-        let silent = Run {
+        let unknown = Sample {
             cpu_seconds: None,
             peak_resident_bytes: None,
-            ..run(2, 1.0)
+            ..sample(2, 1.0)
         };
-        measured.runs[0] = vec![run(1, 1.0), silent];
+        measured.samples[0] = vec![sample(1, 1.0), unknown];
         let rows = measured.rows(2);
         assert_eq!(
             (rows[0].cpu_seconds, rows[0].peak_resident_bytes),
             (None, None)
         );
-        // Nobody has said how many jobs there are, and there is no row of one worker.
+        // The number of jobs is unknown, and there is no row of one worker.
         assert_eq!((rows[0].jobs_per_second, rows[0].speed_up), (None, None));
     }
 }

@@ -1,15 +1,15 @@
-//! `bench.json`: everything, for machines; what `--compare` and `--from` read.
+//! `bench.json`: the whole benchmark, which `--compare` and `--from` read.
 
 use std::io::{self, Write};
 
 use aggregator::export::Exporter;
 
-use crate::bench::benchmark::Benchmark;
+use crate::benchmark::Benchmark;
 
 /// The name of the file.
 pub const NAME: &str = "bench.json";
 
-/// Writes a benchmark as JSON.
+/// An exporter of a benchmark as JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct BenchJson<'a> {
     benchmark: &'a Benchmark,
@@ -17,12 +17,12 @@ pub struct BenchJson<'a> {
 }
 
 impl<'a> BenchJson<'a> {
-    /// As [`NAME`].
+    /// An exporter to [`NAME`].
     pub fn new(benchmark: &'a Benchmark) -> Self {
         Self::named(benchmark, NAME)
     }
 
-    /// Under another name.
+    /// An exporter to a file with another name.
     pub fn named(benchmark: &'a Benchmark, name: &'static str) -> Self {
         Self { benchmark, name }
     }
@@ -42,8 +42,8 @@ impl Exporter for BenchJson<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::sample;
-    use crate::bench::error::Error;
+    use crate::Error;
+    use crate::benchmark::tests::example;
 
     fn write(benchmark: &Benchmark) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_benchmark_is_read_as_it_was_written() {
-        let benchmark = sample();
+        let benchmark = example();
         let file = write(&benchmark);
         let read = Benchmark::read(file.path()).expect("it can be read");
         assert_eq!(read, benchmark);
@@ -64,7 +64,7 @@ mod tests {
     fn another_version_of_the_schema_and_other_files_are_refused() {
         let newer = Benchmark {
             schema_version: 99,
-            ..sample()
+            ..example()
         };
         let error = Benchmark::read(write(&newer).path()).expect_err("refused");
         assert!(matches!(error, Error::SchemaVersion { found: 99, .. }));

@@ -1,4 +1,4 @@
-//! What a benchmark leaves behind, one file for each form, behind the same trait as a run's outputs:
+//! The files of a benchmark, one module for each format, by the same trait as a run's outputs:
 //! [`Exporter`](aggregator::export::Exporter).
 
 mod charts;
@@ -14,12 +14,13 @@ pub use self::html::BenchHtml;
 pub use self::json::BenchJson;
 pub use self::markdown::BenchMd;
 
-use super::benchmark::{Benchmark, Row};
-use super::break_even::Pays;
-use super::show;
-use crate::table::{self, Align};
+use service::table::{self, Align};
 
-/// What every table of rows shows.
+use crate::benchmark::{Benchmark, Row};
+use crate::break_even::Pays;
+use crate::figures;
+
+/// The columns of every table of rows.
 const COLUMNS: [&str; 10] = [
     "row",
     "wall s",
@@ -33,29 +34,31 @@ const COLUMNS: [&str; 10] = [
     "CPU s/M jobs",
 ];
 
-/// A row's cells, one for each of [`COLUMNS`].
+/// The cells of a row, one for each of [`COLUMNS`].
 fn cells(row: &Row) -> Vec<String> {
     let wall = &row.wall_seconds;
     let speed_up = row.speed_up.zip(row.ideal_speed_up);
     vec![
         row.name.clone(),
-        show::plain_seconds(wall.median),
-        show::plain_seconds(wall.mad),
+        figures::plain_seconds(wall.median),
+        figures::plain_seconds(wall.mad),
         format!(
             "{} … {}",
-            show::plain_seconds(wall.min),
-            show::plain_seconds(wall.max)
+            figures::plain_seconds(wall.min),
+            figures::plain_seconds(wall.max)
         ),
-        show::known(row.jobs_per_second, show::whole),
-        show::known(row.times_the_loop, show::ratio),
-        show::known(speed_up, |(own, ideal)| format!("{own:.2} of {ideal:.0}")),
-        show::known(row.cpu_seconds, |cpu| show::plain_seconds(cpu.median)),
-        show::known(row.peak_resident_bytes, |peak| show::mebibytes(peak.median)),
-        show::known(row.cpu_seconds_per_million_jobs, show::plain_seconds),
+        figures::known(row.jobs_per_second, figures::whole),
+        figures::known(row.times_the_loop, figures::ratio),
+        figures::known(speed_up, |(own, ideal)| format!("{own:.2} of {ideal:.0}")),
+        figures::known(row.cpu_seconds, |cpu| figures::plain_seconds(cpu.median)),
+        figures::known(row.peak_resident_bytes, |peak| {
+            figures::mebibytes(peak.median)
+        }),
+        figures::known(row.cpu_seconds_per_million_jobs, figures::plain_seconds),
     ]
 }
 
-/// A benchmark's rows as a table for a terminal.
+/// The rows of a benchmark as a table for a terminal.
 pub fn table(benchmark: &Benchmark) -> String {
     let mut head = COLUMNS.map(|name| (name, Align::Right));
     head[0].1 = Align::Left;
@@ -69,7 +72,7 @@ pub fn table(benchmark: &Benchmark) -> String {
     text
 }
 
-/// What stands in the way of taking the figures as they are.
+/// Warnings about the figures: a debug build, other load, outliers, an implausible speed-up.
 fn notes(benchmark: &Benchmark) -> Vec<String> {
     let mut notes = Vec::new();
     if benchmark.is_of_a_debug_build() {
@@ -77,14 +80,14 @@ fn notes(benchmark: &Benchmark) -> Vec<String> {
     }
     if let Some(load) = benchmark.load.before.filter(|&load| load >= 0.5) {
         notes.push(format!(
-            "other processes wanted {load:.1} cores when it began: measure again on a quiet machine"
+            "other processes used {load:.1} cores at the start: measure again on an idle machine"
         ));
     }
     let outliers: usize = benchmark.rows.iter().map(|row| row.outliers).sum();
     if outliers > 0 {
-        let runs: usize = benchmark.rows.iter().map(|row| row.runs.len()).sum();
+        let runs: usize = benchmark.rows.iter().map(|row| row.samples.len()).sum();
         notes.push(format!(
-            "{outliers} of {runs} runs stand apart from the others of their row"
+            "{outliers} of {runs} runs are outliers in their row"
         ));
     }
     let above: Vec<_> = benchmark
@@ -95,21 +98,21 @@ fn notes(benchmark: &Benchmark) -> Vec<String> {
         .collect();
     if !above.is_empty() {
         notes.push(format!(
-            "the speed-up of {} is above the ideal: one worker took longer than its work explains, by \
-             noise or by waiting for others",
+            "the speed-up of {} is above the ideal: one worker took longer than its work explains, \
+             because of noise or of waiting for other processes",
             above.join(", ")
         ));
     }
     notes
 }
 
-/// Whether a row's speed-up is more than the ideal, as far as two decimals show.
+/// Whether a row's speed-up is above the ideal when both have two decimals.
 fn is_above_ideal(row: &Row) -> bool {
     let speed_up = row.speed_up.zip(row.ideal_speed_up);
     speed_up.is_some_and(|(own, ideal)| own >= ideal + 0.005)
 }
 
-/// From which cost of a job on it pays, a sentence for each of the dispatcher's rows.
+/// The break-even, as a sentence for each of the dispatcher's rows.
 fn break_even(benchmark: &Benchmark) -> Vec<String> {
     let Some(break_even) = &benchmark.break_even else {
         return Vec::new();
@@ -117,30 +120,30 @@ fn break_even(benchmark: &Benchmark) -> Vec<String> {
     let sentences = break_even.crossings.iter().map(|crossing| {
         let name = &crossing.name;
         match crossing.pays {
-            Pays::Always => format!("{name} is faster than the loop whatever a job costs"),
+            Pays::Always => format!("{name} is faster than the loop at any cost of a job"),
             Pays::From { job_cost_seconds } => format!(
-                "{name} is faster than the loop from {} a job on",
-                show::seconds(job_cost_seconds)
+                "{name} is faster than the loop from {} per job",
+                figures::seconds(job_cost_seconds)
             ),
             Pays::Unclear => format!(
-                "where {name} overtakes the loop cannot be told from noise: more runs, on a quiet machine"
+                "the break-even of {name} is within the noise: give more --runs, on an idle machine"
             ),
-            Pays::NotYet => format!("{name} is not faster than the loop at any cost measured"),
+            Pays::NotYet => format!("{name} is not faster than the loop at any measured cost"),
         }
     });
     sentences.collect()
 }
 
-/// What was measured, in a line.
+/// The size of the data set, in a line.
 fn title(benchmark: &Benchmark) -> String {
     let agreed = &benchmark.agreed;
     let jobs = agreed.jobs.map_or(String::new(), |jobs| {
-        format!(" in {} jobs", show::whole(jobs as f64))
+        format!(" in {} jobs", figures::whole(jobs as f64))
     });
-    format!("{} rows{jobs}", show::whole(agreed.rows_accepted as f64))
+    format!("{} rows{jobs}", figures::whole(agreed.rows_accepted as f64))
 }
 
-/// Host, settings and versions: names and values, as far as they are known.
+/// Host, settings and versions as names and values, without those that are unknown.
 fn facts(benchmark: &Benchmark) -> Vec<(&'static str, String)> {
     let (host, settings) = (&benchmark.host, &benchmark.settings);
     let version = |name: &str| benchmark.versions.get(name).cloned();
@@ -154,9 +157,9 @@ fn facts(benchmark: &Benchmark) -> Vec<(&'static str, String)> {
     });
     let system = [&host.os, &host.kernel].into_iter().flatten();
     let system: Vec<_> = system.map(String::as_str).chain([&*host.arch]).collect();
-    let load = |load: Option<f64>| show::known(load, |load| format!("{load:.2}"));
+    let load = |load: Option<f64>| figures::known(load, |load| format!("{load:.2}"));
     let data_set = match settings.rows {
-        Some(rows) => format!("{} generated rows", show::whole(rows as f64)),
+        Some(rows) => format!("{} generated rows", figures::whole(rows as f64)),
         None => settings.data_set.join(" "),
     };
     let facts = [
@@ -203,20 +206,20 @@ fn facts(benchmark: &Benchmark) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::args::BenchEngine;
-    use crate::bench::benchmark::tests::benchmark;
+    use crate::args::BenchEngine;
+    use crate::benchmark::tests::benchmark;
 
     #[test]
-    fn a_speed_up_above_the_ideal_has_a_remark() {
-        let remarks = |two: &[f64]| {
+    fn a_speed_up_above_the_ideal_has_a_note() {
+        let notes_of = |two: &[f64]| {
             let benchmark = benchmark(&[
                 (BenchEngine::Packed, Some(1), &[2.0, 2.0]),
                 (BenchEngine::Packed, Some(2), two),
             ]);
             notes(&benchmark)
         };
-        assert_eq!(remarks(&[1.0, 1.0]), Vec::<String>::new());
-        let above = remarks(&[0.9, 0.9]).join("");
+        assert_eq!(notes_of(&[1.0, 1.0]), Vec::<String>::new());
+        let above = notes_of(&[0.9, 0.9]).join("");
         assert!(
             above.starts_with("the speed-up of packed-2 is above the ideal"),
             "{above}"

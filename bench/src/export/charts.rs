@@ -1,47 +1,53 @@
-//! The pictures of `bench.html`, as SVG within the page: times as bars, the scaling curve, cores'
-//! seconds by process, and the break-even. Colours are the page's, by class, so that one picture
-//! serves light, dark and paper.
+//! The charts of `bench.html`, as SVG within the page: times as bars, the scaling curve, CPU
+//! seconds by process, and the break-even. Colours are set by classes of the page's style sheet, so
+//! that one chart serves light, dark and print.
 
 use std::fmt::Write;
 
-use crate::bench::args::BenchEngine;
-use crate::bench::benchmark::{Benchmark, Row, Run};
-use crate::bench::break_even::{BreakEven, Line, Pays};
-use crate::bench::show;
-use crate::bench::statistics::median;
+use crate::args::BenchEngine;
+use crate::benchmark::{Benchmark, Row, Sample};
+use crate::break_even::{BreakEven, Line, Pays};
+use crate::figures;
+use crate::statistics::median;
 
 const WIDTH: f64 = 760.0;
 
-/// Where the bars begin, right of their names.
+/// The left end of the bars, right of their names.
 const BARS_LEFT: f64 = 150.0;
 
-/// Where the longest bar ends, left of its figure.
+/// The right end of the longest bar, left of its figure.
 const BARS_RIGHT: f64 = 640.0;
 
 const BAR_HEIGHT: f64 = 18.0;
 const BAR_STEP: f64 = 32.0;
-/// How far below their bar the dots of the runs have their middle: near to it, not to the next one.
+/// The distance from a bar down to the centres of its runs' dots, less than that to the next bar.
 const DOTS_BELOW: f64 = 4.0;
 const HEADING_STEP: f64 = 34.0;
 
-/// A plot's edges within its picture.
+/// The edges of a plot within its chart.
 const PLOT_LEFT: f64 = 64.0;
 const PLOT_RIGHT: f64 = 600.0;
 const PLOT_TOP: f64 = 36.0;
 const PLOT_BOTTOM: f64 = 316.0;
 const PLOT_HEIGHT: f64 = 366.0;
 
-/// The groups of bars: what they are called, and whose they are.
+/// The groups of bars: their headings and engines.
 const GROUPS: [(&str, &[BenchEngine]); 3] = [
     (
         "Without the dispatcher",
         &[BenchEngine::Loop, BenchEngine::Polars],
     ),
-    ("With it, messages filled with jobs", &[BenchEngine::Packed]),
-    ("With it, one job a message", &[BenchEngine::OneAMessage]),
+    (
+        "With the dispatcher, many jobs per message",
+        &[BenchEngine::Packed],
+    ),
+    (
+        "With the dispatcher, one job per message",
+        &[BenchEngine::OneAMessage],
+    ),
 ];
 
-/// The class of an engine's colour.
+/// The class for an engine's colour.
 fn class(engine: BenchEngine) -> &'static str {
     match engine {
         BenchEngine::Loop => "loop",
@@ -51,7 +57,7 @@ fn class(engine: BenchEngine) -> &'static str {
     }
 }
 
-/// What a row is called beside its bar.
+/// The name of a row beside its bar.
 fn label(row: &Row) -> String {
     match (row.engine, row.workers) {
         (BenchEngine::Loop, _) => "plain loop".to_owned(),
@@ -62,7 +68,7 @@ fn label(row: &Row) -> String {
     }
 }
 
-/// What an engine is called beside its line.
+/// The name of an engine beside its line.
 fn line_label(engine: BenchEngine) -> &'static str {
     match engine {
         BenchEngine::Loop => "plain loop",
@@ -72,14 +78,14 @@ fn line_label(engine: BenchEngine) -> &'static str {
     }
 }
 
-fn picture(height: f64, says: &str, inner: &str) -> String {
+fn chart(height: f64, description: &str, inner: &str) -> String {
     format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{says}\">\n{inner}</svg>\n"
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{description}\">\n{inner}</svg>\n"
     )
 }
 
-/// Rows of bars under headings. `bar` draws one row's at a height.
-fn bars(benchmark: &Benchmark, says: &str, bar: impl Fn(&Row, f64) -> String) -> String {
+/// A chart of bars under headings. `bar` draws the bar of a row at a height.
+fn bars(benchmark: &Benchmark, description: &str, bar: impl Fn(&Row, f64) -> String) -> String {
     let mut inner = String::new();
     let mut y = 4.0;
     for (heading, engines) in GROUPS {
@@ -107,10 +113,10 @@ fn bars(benchmark: &Benchmark, says: &str, bar: impl Fn(&Row, f64) -> String) ->
         }
         y += 8.0;
     }
-    picture(y, says, &inner)
+    chart(y, description, &inner)
 }
 
-/// A rectangle from `from` to `to` on the scale of bars.
+/// A bar, or a part of one, from `from` to `to`.
 fn rectangle(class: &str, y: f64, from: f64, to: f64) -> String {
     format!(
         "<rect class=\"{class}\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR_HEIGHT}\"/>",
@@ -128,15 +134,15 @@ fn figure(end: f64, y: f64, figure: &str) -> String {
     )
 }
 
-/// Wall seconds with and without the dispatcher: a bar to the median, and below it a dot for each run,
-/// so that none stands in the way of the median's figure.
+/// The wall seconds with and without the dispatcher: a bar to the median, and a dot for each run
+/// below it, so that no dot covers the median's figure.
 pub fn times(benchmark: &Benchmark) -> String {
     let longest = benchmark.rows.iter().map(|row| row.wall_seconds.max);
     let longest = longest.fold(f64::MIN_POSITIVE, f64::max);
     let x = |seconds: f64| BARS_LEFT + (BARS_RIGHT - BARS_LEFT) * seconds / longest;
     bars(benchmark, "Wall seconds of each row", |row, y| {
-        let middle = row.wall_seconds.median;
-        let mut bar = rectangle(class(row.engine), y, BARS_LEFT, x(middle));
+        let median = row.wall_seconds.median;
+        let mut bar = rectangle(class(row.engine), y, BARS_LEFT, x(median));
         for wall in row.walls() {
             let _ = write!(
                 bar,
@@ -145,23 +151,23 @@ pub fn times(benchmark: &Benchmark) -> String {
                 y + BAR_HEIGHT + DOTS_BELOW
             );
         }
-        bar.push_str(&figure(x(middle), y, &show::seconds(middle)));
+        bar.push_str(&figure(x(median), y, &figures::seconds(median)));
         bar
     })
 }
 
-/// Seconds of cores, those of the workers behind those of the process that dispatches and collects.
-/// `None` when no row knows them.
+/// The CPU seconds: a bar of two parts, first the process with dispatcher and aggregator, then the
+/// workers. `None` when no row has them.
 pub fn cores(benchmark: &Benchmark) -> Option<String> {
     let known = benchmark.rows.iter().filter_map(|row| row.cpu_seconds);
     let longest = known.map(|cpu| cpu.median).reduce(f64::max)?;
     let longest = longest.max(f64::MIN_POSITIVE);
     let width = |seconds: f64| (BARS_RIGHT - BARS_LEFT) * seconds / longest;
-    let drawn = bars(benchmark, "Seconds of cores of each row", |row, y| {
+    let drawn = bars(benchmark, "CPU seconds of each row", |row, y| {
         let Some(cpu) = row.cpu_seconds else {
             return String::new();
         };
-        let shares: Vec<f64> = row.runs.iter().filter_map(own_share).collect();
+        let shares: Vec<f64> = row.samples.iter().filter_map(own_share).collect();
         let own = median(&shares).unwrap_or(1.0);
         let end = BARS_LEFT + width(cpu.median);
         let middle = BARS_LEFT + width(cpu.median * own);
@@ -174,20 +180,21 @@ pub fn cores(benchmark: &Benchmark) -> Option<String> {
                 end,
             ));
         }
-        bar.push_str(&figure(end, y, &show::seconds(cpu.median)));
+        bar.push_str(&figure(end, y, &figures::seconds(cpu.median)));
         bar
     });
     Some(drawn)
 }
 
-/// What share of a run's seconds of cores its first process had.
-fn own_share(run: &Run) -> Option<f64> {
-    let own = run.processes.first()?.cpu_seconds?;
-    let all = run.cpu_seconds.filter(|&all| all > 0.0)?;
+/// The share of its first process in a sample's CPU seconds.
+fn own_share(sample: &Sample) -> Option<f64> {
+    let own = sample.processes.first()?.cpu_seconds?;
+    let all = sample.cpu_seconds.filter(|&all| all > 0.0)?;
     Some(own / all)
 }
 
-/// A plot's frame: lines and figures at values of y, figures at positions of x, titles of both.
+/// The frame of a plot: grid lines and figures of the y axis, figures of the x axis, and their
+/// titles.
 struct Frame {
     inner: String,
 }
@@ -223,7 +230,7 @@ impl Frame {
         );
     }
 
-    /// A line through points, with its name at its end, moved to `label_y`.
+    /// Draws a line through points, with its name right of the last one, at the height `label_y`.
     fn line(&mut self, class: &str, points: &[(f64, f64)], label: &str, label_y: f64) {
         let path: Vec<String> = points
             .iter()
@@ -251,7 +258,8 @@ impl Frame {
     }
 }
 
-/// Heights of names beside each other's lines: as near to their own as they can be without touching.
+/// The heights of the names of lines: as near to the ends of their lines as possible without
+/// overlap.
 fn apart(heights: &[f64]) -> Vec<f64> {
     const STEP: f64 = 17.0;
     let mut order: Vec<usize> = (0..heights.len()).collect();
@@ -263,8 +271,8 @@ fn apart(heights: &[f64]) -> Vec<f64> {
     placed
 }
 
-/// How much faster several workers are than one, beside what could be. `None` when there are not two
-/// numbers of workers of one engine.
+/// The speed-up by the number of workers, with the ideal one. `None` when no engine has two numbers
+/// of workers.
 pub fn scaling(benchmark: &Benchmark) -> Option<String> {
     let engines = [BenchEngine::Packed, BenchEngine::OneAMessage];
     let of = |engine: BenchEngine| {
@@ -318,14 +326,14 @@ pub fn scaling(benchmark: &Benchmark) -> Option<String> {
         }
     }
     draw(&mut frame, &lines);
-    let says = "Speed-up by number of workers, against one worker and the ideal";
-    Some(picture(PLOT_HEIGHT, says, &frame.inner))
+    let description = "Speed-up by number of workers, against one worker and the ideal";
+    Some(chart(PLOT_HEIGHT, description, &frame.inner))
 }
 
-/// A line as it is drawn: its class, its name, its points.
+/// A line to draw: its class, its name, its points.
 type Drawn<'a> = (&'a str, String, Vec<(f64, f64)>);
 
-/// Draws lines, their names beside their ends.
+/// Draws lines with their names.
 fn draw(frame: &mut Frame, lines: &[Drawn<'_>]) {
     let ends: Vec<f64> = lines
         .iter()
@@ -336,7 +344,7 @@ fn draw(frame: &mut Frame, lines: &[Drawn<'_>]) {
     }
 }
 
-/// Wall seconds of jobs of rising cost, both on scales of tenfold steps, and where lines cross.
+/// The wall seconds by the cost of a job, both on logarithmic scales, and the crossings.
 pub fn break_even(break_even: &BreakEven) -> String {
     let lines = break_even.lines();
     let costs: Vec<f64> = lines.first().map_or(Vec::new(), |line| {
@@ -359,7 +367,7 @@ pub fn break_even(break_even: &BreakEven) -> String {
     };
     let x = |cost: f64| PLOT_LEFT + 30.0 + (PLOT_RIGHT - PLOT_LEFT - 60.0) * place(cost, &costs);
 
-    let mut frame = Frame::new("what a job costs a core", "wall seconds");
+    let mut frame = Frame::new("CPU time per job", "wall seconds");
     let mut power = low;
     while power <= high {
         let seconds = 10f64.powf(power);
@@ -367,7 +375,9 @@ pub fn break_even(break_even: &BreakEven) -> String {
         power += 1.0;
     }
     for &cost in &costs {
-        let figure = show::seconds(cost).replace(".00", "").replace("10.0", "10");
+        let figure = figures::seconds(cost)
+            .replace(".00", "")
+            .replace("10.0", "10");
         frame.x_figure(x(cost), &figure);
     }
     let drawn: Vec<_> = lines
@@ -390,13 +400,13 @@ pub fn break_even(break_even: &BreakEven) -> String {
             "<line class=\"crossing {class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{PLOT_TOP}\" y2=\"{PLOT_BOTTOM}\"/>\
              <text class=\"name {class}\" x=\"{:.1}\" y=\"{label_y:.1}\" text-anchor=\"end\">pays from {}</text>",
             at - 6.0,
-            show::seconds(job_cost_seconds),
+            figures::seconds(job_cost_seconds),
         );
         label_y -= 18.0;
     }
     draw(&mut frame, &drawn);
-    let says = "Wall seconds by what a job costs, with and without the dispatcher";
-    picture(PLOT_HEIGHT, says, &frame.inner)
+    let description = "Wall seconds by CPU time per job, with and without the dispatcher";
+    chart(PLOT_HEIGHT, description, &frame.inner)
 }
 
 fn name(line: &Line<'_>) -> String {
@@ -407,8 +417,8 @@ fn name(line: &Line<'_>) -> String {
     }
 }
 
-/// Where a cost stands among those measured, from 0 to 1: evenly spaced, in between by its logarithm,
-/// and by itself between nothing and the first that is more.
+/// The position of a cost on the x axis, from 0 to 1. Measured costs are evenly spaced; between two
+/// of them the scale is logarithmic, or linear where the lower one is 0.
 fn place(cost: f64, costs: &[f64]) -> f64 {
     let last = costs.len().saturating_sub(1);
     if last == 0 {
@@ -430,22 +440,22 @@ fn place(cost: f64, costs: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::benchmark::tests::{benchmark, sample};
+    use crate::benchmark::tests::{benchmark, example};
 
     #[test]
     fn each_row_has_a_bar_and_each_run_a_dot() {
-        let sample = sample();
-        let drawn = times(&sample);
-        assert_eq!(drawn.matches("<rect").count(), sample.rows.len());
-        let runs: usize = sample.rows.iter().map(|row| row.runs.len()).sum();
-        assert_eq!(drawn.matches("<circle").count(), runs);
+        let example = example();
+        let drawn = times(&example);
+        assert_eq!(drawn.matches("<rect").count(), example.rows.len());
+        let samples: usize = example.rows.iter().map(|row| row.samples.len()).sum();
+        assert_eq!(drawn.matches("<circle").count(), samples);
         for name in ["plain loop", "one polars query", "4 workers", "1.25 s"] {
             assert!(drawn.contains(name), "{name}");
         }
     }
 
     #[test]
-    fn the_figure_of_a_bar_stands_at_its_end_however_far_single_runs_are() {
+    fn the_figure_of_a_bar_is_at_its_end_also_with_outliers() {
         let drawn = times(&benchmark(&[(BenchEngine::Loop, None, &[1.0, 1.0, 4.0])]));
         let end = BARS_LEFT + (BARS_RIGHT - BARS_LEFT) / 4.0;
         let figure = format!("x=\"{:.1}\" y=\"45.5\">1.00 s<", end + 10.0);
@@ -454,13 +464,13 @@ mod tests {
 
     #[test]
     fn one_number_of_workers_is_no_curve() {
-        assert!(scaling(&sample()).is_some());
+        assert!(scaling(&example()).is_some());
         let one = benchmark(&[(BenchEngine::Packed, Some(1), &[1.0])]);
         assert_eq!(scaling(&one), None);
     }
 
     #[test]
-    fn costs_are_evenly_spaced_and_those_between_stand_between() {
+    fn costs_are_evenly_spaced_and_others_are_interpolated() {
         let costs = [0.0, 1e-5, 1e-4, 1e-3];
         let at = |cost| (place(cost, &costs) * 3000.0).round() / 1000.0;
         assert_eq!([0.0, 1e-5, 1e-4, 1e-3].map(at), [0.0, 1.0, 2.0, 3.0]);
