@@ -42,7 +42,7 @@ pub(super) struct Taken {
 }
 
 /// The offset to commit for a partition, and its marker.
-type PartitionCommit = (i64, Mark);
+pub(super) type PartitionCommit = (i64, Mark);
 
 /// The cause to which the next death of this worker would be attributed.
 #[derive(Clone, Copy, Debug)]
