@@ -8,7 +8,7 @@
 //! [`Compute`]: computations::Compute
 
 mod bookkeeping;
-mod in_hand;
+mod detached_job;
 mod inability;
 mod inline;
 mod outcomes;

@@ -1,6 +1,6 @@
-//! The bookkeeping of a compute thread, without clock, thread or broker. It is given work units, the time
-//! and the shutdown, looks at leases that may have ended, submits jobs to an [`Executor`] and takes its
-//! answers, and gives out what is finished.
+//! The bookkeeping of a compute thread, without clock, thread or broker. The caller passes work units,
+//! the time and the shutdown. The bookkeeping checks the leases, submits jobs to an [`Executor`], applies
+//! its answers, and returns finished work.
 
 mod begun_jobs;
 
@@ -15,7 +15,7 @@ use pipeline::mark::MAX_DEATHS;
 use pipeline::offsets::Settled;
 use pipeline::{DecodeError, JobBatchDecoder, Worker, payload_digest};
 
-use super::in_hand::{JobInHand, bury_message};
+use super::detached_job::{DetachedJob, dead_letter_of};
 use super::outcomes::outcome_of;
 use super::{Executor, Lease, Watch, WorkUnit};
 
@@ -24,25 +24,25 @@ use crate::retry::{RetryPolicy, RetryQueue};
 use crate::state::in_flight::IsolatedJob;
 use begun_jobs::BegunJobs;
 
-/// Outcomes wait at most about this long for others before they are handed on, however slow jobs are.
-pub const HAND_ON_AFTER: Duration = Duration::from_millis(100);
+/// The approximate time after which a batch of outcomes is flushed before it is full.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a step has come to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Jobs of the work unit that were begun.
+    /// The number of jobs of the work unit that were begun.
     pub begun: u32,
-    /// There was nothing to do: it waits for an answer, a work unit, or the time.
+    /// Whether there was nothing to do before the next answer, work unit or due time.
     pub is_idle: bool,
 }
 
-/// Which job of a thread's work units goes next, and what becomes of each.
+/// The bookkeeping of a compute thread: the work unit in progress, and the jobs that were begun.
 #[derive(Debug)]
 pub struct Bookkeeping {
     unit: Option<WorkUnit>,
-    /// The unit's record that comes next, by its position in the batch.
+    /// The position in the batch of the unit's next record.
     next_record: usize,
-    /// The message that is under way; the decoder holds its jobs.
+    /// The message in progress, whose jobs the decoder holds.
     message: Option<Message>,
     decoder: JobBatchDecoder,
     jobs: BegunJobs,
@@ -50,21 +50,22 @@ pub struct Bookkeeping {
     is_stopped: bool,
 }
 
-/// A message of which some jobs were not begun.
+/// A message of which some jobs are not begun yet.
 #[derive(Debug)]
 struct Message {
     cursor: Cursor,
-    /// The message, as its jobs settle it.
+    /// The message's partition, epoch, offset and number of jobs, to settle its jobs.
     settles: Settled,
     lease: Arc<Lease>,
 }
 
-/// Where the time comes from, which is asked for only now and then.
+/// The source of the time, which is read only where it is needed.
 type Clock<'a> = &'a mut dyn FnMut() -> Instant;
 
 impl Bookkeeping {
-    /// The bookkeeping of a thread of this worker. `apart_by_partition`: a batch of outcomes is of one
-    /// partition of the jobs topic. `cancellations`: what is passed over.
+    /// The bookkeeping of a thread of this worker. `apart_by_partition`: whether all outcomes of a batch
+    /// are of one partition of the jobs topic. `cancellations`: the cancelled runs, whose jobs are
+    /// skipped.
     pub fn new(
         worker: Worker,
         retry: RetryPolicy,
@@ -84,8 +85,9 @@ impl Bookkeeping {
         }
     }
 
-    /// Why jobs were left to other workers, if they were: nothing of them is settled, and the worker is
-    /// to leave, for it would only outrun those that can compute them.
+    /// The reason for which jobs are left to other workers; `None` where all were computed. Such jobs are
+    /// not settled, and the worker has to shut down, because it would take further ones from the workers
+    /// that can compute them.
     pub fn unable(&self) -> Option<&Unable> {
         self.jobs.unable.as_ref()
     }
@@ -95,7 +97,7 @@ impl Bookkeeping {
         self.unit.is_none() && !self.jobs.too_many_failed()
     }
 
-    /// Takes a work unit, which it [wants](Self::wants_unit).
+    /// Begins a work unit. The caller checks [`wants_unit`](Self::wants_unit) first.
     pub fn begin(&mut self, unit: WorkUnit, now: Instant) {
         if self.is_stopped {
             return;
@@ -103,22 +105,22 @@ impl Bookkeeping {
         self.next_record = unit.range.start;
         self.unit = Some(unit);
         if self.jobs.outcomes.is_empty() {
-            self.jobs.handed_on_at = now;
+            self.jobs.flushed_at = now;
         }
     }
 
-    /// Begins nothing any more: what is in flight may be answered yet, what has failed is not tried
-    /// again, and what is finished is handed on.
+    /// Stops: no further job is begun, failed jobs are not retried, and finished outcomes are flushed.
+    /// Jobs in flight may still be answered.
     pub fn stop(&mut self, now: Instant) {
         self.is_stopped = true;
         self.unit = None;
         self.message = None;
         self.jobs.failed = RetryQueue::default();
-        self.jobs.hand_on(now);
+        self.jobs.flush(now);
     }
 
-    /// Takes note of the time and of leases that have ended: their work is dropped, and outcomes that
-    /// have waited long enough are handed on.
+    /// Checks the time and the leases: work of ended leases is dropped, and outcomes that have waited
+    /// for [`FLUSH_INTERVAL`] are flushed.
     pub fn look(&mut self, executor: &mut impl Executor, now: Instant) {
         for (attempt, job) in &mut self.jobs.in_flight {
             if job.lease.has_ended() && !std::mem::replace(&mut job.is_cancelled, true) {
@@ -128,17 +130,17 @@ impl Bookkeeping {
         let message = self.message.as_ref();
         if message.is_some_and(|own| own.lease.has_ended()) {
             self.message = None;
-        } else if now.saturating_duration_since(self.jobs.handed_on_at) >= HAND_ON_AFTER {
-            self.jobs.hand_on(now);
+        } else if now.saturating_duration_since(self.jobs.flushed_at) >= FLUSH_INTERVAL {
+            self.jobs.flush(now);
         }
     }
 
-    /// When it is to be called again, though neither a work unit nor an answer has come.
+    /// The time of the next call, if there is no work unit or answer before; `None` for no such call.
     pub fn next_call(&self) -> Option<Instant> {
         let jobs = &self.jobs;
-        let hand_on = (!jobs.outcomes.is_empty()).then(|| jobs.handed_on_at + HAND_ON_AFTER);
+        let flush = (!jobs.outcomes.is_empty()).then(|| jobs.flushed_at + FLUSH_INTERVAL);
         let retry = jobs.failed.next_due().filter(|_| !jobs.is_window_full());
-        retry.into_iter().chain(hand_on).min()
+        retry.into_iter().chain(flush).min()
     }
 
     /// Whether attempts are in flight.
@@ -146,22 +148,22 @@ impl Bookkeeping {
         !self.jobs.in_flight.is_empty()
     }
 
-    /// Takes what is finished, in order.
+    /// Removes and returns the finished work, in order.
     pub fn take_finished(&mut self) -> impl Iterator<Item = Finished> {
         self.jobs.finished.drain(..)
     }
 
-    /// Does what comes next: takes answers, tries a failed job again that is due, or else begins jobs of
-    /// the work unit, of which `at_most` bounds the number.
+    /// Does the next step: applies answers, and retries a failed job that is due, or else begins at most
+    /// `at_most` jobs of the work unit.
     pub fn step(&mut self, executor: &mut impl Executor, at_most: u32, clock: Clock<'_>) -> Step {
         let mut all_begun = 0;
         let answered = self.jobs.take_answers(executor, clock);
-        if answered && !self.takes_message() {
-            self.jobs.hand_on(clock());
+        if answered && !self.accepts_message() {
+            self.jobs.flush(clock());
         }
         self.jobs.window = executor.window().max(1);
-        if !self.jobs.is_window_full() && self.jobs.try_again(executor, clock) {
-            self.jobs.show_in_flight();
+        if !self.jobs.is_window_full() && self.jobs.retry_due(executor, clock) {
+            self.jobs.publish_in_flight();
             return Step {
                 begun: 0,
                 is_idle: false,
@@ -185,23 +187,23 @@ impl Bookkeeping {
             }
         }
         if self.jobs.too_many_failed() || (is_idle && self.jobs.in_flight.is_empty()) {
-            // Nothing is begun or answered soon that what is finished could wait for.
-            self.jobs.hand_on(clock());
+            // No job is begun or answered soon, so waiting would not fill the batch.
+            self.jobs.flush(clock());
         }
-        self.jobs.show_in_flight();
+        self.jobs.publish_in_flight();
         Step {
             begun: all_begun,
             is_idle,
         }
     }
 
-    /// Whether outcomes of the message that is under way may join those that are there.
-    fn takes_message(&self) -> bool {
+    /// Whether outcomes of the message in progress may be added to the batch.
+    fn accepts_message(&self) -> bool {
         let message = self.message.as_ref().zip(self.decoder.batch());
-        message.is_none_or(|(own, batch)| self.jobs.outcomes.takes(batch.header(), &own.settles))
+        message.is_none_or(|(own, batch)| self.jobs.outcomes.accepts(batch.header(), &own.settles))
     }
 
-    /// Begins jobs of the message that is under way. Returns how many.
+    /// Begins jobs of the message in progress, at most `at_most`. Returns their number.
     #[inline]
     fn jobs_of_message(
         &mut self,
@@ -215,7 +217,7 @@ impl Bookkeeping {
         let own = &mut self.jobs;
         let header = batch.header();
         if let Err(unable) = own.prepare(executor, header) {
-            // The message is settled by a worker that can compute its jobs.
+            // A worker that can compute the jobs of the message settles them.
             self.message = None;
             own.unable.get_or_insert(unable);
             return 0;
@@ -232,7 +234,7 @@ impl Bookkeeping {
                 Poll::Ready(Ok(())) => Ok(()),
                 Poll::Ready(Err(error)) => Err(error),
                 Poll::Pending => {
-                    let job = JobInHand::new(header, &job, &message.settles, &message.lease);
+                    let job = DetachedJob::new(header, &job, &message.settles, &message.lease);
                     own.keep_in_flight(job, clock());
                     if own.is_window_full() {
                         break;
@@ -248,11 +250,11 @@ impl Bookkeeping {
                     if own.outcomes.is_full() {
                         own.outcomes.settle(&message.settles, pushed);
                         pushed = 0;
-                        own.hand_on(clock());
+                        own.flush(clock());
                     }
                 }
                 Err(error) => {
-                    let job = JobInHand::new(header, &job, &message.settles, &message.lease);
+                    let job = DetachedJob::new(header, &job, &message.settles, &message.lease);
                     own.fail(job, error, clock);
                     if own.too_many_failed() {
                         break;
@@ -268,7 +270,7 @@ impl Bookkeeping {
         begun
     }
 
-    /// Goes on to the next message of the work unit, or to its end.
+    /// Begins the next message of the work unit, or ends the unit. Returns the number of jobs begun.
     fn next_message(&mut self, executor: &mut impl Executor, clock: Clock<'_>) -> u32 {
         let Some(unit) = &self.unit else {
             return 0;
@@ -277,9 +279,9 @@ impl Bookkeeping {
         let record = unit.records.get(self.next_record).filter(|_| in_range);
         let Some(record) = record else {
             self.unit = None;
-            // What is in flight may join what is finished.
+            // The outcomes of jobs in flight may still be added to the batch.
             if self.jobs.in_flight.is_empty() {
-                self.jobs.hand_on(clock());
+                self.jobs.flush(clock());
             }
             return 0;
         };
@@ -296,15 +298,15 @@ impl Bookkeeping {
             jobs_in_message: 0,
         };
         if unit.job.is_some_and(IsolatedJob::message_is_to_be_buried) {
-            // Even to bury the job has killed, so the message is not looked into any more.
-            let letter = bury_message(message, record.payload, died_too_often());
+            // Workers died while they wrote the job's dead letter, so the message is not decoded again.
+            let letter = dead_letter_of(message, record.payload, died_too_often());
             self.jobs.finished.push_back(letter);
             return 0;
         }
         let batch = match self.decoder.decode(record.payload) {
             Ok(batch) => batch,
             Err(error) => {
-                let letter = bury_message(message, record.payload, undecodable(&error));
+                let letter = dead_letter_of(message, record.payload, undecodable(&error));
                 self.jobs.finished.push_back(letter);
                 return 0;
             }
@@ -312,7 +314,7 @@ impl Bookkeeping {
         message.jobs_in_message = batch.jobs_count();
         let place = (record.partition, record.offset);
         if (self.cancellations).covers(batch.run_id(), batch.generation(), place) {
-            // Settled without an outcome: of a job that would be tried alone, that job.
+            // Its jobs are settled without an outcome; of an isolated job, that job alone.
             let jobs = unit.job.map_or(message.jobs_in_message, |_| 1);
             self.jobs.finished.push_back(Finished {
                 settles: vec![Settled { jobs, ..message }],
@@ -323,10 +325,10 @@ impl Bookkeeping {
         if let Some(job) = unit.job {
             return self
                 .jobs
-                .work_on_job(executor, batch, job, &message, lease, clock);
+                .begin_isolated(executor, batch, job, &message, lease, clock);
         }
-        if !self.jobs.outcomes.takes(batch.header(), &message) {
-            self.jobs.hand_on(clock());
+        if !self.jobs.outcomes.accepts(batch.header(), &message) {
+            self.jobs.flush(clock());
         }
         self.message = Some(Message {
             cursor: Cursor::default(),

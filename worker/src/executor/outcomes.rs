@@ -33,7 +33,7 @@ impl Outcomes {
 
     /// Whether the outcome of a job with this header and message may be added to the batch.
     #[inline]
-    pub fn takes(&self, header: &JobHeader, message: &Settled) -> bool {
+    pub fn accepts(&self, header: &JobHeader, message: &Settled) -> bool {
         let of_one_partition =
             |last: &Settled| (last.partition, last.epoch) == (message.partition, message.epoch);
         match &self.batch {

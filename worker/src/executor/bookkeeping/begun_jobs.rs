@@ -1,4 +1,4 @@
-//! The jobs of a compute thread that were begun: in flight, waiting for their next attempt, or finished.
+//! The jobs of a compute thread that were begun: in flight, waiting for a retry, or finished.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{Clock, died_too_often};
 
-use crate::executor::in_hand::JobInHand;
+use crate::executor::detached_job::DetachedJob;
 use crate::executor::outcomes::{Outcomes, outcome_of};
 use crate::executor::watch::InFlight;
 use crate::executor::{AttemptId, Done, Executor, Lease, Watch};
@@ -20,31 +20,31 @@ use crate::outbox::Finished;
 use crate::retry::{RetryPolicy, RetryQueue};
 use crate::state::in_flight::IsolatedJob;
 
-/// Failed jobs that wait for their next attempt, at most. With more of them no job is begun.
+/// The largest number of failed jobs that wait for a retry. With more, no job is begun.
 pub const MAX_FAILED_JOBS: usize = 1_024;
 
-/// What has become of the jobs that were begun.
+/// The jobs of a compute thread that were begun.
 #[derive(Debug)]
 pub(super) struct BegunJobs {
     worker: Worker,
     retry: RetryPolicy,
     watch: Arc<Watch>,
     last_attempt: AttemptId,
-    /// What the executor was prepared for last.
+    /// The computation for which the executor was prepared last.
     prepared: Option<Arc<Computation>>,
-    /// How many attempts may be in flight.
+    /// The largest number of attempts in flight.
     pub(super) window: usize,
     /// The result of the last attempt that was answered at once.
     pub(super) result: Vec<u8>,
-    pub(super) in_flight: Vec<(InFlight, JobInHand)>,
-    /// Whether the watch knows what is in flight.
-    is_shown: bool,
+    pub(super) in_flight: Vec<(InFlight, DetachedJob)>,
+    /// Whether the watch has the present attempts in flight.
+    is_published: bool,
     done: Vec<Done>,
-    pub(super) failed: RetryQueue<JobInHand>,
+    pub(super) failed: RetryQueue<DetachedJob>,
     pub(super) outcomes: Outcomes,
-    pub(super) handed_on_at: Instant,
+    pub(super) flushed_at: Instant,
     pub(super) finished: VecDeque<Finished>,
-    /// Why jobs were left to other workers.
+    /// The reason for which jobs are left to other workers.
     pub(super) unable: Option<Unable>,
 }
 
@@ -66,10 +66,10 @@ impl BegunJobs {
             window: 1,
             result: Vec::new(),
             in_flight: Vec::new(),
-            is_shown: true,
+            is_published: true,
             done: Vec::new(),
             failed: RetryQueue::default(),
-            handed_on_at: now,
+            flushed_at: now,
             finished: VecDeque::new(),
             unable: None,
         }
@@ -83,7 +83,7 @@ impl BegunJobs {
         self.failed.len() > MAX_FAILED_JOBS
     }
 
-    /// Has the executor ready for jobs of a batch.
+    /// Prepares the executor for jobs of a batch.
     #[inline]
     pub(super) fn prepare(
         &mut self,
@@ -91,7 +91,7 @@ impl BegunJobs {
         header: &JobHeader,
     ) -> Result<(), Unable> {
         let prepared = self.prepared.as_ref();
-        // With one job a message, to compare what the computations are would be a third of the work.
+        // Comparing computations by value would be a third of the work for messages of one job.
         if !prepared.is_some_and(|own| Arc::ptr_eq(own, &header.computation)) {
             executor.prepare(&header.computation)?;
             self.prepared = Some(Arc::clone(&header.computation));
@@ -99,7 +99,7 @@ impl BegunJobs {
         Ok(())
     }
 
-    /// One attempt at a job of this partition. Where it is answered at once, `result` has the result.
+    /// Begins an attempt at a job of this partition. An answer at once has its result in `result`.
     #[inline]
     pub(super) fn attempt(
         &mut self,
@@ -115,34 +115,34 @@ impl BegunJobs {
         answer
     }
 
-    /// One job of a message of which workers have died.
-    pub(super) fn work_on_job(
+    /// Begins one job of a message of which workers died. Returns the number of attempts begun.
+    pub(super) fn begin_isolated(
         &mut self,
         executor: &mut impl Executor,
         batch: &JobBatch,
-        careful: IsolatedJob,
+        isolated: IsolatedJob,
         message: &Settled,
         lease: &Arc<Lease>,
         clock: Clock<'_>,
     ) -> u32 {
-        let Some(job) = batch.jobs().nth(careful.position as usize) else {
+        let Some(job) = batch.jobs().nth(isolated.position as usize) else {
             return 0;
         };
-        let mut job = JobInHand::new(batch.header(), &job, message, lease);
+        let mut job = DetachedJob::new(batch.header(), &job, message, lease);
         job.joins_others = false;
-        job.deaths = careful.deaths;
-        if careful.is_to_be_buried() {
-            job.failed_attempts = careful.deaths;
+        job.deaths = isolated.deaths;
+        if isolated.is_to_be_buried() {
+            job.failed_attempts = isolated.deaths;
             job.reason = died_too_often();
-            self.finished.push_back(job.bury(&self.worker));
+            self.finished.push_back(job.into_dead_letter(&self.worker));
             return 0;
         }
-        self.try_alone(executor, job, clock);
+        self.begin_detached(executor, job, clock);
         1
     }
 
-    /// Tries the failed job again that is due first. Returns whether one was.
-    pub(super) fn try_again(&mut self, executor: &mut impl Executor, clock: Clock<'_>) -> bool {
+    /// Retries the failed job that is due first. Returns whether one was due.
+    pub(super) fn retry_due(&mut self, executor: &mut impl Executor, clock: Clock<'_>) -> bool {
         if self.failed.is_empty() {
             return false;
         }
@@ -150,12 +150,17 @@ impl BegunJobs {
             return false;
         };
         if !job.lease.has_ended() {
-            self.try_alone(executor, job, clock);
+            self.begin_detached(executor, job, clock);
         }
         true
     }
 
-    fn try_alone(&mut self, executor: &mut impl Executor, mut job: JobInHand, clock: Clock<'_>) {
+    fn begin_detached(
+        &mut self,
+        executor: &mut impl Executor,
+        mut job: DetachedJob,
+        clock: Clock<'_>,
+    ) {
         let partition = job.settles.partition;
         let attempt = job.with(|header, job| {
             self.prepare(executor, header)?;
@@ -182,25 +187,25 @@ impl BegunJobs {
         }
     }
 
-    pub(super) fn keep_in_flight(&mut self, job: JobInHand, now: Instant) {
+    pub(super) fn keep_in_flight(&mut self, job: DetachedJob, now: Instant) {
         let attempt = InFlight {
             id: self.last_attempt,
             partition: job.settles.partition,
             since: now,
         };
         self.in_flight.push((attempt, job));
-        self.is_shown = false;
+        self.is_published = false;
     }
 
-    /// Lets the watch know what is in flight, if that has changed.
-    pub(super) fn show_in_flight(&mut self) {
-        if !std::mem::replace(&mut self.is_shown, true) {
+    /// Copies the attempts in flight to the watch, if they have changed.
+    pub(super) fn publish_in_flight(&mut self) {
+        if !std::mem::replace(&mut self.is_published, true) {
             let in_flight = self.in_flight.iter().map(|(attempt, _)| *attempt);
             self.watch.set_in_flight(in_flight);
         }
     }
 
-    /// Takes the answers that have come. Returns whether there were any.
+    /// Applies the answers of the executor. Returns whether there were any.
     pub(super) fn take_answers(&mut self, executor: &mut impl Executor, clock: Clock<'_>) -> bool {
         if self.in_flight.is_empty() {
             return false;
@@ -211,7 +216,7 @@ impl BegunJobs {
         for Done { id, answer } in all.drain(..) {
             let position = self.in_flight.iter().position(|(own, _)| own.id == id);
             let Some(position) = position else {
-                // It was answered before.
+                // The attempt was answered before.
                 continue;
             };
             let (_, job) = self.in_flight.remove(position);
@@ -224,12 +229,12 @@ impl BegunJobs {
             }
         }
         self.done = all;
-        self.is_shown &= !any;
+        self.is_published &= !any;
         any
     }
 
-    /// An attempt at a job in hand was answered.
-    fn answer(&mut self, job: JobInHand, answer: Result<&[u8], JobError>, clock: Clock<'_>) {
+    /// Applies the answer to an attempt at a detached job.
+    fn answer(&mut self, job: DetachedJob, answer: Result<&[u8], JobError>, clock: Clock<'_>) {
         let outcome = match answer.and_then(outcome_of) {
             Ok(outcome) => outcome,
             Err(error) => return self.fail(job, error, clock),
@@ -239,20 +244,20 @@ impl BegunJobs {
             return;
         }
         job.with(|header, own| {
-            if !self.outcomes.takes(header, &job.settles) {
-                self.hand_on(clock());
+            if !self.outcomes.accepts(header, &job.settles) {
+                self.flush(clock());
             }
             self.outcomes.push(header, own, job.payload_digest, outcome);
             self.outcomes.settle(&job.settles, 1);
             if self.outcomes.is_full() {
-                self.hand_on(clock());
+                self.flush(clock());
             }
         });
     }
 
-    /// An attempt has failed: the job is tried again after a pause, or is a dead letter.
+    /// Applies a failed attempt: the job waits for a retry, or becomes a dead letter.
     #[cold]
-    pub(super) fn fail(&mut self, mut job: JobInHand, error: JobError, clock: Clock<'_>) {
+    pub(super) fn fail(&mut self, mut job: DetachedJob, error: JobError, clock: Clock<'_>) {
         job.failed_attempts += 1;
         job.joins_others = false;
         let pause = match error {
@@ -269,13 +274,13 @@ impl BegunJobs {
                 );
                 self.failed.push(clock() + pause, job);
             }
-            None => self.finished.push_back(job.bury(&self.worker)),
+            None => self.finished.push_back(job.into_dead_letter(&self.worker)),
         }
     }
 
-    /// Hands on the outcomes that there are.
-    pub(super) fn hand_on(&mut self, now: Instant) {
-        self.handed_on_at = now;
+    /// Flushes the batch of outcomes to the finished work.
+    pub(super) fn flush(&mut self, now: Instant) {
+        self.flushed_at = now;
         self.finished.extend(self.outcomes.take());
     }
 }

@@ -1,4 +1,5 @@
-//! The bookkeeping with executors that answer at once, and with one that has a window of jobs in flight.
+//! Tests of the bookkeeping with executors that answer at once, and with one that has a window of jobs
+//! in flight.
 
 mod asynchronous;
 mod at_once;
@@ -19,7 +20,7 @@ use crate::executor::{AttemptId, Done, Leases};
 const PARTITION: i32 = 3;
 const OFFSET: i64 = 40;
 
-/// What the jobs of a run have in common.
+/// The header of the messages of a run.
 fn header(computation: &str) -> JobHeader {
     JobHeader {
         run_id: "a-run".parse().expect("a run id"),
@@ -28,12 +29,12 @@ fn header(computation: &str) -> JobHeader {
     }
 }
 
-/// A message of jobs with these payloads, numbered from an index.
+/// A message of jobs with these payloads and ascending indexes.
 fn message_from(first_index: u64, payloads: &[&[u8]]) -> Vec<u8> {
     message_for("bytes", first_index, payloads)
 }
 
-/// The same for a computation.
+/// A message of jobs for this computation, with these payloads and ascending indexes.
 fn message_for(computation: &str, first_index: u64, payloads: &[&[u8]]) -> Vec<u8> {
     let labels = LabelSet::new(["Italy"]);
     let mut encoder = JobBatchEncoder::new(&header(computation));
@@ -94,7 +95,7 @@ fn lease() -> Arc<Lease> {
     Arc::new(Lease::new(7))
 }
 
-/// A bookkeeping, its executor, and a time that goes on only when nothing else does.
+/// A bookkeeping with its executor, and a time that advances only when there is no other work.
 struct Driven<E> {
     own: Bookkeeping,
     executor: E,
@@ -147,7 +148,7 @@ impl<E: Executor> Driven<E> {
         }
     }
 
-    /// Steps until nothing is left to do at any time.
+    /// Steps, and advances the time to each due one, until there is nothing left to do.
     fn run_out(&mut self) {
         self.settle_down();
         while let Some(due) = self.own.next_call() {
@@ -157,7 +158,7 @@ impl<E: Executor> Driven<E> {
         }
     }
 
-    /// Jobs that what is finished settles, by offset.
+    /// The number of jobs that the finished work settles, by offset.
     fn settled(&self) -> BTreeMap<i64, u32> {
         let mut settled = BTreeMap::new();
         for own in self.finished.iter().flat_map(|own| &own.settles) {
@@ -166,7 +167,7 @@ impl<E: Executor> Driven<E> {
         settled
     }
 
-    /// The indexes of the jobs with an outcome, in order, each with whether it is dead.
+    /// The jobs with an outcome, in order, as (index, whether it is a dead letter).
     fn outcomes(&self) -> Vec<(u64, bool)> {
         let mut all = Vec::new();
         for own in self.finished.iter().filter(|own| own.outcomes.is_some()) {
@@ -189,7 +190,7 @@ fn outcomes(finished: &Finished) -> OutcomeBatch {
 }
 
 #[test]
-fn a_full_batch_of_outcomes_is_handed_on_with_all_that_it_settles() {
+fn a_full_batch_of_outcomes_is_flushed_with_the_jobs_that_it_settles() {
     let payloads: Vec<&[u8]> = vec![&[1]; 5_000];
     let mut driven = at_once::driven(false);
     driven.begin(unit(&[message(&payloads)], None, &lease()));
@@ -199,7 +200,7 @@ fn a_full_batch_of_outcomes_is_handed_on_with_all_that_it_settles() {
     for own in &driven.finished {
         let settled: u32 = own.settles.iter().map(|own| own.jobs).sum();
         assert_eq!(outcomes(own).len() as u32, settled);
-        // No more than a full batch and one outcome.
+        // At most a full batch and one outcome.
         let bound = OutcomeBatchBuilder::new(&header("bytes").run_id, 0, &Worker::default());
         let most = 64 * 1024 + 1_024 + bound.bytes_bound();
         assert!(own.bytes() <= most, "{} bytes", own.bytes());

@@ -1,4 +1,4 @@
-//! Jobs that are answered late, out of order, or never.
+//! Tests with jobs that are answered late, out of order, or never.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An executor whose answers a test gives.
+/// An executor whose answers the test supplies.
 #[derive(Default)]
 struct Window {
-    /// Attempts in flight, with the index of the job.
+    /// The attempts in flight, each with the index of its job.
     in_flight: Vec<(AttemptId, u64)>,
     answers: Vec<Done>,
     cancelled: BTreeSet<AttemptId>,
@@ -84,7 +84,7 @@ fn broken() -> Result<Vec<u8>, JobError> {
 }
 
 proptest! {
-    /// Whatever the order of answers and whichever fail, each job is settled once and has one outcome.
+    /// In every order of answers and failures, each job is settled once and has one outcome.
     #[test]
     fn each_job_is_settled_once(
         messages in prop::collection::vec((0i32..3, 1usize..12), 1..8),
@@ -141,7 +141,7 @@ proptest! {
 }
 
 #[test]
-fn a_job_that_is_never_answered_holds_up_no_other_and_is_seen_to_hang() {
+fn a_job_that_is_never_answered_delays_no_other_and_is_visible_as_in_flight() {
     let mut driven = driven(false);
     driven.begin(unit(&[message(&[&[1][..]; 50])], None, &lease()));
     driven.settle_down();
@@ -170,7 +170,7 @@ fn answers_after_the_end_of_a_lease_are_dropped_and_so_are_retries() {
     driven.settle_down();
     ends.end();
     driven.run_out();
-    // Nothing more was begun, and the executor knows; what is in flight is waited for.
+    // No further job was begun, and all attempts were cancelled; those in flight are waited for.
     assert_eq!(driven.executor.cancelled.len(), WINDOW);
     assert!(Arc::strong_count(&ends) > 1);
     while !driven.executor.in_flight.is_empty() {
@@ -183,7 +183,7 @@ fn answers_after_the_end_of_a_lease_are_dropped_and_so_are_retries() {
 }
 
 #[test]
-fn a_second_answer_to_an_attempt_counts_for_nothing() {
+fn a_second_answer_to_an_attempt_is_ignored() {
     let mut driven = driven(false);
     driven.begin(unit(&[message(&[&[1], &[1]])], None, &lease()));
     driven.settle_down();
@@ -204,7 +204,7 @@ fn a_second_answer_to_an_attempt_counts_for_nothing() {
 }
 
 #[test]
-fn the_answer_to_a_job_alone_settles_that_job_only() {
+fn the_answer_to_an_isolated_job_settles_that_job_only() {
     let job = IsolatedJob {
         position: 1,
         deaths: 1,
@@ -221,7 +221,7 @@ fn the_answer_to_a_job_alone_settles_that_job_only() {
 }
 
 #[test]
-fn a_stop_waits_for_what_is_in_flight() {
+fn a_stop_waits_for_the_jobs_in_flight() {
     let mut driven = driven(false);
     driven.begin(unit(&[message(&[&[1][..]; 20])], None, &lease()));
     driven.settle_down();

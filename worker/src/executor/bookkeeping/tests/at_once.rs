@@ -1,4 +1,4 @@
-//! Jobs that are computed in the thread that submits them.
+//! Tests with jobs that are computed in the submitting thread.
 
 use computations::{Compute, Definition, ParameterError, Registry, count};
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE};
@@ -7,12 +7,12 @@ use pipeline::{RunCancelled, RunEvent, RunHistory, WriterId};
 
 use super::*;
 use crate::executor::Inline;
-use crate::executor::in_hand::MAX_LETTER_BYTES;
+use crate::executor::detached_job::MAX_LETTER_BYTES;
 use crate::simulated_work::SimulatedWork;
 
 type MakeCompute = fn(&Computation) -> Result<Box<dyn Compute>, ParameterError>;
 
-/// A worker that knows one computation, which is called `bytes`.
+/// A worker with one computation, `bytes`.
 fn driven_by(compute: MakeCompute, apart_by_partition: bool) -> Driven<Inline> {
     let definition = Definition {
         name: "bytes",
@@ -27,7 +27,7 @@ pub(super) fn driven(apart_by_partition: bool) -> Driven<impl Executor> {
     driven_by(|_| Ok(Box::new(Bytes)), apart_by_partition)
 }
 
-/// The result of a job is its payload. A nine fails it.
+/// A computation whose result is the payload. A job with a nine in it fails.
 struct Bytes;
 
 impl Compute for Bytes {
@@ -40,7 +40,7 @@ impl Compute for Bytes {
     }
 }
 
-/// What is finished of a work unit.
+/// The finished work of a work unit.
 fn finished_of(unit: WorkUnit) -> Vec<Finished> {
     let mut driven = driven(false);
     driven.begin(unit);
@@ -49,7 +49,7 @@ fn finished_of(unit: WorkUnit) -> Vec<Finished> {
 }
 
 #[test]
-fn jobs_of_several_messages_come_back_in_one_batch() {
+fn outcomes_of_several_messages_are_in_one_batch() {
     let messages = [message(&[&[0, 1], &[1]]), message(&[&[0]])];
     let finished = finished_of(unit(&messages, None, &lease()));
     assert_eq!(finished.len(), 1);
@@ -68,7 +68,7 @@ fn jobs_of_several_messages_come_back_in_one_batch() {
 }
 
 #[test]
-fn for_transactions_a_batch_is_of_one_partition() {
+fn for_transactions_all_outcomes_of_a_batch_are_of_one_partition() {
     let (one, two) = (message(&[&[0, 1]]), message(&[&[1]]));
     let messages = [(1, 0, &one), (1, 1, &two), (2, 0, &one), (1, 2, &two)];
     let batches = |apart| {
@@ -92,7 +92,7 @@ fn for_transactions_a_batch_is_of_one_partition() {
 }
 
 #[test]
-fn a_job_that_fails_is_tried_again_and_buried_and_the_others_are_not_held_up() {
+fn a_failing_job_is_retried_and_becomes_a_dead_letter_and_delays_no_other() {
     let finished = finished_of(unit(&[message(&[&[0, 1], &[9], &[1]])], None, &lease()));
     assert_eq!(finished.len(), 2);
     let settled: u32 = finished[0].settles.iter().map(|piece| piece.jobs).sum();
@@ -119,7 +119,7 @@ fn a_job_that_fails_is_tried_again_and_buried_and_the_others_are_not_held_up() {
 #[test]
 fn an_outcome_has_the_result_and_the_digest_of_what_was_computed() {
     let payloads: [&[u8]; 3] = [&[0, 1], &[], &[7; 300]];
-    // The ones in the middle of a message, and the one that is tried again alone.
+    // First jobs within a message, and below a job that is retried on its own.
     let finished = finished_of(unit(&[message(&payloads)], None, &lease()));
     let batch = outcomes(&finished[0]);
     let found: Vec<_> = batch.outcomes().collect();
@@ -136,7 +136,7 @@ fn an_outcome_has_the_result_and_the_digest_of_what_was_computed() {
 }
 
 #[test]
-fn of_a_computation_that_is_not_known_nothing_is_settled_and_other_work_is_finished() {
+fn jobs_of_an_unknown_computation_are_not_settled_and_other_work_is_finished() {
     let known = [message(&[&[1], &[2]]), message_from(7, &[&[3]])];
     let unknown = message_for("other", 2, &[&[0], &[1]]);
     let messages = [known[0].clone(), unknown.clone(), known[1].clone()];
@@ -153,18 +153,18 @@ fn of_a_computation_that_is_not_known_nothing_is_settled_and_other_work_is_finis
         .expect("one message was left")
         .to_string();
     assert_eq!(unable, "computation other is not known here; known: bytes");
-    // Nor is one job of such a message that others have died of.
-    let careful = IsolatedJob {
+    // An isolated job of such a message is not settled, either.
+    let isolated = IsolatedJob {
         position: 1,
         deaths: 1,
     };
     let mut driven = self::driven(false);
-    driven.begin(unit(&[unknown], Some(careful), &lease()));
+    driven.begin(unit(&[unknown], Some(isolated), &lease()));
     driven.run_out();
     assert!(driven.finished.is_empty() && driven.own.unable().is_some());
 }
 
-/// What a job of one row comes to, by that row.
+/// A computation whose result or error depends on the first byte of the payload.
 struct ByRow;
 
 impl Compute for ByRow {
@@ -173,7 +173,7 @@ impl Compute for ByRow {
             0 => result.extend([0; 8]),
             1 => return Err(JobError::Permanent("it can never be computed".to_owned())),
             2 => panic!("it cannot go on"),
-            // A result that no message has room for.
+            // A result that is too long for a message.
             _ => result.resize(MAX_RESULT_BYTES + 1, 0),
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Compute for ByRow {
 }
 
 #[test]
-fn a_permanent_error_is_a_dead_letter_at_once_and_a_panic_is_tried_again() {
+fn a_permanent_error_is_a_dead_letter_at_once_and_a_panic_is_retried() {
     let mut driven = driven_by(|_| Ok(Box::new(ByRow)), false);
     let jobs = message(&[&[0], &[1], &[2], &[3]]);
     driven.begin(unit(&[jobs], None, &lease()));
@@ -207,7 +207,7 @@ fn a_permanent_error_is_a_dead_letter_at_once_and_a_panic_is_tried_again() {
 }
 
 #[test]
-fn with_too_many_failed_jobs_none_is_begun() {
+fn no_job_is_begun_while_too_many_failed_ones_wait() {
     let payloads: Vec<&[u8]> = vec![&[9]; MAX_FAILED_JOBS + 100];
     let mut driven = driven(false);
     driven.begin(unit(&[message(&payloads)], None, &lease()));
@@ -220,7 +220,7 @@ fn with_too_many_failed_jobs_none_is_begun() {
 }
 
 #[test]
-fn a_job_that_others_died_of_is_tried_alone_and_buried_after_the_third() {
+fn a_job_of_which_workers_died_is_isolated_and_a_dead_letter_after_three_deaths() {
     let messages = [message(&[&[0, 1], &[1, 1], &[1]])];
     let finished = |deaths| {
         let job = IsolatedJob {
@@ -250,7 +250,7 @@ fn a_job_that_others_died_of_is_tried_alone_and_buried_after_the_third() {
 }
 
 #[test]
-fn a_message_of_which_even_burying_kills_goes_to_the_dlq_as_it_is() {
+fn a_message_with_too_many_deaths_is_a_dead_letter_as_a_whole() {
     let messages = [message(&[&[0, 1], &[1, 1]])];
     let job = IsolatedJob {
         position: 0,
@@ -263,7 +263,7 @@ fn a_message_of_which_even_burying_kills_goes_to_the_dlq_as_it_is() {
 }
 
 #[test]
-fn a_message_that_cannot_be_read_goes_to_the_dlq_as_it_is() {
+fn a_message_that_cannot_be_decoded_is_a_dead_letter_as_a_whole() {
     let messages = [b"\xffnonsense".to_vec(), message(&[&[1]])];
     let finished = finished_of(unit(&messages, None, &lease()));
     let buried = finished.iter().find_map(|own| own.dead_letter.as_ref());
@@ -272,7 +272,7 @@ fn a_message_that_cannot_be_read_goes_to_the_dlq_as_it_is() {
 }
 
 #[test]
-fn of_a_message_that_is_too_large_for_the_dlq_the_beginning_goes_there() {
+fn the_dead_letter_of_a_message_that_is_too_large_has_its_beginning() {
     let messages = [vec![0xff; MAX_LETTER_BYTES], vec![0xff; 1_048_000]];
     let finished = finished_of(unit(&messages, None, &lease()));
     let letters = finished.iter().filter_map(|own| own.dead_letter.as_ref());
@@ -294,7 +294,7 @@ fn work_whose_lease_has_ended_is_dropped() {
     ended.end();
     assert_eq!(finished_of(unit(&[message(&[&[1]])], None, &ended)), []);
 
-    // It ends in the middle: what was begun until then is finished.
+    // The lease ends in the middle of a message: the jobs that were begun before are finished.
     let ends = lease();
     let mut driven = driven(false);
     let jobs = message(&[&[1], &[9], &[0], &[0]]);
@@ -308,22 +308,22 @@ fn work_whose_lease_has_ended_is_dropped() {
 }
 
 #[test]
-fn outcomes_of_slow_jobs_are_handed_on_after_a_while() {
+fn outcomes_of_slow_jobs_are_flushed_after_the_interval() {
     let mut driven = driven(false);
     driven.begin(unit(&[message(&[&[0], &[1], &[0]])], None, &lease()));
     let now = driven.now;
     driven.own.step(&mut driven.executor, 2, &mut || now);
     driven
         .own
-        .look(&mut driven.executor, now + HAND_ON_AFTER / 2);
+        .look(&mut driven.executor, now + FLUSH_INTERVAL / 2);
     assert_eq!(driven.own.take_finished().count(), 0);
-    driven.own.look(&mut driven.executor, now + HAND_ON_AFTER);
+    driven.own.look(&mut driven.executor, now + FLUSH_INTERVAL);
     let finished: Vec<_> = driven.own.take_finished().collect();
     assert_eq!(finished[0].settles[0].jobs, 1);
 }
 
 #[test]
-fn a_stop_hands_on_what_is_finished_and_drops_the_rest() {
+fn a_stop_flushes_finished_outcomes_and_drops_the_other_jobs() {
     let mut driven = driven(false);
     let jobs = message(&[&[0], &[9], &[0], &[0]]);
     driven.begin(unit(&[jobs], None, &lease()));
@@ -355,7 +355,7 @@ fn jobs_of_a_cancelled_run_are_settled_without_an_outcome() {
         driven
             .cancellations
             .update(|known| known.update(&history, ends));
-        // The third is beyond what was looked up.
+        // The third message is after the end offset of the cancellation.
         let messages = [first.clone(), second.clone(), second.clone()];
         driven.begin(unit(&messages, job, &lease()));
         driven.run_out();

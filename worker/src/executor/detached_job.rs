@@ -17,7 +17,7 @@ pub const MAX_LETTER_BYTES: usize = 960 * 1024;
 
 /// A job that was copied out of its message.
 #[derive(Debug)]
-pub struct JobInHand {
+pub struct DetachedJob {
     /// The job as a batch of one.
     pub batch: Vec<u8>,
     /// The digest of the payload that the executor was given last, or of that in the message before the
@@ -40,7 +40,7 @@ pub struct JobInHand {
     pub is_cancelled: bool,
 }
 
-impl JobInHand {
+impl DetachedJob {
     /// A job of a message, before its first attempt.
     pub fn new(header: &JobHeader, job: &Job<'_>, message: &Settled, lease: &Arc<Lease>) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl JobInHand {
     }
 
     /// The finished work with the job's dead letter, and the outcome that is produced after it.
-    pub fn bury(self, worker: &Worker) -> Finished {
+    pub fn into_dead_letter(self, worker: &Worker) -> Finished {
         self.with(|header, job| {
             warn!(
                 run_id = %header.run_id,
@@ -125,7 +125,7 @@ impl JobInHand {
 /// The finished work with the dead letter of a message that is not processed: its payload, or the
 /// beginning of a payload that is too large. Its jobs are unknown, so they get no outcome, and
 /// reconciliation reports them as missing.
-pub fn bury_message(message: Settled, payload: &[u8], mut reason: String) -> Finished {
+pub fn dead_letter_of(message: Settled, payload: &[u8], mut reason: String) -> Finished {
     let bytes = payload.len();
     let kept = bytes.min(MAX_LETTER_BYTES);
     if kept < bytes {
