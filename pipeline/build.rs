@@ -10,7 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     prost_build::Config::new()
         // Parameters are encoded in the order of their names.
-        .btree_map([".rollcall.v2.Computation.parameters"])
+        .btree_map([".rollcall.v2.Computation"])
         .compile_fds(descriptors)?;
     Ok(())
 }

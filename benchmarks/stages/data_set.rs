@@ -71,6 +71,7 @@ impl DataSet {
                 grain: Grain::Hour,
                 compute: "positivity".to_owned(),
                 parameters: Default::default(),
+                encoding: Default::default(),
                 result_column: "result".to_owned(),
                 positive: "positive".to_owned(),
                 negative: "negative".to_owned(),

@@ -30,9 +30,9 @@ pub struct Positivity;
 pub const DEFINITION: Definition = Definition {
     name: "positivity",
     parameters: &[
-        Parameter::required(RESULT),
-        Parameter::required(POSITIVE_VALUE),
-        Parameter::required(NEGATIVE_VALUE),
+        Parameter::required(RESULT).of_encoding(),
+        Parameter::required(POSITIVE_VALUE).of_encoding(),
+        Parameter::required(NEGATIVE_VALUE).of_encoding(),
     ],
     encode: |of| {
         // Required, so they are there.

@@ -31,6 +31,8 @@ pub struct Parameter {
     pub name: &'static str,
     /// Whether the computation can do nothing without it.
     pub is_required: bool,
+    /// Whether it says how rows become payloads, so that workers are not given it.
+    pub is_of_encoding: bool,
 }
 
 impl Parameter {
@@ -39,6 +41,17 @@ impl Parameter {
         Self {
             name,
             is_required: true,
+            is_of_encoding: false,
+        }
+    }
+
+    /// The same, of the encoding: it says how rows become payloads. No message carries it, so workers
+    /// are not given it.
+    #[must_use]
+    pub const fn of_encoding(self) -> Self {
+        Self {
+            is_of_encoding: true,
+            ..self
         }
     }
 
@@ -47,6 +60,7 @@ impl Parameter {
         Self {
             name,
             is_required: false,
+            is_of_encoding: false,
         }
     }
 }
@@ -80,16 +94,36 @@ impl Definition {
     /// # Errors
     /// With the first parameter that is not known, is missing, or is too long for a message.
     pub fn check_parameters(&self, of: &Computation) -> Result<(), ParameterError> {
+        self.check(of, |_| true)
+    }
+
+    /// Whether a parameter of this name is of the encoding.
+    pub fn is_of_encoding(&self, name: &str) -> bool {
+        let mut own = self.parameters.iter();
+        own.any(|known| known.name == name && known.is_of_encoding)
+    }
+
+    /// The same for a worker, which is not given the parameters of the encoding.
+    fn check_parameters_of_jobs(&self, of: &Computation) -> Result<(), ParameterError> {
+        self.check(of, |known| !known.is_of_encoding)
+    }
+
+    fn check(
+        &self,
+        of: &Computation,
+        is_given: impl Fn(&Parameter) -> bool,
+    ) -> Result<(), ParameterError> {
         let error = |parameter: &str, what: String| ParameterError::new(of, parameter, what);
         let is_known = |name: &str| self.parameters.iter().any(|known| known.name == name);
-        if let Some(unknown) = of.parameters.keys().find(|name| !is_known(name)) {
+        if let Some((unknown, _)) = of.all_parameters().find(|(name, _)| !is_known(name)) {
             return Err(error(unknown, self.suggestion(unknown)));
         }
-        let mut required = self.parameters.iter().filter(|known| known.is_required);
+        let mut required =
+            (self.parameters.iter()).filter(|known| known.is_required && is_given(known));
         if let Some(missing) = required.find(|known| of.parameter(known.name).is_none()) {
             return Err(error(missing.name, "it is missing".to_owned()));
         }
-        let longest = of.parameters.iter().max_by_key(|(_, value)| value.len());
+        let longest = of.all_parameters().max_by_key(|(_, value)| value.len());
         match longest {
             Some((name, _)) if of.encode().len() > MAX_COMPUTATION_BYTES => Err(error(
                 name,
@@ -186,7 +220,9 @@ impl Registry {
     /// # Errors
     /// When this program can do nothing for it.
     pub fn compute(&self, of: &Computation) -> Result<Box<dyn Compute>, Unable> {
-        Ok((self.checked(of)?.compute)(of)?)
+        let found = self.find(&of.name)?;
+        found.check_parameters_of_jobs(of)?;
+        Ok((found.compute)(of)?)
     }
 
     /// What makes a table of the results of a computation.
@@ -246,11 +282,15 @@ mod tests {
         );
         let none = Registry::of([count::DEFINITION]);
         let positivity = Computation::named("positivity")
-            .with(positivity::RESULT, "result")
-            .with(positivity::POSITIVE_VALUE, "yes")
-            .with(positivity::NEGATIVE_VALUE, "no");
+            .with_encoding(positivity::RESULT, "result")
+            .with_encoding(positivity::POSITIVE_VALUE, "yes")
+            .with_encoding(positivity::NEGATIVE_VALUE, "no");
         assert!(none.compute(&positivity).is_err() && none.tabulate(&positivity).is_err());
         assert!(registry.compute(&positivity).is_ok() && registry.tabulate(&positivity).is_ok());
+        // As a message has it, a worker can compute it and nobody else can do anything.
+        let of_jobs = Computation::named("positivity");
+        assert_eq!(positivity.of_jobs(), of_jobs);
+        assert!(registry.compute(&of_jobs).is_ok() && registry.encode(&of_jobs).is_err());
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Grouping {
     pub compute: String,
     /// Parameters of the computation, beside those that have options of their own.
     pub parameters: BTreeMap<String, String>,
+    /// Those of its encoding, likewise.
+    pub encoding: BTreeMap<String, String>,
     /// The column that holds the result of a test; of positivity, as the next two.
     pub result_column: String,
     /// The value of a positive result.
@@ -47,12 +49,13 @@ impl Grouping {
         let computation = Computation {
             name: self.compute.clone(),
             parameters: self.parameters.clone(),
+            encoding: self.encoding.clone(),
         };
         match self.compute == positivity::DEFINITION.name {
             true => computation
-                .with(positivity::RESULT, &self.result_column)
-                .with(positivity::POSITIVE_VALUE, &self.positive)
-                .with(positivity::NEGATIVE_VALUE, &self.negative),
+                .with_encoding(positivity::RESULT, &self.result_column)
+                .with_encoding(positivity::POSITIVE_VALUE, &self.positive)
+                .with_encoding(positivity::NEGATIVE_VALUE, &self.negative),
             false => computation,
         }
     }

@@ -481,7 +481,7 @@ fn publish_missing(
     let header = JobHeader {
         run_id: config.run_id.clone(),
         generation,
-        computation: config.options.computation.clone().into(),
+        computation: config.options.computation.of_jobs().into(),
     };
     let publisher = Publisher::new(
         &header,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prost::Message;
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use crate::error::DecodeError;
 use crate::wire;
@@ -14,12 +15,15 @@ use crate::wire;
 pub const MAX_COMPUTATION_BYTES: usize = 16 * 1024;
 
 /// A computation's name and its parameters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Computation {
     /// The name under which workers know it.
     pub name: String,
     /// Values of its parameters, by name.
     pub parameters: BTreeMap<String, String>,
+    /// Values of those parameters that say how rows become payloads. Dispatchers alone use them, so
+    /// that no message carries them.
+    pub encoding: BTreeMap<String, String>,
 }
 
 impl Computation {
@@ -27,7 +31,7 @@ impl Computation {
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            parameters: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -38,9 +42,34 @@ impl Computation {
         self
     }
 
+    /// The same with one more parameter of the encoding.
+    #[must_use]
+    pub fn with_encoding(mut self, parameter: &str, value: impl Into<String>) -> Self {
+        self.encoding.insert(parameter.to_owned(), value.into());
+        self
+    }
+
     /// The value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.get(name).map(String::as_str)
+        let value = self.parameters.get(name);
+        value
+            .or_else(|| self.encoding.get(name))
+            .map(String::as_str)
+    }
+
+    /// All parameters, by name, those of the encoding last.
+    pub fn all_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.parameters.iter().chain(&self.encoding);
+        all.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The computation as batches of jobs carry it: without the parameters of the encoding.
+    #[must_use]
+    pub fn of_jobs(&self) -> Self {
+        Self {
+            encoding: BTreeMap::new(),
+            ..self.clone()
+        }
     }
 
     /// As it stands in a message. The same computation is always the same bytes.
@@ -67,6 +96,7 @@ impl Computation {
         wire::Computation {
             name: self.name.clone(),
             parameters: self.parameters.clone(),
+            encoding: self.encoding.clone(),
         }
     }
 
@@ -80,6 +110,7 @@ impl Computation {
         Ok(Self {
             name: wire.name,
             parameters: wire.parameters,
+            encoding: wire.encoding,
         })
     }
 }
@@ -91,14 +122,25 @@ fn invalid(what: &'static str) -> DecodeError {
     }
 }
 
+/// Its name, and all parameters in one map.
+impl Serialize for Computation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let parameters: BTreeMap<_, _> = self.all_parameters().collect();
+        let mut fields = serializer.serialize_struct("Computation", 2)?;
+        fields.serialize_field("name", &self.name)?;
+        fields.serialize_field("parameters", &parameters)?;
+        fields.end()
+    }
+}
+
 impl fmt::Display for Computation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        for (number, (name, value)) in self.parameters.iter().enumerate() {
+        for (number, (name, value)) in self.all_parameters().enumerate() {
             let before = if number == 0 { " (" } else { ", " };
             write!(f, "{before}{name}={value}")?;
         }
-        if !self.parameters.is_empty() {
+        if self.all_parameters().next().is_some() {
             f.write_str(")")?;
         }
         Ok(())
@@ -120,6 +162,21 @@ pub(crate) mod tests {
         assert_eq!(plain.to_string(), "count");
         assert_eq!(measured.to_string(), "measures (a=, b=2)");
         assert_eq!(measured.parameter("b"), Some("2"));
+    }
+
+    #[test]
+    fn batches_of_jobs_carry_no_parameter_of_the_encoding() {
+        let whole = Computation::named("measures")
+            .with("b", "2")
+            .with_encoding("column", "a");
+        let decoded = Computation::decode(&whole.encode());
+        assert_eq!(decoded.expect("a computation"), whole);
+        assert_eq!(whole.to_string(), "measures (b=2, column=a)");
+        assert_eq!(whole.parameter("column"), Some("a"));
+        assert_eq!(
+            whole.of_jobs(),
+            Computation::named("measures").with("b", "2")
+        );
     }
 
     #[test]

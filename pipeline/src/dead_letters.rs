@@ -176,7 +176,7 @@ impl DeadLetters {
     /// earlier run of this name.
     #[must_use]
     pub fn for_computation(mut self, computation: &Computation) -> Self {
-        self.computation = Some(computation.clone());
+        self.computation = Some(computation.of_jobs());
         self
     }
 

@@ -1,6 +1,8 @@
 //! What two attempts at one run differ in: its options, its jobs, or what is sworn to at the end. A
 //! difference names what it is about, so that whoever meets one knows what to mend.
 
+use std::collections::BTreeMap;
+
 use crate::grain::Grain;
 use crate::group_key::GroupKey;
 use crate::run::{Manifest, RunOptions};
@@ -78,7 +80,12 @@ impl Difference {
         if let Some(((option, own), (_, known))) = pairs.find(|(own, known)| own.1 != known.1) {
             return Some(named(option, own, known));
         }
-        let (mine, others) = (&own.computation.parameters, &known.computation.parameters);
+        let parameters = |options: &RunOptions| -> BTreeMap<String, String> {
+            let all = options.computation.all_parameters();
+            all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect()
+        };
+        let (mine, others) = (parameters(own), parameters(known));
         let mut parameters = mine.keys().chain(others.keys());
         if let Some(name) = parameters.find(|&name| mine.get(name) != others.get(name)) {
             let shown = |value: Option<&String>| value.map_or("missing".to_owned(), String::clone);

@@ -157,6 +157,7 @@ mod tests {
             grain,
             compute: "positivity".to_owned(),
             parameters: Default::default(),
+            encoding: Default::default(),
             result_column: "result".to_owned(),
             positive: "positive".to_owned(),
             negative: "negative".to_owned(),

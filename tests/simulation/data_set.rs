@@ -37,6 +37,7 @@ pub fn data_set(rng: &mut Rng) -> (Rows, Grouping) {
         grain: Grain::Hour,
         compute: "positivity".to_owned(),
         parameters: Default::default(),
+        encoding: Default::default(),
         result_column: "result".to_owned(),
         positive: "positive".to_owned(),
         negative: "negative".to_owned(),

@@ -42,7 +42,7 @@ impl DataSet {
         JobHeader {
             run_id: self.run_id.clone(),
             generation,
-            computation: self.options.computation.clone().into(),
+            computation: self.options.computation.of_jobs().into(),
         }
     }
 }

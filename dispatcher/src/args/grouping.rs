@@ -104,17 +104,24 @@ impl GroupingArgs {
             columns if columns.iter().any(String::is_empty) => return Err(Error::EmptyLabelColumn),
             columns => columns.to_vec(),
         };
-        let grouping = Grouping {
+        let mut grouping = Grouping {
             label_columns,
             time_column: self.time.clone(),
             grain: self.every,
             compute: self.compute.clone(),
             parameters: self.parameters()?,
+            encoding: BTreeMap::new(),
             result_column: self.result.clone(),
             positive: self.positive.clone(),
             negative: self.negative.clone(),
             max_rows_per_job: self.max_rows_per_job,
         };
+        if let Ok(definition) = computations.find(&self.compute) {
+            let is_of_encoding = |name: &str| definition.is_of_encoding(name);
+            grouping.encoding = grouping.parameters.clone();
+            grouping.encoding.retain(|name, _| is_of_encoding(name));
+            grouping.parameters.retain(|name, _| !is_of_encoding(name));
+        }
         // What no worker could compute is refused before anything is published.
         let computation = grouping.computation();
         computations.check(&computation)?;
@@ -201,14 +208,22 @@ mod tests {
     fn parameters_go_to_the_computation_and_are_checked_before_anything_is_published() {
         const MEASURES: Definition = Definition {
             name: "measures",
-            parameters: &[Parameter::optional("min_size")],
+            parameters: const {
+                &[
+                    Parameter::optional("min_size"),
+                    Parameter::optional("column").of_encoding(),
+                ]
+            },
             ..count::DEFINITION
         };
         let registry = Registry::standard().with(MEASURES);
         let options = |of: &[&str]| args(of).config(&registry).map(|config| config.options);
         let measures = ["--compute", "measures", "--param", "min_size=a=b"];
-        let computation = options(&measures).expect("it is known").computation;
+        let both = [&measures[..], &["--param", "column=c"]].concat();
+        let computation = options(&both).expect("it is known").computation;
         assert_eq!(computation.parameter("min_size"), Some("a=b"));
+        assert_eq!(computation.parameter("column"), Some("c"));
+        assert_eq!(computation.of_jobs().parameter("column"), None);
         let refused = |of: &[&str]| {
             let error = options(of).expect_err("it is refused");
             let cause = std::error::Error::source(&error).map(ToString::to_string);
