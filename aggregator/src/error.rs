@@ -96,7 +96,7 @@ pub enum Error {
 
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
-    Say(#[source] io::Error),
+    Print(#[source] io::Error),
 
     /// A series of this grain cannot be made from the run's.
     #[error(
@@ -221,7 +221,7 @@ impl Ending for Error {
             | Self::Cancelled { .. }
             | Self::NotCounted { .. }
             | Self::Numbering { .. }
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::Spill { .. }

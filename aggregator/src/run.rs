@@ -12,7 +12,7 @@ use pipeline::{Grain, VerdictKey};
 
 use serde::Serialize;
 use service::listen::{self, Probing};
-use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
+use service::{Exit, Progress, Show, Shutdown, clock, json_output, print};
 use tracing::info;
 
 use crate::args::{Args, Config, OutputChoice};
@@ -55,10 +55,10 @@ pub fn serve(args: &Args, shutdown: &Shutdown, computations: &Registry) -> Resul
     drop(shown);
     match &report {
         Ok(report) if args.json.json => {
-            machine::say_result(&ReportResult::new(report, &config.out));
+            json_output::print_result(&ReportResult::new(report, &config.out));
         }
-        Err(error) if args.json.json => machine::say_failure(error),
-        Ok(report) if !args.log.quiet => say(report).map_err(Error::Say)?,
+        Err(error) if args.json.json => json_output::print_failure(error),
+        Ok(report) if !args.log.quiet => print(report).map_err(Error::Print)?,
         _ => {}
     }
     report.map(|report| report.exit())

@@ -331,7 +331,7 @@ pub enum Error {
 
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
-    Say(#[source] io::Error),
+    Print(#[source] io::Error),
 
     /// The cluster.
     #[error(transparent)]
@@ -443,7 +443,7 @@ impl Error {
             | Self::Injected(_)
             | Self::TooFewWorkers { .. }
             | Self::Stopped(_)
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Kafka(_)
             | Self::Listen(_)
             | Self::Thread(_) => self.to_string(),
@@ -498,7 +498,7 @@ impl Ending for Error {
             | Self::WriteRejects { .. }
             | Self::Spill { .. }
             | Self::TooFewWorkers { .. }
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Kafka(_)
             | Self::Thread(_) => Exit::Failure,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use kafka::{BrokerArgs, Cluster, RunEventWriter, TopicNames, run_history, topics};
 use pipeline::{RunCancelled, RunEvent, RunHistory, RunId, WriterId};
-use service::{Exit, LogArgs, Shutdown, process, say};
+use service::{Exit, LogArgs, Shutdown, print, process};
 
 use crate::error::Error;
 
@@ -69,7 +69,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     }
     let generation = before.timeline().number();
     if let Some(text) = outcome(&before, generation)? {
-        say(&text).map_err(Error::Say)?;
+        print(&text).map_err(Error::Print)?;
         return Ok(Exit::Complete);
     }
     let event = RunEvent::Cancelled(RunCancelled {
@@ -83,7 +83,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     // Whether it holds is for the topic to say: a verdict may have come before it, and where the
     // broker's answer was lost, the event may be there all the same.
     match outcome(&history()?, generation)? {
-        Some(text) => say(&text).map_err(Error::Say)?,
+        Some(text) => print(&text).map_err(Error::Print)?,
         None => {
             written?;
             return Err(no_such_run());

@@ -12,7 +12,7 @@ use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, R
 use serde::Serialize;
 use service::table::{Align, table};
 use service::text::truncated;
-use service::{Exit, LogArgs, Shutdown, say};
+use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
 
@@ -135,7 +135,7 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
                 dead: &dead,
                 letters: &letters,
             };
-            say(&lines).map_err(Error::Say)?;
+            print(&lines).map_err(Error::Print)?;
             return Ok(Exit::Complete);
         }
         Action::List(_) => as_text(&place.run_id, &dead, &letters),
@@ -159,7 +159,7 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             replay::report(place, &names, &chosen, dead.len(), generations)
         }
     };
-    say(&text).map_err(Error::Say)?;
+    print(&text).map_err(Error::Print)?;
     Ok(Exit::Complete)
 }
 

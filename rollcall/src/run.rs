@@ -26,7 +26,7 @@ use kafka::settings::PROTOCOL;
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::{Grain, RunId, Verdict};
 use service::progress::grouped;
-use service::{Exit, Progress, Show, Shutdown, Usage, clock, logging, machine, say};
+use service::{Exit, Progress, Show, Shutdown, Usage, clock, json_output, logging, print};
 use tokio::sync::oneshot;
 use tracing::warn;
 use worker::{Delivery, UnreadLimit};
@@ -89,9 +89,9 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown, computations: &Registry) -> Resu
     if args.json.json {
         match &report {
             Ok(report) => {
-                machine::say_result(&ReportResult::new(report, &args.out));
+                json_output::print_result(&ReportResult::new(report, &args.out));
             }
-            Err(error) => machine::say_failure(error),
+            Err(error) => json_output::print_failure(error),
         }
     }
     report.map(|report| report.exit())
@@ -157,7 +157,7 @@ fn run_and_say(
     aggregator::run::write_report(&outputs, &report)?;
     if !args.log.quiet && !args.json.json {
         let text = summary(args, &report, &where_it_ran, generated_in, wall);
-        say(&text).map_err(Error::Say)?;
+        print(&text).map_err(Error::Print)?;
     } else if args.log.quiet && report.status != Verdict::Complete {
         // Whoever wants to hear of errors alone hears of this one.
         let (run, status) = (&report.run.run_id, report.status.word());
@@ -457,7 +457,7 @@ impl Stage {
         if let Some(timeout) = args.job_timeout {
             option("--job-timeout", show(timeout));
         }
-        option("--log-format", args.log.log_format.word().to_owned());
+        option("--log-format", args.log.log_format.as_str().to_owned());
         option("--broker-timeout", show(args.broker.broker_timeout));
         if args.log.quiet {
             arguments.push("--quiet".into());

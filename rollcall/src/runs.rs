@@ -14,7 +14,7 @@ use pipeline::{
 use serde::Serialize;
 use service::progress::grouped;
 use service::table::{Align, table};
-use service::{Exit, LogArgs, Shutdown, say};
+use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
 
@@ -348,14 +348,14 @@ fn list(names: &TopicNames, runs: &[Run], json: bool) -> Result<Exit, Error> {
             lines.push_str(&serde_json::to_string(&run.line())?);
             lines.push('\n');
         }
-        say(&lines).map_err(Error::Say)?;
+        print(&lines).map_err(Error::Print)?;
     } else if runs.is_empty() {
         eprintln!(
             "no runs on topic {}; --topic-prefix names other topics",
             names.runs
         );
     } else {
-        say(&as_table(runs)).map_err(Error::Say)?;
+        print(&as_table(runs)).map_err(Error::Print)?;
     }
     Ok(Exit::Complete)
 }
@@ -395,7 +395,7 @@ fn rm(
         "nothing else is deleted: jobs and outcomes go with the retention of topics {} and {}\n",
         names.jobs, names.outcomes
     ));
-    say(&text).map_err(Error::Say)?;
+    print(&text).map_err(Error::Print)?;
     Ok(Exit::Complete)
 }
 
