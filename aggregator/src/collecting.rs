@@ -92,7 +92,7 @@ impl Collecting {
     pub fn apply_run_events(&mut self, events: Vec<RunEvent>) -> bool {
         let is_own = |event: &RunEvent| *event.run_id() == self.opened.run_id;
         let has_own = events.iter().any(is_own);
-        events.into_iter().for_each(|event| self.run.hear(event));
+        events.into_iter().for_each(|event| self.run.apply(event));
         self.apply_manifests();
         has_own
     }
@@ -100,7 +100,7 @@ impl Collecting {
     /// Those that were applied before change nothing.
     fn apply_manifests(&mut self) {
         for manifest in self.run.manifests() {
-            self.collection.hear_manifest(manifest.clone());
+            self.collection.apply_manifest(manifest.clone());
         }
     }
 
@@ -122,7 +122,7 @@ impl Collecting {
         }
         self.first_outcome_at.get_or_insert(now);
         self.last_outcome_at = Some(now);
-        Ok((self.collection).hear_outcomes_at(partition, offset, &batch)?)
+        Ok((self.collection).apply_outcomes_at(partition, offset, &batch)?)
     }
 
     /// The run and how it was opened, to be collected from the first outcome again.

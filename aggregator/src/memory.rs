@@ -124,7 +124,7 @@ mod tests {
             let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
             builder.push(&job(index), 0, Outcome::Completed(&vec![7; 400_000]));
             let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
-            recorded = recorded.and_then(|_| collection.hear_outcomes_at(0, 0, &batch));
+            recorded = recorded.and_then(|_| collection.apply_outcomes_at(0, 0, &batch));
         }
         let error = recorded
             .map_err(Error::of_spill(&gone))

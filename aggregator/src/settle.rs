@@ -222,7 +222,7 @@ impl<'a> Settling<'a> {
 
     fn read_runs(&mut self, timeout: Duration) -> Result<(), Error> {
         let events = self.runs.read(timeout)?;
-        events.into_iter().for_each(|event| self.run.hear(event));
+        events.into_iter().for_each(|event| self.run.apply(event));
         Ok(self.runs.check(self.run.run_id())?)
     }
 

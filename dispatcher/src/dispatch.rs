@@ -342,7 +342,7 @@ impl Dispatch {
     /// A record of the jobs topic.
     pub fn apply_job_record(&mut self, partition: i32, offset: i64, payload: &[u8]) {
         match (JobBatch::decode(payload), &mut self.resume) {
-            (Ok(batch), Some(resume)) => resume.hear_published(partition, offset, &batch),
+            (Ok(batch), Some(resume)) => resume.apply_published(partition, offset, &batch),
             (Ok(_), None) => {}
             (Err(_), _) => self.undecodable += 1,
         }
@@ -351,7 +351,7 @@ impl Dispatch {
     /// A record of the outcomes topic.
     pub fn apply_outcome_record(&mut self, payload: &[u8]) {
         match (OutcomeBatch::decode(payload), &mut self.resume) {
-            (Ok(batch), Some(resume)) => resume.hear_outcomes(&batch),
+            (Ok(batch), Some(resume)) => resume.apply_outcomes(&batch),
             (Ok(_), None) => {}
             (Err(_), _) => self.undecodable += 1,
         }
@@ -506,7 +506,7 @@ impl Dispatch {
                     self.state = State::LooksAfterOpening;
                     return Ok(());
                 }
-                self.history.hear(RunEvent::Opened(self.opening()));
+                self.history.apply(RunEvent::Opened(self.opening()));
                 self.begin()
             }
             State::OpensAgain(_) => self.begin(),

@@ -306,7 +306,7 @@ pub fn run_history(
     let mut history = RunHistory::new(run_id.clone());
     let mut reader = RunsReader::start(cluster, topic)?;
     for event in reader.read_to_end(stopped)? {
-        history.hear(event);
+        history.apply(event);
     }
     reader.check(run_id)?;
     Ok(history)

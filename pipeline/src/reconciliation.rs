@@ -83,7 +83,7 @@ impl Collection {
     }
 
     /// Hears a manifest. The same again changes nothing.
-    pub fn hear_manifest(&mut self, manifest: Manifest) {
+    pub fn apply_manifest(&mut self, manifest: Manifest) {
         if let Some(known) = &self.manifest {
             if !known.agrees_with(&manifest) {
                 self.disagreeing = Some(manifest);
@@ -113,7 +113,7 @@ impl Collection {
     ///
     /// # Errors
     /// When results cannot be spilled or read back.
-    pub fn hear_outcomes_at(
+    pub fn apply_outcomes_at(
         &mut self,
         partition: i32,
         offset: i64,

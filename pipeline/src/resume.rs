@@ -172,7 +172,7 @@ impl Resume {
     }
 
     /// Hears a message of the jobs topic. Those of other runs change nothing.
-    pub fn hear_published(&mut self, partition: i32, offset: i64, batch: &JobBatch) {
+    pub fn apply_published(&mut self, partition: i32, offset: i64, batch: &JobBatch) {
         if *batch.run_id() != self.run_id {
             return;
         }
@@ -212,7 +212,7 @@ impl Resume {
     }
 
     /// Hears outcomes. Those of other runs change nothing.
-    pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) {
+    pub fn apply_outcomes(&mut self, batch: &OutcomeBatch) {
         if *batch.run_id() != self.run_id {
             return;
         }

@@ -185,7 +185,7 @@ fn look(
     let rules = CountingRules::of(opened.options.results, &history.timeline());
     let mut collection = Collection::under(rules);
     for manifest in history.manifests() {
-        collection.hear_manifest(manifest.clone());
+        collection.apply_manifest(manifest.clone());
     }
     let mut letters = DeadLetters::new(run_id).for_computation(&opened.options.computation);
     let from = &opened.outcomes_start_offsets;
@@ -194,8 +194,8 @@ fn look(
             return;
         };
         if batch.run_id() == run_id {
-            letters.hear_outcomes(&batch);
-            let recorded = collection.hear_outcomes_at(record.partition, record.offset, &batch);
+            letters.apply_outcomes(&batch);
+            let recorded = collection.apply_outcomes_at(record.partition, record.offset, &batch);
             recorded.expect("nothing is spilled without a memory budget");
         }
     })
@@ -207,14 +207,14 @@ fn look(
     read_dlq(cluster, &names.dlq, &stopped, &mut |record| {
         let headers = record.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
-        letters.hear_letter(record.offset, LetterHeaders::read(headers), &record.payload);
+        letters.apply_letter(record.offset, LetterHeaders::read(headers), &record.payload);
     })
     .map_err(of_cluster)?;
     if letters.note_reopened(&ledger) {
         let from = &opened.jobs_start_offsets;
         read_to_end(cluster, &names.jobs, from, &stopped, &mut |record| {
             if let Ok(batch) = JobBatch::decode(record.payload) {
-                letters.hear_published(&batch);
+                letters.apply_published(&batch);
             }
         })
         .map_err(of_cluster)?;

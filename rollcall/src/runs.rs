@@ -275,7 +275,7 @@ pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
             histories.push(RunHistory::new(run_id));
             histories.len() - 1
         });
-        histories[position].hear(event);
+        histories[position].apply(event);
     }
     // A run that was never opened stands where it was first heard of, which is the topic's order.
     let mut runs: Vec<Run> = histories.into_iter().rev().map(Run::from).collect();

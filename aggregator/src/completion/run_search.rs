@@ -30,7 +30,7 @@ impl RunSearch {
     /// Events of the runs topic. `is_caught_up`: all that was there at first is read.
     pub(super) fn apply(&mut self, events: Vec<RunEvent>, is_caught_up: bool) {
         match &mut self.chosen {
-            Some(run) => events.into_iter().for_each(|event| run.hear(event)),
+            Some(run) => events.into_iter().for_each(|event| run.apply(event)),
             None => self.events.extend(events),
         }
         self.is_caught_up |= is_caught_up;
@@ -58,6 +58,6 @@ fn latest(events: Vec<RunEvent>) -> Option<RunHistory> {
         _ => None,
     });
     let mut run = RunHistory::new(last?);
-    events.into_iter().for_each(|event| run.hear(event));
+    events.into_iter().for_each(|event| run.apply(event));
     Some(run)
 }

@@ -473,7 +473,7 @@ mod tests {
                 builder.push(&job, 0, pipeline::Outcome::Completed(&[]));
             }
             let batch = pipeline::OutcomeBatch::decode(&builder.encode()).expect("valid");
-            resumed.hear_outcomes(&batch);
+            resumed.apply_outcomes(&batch);
             let mut play = Play::new(resumed.missing(), partitions, jobs_per_message, None);
             play.queue = queue;
             play.push_all(jobs, Some(&resumed));

@@ -50,7 +50,7 @@ fn resume(jobs: u64, rule: Rule) -> Resume {
 fn planned(events: &[RunEvent], change: impl FnOnce(&mut Attempt<'_>)) -> Result<Plan, Refusal> {
     let mut history = RunHistory::new(run_id("a-run"));
     for event in events {
-        history.hear(event.clone());
+        history.apply(event.clone());
     }
     let options = options();
     let mut attempt = Attempt {
@@ -119,7 +119,7 @@ fn other_options_are_refused_by_name_whoever_came_first() {
 fn a_difference_names_the_job_and_what_differs() {
     let (one, other) = (job(440_000, &[1, 0]), job(440_001, &[1, 0]));
     let mut resume = resume(2, Rule::NeverPublished);
-    resume.hear_published(0, 0, &published("a-run", &one.at(0)));
+    resume.apply_published(0, 0, &published("a-run", &one.at(0)));
     assert_eq!(resume.check(&one.at(0)), Ok(()));
     assert_eq!(resume.check(&other.at(1)), Ok(()));
     let rows = job(440_000, &[1, 1]);
@@ -135,7 +135,7 @@ fn a_difference_names_the_job_and_what_differs() {
         .expect_err("another time")
         .to_string();
     assert!(key.ends_with("was published with another key"), "{key}");
-    resume.hear_published(0, 1, &published("a-run", &rows.at(0)));
+    resume.apply_published(0, 1, &published("a-run", &rows.at(0)));
     let twice = resume
         .check(&other.at(1))
         .expect_err("it was published twice");
@@ -150,11 +150,11 @@ fn an_index_beyond_the_own_jobs_is_a_difference_and_sizes_nothing() {
     let one = job(440_000, &[1]);
     for far in [1, u64::MAX - 1] {
         let mut heard = resume(1, Rule::NeverPublished);
-        heard.hear_published(0, 0, &published("a-run", &one.at(far)));
+        heard.apply_published(0, 0, &published("a-run", &one.at(far)));
         let beyond = heard.check(&one.at(0)).expect_err("beyond").to_string();
         assert!(beyond.contains("it has 1 jobs"), "{beyond}");
         let mut heard = resume(1, Rule::NeverPublished);
-        heard.hear_outcomes(&outcome("a-run", &one.at(far), false));
+        heard.apply_outcomes(&outcome("a-run", &one.at(far), false));
         assert!(heard.check(&one.at(0)).is_err());
     }
 }
@@ -164,9 +164,9 @@ fn a_dead_letter_is_an_outcome() {
     let one = job(440_000, &[1]);
     let rule = Rule::WithoutOutcome { committed: vec![9] };
     let mut resume = resume(1, rule);
-    resume.hear_published(0, 3, &published("a-run", &one.at(0)));
+    resume.apply_published(0, 3, &published("a-run", &one.at(0)));
     assert!(resume.is_missing(0));
-    resume.hear_outcomes(&outcome("a-run", &one.at(0), true));
+    resume.apply_outcomes(&outcome("a-run", &one.at(0), true));
     assert!(!resume.is_missing(0));
 }
 
@@ -177,16 +177,16 @@ fn a_cancelled_copy_does_not_wait_and_an_outdated_dead_letter_is_no_outcome() {
     let rule = || Rule::WithoutOutcome { committed: vec![] };
     let heard = |history: &RunHistory| {
         let mut resume = resume(2, rule()).in_generation_of(&history.timeline());
-        resume.hear_published(0, 0, &published("a-run", &jobs[0].at(0)));
-        resume.hear_published(0, 1, &published("a-run", &jobs[1].at(1)));
-        resume.hear_outcomes(&outcome("a-run", &jobs[1].at(1), true));
+        resume.apply_published(0, 0, &published("a-run", &jobs[0].at(0)));
+        resume.apply_published(0, 1, &published("a-run", &jobs[1].at(1)));
+        resume.apply_outcomes(&outcome("a-run", &jobs[1].at(1), true));
         let missing = resume.missing_jobs();
         assert_eq!(missing.len(), resume.missing());
         (missing, resume.waiting())
     };
     let ranges = |indexes: &[u64]| IndexRanges::of_ascending(indexes.iter().copied());
     assert_eq!(heard(&history), (ranges(&[]), 1));
-    history.hear(RunEvent::Cancelled(RunCancelled {
+    history.apply(RunEvent::Cancelled(RunCancelled {
         run_id: run_id("a-run"),
         generation: 0,
         writer: WriterId::fresh(),
@@ -197,7 +197,7 @@ fn a_cancelled_copy_does_not_wait_and_an_outdated_dead_letter_is_no_outcome() {
     let next = history
         .timeline()
         .next_generation(&run_id("a-run"), ranges(&[1]), "a replay");
-    history.hear(RunEvent::Generation(next.expect("the next")));
+    history.apply(RunEvent::Generation(next.expect("the next")));
     assert_eq!(heard(&history), (ranges(&[0, 1]), 0));
 }
 
@@ -209,19 +209,19 @@ fn a_copy_of_before_its_job_was_opened_again_does_not_wait() {
     let next = history
         .timeline()
         .next_generation(&run_id("a-run"), reopened, "a replay");
-    history.hear(RunEvent::Generation(next.expect("the next")));
+    history.apply(RunEvent::Generation(next.expect("the next")));
     let rule = Rule::WithoutOutcome { committed: vec![] };
     let mut resume = resume(1, rule).in_generation_of(&history.timeline());
     // Whoever opened the generation died before it published the job. The old copy is still to be worked
     // on, and its dead letter would be outdated.
-    resume.hear_published(0, 0, &published("a-run", &one.at(0)));
+    resume.apply_published(0, 0, &published("a-run", &one.at(0)));
     assert_eq!((resume.missing(), resume.waiting()), (1, 0));
     let header = JobHeader {
         generation: 1,
         ..header("a-run")
     };
     let copy = JobBatch::decode(&one.at(0).alone(&header)).expect("a valid batch");
-    resume.hear_published(0, 1, &copy);
+    resume.apply_published(0, 1, &copy);
     assert_eq!((resume.missing(), resume.waiting()), (0, 1));
 }
 
@@ -277,11 +277,11 @@ proptest! {
                 match *heard {
                     Heard::Published { partition, offset, index, own } => {
                         let job = jobs[index as usize].at(index);
-                        resume.hear_published(partition, offset, &published(name(own), &job));
+                        resume.apply_published(partition, offset, &published(name(own), &job));
                     }
                     Heard::Outcome { index, own } => {
                         let job = jobs[index as usize].at(index);
-                        resume.hear_outcomes(&outcome(name(own), &job, false));
+                        resume.apply_outcomes(&outcome(name(own), &job, false));
                     }
                 }
             }
@@ -338,7 +338,7 @@ proptest! {
             _ => other.labels.values.push(String::new()),
         }
         let mut resume = resume(1, Rule::NeverPublished);
-        resume.hear_published(0, 0, &published("a-run", &of.at(0)));
+        resume.apply_published(0, 0, &published("a-run", &of.at(0)));
         prop_assert!(resume.check(&other.at(0)).is_err());
     }
 }

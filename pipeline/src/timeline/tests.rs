@@ -97,7 +97,7 @@ fn history(records: &[(Vec<u8>, Vec<u8>)]) -> RunHistory {
     let mut history = RunHistory::new(run_id());
     for (_, key, value) in log.take() {
         let event = RunEvent::decode(&key, &value).expect("a valid event");
-        history.hear(event.expect("a kind that is known"));
+        history.apply(event.expect("a kind that is known"));
     }
     history
 }
