@@ -170,9 +170,9 @@ impl OutputChoice {
 /// Which run to collect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunChoice {
-    /// The one that was opened last; where there is none, the next one.
+    /// The run that was opened last, or the next one where no run was opened yet.
     Latest,
-    /// The one of this name.
+    /// The run of this name.
     Named(RunId),
 }
 

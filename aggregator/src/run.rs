@@ -130,7 +130,7 @@ pub fn run(
     progress: &Progress,
     when_collected: impl FnOnce(),
 ) -> Result<Report, Error> {
-    // An output folder that cannot be had is better told before the run than after it.
+    // An output folder that cannot be created is reported before the run, not after it.
     let outputs = Outputs::new(&config.out)?;
     let mut when_collected = Some(when_collected);
     // To close a client takes as long as its threads need to end, which nothing else waits for.

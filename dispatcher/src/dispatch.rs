@@ -1,7 +1,6 @@
 //! The order of a dispatch as a state machine without clock or I/O: open the run or resume it, which
-//! opens its next generation, publish what is missing, and publish the manifest after the last
-//! acknowledgement. [`mod@crate::run`]
-//! drives it with a broker, the simulation with a model of one.
+//! opens its next generation, publish the missing jobs, and publish the manifest after the last
+//! acknowledgement. [`mod@crate::run`] drives it with a broker, the simulation with a model of one.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +14,12 @@ use crate::error::Error;
 use crate::job_set::JobSet;
 use crate::publish::Published;
 
-/// What this dispatcher is asked for.
+/// The options of a dispatch.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The run.
     pub run_id: RunId,
-    /// Whether others may know the run by its name, wait for it, or have begun it.
+    /// Whether the run was named by the user, so that other processes may wait for it or have begun it.
     pub run_is_named: bool,
     /// How rows become jobs, and what is made of them.
     pub run: RunOptions,
@@ -29,11 +28,11 @@ pub struct Options {
     /// Whether jobs without an outcome are published again, not only those that are not on the jobs
     /// topic.
     pub republishes: bool,
-    /// Who it is to those who read of it on the runs topic.
+    /// The name of this dispatcher on the runs topic.
     pub published_by: String,
 }
 
-/// How much the data set has of everything.
+/// The counts of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataSetCounts {
     /// Jobs.
@@ -46,7 +45,7 @@ pub struct DataSetCounts {
     pub rejected: BTreeMap<String, u64>,
 }
 
-/// What to do next.
+/// The next action of a dispatch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Read the runs topic to its end and [apply](Dispatch::apply_history) what it has of the run.
@@ -109,12 +108,12 @@ enum State {
     Done,
 }
 
-/// One dispatcher's way through the dispatch of a run.
+/// The dispatch of a run by one dispatcher.
 #[derive(Debug)]
 pub struct Dispatch {
     options: Options,
     state: State,
-    /// The run, as the runs topic had it last.
+    /// The run, as the runs topic was read last.
     history: RunHistory,
     /// Where the jobs topic and the outcomes topic ended before the run was opened.
     start_offsets: (Vec<i64>, Vec<i64>),
@@ -136,7 +135,7 @@ impl Dispatch {
     pub fn new(options: Options) -> Self {
         Self {
             history: RunHistory::new(options.run_id.clone()),
-            // Nothing is told of a run that nobody else can know.
+            // Nothing is published about a run whose name no other process knows.
             state: match options.run_is_named {
                 true => State::LooksEarly,
                 false => State::AsksEndOffsets,
@@ -154,7 +153,7 @@ impl Dispatch {
         }
     }
 
-    /// What to do next.
+    /// The next action.
     pub fn next(&self) -> Action {
         match &self.state {
             State::LooksEarly
@@ -430,7 +429,8 @@ impl Dispatch {
         }
     }
 
-    /// The run is this one, so from here on its end is this dispatcher's to tell, unless it was told.
+    /// Begins to publish jobs. From here on, this dispatcher publishes the end of the run, unless it was
+    /// published before.
     fn publish_jobs(&mut self) {
         self.is_own = self.plan != Plan::Compare;
         self.state = State::PublishesJobs;
@@ -563,7 +563,7 @@ impl Dispatch {
         self.resume.as_ref()
     }
 
-    /// The run, as the runs topic had it last.
+    /// The run, as the runs topic was read last.
     pub fn history(&self) -> &RunHistory {
         &self.history
     }
@@ -573,7 +573,7 @@ impl Dispatch {
         self.history.timeline().number()
     }
 
-    /// How many jobs are to be published.
+    /// The number of jobs to publish.
     pub fn missing(&self) -> u64 {
         let resume = self.resume.as_ref();
         resume.map_or(self.data_set.jobs, Resume::missing)
@@ -584,7 +584,7 @@ impl Dispatch {
         self.plan == Plan::Compare
     }
 
-    /// How many openings of the run the runs topic had last.
+    /// The number of openings of the run when the runs topic was read last.
     pub fn openings(&self) -> usize {
         self.history.openings()
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between this process and a cluster, with the coordinates of where.
+//! The errors of a Kafka client, with the coordinates of topic, partition and offset.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,15 +22,15 @@ pub enum Error {
         "no broker answered at {bootstrap_servers} within {}{}; is it up, is the address right, and \
          is -X security.protocol what it wants?",
         humantime::format_duration(*.waited),
-        last_heard.as_ref().map_or(String::new(), |said| format!(" ({said})"))
+        last_error.as_ref().map_or(String::new(), |error| format!(" ({error})"))
     )]
     Unreachable {
         /// Where it was looked for.
         bootstrap_servers: String,
         /// How long.
         waited: Duration,
-        /// What was last heard of a connection; `None`: nothing.
-        last_heard: Option<String>,
+        /// The last error of a connection; `None` without one.
+        last_error: Option<String>,
     },
 
     /// A broker answered, and does not let this process in.
@@ -262,7 +262,7 @@ pub enum Error {
         code: RDKafkaErrorCode,
     },
 
-    /// What the runs topic tells of a run cannot be read.
+    /// A message of a run on the runs topic cannot be read.
     #[error(
         "topic {topic}, offset {offset}: a message about run {run_id} is no event of a run; use a \
          rollcall as new as the one that wrote it, or dispatch under another --run-id"

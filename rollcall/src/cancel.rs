@@ -1,5 +1,5 @@
-//! `rollcall cancel`: has the workers compute no further job of a run, and whoever dispatches or
-//! collects it end.
+//! `rollcall cancel`: cancels a run, after which workers compute no further job of it, and its
+//! dispatchers and aggregators end.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub struct CancelArgs {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     pub log: LogArgs,
 }

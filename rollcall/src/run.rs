@@ -60,14 +60,14 @@ const COMMIT_INTERVAL: &str = "20ms";
 
 /// For workers that begin together, stay to the end, and come back under their old names: the
 /// rebalances are those at the start, where one round is better than the two of a cooperative one
-/// (0.3 s instead of 1 s until all work), and a short heartbeat tells of each at once.
+/// (0.3 s instead of 1 s until all work), and with a short heartbeat members learn of each at once.
 const FLEET_PROPERTIES: [(&str, &str); 2] = [
     ("partition.assignment.strategy", "range"),
     ("heartbeat.interval.ms", "30"),
 ];
 
-/// On the in-process broker, which waits for all members before their first assignment, heartbeats
-/// tell of nothing in a run in which nobody dies.
+/// The heartbeat interval on the in-process broker, which waits for all members before their first
+/// assignment. So there is no rebalance to learn of in a run in which no worker dies.
 const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 
 /// Runs the pipeline on this machine, in a program that knows these computations: the workers are
@@ -115,7 +115,7 @@ fn run_and_say(
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
     refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
-    // Before it is told what is wrong with the data set: the report of an earlier run goes.
+    // The report of an earlier run is removed before an error in the data set is reported.
     let outputs = Outputs::new(&args.out)?;
     let (input, generated_in) = match args.data_sets.as_slice() {
         [] => {
@@ -159,11 +159,11 @@ fn run_and_say(
         let text = summary(args, &report, &where_it_ran, generated_in, wall);
         print(&text).map_err(Error::Print)?;
     } else if args.log.quiet && report.status != Verdict::Complete {
-        // Whoever wants to hear of errors alone hears of this one.
+        // With --quiet, a run that is not complete is still reported.
         let (run, status) = (&report.run.run_id, report.status.word());
-        let told = args.out.join(REPORT_JSON);
-        // Where nobody hears it, the exit code tells.
-        let _ = writeln!(io::stderr(), "run {run}: {status}, see {}", told.display());
+        let path = args.out.join(REPORT_JSON);
+        // Where standard error is closed, the exit code has the verdict.
+        let _ = writeln!(io::stderr(), "run {run}: {status}, see {}", path.display());
     }
     Ok(report)
 }
@@ -232,7 +232,8 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
 }
 
 /// Outputs must not take the place of what they are made of, whatever names or links lead to it, and
-/// whatever else is wrong with the arguments: an earlier run's report is removed before that is told.
+/// whatever else is wrong with the arguments: an earlier run's report is removed before that is
+/// reported.
 pub(crate) fn refuse_data_set_among_outputs(
     data_sets: &[PathBuf],
     out: &Path,

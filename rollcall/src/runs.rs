@@ -1,5 +1,5 @@
-//! `rollcall runs`: which runs a cluster knows, in which state, and the removal of those that nobody
-//! needs any more. What is there is told by the runs topic alone.
+//! `rollcall runs`: the list of the runs on a cluster with their states, and the removal of runs that are
+//! not needed any more. All of it is read from the runs topic.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -45,12 +45,12 @@ pub struct RunsArgs {
     #[arg(long)]
     json: bool,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// What else than to list runs.
+/// The commands besides the list.
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
     /// Remove runs from the runs topic; their jobs and outcomes go with the topics' retention
@@ -80,7 +80,7 @@ struct Place {
     broker: BrokerArgs,
 }
 
-/// How far a run has come, as the runs topic tells.
+/// The state of a run, by the runs topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -90,7 +90,7 @@ pub enum State {
     Dispatched,
     /// Its dispatcher gave it up.
     Aborted,
-    /// Somebody has cancelled it.
+    /// It was cancelled.
     Cancelled,
 }
 
@@ -106,7 +106,7 @@ impl State {
     }
 }
 
-/// A run, as the runs topic tells of it.
+/// A run on the runs topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// Its name.
@@ -115,7 +115,7 @@ pub struct Run {
     pub opened_at_ms: Option<i64>,
     /// How its rows became jobs, and what was made of these.
     pub options: Option<RunOptions>,
-    /// What its dispatcher swore to.
+    /// The manifest.
     pub manifest: Option<Manifest>,
     /// Why its dispatcher gave it up.
     pub aborted: Option<String>,
@@ -265,7 +265,7 @@ struct RunLine<'a> {
     by: Option<&'a str>,
 }
 
-/// Gathers what events tell of each run, the one that was opened last first.
+/// The runs of these events, the one that was opened last first.
 pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
     let mut histories: Vec<RunHistory> = Vec::new();
     let mut positions: HashMap<RunId, usize> = HashMap::new();
@@ -277,7 +277,7 @@ pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
         });
         histories[position].apply(event);
     }
-    // A run that was never opened stands where it was first heard of, which is the topic's order.
+    // Runs that were never opened are in the order of their first events on the topic.
     let mut runs: Vec<Run> = histories.into_iter().rev().map(Run::from).collect();
     runs.sort_by_key(|run| std::cmp::Reverse(run.opened_at_ms));
     runs
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_come_newest_first_with_what_was_heard_last_of_each() {
+    fn runs_are_listed_newest_first_with_the_last_state_of_each() {
         let events = [
             opened("old", 1_000),
             opened("new", 3_000),
@@ -468,7 +468,7 @@ mod tests {
             aborted("never-opened"),
         ];
         let runs = gather(events);
-        let told: Vec<_> = runs
+        let states: Vec<_> = runs
             .iter()
             .map(|run| (run.run_id.as_str(), run.state()))
             .collect();
@@ -478,7 +478,7 @@ mod tests {
             ("old", State::Dispatched),
             ("never-opened", State::Aborted),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(states, expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::args::RunChoice;
 #[derive(Clone, Debug)]
 pub(super) struct RunSearch {
     chosen: Option<RunHistory>,
-    /// The latest run is known only when all is read; what was told of it before counts then.
+    /// The events until the latest run is known, which takes all of the topic.
     events: Vec<RunEvent>,
     /// All that was there when the aggregator began to read the runs topic is read.
     is_caught_up: bool,

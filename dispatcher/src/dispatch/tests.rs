@@ -1,4 +1,4 @@
-//! A dispatch that is told to go on, action by action.
+//! Tests that drive a dispatch action by action.
 
 use service::Signal;
 

@@ -1,14 +1,15 @@
-//! The lines of a ledger, one for each job index, in memory for those that were written alone: the
-//! number of jobs is a stranger's word, and sizes nothing.
+//! The lines of a ledger, one for each job index. Only lines that were written take memory: the number
+//! of jobs is read from a topic, and must not size an allocation.
 
 use std::collections::BTreeMap;
 
 use super::counting::Tier;
 use super::results::Stored;
 
-/// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
-/// over a run that somebody made up take no more than some hundred bytes a byte, and enough that
-/// those of a message, whose indexes follow one another, look for their place once in a while.
+/// The number of lines in a block, which is allocated with the first of them that is written. It is
+/// small enough that made-up outcomes at far apart indexes take at most some hundred bytes of memory
+/// for each of their own, and large enough that the outcomes of a message, whose indexes follow one
+/// another, look up their block rarely.
 const BLOCK: u64 = 32;
 
 /// What the ledger knows of one job.
@@ -84,7 +85,7 @@ pub struct Lines {
 const NO_BLOCK: (u64, usize) = (u64::MAX, 0);
 
 impl Lines {
-    /// So many lines, none of which was written.
+    /// This number of lines, all unwritten.
     pub fn new(jobs: u64) -> Self {
         Self {
             jobs,

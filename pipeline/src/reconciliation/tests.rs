@@ -12,7 +12,7 @@ use crate::run::ResultsPolicy;
 use crate::run::tests::manifest;
 use crate::{GroupKey, Job, LabelSet, TimeBucket, payload_digest};
 
-/// A run of jobs with one row each, whose outcomes and manifest can be told at will.
+/// A run of jobs with one row each, whose outcomes and manifest the tests apply in any order.
 struct Run {
     labels: LabelSet,
 }
@@ -177,9 +177,9 @@ fn every_contradiction_fails_the_run() {
             apply(collection, run.batch(&[0, 1, 2], COMPLETED));
         }),
     ];
-    for (name, tell) in cases {
+    for (name, apply_case) in cases {
         let mut collection = Collection::new();
-        tell(&mut collection);
+        apply_case(&mut collection);
         let reconciliation = judge(&collection);
         assert_eq!(reconciliation.verdict, Verdict::Failed, "{name}");
         assert_eq!(failing(&reconciliation), [name]);

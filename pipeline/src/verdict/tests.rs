@@ -120,8 +120,8 @@ impl Topics {
             let OffsetRange { start, end } = read[partition];
             let log = &self.outcomes[partition][start as usize..end as usize];
             for (offset, batch) in (start..).zip(log) {
-                let heard = collection.apply_outcomes_at(partition as i32, offset, batch);
-                heard.expect("all is in memory");
+                let recorded = collection.apply_outcomes_at(partition as i32, offset, batch);
+                recorded.expect("all is in memory");
             }
         }
         let no_checks = |_: &Ledger| Ok::<_, SpillError>(Vec::new());
@@ -382,7 +382,7 @@ proptest! {
                 }
             }
         }
-        // Nobody can tell that a run contradicts itself once retention has taken its first result.
+        // A contradiction within a run cannot be detected once retention has taken its first result.
         let contradicts = |act: &Act| matches!(act, Act::Outcome { contradicts: true, .. });
         if !is_any && all.iter().any(contradicts) {
             return Ok(());
