@@ -70,7 +70,7 @@ fn probe(config: &Config, progress: &Progress) -> Probing {
     Probing::start(Arc::clone(&progress.health), move || cluster.readiness())
 }
 
-/// What a run has come to, for machines: the report's heart, and where the rest is.
+/// The result of a run as JSON: the main figures of the report, and the paths of the files.
 #[derive(Serialize)]
 pub struct ReportResult<'a> {
     verdict: &'static str,
@@ -81,7 +81,7 @@ pub struct ReportResult<'a> {
     tests: Option<u64>,
     positive: Option<u64>,
     rate: Option<f64>,
-    /// What was written.
+    /// The files that were written.
     paths: Vec<String>,
 }
 
@@ -241,7 +241,7 @@ fn judge(
     })
 }
 
-/// What a run leaves beside its reports.
+/// The output of a run beside its reports.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
     /// The series of positivity.

@@ -21,7 +21,7 @@ pub struct Options {
     pub run_id: RunId,
     /// Whether the run was named by the user, so that other processes may wait for it or have begun it.
     pub run_is_named: bool,
-    /// How rows become jobs, and what is made of them.
+    /// The options of the run: the grouping, the size of jobs, and the computation.
     pub run: RunOptions,
     /// Whether the data set can be read a second time; standard input cannot.
     pub is_rereadable: bool,
@@ -115,7 +115,7 @@ pub struct Dispatch {
     state: State,
     /// The run, as the runs topic was read last.
     history: RunHistory,
-    /// Where the jobs topic and the outcomes topic ended before the run was opened.
+    /// The end offsets of the jobs topic and the outcomes topic before the run was opened.
     start_offsets: (Vec<i64>, Vec<i64>),
     opened_at_ms: i64,
     has_opened: bool,
@@ -124,7 +124,7 @@ pub struct Dispatch {
     is_own: bool,
     plan: Plan,
     data_set: DataSetCounts,
-    /// What is on the topics of a run that others have begun.
+    /// The state of the jobs on the topics, of a run that other dispatchers have begun.
     resume: Option<Resume>,
     undecodable: u64,
     manifest: Option<Manifest>,
@@ -198,7 +198,7 @@ impl Dispatch {
         plan(&self.history, &attempt)
     }
 
-    /// What the runs topic has of the run now.
+    /// Applies the history of the run, as it is on the runs topic now.
     ///
     /// # Errors
     /// When the run is not for this dispatcher to go on with, or was removed.
@@ -236,7 +236,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Where the jobs topic and the outcomes topic end now.
+    /// Applies the present end offsets of the jobs topic and the outcomes topic.
     pub fn apply_end_offsets(&mut self, jobs: Vec<i64>, outcomes: Vec<i64>) {
         if let State::AsksEndOffsets = self.state {
             self.start_offsets = (jobs, outcomes);
@@ -314,7 +314,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// What the workers' group has committed, by partition of the jobs topic.
+    /// Applies the committed offsets of the workers' group, by partition of the jobs topic.
     ///
     /// # Errors
     /// When memory has no room for nine bytes a job.
@@ -338,7 +338,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// A record of the jobs topic.
+    /// Applies a record of the jobs topic.
     pub fn apply_job_record(&mut self, partition: i32, offset: i64, payload: &[u8]) {
         match (JobBatch::decode(payload), &mut self.resume) {
             (Ok(batch), Some(resume)) => resume.apply_published(partition, offset, &batch),
@@ -347,7 +347,7 @@ impl Dispatch {
         }
     }
 
-    /// A record of the outcomes topic.
+    /// Applies a record of the outcomes topic.
     pub fn apply_outcome_record(&mut self, payload: &[u8]) {
         match (OutcomeBatch::decode(payload), &mut self.resume) {
             (Ok(batch), Some(resume)) => resume.apply_outcomes(&batch),
@@ -356,7 +356,7 @@ impl Dispatch {
         }
     }
 
-    /// The topic that was to be read was read to its end.
+    /// Applies the end of the topic that was read.
     pub fn apply_end_of_topic(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Done) {
             State::ReadsJobs(opened) if self.options.republishes => State::ReadsOutcomes(opened),
@@ -493,7 +493,7 @@ impl Dispatch {
         }
     }
 
-    /// What was to be published on the runs topic is acknowledged.
+    /// Applies the acknowledgement of the event that was published on the runs topic.
     ///
     /// # Errors
     /// When the run is not for this dispatcher to go on with, or was removed.

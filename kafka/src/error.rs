@@ -25,9 +25,9 @@ pub enum Error {
         last_error.as_ref().map_or(String::new(), |error| format!(" ({error})"))
     )]
     Unreachable {
-        /// Where it was looked for.
+        /// The addresses.
         bootstrap_servers: String,
-        /// How long.
+        /// The time that was waited.
         waited: Duration,
         /// The last error of a connection; `None` without one.
         last_error: Option<String>,
@@ -45,9 +45,9 @@ pub enum Error {
     Denied {
         /// The topic, group or other thing.
         on: String,
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// What the cluster says.
+        /// The error code of the cluster.
         code: RDKafkaErrorCode,
     },
 
@@ -60,7 +60,7 @@ pub enum Error {
     PropertiesFile {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -78,7 +78,7 @@ pub enum Error {
     FixedProperty {
         /// The property.
         key: String,
-        /// What rests on it.
+        /// The reason for which rollcall sets it.
         why: &'static str,
     },
 
@@ -89,7 +89,7 @@ pub enum Error {
         key: String,
         /// Its value.
         value: String,
-        /// What librdkafka says.
+        /// The error of librdkafka.
         reason: String,
     },
 
@@ -109,20 +109,20 @@ pub enum Error {
     /// A call of a client failed.
     #[error("cannot {action}")]
     Client {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// What the client says.
+        /// The error of the client.
         source: KafkaError,
     },
 
-    /// Something about a topic failed.
+    /// A request about a topic failed.
     #[error("topic {topic}: cannot {action}")]
     Topic {
         /// The topic.
         topic: String,
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// What the client says.
+        /// The error of the client.
         source: KafkaError,
     },
 
@@ -140,7 +140,7 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
 
@@ -154,7 +154,7 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
 
@@ -167,7 +167,7 @@ pub enum Error {
     NotAcknowledged {
         /// The topic.
         topic: String,
-        /// How long.
+        /// The time that was waited.
         waited: Duration,
     },
 
@@ -183,7 +183,7 @@ pub enum Error {
     Cancelled {
         /// The run.
         run_id: RunId,
-        /// Who cancelled it.
+        /// The process that cancelled it.
         cancelled_by: String,
     },
 
@@ -204,7 +204,7 @@ pub enum Error {
     GenerationRaced {
         /// The run.
         run_id: RunId,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: usize,
     },
 
@@ -231,7 +231,7 @@ pub enum Error {
     StillWritten {
         /// The runs topic.
         topic: String,
-        /// How often it was tried.
+        /// The number of attempts.
         rounds: usize,
     },
 
@@ -258,7 +258,7 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
 
@@ -274,14 +274,14 @@ pub enum Error {
         offset: i64,
         /// The run that its key names.
         run_id: RunId,
-        /// What is wrong with it.
+        /// The error of its decoding.
         source: DecodeError,
     },
 
     /// The in-process broker failed.
     #[error("in-process broker: cannot {action}; name another with --bootstrap-servers")]
     InProcess {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
     },
 }

@@ -328,7 +328,7 @@ pub fn all_run_events(
 pub struct RunsReader {
     reader: Reader,
     topic: String,
-    /// Where the topic ended when the reader began.
+    /// The end offset of the topic when the reader began.
     end: Vec<i64>,
     /// What was there when the reader began, as far as it is read; handed out when all of it is.
     log: RunLog,

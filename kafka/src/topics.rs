@@ -24,7 +24,7 @@ use crate::settings::{self, Role};
 pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const EMPTY_STEP: Duration = Duration::from_millis(20);
 
-/// How long a new topic may take until each partition has a leader.
+/// The timeout for each partition of a new topic to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two attempts to create topics on a broker that has just started.
@@ -37,9 +37,9 @@ pub struct TopicNames {
     pub jobs: String,
     /// Outcomes, from workers to aggregators.
     pub outcomes: String,
-    /// Dead jobs.
+    /// Dead letters.
     pub dlq: String,
-    /// What becomes of runs.
+    /// The events of runs.
     pub runs: String,
 }
 
@@ -66,14 +66,14 @@ pub fn default_group(prefix: &str) -> String {
     format!("{prefix}.worker")
 }
 
-/// How topics are made.
+/// The settings of new topics.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
     /// Partitions of the jobs and of the outcomes topic.
     pub partitions: usize,
     /// Copies of each partition; `None`: three, or as many as there are brokers if fewer.
     pub replication_factor: Option<u16>,
-    /// How long jobs and outcomes are kept.
+    /// The retention of jobs and outcomes.
     pub retention: Duration,
 }
 

@@ -180,7 +180,7 @@ impl DeadLetters {
         self
     }
 
-    /// Hears a message of the dead-letter topic. A job that is there several times counts once, as
+    /// Applies a message of the dead-letter topic. A job that is there several times counts once, as
     /// it was heard last; those of other runs change nothing. To be asked for after the outcomes: a job
     /// is on this topic before its outcome is.
     pub fn apply_letter(&mut self, offset: i64, headers: LetterHeaders, payload: &[u8]) {
@@ -209,7 +209,7 @@ impl DeadLetters {
         }
     }
 
-    /// Hears outcomes, which name the workers. Those of other runs change nothing.
+    /// Applies outcomes, which name the workers. Those of other runs change nothing.
     pub fn apply_outcomes(&mut self, batch: &OutcomeBatch) {
         if *batch.run_id() != self.run_id {
             return;
@@ -232,7 +232,7 @@ impl DeadLetters {
         !self.unpublished.is_empty()
     }
 
-    /// Hears a message of the jobs topic: copies of jobs that are under way. Those of other runs change
+    /// Applies a message of the jobs topic: copies of jobs that are under way. Those of other runs change
     /// nothing.
     pub fn apply_published(&mut self, batch: &JobBatch) {
         if *batch.run_id() != self.run_id {

@@ -40,7 +40,7 @@ const MAX_CONFLICTS: usize = 1_000;
 /// The number of characters to which labels and reasons are truncated.
 const SHOWN_CHARACTERS: usize = 200;
 
-/// What a dead letter takes beside its reason.
+/// The memory for a dead letter without its reason, in bytes.
 const DEAD_JOB_BYTES: usize = 64;
 
 /// The dead letter of a job, as its outcome describes it.
@@ -84,7 +84,7 @@ pub struct KnownJob<'a> {
     pub payload_digest: u64,
 }
 
-/// What recording a batch changed.
+/// The changes of a ledger by a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Outcomes of jobs that had none.
@@ -150,7 +150,7 @@ pub struct Totals {
     pub differing: u64,
 }
 
-/// What the outcomes of a batch have in common.
+/// The common fields of the outcomes of a batch.
 #[derive(Clone, Copy)]
 struct Origin {
     tier: Tier,
@@ -228,7 +228,7 @@ impl Ledger {
         }
     }
 
-    /// How much memory is held.
+    /// The memory in use.
     pub fn memory_use(&self) -> MemoryUse {
         let fixed = self.lines.held_bytes()
             + self.labels.held_bytes()
@@ -251,12 +251,12 @@ impl Ledger {
         &self.rules
     }
 
-    /// How many jobs the run has.
+    /// The number of jobs of the run.
     pub fn jobs(&self) -> u64 {
         self.lines.len()
     }
 
-    /// How many jobs have no outcome yet.
+    /// The number of jobs without an outcome.
     pub fn missing(&self) -> u64 {
         self.jobs() - self.totals.completed - self.totals.dead_lettered
     }

@@ -343,7 +343,7 @@ fn describe(manifest: &Manifest) -> String {
     )
 }
 
-/// What a run has come to.
+/// The verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -372,27 +372,27 @@ impl Verdict {
 /// The reconciliation of a run: the verdict, with the checks that led to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
-    /// What the run has come to.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was compared.
+    /// The comparisons.
     pub checks: Vec<Check>,
 }
 
 /// One line of a reconciliation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What is compared.
+    /// The name of the compared value.
     pub name: &'static str,
-    /// What it should be.
+    /// The expected value.
     pub expected: String,
-    /// What it is.
+    /// The value that was found.
     pub found: String,
-    /// Whether they are the same.
+    /// Whether the check passed.
     pub holds: bool,
 }
 
 impl Check {
-    /// A line that holds or does not.
+    /// A check that holds or does not.
     pub fn new(name: &'static str, expected: &str, found: &str, holds: bool) -> Self {
         Self {
             name,
@@ -402,7 +402,7 @@ impl Check {
         }
     }
 
-    /// Two numbers that should be the same.
+    /// A check that two numbers are equal.
     pub fn numbers(name: &'static str, expected: u64, found: u64) -> Self {
         Self::new(
             name,

@@ -23,7 +23,7 @@ pub struct Attempt<'a> {
     pub has_opened: bool,
 }
 
-/// What a dispatcher does with its run.
+/// The plan of a dispatcher for its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// No dispatcher has opened the run: open it, read the runs topic again, and plan again.
@@ -96,7 +96,7 @@ pub fn plan(history: &RunHistory, attempt: &Attempt<'_>) -> Result<Plan, Refusal
 /// The rule by which a job is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Those that are not on the jobs topic.
+    /// A job is missing if it is not on the jobs topic.
     NeverPublished,
     /// Those without an outcome, unless a copy on the jobs topic is still to be worked on, of the
     /// generation that last opened the job again or a later one.
@@ -116,13 +116,13 @@ pub enum Rule {
 const PUBLISHED: u8 = 1;
 /// One of its copies is still to be worked on.
 const WAITING: u8 = 2;
-/// It has an outcome.
+/// The job has an outcome.
 const HAS_OUTCOME: u8 = 4;
 
 /// Bits of a fingerprint that are of the job's key and part alone.
 const KEY_BITS: u32 = 24;
 
-/// What is on the topics of one run, as far as it decides which jobs are missing.
+/// The state of the jobs of one run on its topics, which decides the missing jobs.
 ///
 /// Takes nine bytes a job, by the dispatcher's own number of jobs: an index from a topic sizes no
 /// memory.

@@ -10,7 +10,7 @@ use service::{Exit, LogArgs, Shutdown, print, process};
 
 use crate::error::Error;
 
-/// How long the broker may take to acknowledge the cancellation.
+/// The timeout of the cancellation's acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The options of `rollcall cancel`.
@@ -92,7 +92,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     Ok(Exit::Complete)
 }
 
-/// What became of a generation that is to be cancelled, for people; `None` while it goes on.
+/// The end of the generation to cancel, as text; `None` while it is under way.
 fn outcome(history: &RunHistory, generation: u32) -> Result<Option<String>, Error> {
     let run_id = history.run_id();
     let timeline = history.timeline();

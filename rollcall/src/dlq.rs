@@ -34,7 +34,7 @@ pub struct DlqArgs {
     action: Action,
 }
 
-/// What to do with dead letters.
+/// The commands on dead letters.
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
     /// List the dead letters of a run that were not counted since
@@ -79,7 +79,7 @@ struct ReplayArgs {
     place: Place,
 }
 
-/// Where the run is.
+/// The run, with its cluster and topics.
 #[derive(Args, Clone, Debug)]
 struct Place {
     /// The run
@@ -94,13 +94,13 @@ struct Place {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     log: LogArgs,
 }
 
 impl DlqArgs {
-    /// How much is said.
+    /// The options of the log.
     pub fn log(&self) -> &LogArgs {
         &self.place().log
     }
@@ -230,7 +230,7 @@ fn find<'d, 'a>(dead: &'d [Dead<'a>], index: u64, run_id: &RunId) -> Result<&'d 
     })
 }
 
-/// What is known of a dead job; what is not known is null in JSON.
+/// A dead job as JSON; unknown fields are null.
 #[derive(Serialize)]
 struct Facts<'a> {
     index: u64,
@@ -264,7 +264,7 @@ struct DeadLine<'a> {
     run_id: &'a str,
     #[serde(flatten)]
     facts: Facts<'a>,
-    /// Where the message was that it came in, and where it is now.
+    /// The position of its original message, and that of the dead letter.
     source: Option<&'a LetterHeaders>,
     dlq_offset: Option<i64>,
 }
@@ -320,7 +320,7 @@ fn write_line(f: &mut fmt::Formatter<'_>, line: &impl Serialize) -> fmt::Result 
     writeln!(f, "{line}")
 }
 
-/// What a cell shows where there is nothing to show.
+/// The text of an empty cell.
 const NOTHING: &str = "-";
 
 fn place_of(headers: Option<&LetterHeaders>) -> String {

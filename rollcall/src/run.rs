@@ -44,7 +44,7 @@ const DATA_SET: &str = "covid-tests.csv";
 /// The rejected rows, in the output folder, unless they are to be elsewhere.
 const REJECTS: &str = "rejects.csv";
 
-/// What this process is called in the report.
+/// The name of this process in the report.
 const OWN_NAME: &str = "rollcall";
 
 /// What may be uncommitted of a partition on the in-process broker: less than half of what it
@@ -184,7 +184,7 @@ fn refuse_protocol(properties: &[(String, String)]) -> Result<(), Error> {
     }
 }
 
-/// What is said at the end, on standard output.
+/// The summary that is printed at the end.
 fn summary(
     args: &RunArgs,
     report: &Report,
@@ -272,7 +272,7 @@ fn names_of_outputs() -> impl Iterator<Item = String> {
     stems.flat_map(|stem| ENDINGS.map(|ending| format!("{stem}.{ending}")))
 }
 
-/// Where rejected rows go.
+/// The file of rejected rows.
 fn rejects_file(args: &RunArgs) -> PathBuf {
     let given = args.rejects.clone();
     given.unwrap_or_else(|| args.out.join(REJECTS))

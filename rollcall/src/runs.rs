@@ -18,10 +18,10 @@ use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
 
-/// How long the broker may take to acknowledge a removal.
+/// The timeout of a removal's acknowledgement.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a cell shows where there is nothing to show.
+/// The text of an empty cell.
 const NOTHING: &str = "-";
 
 /// The options of `rollcall runs`.
@@ -68,7 +68,7 @@ struct RemoveArgs {
     place: Place,
 }
 
-/// Where the runs are.
+/// The cluster and topics of the runs.
 #[derive(Args, Clone, Debug)]
 struct Place {
     /// Prefix of the topics
@@ -95,7 +95,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word for it.
+    /// The name of the state.
     fn word(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -113,11 +113,11 @@ pub struct Run {
     pub run_id: RunId,
     /// When it was opened, in milliseconds since 1970-01-01T00:00:00Z; `None` when it could not be.
     pub opened_at_ms: Option<i64>,
-    /// How its rows became jobs, and what was made of these.
+    /// The options of the run.
     pub options: Option<RunOptions>,
     /// The manifest.
     pub manifest: Option<Manifest>,
-    /// Why its dispatcher gave it up.
+    /// The reason for which its dispatcher gave up.
     pub aborted: Option<String>,
     /// Its newest generation.
     pub generation: u32,
@@ -146,7 +146,7 @@ impl From<RunHistory> for Run {
 }
 
 impl Run {
-    /// How far it has come. A run that was dispatched after all is no longer aborted.
+    /// The state. A run that was dispatched after an abort is no longer aborted.
     pub fn state(&self) -> State {
         if self.cancelled.is_some() {
             return State::Cancelled;
@@ -196,7 +196,7 @@ impl Run {
         ]
     }
 
-    /// Who published the verdict or cancelled the run.
+    /// The process that published the verdict or cancelled the run.
     fn said_by(&self) -> Option<&str> {
         let verdict = self
             .verdict
@@ -252,7 +252,7 @@ struct RunLine<'a> {
     rejected: Option<u64>,
     grouping: Option<GroupingReport>,
     computation: Option<&'a Computation>,
-    /// Why it was aborted or cancelled.
+    /// The reason of the abort or cancellation.
     reason: Option<&'a str>,
     generation: u32,
     /// Those of the verdict that stands on this generation.
@@ -261,7 +261,7 @@ struct RunLine<'a> {
     dead_lettered: Option<u64>,
     differing: Option<u64>,
     table_digest: Option<String>,
-    /// Who published the verdict or cancelled the run.
+    /// The process that published the verdict or cancelled the run.
     by: Option<&'a str>,
 }
 

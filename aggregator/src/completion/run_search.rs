@@ -1,4 +1,4 @@
-//! Which run is collected: the one of a name, or the one that was opened last.
+//! The search for the run to collect: the run of a name, or the run that was opened last.
 
 use pipeline::{RunEvent, RunHistory, RunId};
 

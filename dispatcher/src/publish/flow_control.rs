@@ -25,7 +25,7 @@ pub struct FlowControl {
     outcome_bytes: u64,
 }
 
-/// What an outcome takes beyond what its job has taken.
+/// The size of an outcome beyond that of its job, in bytes.
 const OUTCOME_OVERHEAD_BYTES: u64 = 100;
 
 impl FlowControl {

@@ -10,7 +10,7 @@ const MAX_BATCH_BYTES: usize = 256 * 1024;
 /// evenly over partitions and so over workers.
 pub(super) const BATCHES_PER_PARTITION: u64 = 16;
 
-/// How much goes to one partition before the next one's turn: fewer, fuller requests.
+/// The amount that is sent to one partition before the next one's turn, for fewer and fuller requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimit {
     max_jobs: u64,
@@ -37,7 +37,7 @@ pub struct PartitionRotation {
     partitions: usize,
     /// The partition whose turn it is.
     next: usize,
-    /// How many partitions on the next turn is.
+    /// The number of partitions from one turn to the next.
     stride: usize,
 }
 

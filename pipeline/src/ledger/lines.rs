@@ -12,7 +12,7 @@ use super::results::Stored;
 /// another, look up their block rarely.
 const BLOCK: u64 = 32;
 
-/// What the ledger knows of one job.
+/// The state of one job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     #[default]
@@ -73,7 +73,7 @@ impl Line {
 #[derive(Debug)]
 pub struct Lines {
     jobs: u64,
-    /// In the order in which they were first written to.
+    /// The blocks, in the order in which they were first written to.
     blocks: Vec<[Line; BLOCK as usize]>,
     /// Where in `blocks` the lines of index `number * BLOCK` and after are, by `number`.
     places: BTreeMap<u64, usize>,
@@ -95,7 +95,7 @@ impl Lines {
         }
     }
 
-    /// How many lines there are, written or not.
+    /// The number of lines, written or not.
     pub fn len(&self) -> u64 {
         self.jobs
     }
@@ -139,9 +139,9 @@ impl Lines {
         dropped
     }
 
-    /// How much memory the lines take.
+    /// The memory that the lines take, in bytes.
     pub fn held_bytes(&self) -> u64 {
-        /// What a block takes of the tree of places.
+        /// The memory that a block takes in the tree of places, in bytes.
         const PLACE_BYTES: usize = 24;
         (size_of_val(&self.blocks[..]) + self.places.len() * PLACE_BYTES) as u64
     }
