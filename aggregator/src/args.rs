@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "out")]
     pub out: PathBuf,
 
-    /// What is written.
+    /// The outputs.
     #[command(flatten)]
     pub outputs: OutputArgs,
 
@@ -51,7 +51,7 @@ pub struct Args {
     )]
     pub timeout: Duration,
 
-    /// How much memory outcomes may take.
+    /// The memory for outcomes.
     #[command(flatten, next_help_heading = "Memory")]
     pub memory: MemoryArgs,
 
@@ -71,16 +71,16 @@ pub struct Args {
     #[command(flatten)]
     pub broker: BrokerArgs,
 
-    /// For machines.
+    /// The option of the JSON output.
     #[command(flatten)]
     pub json: JsonArgs,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// How much memory outcomes may take. No result depends on these.
+/// The options of the memory for outcomes. No result depends on them.
 #[derive(clap::Args, Clone, Debug)]
 pub struct MemoryArgs {
     /// Memory for outcomes, at most; beyond it results of more than 8 bytes are spilled to disk
@@ -92,7 +92,7 @@ pub struct MemoryArgs {
     pub spill_folder: Option<PathBuf>,
 }
 
-/// What is written of a run. `report.json` always is.
+/// The options of the outputs of a run. `report.json` is always written.
 #[derive(clap::Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Files beside report.json: series.csv, series.parquet, series.svg (a picture), report.md (for
@@ -167,12 +167,12 @@ impl OutputChoice {
     }
 }
 
-/// Which run to collect.
+/// The run to collect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunChoice {
-    /// The one that was opened last; where there is none, the next one.
+    /// The run that was opened last, or the next one where no run was opened yet.
     Latest,
-    /// The one of this name.
+    /// The run of this name.
     Named(RunId),
 }
 
@@ -213,15 +213,15 @@ pub struct Config {
     pub run: RunChoice,
     /// Folder for the outputs.
     pub out: PathBuf,
-    /// What is written there.
+    /// The outputs.
     pub outputs: OutputChoice,
-    /// Where the dispatcher writes rejected rows, if that is a file of this machine.
+    /// The dispatcher's file of rejected rows, if it is on this machine.
     pub rejects: Option<PathBuf>,
     /// The longest time without anything new, where the workers have nothing before them.
     pub timeout: Duration,
     /// Memory for outcomes, in bytes.
     pub memory_budget_bytes: u64,
-    /// Where results beyond it go.
+    /// The folder for results beyond that.
     pub spill_folder: PathBuf,
     /// The cluster.
     pub cluster: Cluster,
@@ -234,7 +234,7 @@ pub struct Config {
     pub read_positions: Option<String>,
     /// The computations whose runs it can collect.
     pub computations: Registry,
-    /// Where it counts what it does.
+    /// The metrics.
     pub metrics: Metrics,
 }
 

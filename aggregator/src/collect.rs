@@ -16,18 +16,18 @@ use crate::read_positions::ReadPositions;
 use crate::table::Tabulation;
 use crate::workers::workers_seen;
 
-/// How long one read waits for more.
+/// The longest time for which one read waits for records.
 const STEP: Duration = Duration::from_millis(5);
 
 /// A run that was collected, and what it was read with.
 pub struct ReadRun {
-    /// What was collected.
+    /// The collected run.
     pub collected: Collected,
-    /// What is made of it.
+    /// The table that the run leaves.
     pub tabulation: Tabulation,
     /// The runs topic, to be read on.
     pub runs: RunsReader,
-    /// What outcomes were read with.
+    /// The clients with which outcomes were read.
     pub clients: OutcomesClients,
 }
 
@@ -268,7 +268,7 @@ impl Driver<'_> {
         }
     }
 
-    /// What was collected, where there is something to be judged.
+    /// The collected run, where it can be reconciled.
     fn finish(self, end: End) -> Result<ReadRun, Error> {
         let no_run = || Error::NoRun {
             run: self.config.run.to_string(),

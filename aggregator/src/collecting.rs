@@ -22,10 +22,10 @@ pub struct Collecting {
     last_outcome_at: Option<Instant>,
 }
 
-/// Why a record of the outcomes topic was not recorded.
+/// The error for which a record of the outcomes topic was dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum Unrecorded {
-    /// It cannot be decoded.
+    /// The record cannot be decoded.
     #[error(transparent)]
     Undecodable(#[from] DecodeError),
     /// Results beyond the memory budget cannot be written or read back.
@@ -33,7 +33,7 @@ pub enum Unrecorded {
     Spill(#[from] SpillError),
 }
 
-/// What was collected.
+/// A collected run.
 #[derive(Debug)]
 pub struct Collected {
     /// The run.
@@ -46,7 +46,7 @@ pub struct Collected {
     pub outcomes_read: OutcomesRead,
     /// Messages on the outcomes topic that could not be decoded.
     pub undecodable: u64,
-    /// From the first outcome to the last.
+    /// The time from the first outcome to the last.
     pub duration: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Collecting {
         own
     }
 
-    /// How the run was opened.
+    /// The opening of the run.
     pub fn opened(&self) -> &RunOpened {
         &self.opened
     }
@@ -83,7 +83,7 @@ impl Collecting {
         &self.run
     }
 
-    /// What was recorded until now.
+    /// The collection so far.
     pub fn collection(&self) -> &Collection {
         &self.collection
     }
@@ -92,15 +92,15 @@ impl Collecting {
     pub fn apply_run_events(&mut self, events: Vec<RunEvent>) -> bool {
         let is_own = |event: &RunEvent| *event.run_id() == self.opened.run_id;
         let has_own = events.iter().any(is_own);
-        events.into_iter().for_each(|event| self.run.hear(event));
+        events.into_iter().for_each(|event| self.run.apply(event));
         self.apply_manifests();
         has_own
     }
 
-    /// Those that were applied before change nothing.
+    /// Applies events again; those that were applied before change nothing.
     fn apply_manifests(&mut self) {
         for manifest in self.run.manifests() {
-            self.collection.hear_manifest(manifest.clone());
+            self.collection.apply_manifest(manifest.clone());
         }
     }
 
@@ -122,7 +122,7 @@ impl Collecting {
         }
         self.first_outcome_at.get_or_insert(now);
         self.last_outcome_at = Some(now);
-        Ok((self.collection).hear_outcomes_at(partition, offset, &batch)?)
+        Ok((self.collection).apply_outcomes_at(partition, offset, &batch)?)
     }
 
     /// The run and how it was opened, to be collected from the first outcome again.
@@ -130,7 +130,7 @@ impl Collecting {
         (self.run, self.opened)
     }
 
-    /// What was collected.
+    /// The collected run, when no more is read.
     pub fn into_collected(self) -> Collected {
         let between = self.first_outcome_at.zip(self.last_outcome_at);
         Collected {

@@ -21,10 +21,10 @@ use crate::args::RunChoice;
 use crate::collecting::{Collected, Collecting, Unrecorded};
 use crate::outcomes_read::OutcomesRead;
 
-/// How often the runs topic is read once the manifest is known.
+/// The interval at which the runs topic is read once the manifest is known.
 const RUNS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What to do next.
+/// The next action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
     /// Look whether there is a runs topic, and [say](Completion::apply_runs_topic) so. A dispatcher
@@ -45,7 +45,7 @@ pub enum Next {
     End(End),
 }
 
-/// Why nothing more is read.
+/// The reason for which nothing more is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Nothing that may still come can make it any better.
@@ -106,13 +106,13 @@ impl NewestGeneration {
     }
 }
 
-/// One aggregator's way to the completion of a run.
+/// The completion of a run by one aggregator.
 #[derive(Debug)]
 pub struct Completion {
     state: State,
     search: RunSearch,
     patience: Patience,
-    /// What [`next`](Self::next) has asked for was done, and the time has come to decide.
+    /// Whether the last action was done, and the end has to be checked.
     is_done: bool,
 }
 
@@ -128,7 +128,7 @@ impl Completion {
         }
     }
 
-    /// What to do next. `is_stopped`: the aggregator was asked to end.
+    /// The next action. `is_stopped`: whether a shutdown is requested.
     ///
     /// However settled a run is, it is not complete before the end: a later outcome may outrank a
     /// dead letter or contradict another one, and is there for everyone to read.
@@ -331,7 +331,7 @@ impl Completion {
         }
     }
 
-    /// What was collected until now, once the run is found.
+    /// The collection so far; `None` before the run is found.
     pub fn collection(&self) -> Option<&Collection> {
         self.collecting().map(Collecting::collection)
     }
@@ -341,7 +341,7 @@ impl Completion {
         self.collecting().map(|own| &own.outcomes_read)
     }
 
-    /// What was collected, if the run was found.
+    /// The collected run; `None` if it was not found.
     pub fn into_collected(self) -> Option<Collected> {
         match self.state {
             State::ReadsOutcomes(own) | State::ReadsRuns(own) => {
@@ -361,7 +361,7 @@ impl Following {
         self.runs_are_caught_up && self.collecting.outcomes_read.has_reached_end()
     }
 
-    /// Why nothing more is to be read, as far as that follows from what was read.
+    /// The reason to read nothing more, if it follows from the records so far.
     fn end(&self) -> Option<End> {
         let collection = self.collecting.collection();
         let verdict = self.newest.verdict.as_ref();

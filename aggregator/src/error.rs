@@ -1,4 +1,4 @@
-//! Why a run is not judged.
+//! The errors of an aggregator, which leave a run without a verdict.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ pub enum Error {
     NoRun {
         /// The run that was looked for.
         run: String,
-        /// Where.
+        /// The topic.
         topic: String,
-        /// How long.
+        /// The time that was waited.
         waited: Duration,
     },
 
@@ -31,18 +31,18 @@ pub enum Error {
     Aborted {
         /// The run.
         run_id: RunId,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 
-    /// Somebody has cancelled the run.
+    /// The run was cancelled.
     #[error("run {run_id} was cancelled by {cancelled_by}: {reason}")]
     Cancelled {
         /// The run.
         run_id: RunId,
-        /// Who cancelled it.
+        /// The process that cancelled it.
         cancelled_by: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 
@@ -55,7 +55,7 @@ pub enum Error {
     OutcomesDeleted {
         /// The run.
         run_id: RunId,
-        /// Who published the verdict.
+        /// The publisher of the verdict.
         published_by: String,
         /// The outcomes topic.
         topic: String,
@@ -90,13 +90,13 @@ pub enum Error {
     OutputFolder {
         /// The folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
-    Say(#[source] io::Error),
+    Print(#[source] io::Error),
 
     /// A series of this grain cannot be made from the run's.
     #[error(
@@ -134,7 +134,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -143,7 +143,7 @@ pub enum Error {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -155,7 +155,7 @@ pub enum Error {
     Spill {
         /// The folder.
         folder: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -221,7 +221,7 @@ impl Ending for Error {
             | Self::Cancelled { .. }
             | Self::NotCounted { .. }
             | Self::Numbering { .. }
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::Spill { .. }

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use computations::Registry;
-use service::Talk;
+use service::Verbosity;
 
 fn main() -> ExitCode {
     let args = aggregator::Args::parse();
-    service::process::run(&args.log, Talk::Steps, |shutdown| {
+    service::process::run(&args.log, Verbosity::Steps, |shutdown| {
         aggregator::serve(&args, &shutdown, &Registry::standard())
     })
 }

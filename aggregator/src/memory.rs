@@ -14,13 +14,13 @@ use crate::args::Config;
 use crate::metrics::Metrics;
 use crate::spill::SpillFile;
 
-/// What a row of a series takes, and its cells while they are written as columns.
+/// The memory for a row of a series, with its cells while they are written as columns, in bytes.
 const SERIES_ROW_BYTES: u64 = 64;
 
-/// What a label set takes of the order in which a table is written.
+/// The memory for a label set in the order of a table, in bytes.
 const LABEL_ORDER_BYTES: u64 = 8;
 
-/// What exporters and readers take that pass on what they make by the piece.
+/// The memory for the buffers of exporters and readers, in bytes.
 const EXPORT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A collection by these rules, within the memory budget of a configuration.
@@ -124,7 +124,7 @@ mod tests {
             let mut builder = OutcomeBatchBuilder::new(&run_id, 0, &Worker::default());
             builder.push(&job(index), 0, Outcome::Completed(&vec![7; 400_000]));
             let batch = OutcomeBatch::decode(&builder.encode()).expect("a valid batch");
-            recorded = recorded.and_then(|_| collection.hear_outcomes_at(0, 0, &batch));
+            recorded = recorded.and_then(|_| collection.apply_outcomes_at(0, 0, &batch));
         }
         let error = recorded
             .map_err(Error::of_spill(&gone))

@@ -1,4 +1,4 @@
-//! How far each partition of the outcomes topic was read, and how far it is to be read.
+//! The offsets up to which each partition of the outcomes topic was read, and has to be read.
 
 use pipeline::OffsetRange;
 
@@ -40,7 +40,7 @@ impl OutcomesRead {
         }
     }
 
-    /// What was read of each partition.
+    /// The offsets that were read of each partition.
     pub fn ranges(&self) -> Vec<OffsetRange> {
         let both = self.start.iter().zip(&self.next);
         both.map(|(&start, &end)| OffsetRange { start, end })

@@ -12,7 +12,7 @@ use pipeline::{Grain, VerdictKey};
 
 use serde::Serialize;
 use service::listen::{self, Probing};
-use service::{Exit, Progress, Show, Shutdown, clock, machine, say};
+use service::{Exit, Progress, Show, Shutdown, clock, json_output, print};
 use tracing::info;
 
 use crate::args::{Args, Config, OutputChoice};
@@ -55,10 +55,10 @@ pub fn serve(args: &Args, shutdown: &Shutdown, computations: &Registry) -> Resul
     drop(shown);
     match &report {
         Ok(report) if args.json.json => {
-            machine::say_result(&ReportResult::new(report, &config.out));
+            json_output::print_result(&ReportResult::new(report, &config.out));
         }
-        Err(error) if args.json.json => machine::say_failure(error),
-        Ok(report) if !args.log.quiet => say(report).map_err(Error::Say)?,
+        Err(error) if args.json.json => json_output::print_failure(error),
+        Ok(report) if !args.log.quiet => print(report).map_err(Error::Print)?,
         _ => {}
     }
     report.map(|report| report.exit())
@@ -70,7 +70,7 @@ fn probe(config: &Config, progress: &Progress) -> Probing {
     Probing::start(Arc::clone(&progress.health), move || cluster.readiness())
 }
 
-/// What a run has come to, for machines: the report's heart, and where the rest is.
+/// The result of a run as JSON: the main figures of the report, and the paths of the files.
 #[derive(Serialize)]
 pub struct ReportResult<'a> {
     verdict: &'static str,
@@ -81,7 +81,7 @@ pub struct ReportResult<'a> {
     tests: Option<u64>,
     positive: Option<u64>,
     rate: Option<f64>,
-    /// What was written.
+    /// The files that were written.
     paths: Vec<String>,
 }
 
@@ -130,7 +130,7 @@ pub fn run(
     progress: &Progress,
     when_collected: impl FnOnce(),
 ) -> Result<Report, Error> {
-    // An output folder that cannot be had is better told before the run than after it.
+    // An output folder that cannot be created is reported before the run, not after it.
     let outputs = Outputs::new(&config.out)?;
     let mut when_collected = Some(when_collected);
     // To close a client takes as long as its threads need to end, which nothing else waits for.
@@ -241,7 +241,7 @@ fn judge(
     })
 }
 
-/// What a run leaves beside its reports.
+/// The output of a run beside its reports.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
     /// The series of positivity.

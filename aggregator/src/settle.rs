@@ -27,31 +27,31 @@ use crate::memory;
 use crate::outcomes_read::OutcomesRead;
 use crate::report::Report;
 
-/// How long the broker may take to acknowledge a verdict; longer where it is waited for longer.
+/// The timeout of a verdict's acknowledgement, unless the broker timeout is longer.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connection for the verdict may take before it is left to the verdict to wait for it.
+/// The timeout of the early connection for the verdict; later, the verdict itself waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one read waits for more.
+/// The longest time for which one read waits for events.
 const STEP: Duration = Duration::from_millis(5);
 
-/// What has come of a verdict, as the report shows it.
+/// The settled verdict, as the report shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerdictReport {
     /// The generation of the run.
     pub generation: u32,
-    /// Whether the verdict that stands agrees with the table here.
+    /// Whether the verdict that counts agrees with the table here.
     pub published: bool,
-    /// Who published it.
+    /// The publisher.
     pub published_by: Option<String>,
-    /// By partition of the outcomes topic: where it holds.
+    /// The end offsets of the verdict, by partition of the outcomes topic.
     pub end_offsets: Vec<i64>,
     /// Conflicts beyond the end offsets, which change nothing any more; the first thousand.
     pub late_conflicts: Vec<String>,
 }
 
-/// What was collected, judged, with its tables written under temporary names.
+/// A reconciled run, with its tables written under temporary names.
 pub struct Attempt {
     /// Everything that was read.
     pub collected: Collected,
@@ -59,15 +59,15 @@ pub struct Attempt {
     pub series: Option<Series>,
     /// The report on it, as far as it is known.
     pub report: Report,
-    /// What is settled.
+    /// The verdict to settle.
     pub judged: Judged,
 }
 
-/// Where a judgement has led.
+/// The result of settling a verdict.
 pub enum Settled {
     /// The files are to be put in place.
     Done(Box<Attempt>, VerdictReport),
-    /// The verdict that stands says otherwise at its own end offsets.
+    /// The verdict that counts differs at its own end offsets.
     Contradicted(Box<Attempt>, VerdictReport, RunReconciled),
     /// A newer generation was opened: collect it.
     NextGeneration,
@@ -222,7 +222,7 @@ impl<'a> Settling<'a> {
 
     fn read_runs(&mut self, timeout: Duration) -> Result<(), Error> {
         let events = self.runs.read(timeout)?;
-        events.into_iter().for_each(|event| self.run.hear(event));
+        events.into_iter().for_each(|event| self.run.apply(event));
         Ok(self.runs.check(self.run.run_id())?)
     }
 
@@ -354,7 +354,7 @@ impl VerdictReport {
 }
 
 impl Report {
-    /// The verdict of another aggregator says otherwise of the very same outcomes.
+    /// The verdict of another aggregator differs on the same outcomes.
     pub fn contradict(&mut self, standing: &RunReconciled) {
         let own = format!(
             "{}, table {}, by this aggregator",

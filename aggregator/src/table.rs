@@ -9,7 +9,7 @@ use pipeline::{Grain, Ledger, RunOptions};
 use crate::args::Config;
 use crate::error::Error;
 
-/// What is made of a run's results.
+/// The table that is made of a run's results.
 pub struct Tabulation {
     /// The computation's part.
     pub tabulate: Box<dyn Tabulate>,

@@ -1,4 +1,4 @@
-//! What the workers of a run have before them, asked of the cluster.
+//! The state of the workers of a run, fetched from the cluster.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use service::Progress;
 use crate::args::Config;
 use crate::completion::WorkersSeen;
 
-/// How long a broker may take to answer at all: one that is away is no reason to wait for each question.
+/// The timeout of the first request, so that a broker that is away is waited for only once.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks what the workers have before them.
+/// Fetches the state of the workers.
 ///
 /// # Errors
 /// When the cluster cannot be asked, or `stopped` returns true.

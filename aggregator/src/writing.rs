@@ -8,7 +8,7 @@ use pipeline::Grain;
 use crate::args::OutputChoice;
 use crate::export::Format;
 
-/// One thing to do.
+/// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Write the run's series in this form.
@@ -31,7 +31,7 @@ pub enum Step {
     ReportJson,
 }
 
-/// What a run leaves beside its reports.
+/// The output of a run beside its reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaves {
     /// The series of positivity.
@@ -50,7 +50,7 @@ impl Step {
     }
 }
 
-/// What to do, in order. `has_rejects`: there is a file of rejected rows.
+/// The steps, in order. `has_rejects`: whether there is a file of rejected rows.
 pub fn steps(choice: &OutputChoice, leaves: Leaves, has_rejects: bool) -> Vec<Step> {
     let mut steps = tables(choice, leaves);
     if has_rejects {

@@ -114,11 +114,11 @@ fn collect(collection: &mut Collection) {
     let firsts: Vec<u64> = (0..JOBS).step_by(JOBS_PER_MESSAGE as usize).collect();
     for turn in firsts.chunks(PARTITIONS) {
         for &first in turn.iter().rev() {
-            let is_new = collection.hear_outcomes_at(0, 0, &message(first));
+            let is_new = collection.apply_outcomes_at(0, 0, &message(first));
             assert!(is_new.expect("the disk has room"));
         }
     }
-    collection.hear_manifest(manifest());
+    collection.apply_manifest(manifest());
 }
 
 #[test]

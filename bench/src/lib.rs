@@ -27,7 +27,7 @@ use std::time::Duration;
 use aggregator::export::Exporter;
 use aggregator::outputs::Outputs;
 use service::progress::grouped;
-use service::{Exit, Shutdown, say};
+use service::{Exit, Shutdown, print};
 
 use agreement::Agreement;
 use benchmark::{Benchmark, Load, Measured, Settings};
@@ -105,7 +105,7 @@ pub fn run(args: &BenchArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             text.push_str(&format!("\n{comparison}"));
         }
         text.push_str(&format!("\n  {}\n", args.out.display()));
-        say(&text).map_err(Error::Print)?;
+        print(&text).map_err(Error::Print)?;
     }
     for row in &slower {
         eprintln!(

@@ -255,10 +255,10 @@ pub fn manifest(jobs: &JobSet) -> Manifest {
 /// From messages of outcomes to a ledger.
 pub fn record(manifest: &Manifest, finished: &[Finished]) -> Collection {
     let mut collection = Collection::new();
-    collection.hear_manifest(manifest.clone());
+    collection.apply_manifest(manifest.clone());
     for outcomes in finished.iter().filter_map(|one| one.outcomes.as_ref()) {
         let outcomes = OutcomeBatch::decode(outcomes).expect("a worker made it");
-        let recorded = collection.hear_outcomes_at(0, 0, &outcomes);
+        let recorded = collection.apply_outcomes_at(0, 0, &outcomes);
         recorded.expect("all is in memory");
     }
     collection

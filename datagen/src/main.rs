@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use service::Talk;
+use service::Verbosity;
 
 fn main() -> ExitCode {
     let args = datagen::Args::parse();
-    service::process::run(&args.log, Talk::Warnings, |shutdown| {
+    service::process::run(&args.log, Verbosity::Warnings, |shutdown| {
         datagen::run(&args, &shutdown)
     })
 }

@@ -34,9 +34,9 @@ pub(crate) fn publish_abort(producer: &BatchProducer, runs: &Topic, aborted: Run
     }
 }
 
-/// The data set cannot be opened: if others may know the run by its name, and a broker is there, they
-/// are told. Not where the run was opened, though: it may be another dispatcher's, and who waits for
-/// it can go on waiting until this one is started again without the mistake.
+/// Publishes the abort of a run whose data set cannot be opened, if other processes may know the run by
+/// its name and a broker answers. A run that was opened is not aborted: it may be another dispatcher's,
+/// and processes that wait for it can wait until this one is started again without the mistake.
 pub(crate) fn abort_by_name(config: &Config, error: Error) -> Error {
     // One that was stopped is to end at once.
     if !config.run_is_named || matches!(error, Error::Stopped(_)) {

@@ -79,7 +79,7 @@ pub struct Args {
     #[arg(long, value_name = "PREFIX", default_value = "rollcall")]
     pub topic_prefix: String,
 
-    /// Wait until so many workers have joined their group before the first job
+    /// Wait until this number of workers have joined their group before the first job
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub wait_for_workers: usize,
 
@@ -108,7 +108,7 @@ pub struct Args {
     pub log: LogArgs,
 }
 
-/// The name of a run, if it was given one. An empty one is none: compose files leave variables so.
+/// The name of a run; `None` where no name is given, or an empty one, as compose files leave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunName(pub Option<RunId>);
 
@@ -254,8 +254,8 @@ pub struct UncommittedLimit {
     /// The group whose commits count.
     pub group: String,
     /// Bytes for each partition of the jobs topic that are not committed, and for each of the
-    /// outcomes topic that are not collected; what is collected is told by
-    /// [`service::Progress::collected`].
+    /// outcomes topic that are not collected; [`service::Progress::collected`] has the number of those
+    /// that are.
     pub bytes_per_partition: usize,
 }
 
@@ -315,7 +315,7 @@ pub struct Config {
 }
 
 impl MessageArgs {
-    /// How topics are made, with so many partitions unless their number is given.
+    /// The settings of new topics, with `partitions` partitions unless an option gives their number.
     pub fn topic_spec(&self, partitions: usize) -> TopicSpec {
         TopicSpec {
             partitions: self.partitions.map_or(partitions, NonZeroUsize::get),

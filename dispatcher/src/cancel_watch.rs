@@ -103,7 +103,7 @@ impl Watcher {
         let mut reader = RunsReader::start(&self.cluster, &self.topic)?;
         loop {
             let events = reader.read(STEP)?;
-            events.into_iter().for_each(|event| history.hear(event));
+            events.into_iter().for_each(|event| history.apply(event));
             if let Some(cancelled) = history.timeline().cancelled_since(self.generation) {
                 // Nobody else sets it.
                 let _ = self.found.set(cancelled.clone());

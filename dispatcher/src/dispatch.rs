@@ -1,7 +1,6 @@
 //! The order of a dispatch as a state machine without clock or I/O: open the run or resume it, which
-//! opens its next generation, publish what is missing, and publish the manifest after the last
-//! acknowledgement. [`mod@crate::run`]
-//! drives it with a broker, the simulation with a model of one.
+//! opens its next generation, publish the missing jobs, and publish the manifest after the last
+//! acknowledgement. [`mod@crate::run`] drives it with a broker, the simulation with a model of one.
 
 use std::collections::BTreeMap;
 
@@ -15,25 +14,25 @@ use crate::error::Error;
 use crate::job_set::JobSet;
 use crate::publish::Published;
 
-/// What this dispatcher is asked for.
+/// The options of a dispatch.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The run.
     pub run_id: RunId,
-    /// Whether others may know the run by its name, wait for it, or have begun it.
+    /// Whether the run was named by the user, so that other processes may wait for it or have begun it.
     pub run_is_named: bool,
-    /// How rows become jobs, and what is made of them.
+    /// The options of the run: the grouping, the size of jobs, and the computation.
     pub run: RunOptions,
     /// Whether the data set can be read a second time; standard input cannot.
     pub is_rereadable: bool,
     /// Whether jobs without an outcome are published again, not only those that are not on the jobs
     /// topic.
     pub republishes: bool,
-    /// Who it is to those who read of it on the runs topic.
+    /// The name of this dispatcher on the runs topic.
     pub published_by: String,
 }
 
-/// How much the data set has of everything.
+/// The counts of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataSetCounts {
     /// Jobs.
@@ -46,7 +45,7 @@ pub struct DataSetCounts {
     pub rejected: BTreeMap<String, u64>,
 }
 
-/// What to do next.
+/// The next action of a dispatch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Read the runs topic to its end and [apply](Dispatch::apply_history) what it has of the run.
@@ -109,14 +108,14 @@ enum State {
     Done,
 }
 
-/// One dispatcher's way through the dispatch of a run.
+/// The dispatch of a run by one dispatcher.
 #[derive(Debug)]
 pub struct Dispatch {
     options: Options,
     state: State,
-    /// The run, as the runs topic had it last.
+    /// The run, as the runs topic was read last.
     history: RunHistory,
-    /// Where the jobs topic and the outcomes topic ended before the run was opened.
+    /// The end offsets of the jobs topic and the outcomes topic before the run was opened.
     start_offsets: (Vec<i64>, Vec<i64>),
     opened_at_ms: i64,
     has_opened: bool,
@@ -125,7 +124,7 @@ pub struct Dispatch {
     is_own: bool,
     plan: Plan,
     data_set: DataSetCounts,
-    /// What is on the topics of a run that others have begun.
+    /// The state of the jobs on the topics, of a run that other dispatchers have begun.
     resume: Option<Resume>,
     undecodable: u64,
     manifest: Option<Manifest>,
@@ -136,7 +135,7 @@ impl Dispatch {
     pub fn new(options: Options) -> Self {
         Self {
             history: RunHistory::new(options.run_id.clone()),
-            // Nothing is told of a run that nobody else can know.
+            // Nothing is published about a run whose name no other process knows.
             state: match options.run_is_named {
                 true => State::LooksEarly,
                 false => State::AsksEndOffsets,
@@ -154,7 +153,7 @@ impl Dispatch {
         }
     }
 
-    /// What to do next.
+    /// The next action.
     pub fn next(&self) -> Action {
         match &self.state {
             State::LooksEarly
@@ -199,7 +198,7 @@ impl Dispatch {
         plan(&self.history, &attempt)
     }
 
-    /// What the runs topic has of the run now.
+    /// Applies the history of the run, as it is on the runs topic now.
     ///
     /// # Errors
     /// When the run is not for this dispatcher to go on with, or was removed.
@@ -237,7 +236,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Where the jobs topic and the outcomes topic end now.
+    /// Applies the present end offsets of the jobs topic and the outcomes topic.
     pub fn apply_end_offsets(&mut self, jobs: Vec<i64>, outcomes: Vec<i64>) {
         if let State::AsksEndOffsets = self.state {
             self.start_offsets = (jobs, outcomes);
@@ -315,7 +314,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// What the workers' group has committed, by partition of the jobs topic.
+    /// Applies the committed offsets of the workers' group, by partition of the jobs topic.
     ///
     /// # Errors
     /// When memory has no room for nine bytes a job.
@@ -339,25 +338,25 @@ impl Dispatch {
         Ok(())
     }
 
-    /// A record of the jobs topic.
+    /// Applies a record of the jobs topic.
     pub fn apply_job_record(&mut self, partition: i32, offset: i64, payload: &[u8]) {
         match (JobBatch::decode(payload), &mut self.resume) {
-            (Ok(batch), Some(resume)) => resume.hear_published(partition, offset, &batch),
+            (Ok(batch), Some(resume)) => resume.apply_published(partition, offset, &batch),
             (Ok(_), None) => {}
             (Err(_), _) => self.undecodable += 1,
         }
     }
 
-    /// A record of the outcomes topic.
+    /// Applies a record of the outcomes topic.
     pub fn apply_outcome_record(&mut self, payload: &[u8]) {
         match (OutcomeBatch::decode(payload), &mut self.resume) {
-            (Ok(batch), Some(resume)) => resume.hear_outcomes(&batch),
+            (Ok(batch), Some(resume)) => resume.apply_outcomes(&batch),
             (Ok(_), None) => {}
             (Err(_), _) => self.undecodable += 1,
         }
     }
 
-    /// The topic that was to be read was read to its end.
+    /// Applies the end of the topic that was read.
     pub fn apply_end_of_topic(&mut self) {
         self.state = match std::mem::replace(&mut self.state, State::Done) {
             State::ReadsJobs(opened) if self.options.republishes => State::ReadsOutcomes(opened),
@@ -430,7 +429,8 @@ impl Dispatch {
         }
     }
 
-    /// The run is this one, so from here on its end is this dispatcher's to tell, unless it was told.
+    /// Begins to publish jobs. From here on, this dispatcher publishes the end of the run, unless it was
+    /// published before.
     fn publish_jobs(&mut self) {
         self.is_own = self.plan != Plan::Compare;
         self.state = State::PublishesJobs;
@@ -493,7 +493,7 @@ impl Dispatch {
         }
     }
 
-    /// What was to be published on the runs topic is acknowledged.
+    /// Applies the acknowledgement of the event that was published on the runs topic.
     ///
     /// # Errors
     /// When the run is not for this dispatcher to go on with, or was removed.
@@ -506,7 +506,7 @@ impl Dispatch {
                     self.state = State::LooksAfterOpening;
                     return Ok(());
                 }
-                self.history.hear(RunEvent::Opened(self.opening()));
+                self.history.apply(RunEvent::Opened(self.opening()));
                 self.begin()
             }
             State::OpensAgain(_) => self.begin(),
@@ -563,7 +563,7 @@ impl Dispatch {
         self.resume.as_ref()
     }
 
-    /// The run, as the runs topic had it last.
+    /// The run, as the runs topic was read last.
     pub fn history(&self) -> &RunHistory {
         &self.history
     }
@@ -573,7 +573,7 @@ impl Dispatch {
         self.history.timeline().number()
     }
 
-    /// How many jobs are to be published.
+    /// The number of jobs to publish.
     pub fn missing(&self) -> u64 {
         let resume = self.resume.as_ref();
         resume.map_or(self.data_set.jobs, Resume::missing)
@@ -584,7 +584,7 @@ impl Dispatch {
         self.plan == Plan::Compare
     }
 
-    /// How many openings of the run the runs topic had last.
+    /// The number of openings of the run when the runs topic was read last.
     pub fn openings(&self) -> usize {
         self.history.openings()
     }

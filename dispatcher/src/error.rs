@@ -116,7 +116,7 @@ pub enum Error {
         input: String,
     },
 
-    /// A pattern of file names is none.
+    /// A pattern of file names is not valid.
     #[error("{pattern} is no pattern of file names")]
     Pattern {
         /// The pattern.
@@ -210,7 +210,7 @@ pub enum Error {
     #[error("--param {0} is given twice")]
     ParamTwice(String),
 
-    /// Two options with one value, which is to be told from the other's.
+    /// Two options have the same value, and need different ones.
     #[error("{} and {} are both {value:?}; give each its own value", options[0], options[1])]
     SameValue {
         /// The options.
@@ -299,7 +299,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// What is known of so many jobs cannot be held in memory.
+    /// Memory has no room for the fingerprints of this number of jobs.
     #[error("no memory to compare {jobs} jobs with those that are published")]
     TooManyJobs {
         /// How many.
@@ -311,7 +311,7 @@ pub enum Error {
     Injected(#[from] Injected),
 
     /// Fewer workers than were asked for joined the group in time.
-    #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, wait for fewer, or longer (--broker-timeout); whoever may not describe a group is told that it has nobody", humantime::format_duration(*.waited))]
+    #[error("only {joined} of {wanted} workers joined group {group} within {}; start more, wait for fewer, or longer (--broker-timeout); a user who may not describe a group sees it without members", humantime::format_duration(*.waited))]
     TooFewWorkers {
         /// Members of the group.
         joined: usize,
@@ -331,7 +331,7 @@ pub enum Error {
 
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
-    Say(#[source] io::Error),
+    Print(#[source] io::Error),
 
     /// The cluster.
     #[error(transparent)]
@@ -409,7 +409,7 @@ impl Error {
                 }
                 .to_string()
             }
-            // These tell of files by their names, of options, and of numbers of records.
+            // These have names of files, options, and numbers of records.
             Self::Open { .. }
             | Self::Read { .. }
             | Self::CutShort { .. }
@@ -443,7 +443,7 @@ impl Error {
             | Self::Injected(_)
             | Self::TooFewWorkers { .. }
             | Self::Stopped(_)
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Kafka(_)
             | Self::Listen(_)
             | Self::Thread(_) => self.to_string(),
@@ -498,7 +498,7 @@ impl Ending for Error {
             | Self::WriteRejects { .. }
             | Self::Spill { .. }
             | Self::TooFewWorkers { .. }
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Kafka(_)
             | Self::Thread(_) => Exit::Failure,
         }

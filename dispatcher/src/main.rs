@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use computations::Registry;
-use service::Talk;
+use service::Verbosity;
 
 fn main() -> ExitCode {
     let args = dispatcher::Args::parse();
-    service::process::run(&args.log, Talk::Steps, |shutdown| {
+    service::process::run(&args.log, Verbosity::Steps, |shutdown| {
         dispatcher::serve(&args, &shutdown, &Registry::standard())
     })
 }

@@ -23,13 +23,13 @@ use crate::error::Error;
 use crate::job_set::JobSet;
 use crate::metrics::Metrics;
 
-/// How long to wait where there is nothing to do but wait.
+/// The pause of a wait for acknowledgements.
 const STEP: Duration = Duration::from_micros(500);
 
-/// The same for flow control, where each look costs a request.
+/// The pause of a wait for flow control, which is longer because each check is a request.
 const FLOW_CONTROL_STEP: Duration = Duration::from_millis(4);
 
-/// Where jobs go.
+/// The clients and topics with which jobs are published.
 pub struct Target<'a> {
     /// The producer; it has nothing in flight.
     pub producer: &'a mut BatchProducer,
@@ -39,7 +39,7 @@ pub struct Target<'a> {
     pub group: Option<GroupOffsets>,
     /// Whether the run is cancelled meanwhile; `None` where nobody can.
     pub cancel_watch: Option<CancelWatch>,
-    /// Where what is sent is counted.
+    /// The metrics in which sent jobs are counted.
     pub metrics: &'a Metrics,
 }
 

@@ -13,7 +13,9 @@ use kafka::{
 use pipeline::{JobHeader, Resume, RunEvent, RunHistory};
 use service::listen::{self, Probing};
 use service::metrics::set;
-use service::{Exit, FaultPoint, Progress, Show, Shutdown, clock, logging, machine, process, say};
+use service::{
+    Exit, FaultPoint, Progress, Show, Shutdown, clock, json_output, logging, print, process,
+};
 use tracing::{info, warn};
 
 use crate::abort::{abort_by_name, look_before_abort, publish_abort};
@@ -58,10 +60,12 @@ pub fn serve(args: &Args, shutdown: &Shutdown, computations: &Registry) -> Resul
     let dispatched = run(&config, shutdown, &progress);
     drop(shown);
     match &dispatched {
-        Ok(dispatched) if args.json.json => machine::say_result(&DispatchedResult::new(dispatched)),
-        Err(error) if args.json.json => machine::say_failure(error),
+        Ok(dispatched) if args.json.json => {
+            json_output::print_result(&DispatchedResult::new(dispatched))
+        }
+        Err(error) if args.json.json => json_output::print_failure(error),
         Ok(dispatched) if !args.log.quiet => {
-            say(&format_args!("{dispatched}\n")).map_err(Error::Say)?;
+            print(&format_args!("{dispatched}\n")).map_err(Error::Print)?;
         }
         _ => {}
     }

@@ -11,7 +11,7 @@ pub fn holds(input: &[u8]) {
     let headers = LetterHeaders::read(headers.lines().filter_map(|line| line.split_once('=')));
     let Ok(batch) = JobBatch::decode(value) else {
         let mut letters = DeadLetters::new(&"a-run".parse().expect("a run id"));
-        letters.hear_letter(0, headers, value);
+        letters.apply_letter(0, headers, value);
         assert_eq!(
             (letters.unreadable_count(), letters.unreadable().len()),
             (1, 1)
@@ -19,7 +19,7 @@ pub fn holds(input: &[u8]) {
         return;
     };
     let mut letters = DeadLetters::new(batch.run_id());
-    letters.hear_letter(0, headers.clone(), value);
+    letters.apply_letter(0, headers.clone(), value);
     assert_eq!(letters.unreadable_count(), 0);
     assert_eq!(letters.still_dead(&Ledger::new(1)).count(), 0);
     // Whichever of them is replayed is the job that died.

@@ -77,7 +77,7 @@ pub fn holds(input: &[u8]) {
         assert!(told, "job {index}");
     }
     let mut letters = DeadLetters::new(batch.run_id());
-    letters.hear_outcomes(&batch);
+    letters.apply_outcomes(&batch);
     for dead in letters.still_dead(&ledger) {
         assert_eq!(dead.worker, Some(batch.worker()));
     }

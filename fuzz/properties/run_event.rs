@@ -19,13 +19,13 @@ pub fn holds(input: &[u8]) {
     assert_eq!(again.encode(), event.encode());
     assert_eq!(again.key(), event.key());
     let mut history = RunHistory::new(event.run_id().clone());
-    history.hear(event);
-    history.hear(again);
+    history.apply(event);
+    history.apply(again);
     if let Some(manifest) = history.manifest() {
         let _ = (manifest.rows_rejected(), history.disagreeing());
         // However many jobs it claims.
         let mut collection = Collection::new();
-        collection.hear_manifest(manifest.clone());
+        collection.apply_manifest(manifest.clone());
         let Ok(judged) = collection.reconcile(|_| Ok::<_, Infallible>(Vec::new()));
         let complete = judged.verdict == Verdict::Complete;
         assert!(!complete || manifest.jobs == 0);

@@ -115,16 +115,16 @@ fn parse_property(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Whether a text may be the name of a property. What is none is shown nowhere: a secret may end in
-/// equals signs.
+/// Whether a text may be the name of a property. Other texts are never printed, because a secret may
+/// end in equals signs.
 fn is_key(text: &str) -> bool {
     let may_be =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
     !text.is_empty() && text.bytes().all(may_be)
 }
 
-/// The properties in a text like that of [`PROPERTIES_VARIABLE`]; or the number of the first line,
-/// from 1, that is none.
+/// The properties in a text like that of [`PROPERTIES_VARIABLE`]; or the number, from 1, of the first
+/// line that is not a property.
 fn parse_properties(text: &str) -> Result<Vec<(String, String)>, usize> {
     let lines = (1_usize..).zip(text.lines().map(str::trim));
     lines

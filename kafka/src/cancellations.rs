@@ -107,7 +107,7 @@ mod tests {
         let other = shared.clone();
         assert!(!other.covers(&run_id, 0, (0, 3)));
         let mut history = RunHistory::new(run_id.clone());
-        history.hear(RunEvent::Cancelled(RunCancelled {
+        history.apply(RunEvent::Cancelled(RunCancelled {
             run_id: run_id.clone(),
             generation: 0,
             writer: WriterId::fresh(),

@@ -164,7 +164,7 @@ impl Cluster {
                 return Err(Error::Unreachable {
                     bootstrap_servers: self.bootstrap_servers.to_string(),
                     waited: self.broker_timeout,
-                    last_heard: self.authentication.last_error(),
+                    last_error: self.authentication.last_error(),
                 });
             }
             if !logged && started.elapsed() >= LOG_AFTER.min(self.broker_timeout / 2) {

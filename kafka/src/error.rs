@@ -1,4 +1,4 @@
-//! What can go wrong between this process and a cluster, with the coordinates of where.
+//! The errors of a Kafka client, with the coordinates of topic, partition and offset.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,15 +22,15 @@ pub enum Error {
         "no broker answered at {bootstrap_servers} within {}{}; is it up, is the address right, and \
          is -X security.protocol what it wants?",
         humantime::format_duration(*.waited),
-        last_heard.as_ref().map_or(String::new(), |said| format!(" ({said})"))
+        last_error.as_ref().map_or(String::new(), |error| format!(" ({error})"))
     )]
     Unreachable {
-        /// Where it was looked for.
+        /// The addresses.
         bootstrap_servers: String,
-        /// How long.
+        /// The time that was waited.
         waited: Duration,
-        /// What was last heard of a connection; `None`: nothing.
-        last_heard: Option<String>,
+        /// The last error of a connection; `None` without one.
+        last_error: Option<String>,
     },
 
     /// A broker answered, and does not let this process in.
@@ -45,9 +45,9 @@ pub enum Error {
     Denied {
         /// The topic, group or other thing.
         on: String,
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// What the cluster says.
+        /// The error code of the cluster.
         code: RDKafkaErrorCode,
     },
 
@@ -60,7 +60,7 @@ pub enum Error {
     PropertiesFile {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -78,7 +78,7 @@ pub enum Error {
     FixedProperty {
         /// The property.
         key: String,
-        /// What rests on it.
+        /// The reason for which rollcall sets it.
         why: &'static str,
     },
 
@@ -89,7 +89,7 @@ pub enum Error {
         key: String,
         /// Its value.
         value: String,
-        /// What librdkafka says.
+        /// The error of librdkafka.
         reason: String,
     },
 
@@ -109,20 +109,20 @@ pub enum Error {
     /// A call of a client failed.
     #[error("cannot {action}")]
     Client {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// What the client says.
+        /// The error of the client.
         source: KafkaError,
     },
 
-    /// Something about a topic failed.
+    /// A request about a topic failed.
     #[error("topic {topic}: cannot {action}")]
     Topic {
         /// The topic.
         topic: String,
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
-        /// What the client says.
+        /// The error of the client.
         source: KafkaError,
     },
 
@@ -140,7 +140,7 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
 
@@ -154,7 +154,7 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
 
@@ -167,7 +167,7 @@ pub enum Error {
     NotAcknowledged {
         /// The topic.
         topic: String,
-        /// How long.
+        /// The time that was waited.
         waited: Duration,
     },
 
@@ -183,7 +183,7 @@ pub enum Error {
     Cancelled {
         /// The run.
         run_id: RunId,
-        /// Who cancelled it.
+        /// The process that cancelled it.
         cancelled_by: String,
     },
 
@@ -204,7 +204,7 @@ pub enum Error {
     GenerationRaced {
         /// The run.
         run_id: RunId,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: usize,
     },
 
@@ -231,7 +231,7 @@ pub enum Error {
     StillWritten {
         /// The runs topic.
         topic: String,
-        /// How often it was tried.
+        /// The number of attempts.
         rounds: usize,
     },
 
@@ -258,11 +258,11 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// Why.
+        /// The error code.
         code: RDKafkaErrorCode,
     },
 
-    /// What the runs topic tells of a run cannot be read.
+    /// A message of a run on the runs topic cannot be read.
     #[error(
         "topic {topic}, offset {offset}: a message about run {run_id} is no event of a run; use a \
          rollcall as new as the one that wrote it, or dispatch under another --run-id"
@@ -274,14 +274,14 @@ pub enum Error {
         offset: i64,
         /// The run that its key names.
         run_id: RunId,
-        /// What is wrong with it.
+        /// The error of its decoding.
         source: DecodeError,
     },
 
     /// The in-process broker failed.
     #[error("in-process broker: cannot {action}; name another with --bootstrap-servers")]
     InProcess {
-        /// What was to be done.
+        /// The action that failed.
         action: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! Where topics and groups stand: end offsets of partitions, and offsets that a group committed.
+//! The offsets of topics and groups: beginning and end offsets of partitions, and committed offsets.
 
 use std::thread;
 use std::time::Instant;
@@ -87,7 +87,7 @@ fn list_offsets(
     })
 }
 
-/// What a group has committed on a topic, asked as often as one likes.
+/// A reader of the committed offsets of a group on a topic.
 pub struct GroupOffsets {
     consumer: ClosingConsumer<Context>,
     topic: String,
@@ -114,7 +114,7 @@ impl GroupOffsets {
         })
     }
 
-    /// The committed offset of each partition; 0 where none is.
+    /// The committed offset of each partition; 0 without one.
     ///
     /// # Errors
     /// When the group's coordinator cannot be asked.
@@ -166,7 +166,7 @@ impl GroupOffsets {
         })
     }
 
-    /// What is committed, with its metadata, of the partitions where something is.
+    /// The commits of the group, with their metadata; partitions without one are left out.
     ///
     /// # Errors
     /// When the group's coordinator cannot be asked.

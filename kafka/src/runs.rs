@@ -1,9 +1,9 @@
-//! The runs topic: what becomes of each run, keyed so that compaction keeps the last word on each.
-//! A run that was removed (a tombstone for each of its keys) is as if it had never been, whether or
-//! not the broker has compacted its records away yet.
+//! The runs topic: the events of each run, with keys so that compaction keeps the last event of each.
+//! A run that was removed (a tombstone for each of its keys) is treated as if it had never existed,
+//! whether or not the broker has compacted its records yet.
 //!
-//! A message that is no event stops nobody but those who want to know of the very run that its key
-//! names: whoever may write to the topic could else stop every run on it by a single message.
+//! A message that cannot be decoded is an error only for readers of the run in its key. Otherwise, one
+//! message could stop every run on the topic.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -83,9 +83,9 @@ fn not_delivered(topic: &Topic, code: RDKafkaErrorCode) -> Error {
     Error::undelivered(topic.name(), PARTITION, code)
 }
 
-/// Writes events that have a key of their own: each at most once, for a key that is written twice is
-/// moved to the end of the log by compaction. So nothing is sent a second time where the broker's
-/// answer is lost; whoever writes reads the topic to know what became of it.
+/// A writer of events that have a key of their own. Each is written at most once, because compaction
+/// moves a key that is written twice to the end of the log. So nothing is sent a second time where the
+/// broker's answer is lost; the caller reads the topic to see whether the event is there.
 pub struct RunEventWriter {
     producer: BatchProducer,
     topic: Topic,
@@ -123,8 +123,8 @@ impl RunEventWriter {
 }
 
 /// Opens the next generation of a run, in which these jobs are published again: writes the event and
-/// reads the topic, until an event of its own counts. Returns the generation, and what the topic
-/// tells of the run then.
+/// reads the topic, until an event of its own counts. Returns the generation, and the history of the
+/// run then.
 ///
 /// # Errors
 /// When the run is cancelled, which these jobs alone would not end, or gets no further generation, or
@@ -275,8 +275,8 @@ impl LiveKeys {
     }
 }
 
-/// Takes back what was said of a run's end by an attempt that gave it up, for another has taken it
-/// up. The producer must have nothing else in flight.
+/// Retracts the abort of a run by an earlier attempt, because a later one resumes the run. The producer
+/// must have nothing else in flight.
 ///
 /// # Errors
 /// When the tombstone is not delivered within `deadline`.
@@ -293,7 +293,7 @@ pub fn retract_abort(
     await_delivery(producer, topic, deadline).map(|_| ())
 }
 
-/// What the topic tells of one run now.
+/// The history of one run, as it is on the topic now.
 ///
 /// # Errors
 /// When the topic cannot be read, a message about the run is no event, or `stopped` says so.
@@ -306,13 +306,13 @@ pub fn run_history(
     let mut history = RunHistory::new(run_id.clone());
     let mut reader = RunsReader::start(cluster, topic)?;
     for event in reader.read_to_end(stopped)? {
-        history.hear(event);
+        history.apply(event);
     }
     reader.check(run_id)?;
     Ok(history)
 }
 
-/// Every event of every run that is on the topic now, in order. What is no event is skipped.
+/// Every event of every run that is on the topic now, in order. Other messages are skipped.
 ///
 /// # Errors
 /// When the topic cannot be read, or `stopped` says so.
@@ -324,11 +324,11 @@ pub fn all_run_events(
     RunsReader::start(cluster, topic)?.read_to_end(stopped)
 }
 
-/// Reads the runs topic from its beginning, and goes on as it grows.
+/// A reader of the runs topic, from its beginning and on as it grows.
 pub struct RunsReader {
     reader: Reader,
     topic: String,
-    /// Where the topic ended when the reader began.
+    /// The end offset of the topic when the reader began.
     end: Vec<i64>,
     /// What was there when the reader began, as far as it is read; handed out when all of it is.
     log: RunLog,
@@ -417,12 +417,12 @@ impl RunsReader {
         Ok(events)
     }
 
-    /// How many messages were skipped until now because they are no events.
+    /// The number of messages that were skipped because they are not events.
     pub fn unreadable(&self) -> u64 {
         self.unreadable.count
     }
 
-    /// Whether all that was told of a run until now could be read, and is still of one run.
+    /// Checks that all events of a run so far could be read, and are of one run.
     ///
     /// # Errors
     /// [`Error::Removed`] when the run was removed after the first events were read, so that what
@@ -447,16 +447,16 @@ impl RunsReader {
     }
 }
 
-/// Messages of the runs topic that are no events.
+/// The messages of the runs topic that are not events.
 #[derive(Debug, Default)]
 struct Unreadable {
     count: u64,
-    /// The first about each run. What is said of a run and cannot be read may be its end.
+    /// The first message of each run. An event that cannot be read may be the end of the run.
     by_run: HashMap<RunId, (i64, DecodeError)>,
 }
 
 impl Unreadable {
-    /// Adds a message, and says which run it is about by its key.
+    /// Adds a message. Returns the run in its key.
     fn add(&mut self, offset: i64, key: &[u8], error: DecodeError) -> Option<RunId> {
         self.count += 1;
         let run_id = RunEvent::run_of_key(key)?;

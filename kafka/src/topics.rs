@@ -1,5 +1,5 @@
-//! The four topics of a prefix: their names, and how they are made. The dispatcher makes them with
-//! every setting stated; no client makes one by accident.
+//! The four topics of a prefix: their names and settings. The dispatcher creates them with every setting
+//! stated; no client creates one by accident.
 
 use std::collections::HashMap;
 use std::thread;
@@ -24,7 +24,7 @@ use crate::settings::{self, Role};
 pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const EMPTY_STEP: Duration = Duration::from_millis(20);
 
-/// How long a new topic may take until each partition has a leader.
+/// The timeout for each partition of a new topic to have a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between two attempts to create topics on a broker that has just started.
@@ -37,9 +37,9 @@ pub struct TopicNames {
     pub jobs: String,
     /// Outcomes, from workers to aggregators.
     pub outcomes: String,
-    /// Dead jobs.
+    /// Dead letters.
     pub dlq: String,
-    /// What becomes of runs.
+    /// The events of runs.
     pub runs: String,
 }
 
@@ -66,14 +66,14 @@ pub fn default_group(prefix: &str) -> String {
     format!("{prefix}.worker")
 }
 
-/// How topics are made.
+/// The settings of new topics.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
     /// Partitions of the jobs and of the outcomes topic.
     pub partitions: usize,
     /// Copies of each partition; `None`: three, or as many as there are brokers if fewer.
     pub replication_factor: Option<u16>,
-    /// How long jobs and outcomes are kept.
+    /// The retention of jobs and outcomes.
     pub retention: Duration,
 }
 
@@ -130,8 +130,8 @@ pub fn create(
     loop {
         let wanted = || missing.iter().map(String::as_str).map(new_topic);
         let mut refused = until_passed(until, stopped, || admin.create(wanted()))?;
-        // Two dispatchers may begin at once; one of them creates. So does one attempt of which nothing
-        // was heard in time.
+        // Two dispatchers may create the topics at once, or an earlier attempt has created them and its
+        // answer was late.
         refused.retain(|(_, code)| *code != RDKafkaErrorCode::TopicAlreadyExists);
         let Some((name, code)) = refused.pop() else {
             break;
@@ -150,8 +150,8 @@ pub fn create(
     wait_for_leaders(cluster, names, until, stopped)
 }
 
-/// Topics that were there before keep their retention; one that is not what was asked for is told.
-/// Not for the in-process broker, which leaves the question without an answer for 10 s.
+/// Warns of topics whose retention is not the requested one. Topics that exist keep their retention.
+/// Not for the in-process broker, which does not answer the request within 10 s.
 pub fn warn_of_other_retention(cluster: &Cluster, names: &TopicNames, asked: Duration) {
     let there = [&names.jobs, &names.outcomes, &names.dlq].map(String::as_str);
     let described = match describe(cluster, &there) {
@@ -184,10 +184,10 @@ pub fn warn_of_other_retention(cluster: &Cluster, names: &TopicNames, asked: Dur
 /// The settings of a topic, by name.
 pub(crate) type Settings = HashMap<String, String>;
 
-/// `retention.ms` among a topic's settings: `None` where it is not told, `Some(None)` for ever.
+/// `retention.ms` among a topic's settings: `None` where it is missing, `Some(None)` for ever.
 pub(crate) fn retention(settings: &Settings) -> Option<Option<Duration>> {
-    let told = settings.get("retention.ms")?.parse::<i64>().ok()?;
-    Some(u64::try_from(told).ok().map(Duration::from_millis))
+    let millis = settings.get("retention.ms")?.parse::<i64>().ok()?;
+    Some(u64::try_from(millis).ok().map(Duration::from_millis))
 }
 
 /// The settings of topics, in their order.
@@ -228,7 +228,7 @@ pub fn pause(waited: Duration) -> Duration {
     (waited / 8).clamp(SHORTEST, LONGEST)
 }
 
-/// How many partitions a topic has; `None` when there is no such topic.
+/// The number of partitions of a topic; `None` when there is no such topic.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
@@ -236,8 +236,8 @@ pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, 
     until_it_passes(PATIENCE, || ask_for_partitions(cluster, topic))
 }
 
-/// How many partitions a topic has that somebody else is to make; `None` while it is not there. A broker
-/// that is away meanwhile is waited for, as [`Cluster::wait_until_reachable`] does.
+/// The number of partitions of a topic that another process creates; `None` while it does not exist. A
+/// broker that is away meanwhile is waited for, as [`Cluster::wait_until_reachable`] does.
 ///
 /// # Errors
 /// When the cluster refuses or stays away, or `stopped` says so.
@@ -248,11 +248,11 @@ pub fn look_for(
 ) -> Result<Option<usize>, Error> {
     match ask_for_partitions(cluster, topic) {
         Err(error) if error.is_passing() => {
-            debug!(topic, %error, "no broker tells whether it is there");
+            debug!(topic, %error, "cannot look up the topic; waiting for a broker");
             cluster.wait_until_reachable(stopped)?;
             Ok(None)
         }
-        told => told,
+        found => found,
     }
 }
 
@@ -270,14 +270,14 @@ fn ask_for_partitions(cluster: &Cluster, topic: &str) -> Result<Option<usize>, E
         .map(|known| known.partitions().len()))
 }
 
-/// A cluster tells those who may not know of a topic so, and not that it is not there.
+/// The error of a topic that this user may not describe, which the cluster does not report as missing.
 fn denied(topic: &MetadataTopic) -> Option<Error> {
     let code = topic.error()?.into();
     let error = Error::topic(topic.name(), "ask for it")(KafkaError::MetadataFetch(code));
     error.is_denied().then_some(error)
 }
 
-/// How many members a consumer group has that take part in its work.
+/// The number of members of a consumer group that is stable; 0 in any other state.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
@@ -296,7 +296,7 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
         .map_or(0, |known| known.members().len()))
 }
 
-/// How many members a consumer group has, while they share its partitions out anew as well.
+/// The number of members of a consumer group, also during a rebalance.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
@@ -311,7 +311,7 @@ pub fn group_members(cluster: &Cluster, group: &str) -> Result<usize, Error> {
     Ok(known.map_or(0, |known| known.members().len()))
 }
 
-/// Which of the topics are not there.
+/// The topics that do not exist.
 fn missing(cluster: &Cluster, names: &TopicNames) -> Result<Vec<String>, Error> {
     let client = cluster.inquirer()?;
     let mut missing = Vec::new();
@@ -466,8 +466,8 @@ impl Admin {
                 .map_err(Error::client("delete a group"))?;
             match results.into_iter().find_map(Result::err) {
                 None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => return Ok(()),
-                // A member that has just ended is in it until the coordinator has heard that it
-                // leaves, or misses it.
+                // A member that has just ended stays in the group until it has left or its session has
+                // timed out.
                 Some((_, RDKafkaErrorCode::NonEmptyGroup))
                     if started.elapsed() < EMPTY_PATIENCE =>
                 {

@@ -128,18 +128,18 @@ mod tests {
         };
         assert_eq!(covered(&history), [false; 3]);
         // This cancels a generation that is not opened yet, and has no effect.
-        history.hear(cancel(1));
+        history.apply(cancel(1));
         assert_eq!(covered(&history), [false; 3]);
         let open = |history: &RunHistory| {
             let next = history.timeline();
             let next = next.next_generation(&run_id, IndexRanges::default(), "a resume");
             RunEvent::Generation(next.expect("the next"))
         };
-        history.hear(open(&history));
+        history.apply(open(&history));
         assert_eq!(covered(&history), [false; 3]);
-        history.hear(cancel(1));
+        history.apply(cancel(1));
         assert_eq!(covered(&history), [true, true, false]);
-        history.hear(open(&history));
+        history.apply(open(&history));
         assert_eq!(covered(&history), [true, true, false]);
     }
 }

@@ -180,10 +180,10 @@ impl DeadLetters {
         self
     }
 
-    /// Hears a message of the dead-letter topic. A job that is there several times counts once, as
+    /// Applies a message of the dead-letter topic. A job that is there several times counts once, as
     /// it was heard last; those of other runs change nothing. To be asked for after the outcomes: a job
     /// is on this topic before its outcome is.
-    pub fn hear_letter(&mut self, offset: i64, headers: LetterHeaders, payload: &[u8]) {
+    pub fn apply_letter(&mut self, offset: i64, headers: LetterHeaders, payload: &[u8]) {
         let Ok(batch) = JobBatch::decode(payload) else {
             self.unreadable_count += 1;
             if self.unreadable.len() < MAX_UNREADABLE {
@@ -209,8 +209,8 @@ impl DeadLetters {
         }
     }
 
-    /// Hears outcomes, which name the workers. Those of other runs change nothing.
-    pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) {
+    /// Applies outcomes, which name the workers. Those of other runs change nothing.
+    pub fn apply_outcomes(&mut self, batch: &OutcomeBatch) {
         if *batch.run_id() != self.run_id {
             return;
         }
@@ -223,7 +223,7 @@ impl DeadLetters {
     }
 
     /// Notes the jobs that were opened again and have no outcome since. Returns whether there are any:
-    /// then [`hear_published`](Self::hear_published) is to be given what the jobs topic holds, for a
+    /// then [`apply_published`](Self::apply_published) is to be given what the jobs topic holds, for a
     /// replay may have ended before it published them.
     pub fn note_reopened(&mut self, ledger: &Ledger) -> bool {
         let reopened = ledger.reopened();
@@ -232,9 +232,9 @@ impl DeadLetters {
         !self.unpublished.is_empty()
     }
 
-    /// Hears a message of the jobs topic: copies of jobs that are under way. Those of other runs change
+    /// Applies a message of the jobs topic: copies of jobs that are under way. Those of other runs change
     /// nothing.
-    pub fn hear_published(&mut self, batch: &JobBatch) {
+    pub fn apply_published(&mut self, batch: &JobBatch) {
         if *batch.run_id() != self.run_id {
             return;
         }
@@ -360,10 +360,10 @@ mod tests {
     fn those_not_completed_since_are_dead_each_once_as_it_died_last() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
         for (offset, index) in [(0, 3), (1, 5), (2, 3), (3, 7)] {
-            letters.hear_letter(offset, LetterHeaders::default(), &letter("a-run", index));
+            letters.apply_letter(offset, LetterHeaders::default(), &letter("a-run", index));
         }
         let dead = outcomes(&[3, 5, 7], &[]);
-        letters.hear_outcomes(&dead);
+        letters.apply_outcomes(&dead);
         assert_eq!(
             still_dead(&letters, std::slice::from_ref(&dead)),
             [(3, Some(2)), (5, Some(1)), (7, Some(3))]
@@ -379,14 +379,14 @@ mod tests {
     fn a_letter_that_is_gone_from_its_topic_is_told_without_the_job() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
         let dead = outcomes(&[4], &[]);
-        letters.hear_outcomes(&dead);
+        letters.apply_outcomes(&dead);
         assert_eq!(still_dead(&letters, &[dead]), [(4, None)]);
     }
 
     #[test]
     fn letters_of_other_runs_and_messages_that_are_none_stand_apart() {
         let mut letters = DeadLetters::new(&run_id("a-run"));
-        letters.hear_letter(0, LetterHeaders::default(), &letter("b-run", 3));
+        letters.apply_letter(0, LetterHeaders::default(), &letter("b-run", 3));
         let headers = LetterHeaders::read([
             ("__dlq.errors.topic", "rollcall.jobs.v2"),
             ("__dlq.errors.partition", "7"),
@@ -394,7 +394,7 @@ mod tests {
             ("__dlq.errors.message", "not a JobBatch message"),
             ("traceparent", "00"),
         ]);
-        letters.hear_letter(1, headers, b"\xffno message");
+        letters.apply_letter(1, headers, b"\xffno message");
         let dead = outcomes(&[3], &[]);
         assert_eq!(still_dead(&letters, &[dead]), [(3, None)]);
         let [unreadable] = letters.unreadable() else {
@@ -430,12 +430,12 @@ mod tests {
         for payload in [other_rows, other_key, of_other_computation] {
             let computation = header("a-run").computation;
             let mut letters = DeadLetters::new(&run_id("a-run")).for_computation(&computation);
-            letters.hear_letter(0, LetterHeaders::default(), &payload);
+            letters.apply_letter(0, LetterHeaders::default(), &payload);
             assert_eq!(
                 still_dead(&letters, std::slice::from_ref(&dead)),
                 [(3, None)]
             );
-            letters.hear_letter(1, LetterHeaders::default(), &letter("a-run", 3));
+            letters.apply_letter(1, LetterHeaders::default(), &letter("a-run", 3));
             assert_eq!(
                 still_dead(&letters, std::slice::from_ref(&dead)),
                 [(3, Some(1))]
@@ -450,14 +450,14 @@ mod tests {
         let timeline = history.timeline();
         let next = timeline.next_generation(&run_id("a-run"), reopened, "a replay");
         let next = next.expect("the next");
-        history.hear(RunEvent::Generation(next));
+        history.apply(RunEvent::Generation(next));
         let rules = CountingRules::of(ResultsPolicy::Reproducible, &history.timeline());
         let mut ledger = Ledger::under(10, rules);
         let recorded = ledger.record(&outcomes(&[3, 5, 7], &[]), &mut Vec::new());
         recorded.expect("all is in memory");
         let mut letters = DeadLetters::new(&run_id("a-run"));
         for index in [3, 5, 7] {
-            letters.hear_letter(0, LetterHeaders::default(), &letter("a-run", index));
+            letters.apply_letter(0, LetterHeaders::default(), &letter("a-run", index));
         }
         let dead = |letters: &DeadLetters| {
             let dead = letters.still_dead(&ledger);
@@ -475,7 +475,7 @@ mod tests {
                 ..header("a-run")
             };
             let copy = with_job(index, |job| job.alone(&header));
-            letters.hear_published(&JobBatch::decode(&copy).expect("a valid batch"));
+            letters.apply_published(&JobBatch::decode(&copy).expect("a valid batch"));
         }
         assert_eq!(dead(&letters), [(3, true), (7, true)]);
     }
@@ -487,14 +487,14 @@ mod tests {
         (0..1_000).for_each(|index| with_job(index, |job| encoder.push(job)));
         let mut payload = Vec::new();
         encoder.finish(&mut payload);
-        letters.hear_letter(0, LetterHeaders::default(), &payload);
+        letters.apply_letter(0, LetterHeaders::default(), &payload);
         let shared = &letters.letters[&0];
         for letter in letters.letters.values() {
             assert!(Arc::ptr_eq(&letter.batch, &shared.batch));
             assert!(Arc::ptr_eq(&letter.headers, &shared.headers));
         }
         assert_eq!(letters.letters[&999].job().index, 999);
-        letters.hear_outcomes(&outcomes(&[1, 2, 3], &[]));
+        letters.apply_outcomes(&outcomes(&[1, 2, 3], &[]));
         let worker = &letters.workers[&1];
         assert!(letters.workers.values().all(|own| Arc::ptr_eq(own, worker)));
     }
@@ -507,7 +507,7 @@ mod tests {
         with_job(3, |job| encoder.push(job));
         let mut both = Vec::new();
         encoder.finish(&mut both);
-        letters.hear_letter(0, LetterHeaders::default(), &both);
+        letters.apply_letter(0, LetterHeaders::default(), &both);
         let mut ledger = Ledger::new(4);
         let recorded = ledger.record(&outcomes(&[3], &[2]), &mut Vec::new());
         recorded.expect("all is in memory");

@@ -1,5 +1,5 @@
-//! What two attempts at one run differ in: its options, its jobs, or what is sworn to at the end. A
-//! difference names what it is about, so that whoever meets one knows what to mend.
+//! The first mismatch between two attempts at one run: in its options, its jobs or its manifests. The
+//! error states the option or job with both values, so that the user can correct the later attempt.
 
 use std::collections::BTreeMap;
 
@@ -7,66 +7,66 @@ use crate::grain::Grain;
 use crate::group_key::GroupKey;
 use crate::run::{Manifest, RunOptions};
 
-/// One difference, in the words for whoever made the later attempt.
+/// A mismatch between two attempts at one run, as an error of the later one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Difference {
-    /// Other options, on which the jobs' numbers depend.
+    /// An option, on which the jobs or their results depend, has another value.
     #[error("options differ: {option} is {own}, but the run was opened with {known}")]
     Options {
         /// The option, or the parameter of the computation.
         option: String,
-        /// Its value now.
+        /// The value in the later attempt.
         own: String,
-        /// Its value in the run.
+        /// The value with which the run was opened.
         known: String,
     },
 
-    /// A job has the same number and is another one.
+    /// A job has the index of another one.
     #[error("data set differs: job {index} ({key}) was published with {what}")]
     Job {
-        /// The job's index.
+        /// The index of the job.
         index: u64,
-        /// Its key now.
+        /// The key of the job in the later attempt.
         key: String,
-        /// What was published instead, as far as it is known.
+        /// The part of the published job that differs.
         what: &'static str,
     },
 
-    /// The run has jobs that the data set does not have.
+    /// The run has a job whose index is out of the range of the data set.
     #[error("data set differs: it has {jobs} jobs, but the run has a job {index} ({key})")]
     Beyond {
-        /// The index of such a job.
+        /// The index of the job.
         index: u64,
-        /// Its key.
+        /// The key of the job.
         key: String,
-        /// Number of jobs now.
+        /// The number of jobs in the later attempt.
         jobs: u64,
     },
 
-    /// Two attempts that came before have published different jobs.
+    /// Two earlier attempts have published different jobs with one index.
     #[error("the run contradicts itself: job {index} ({key}) was published in two forms")]
     Twice {
-        /// The job's index.
+        /// The index of the jobs.
         index: u64,
-        /// Its key, as it was published last.
+        /// The key of the one that was published last.
         key: String,
     },
 
-    /// Another job set than the one sworn to.
+    /// The job set differs from that of the manifest.
     #[error("data set differs: {what} {own}, but the run's manifest has {known}")]
     Manifest {
-        /// What is compared.
+        /// The field that differs.
         what: &'static str,
-        /// What it is now.
+        /// The value in the later attempt.
         own: String,
-        /// What it is in the manifest.
+        /// The value in the manifest.
         known: String,
     },
 }
 
 impl Difference {
-    /// How options differ from those that a run was opened with; `None` when its jobs have the same
-    /// numbers and the same results under both.
+    /// The first mismatch between options and those with which a run was opened; `None` when its jobs
+    /// have the same indexes and the same results with both.
     pub fn of_options(own: &RunOptions, known: &RunOptions) -> Option<Self> {
         if own == known {
             return None;
@@ -76,7 +76,7 @@ impl Difference {
             own,
             known,
         };
-        let mut pairs = shown_options(own).into_iter().zip(shown_options(known));
+        let mut pairs = option_texts(own).into_iter().zip(option_texts(known));
         if let Some(((option, own), (_, known))) = pairs.find(|(own, known)| own.1 != known.1) {
             return Some(named(option, own, known));
         }
@@ -88,17 +88,17 @@ impl Difference {
         let (mine, others) = (parameters(own), parameters(known));
         let mut parameters = mine.keys().chain(others.keys());
         if let Some(name) = parameters.find(|&name| mine.get(name) != others.get(name)) {
-            let shown = |value: Option<&String>| value.map_or("missing".to_owned(), String::clone);
-            let (own, known) = (shown(mine.get(name)), shown(others.get(name)));
+            let text = |value: Option<&String>| value.map_or("missing".to_owned(), String::clone);
+            let (own, known) = (text(mine.get(name)), text(others.get(name)));
             return Some(named(&format!("parameter {name}"), own, known));
         }
-        // Two columns "a" and "b" are shown as one "a, b" would be; equality is that of the values.
+        // The columns "a" and "b" have the same text as one column "a, b", but are not equal.
         let columns = |options: &RunOptions| format!("{:?}", options.cut.label_columns);
         Some(named("--by", columns(own), columns(known)))
     }
 
-    /// How a manifest differs from one that is known of the same run; `None` when both swear to the
-    /// same job set. How it was packed and how long that took may differ.
+    /// The first mismatch between a manifest and another one of the same run; `None` when both describe
+    /// the same job set. The number of messages and the durations of the stages may differ.
     pub fn of_manifests(own: &Manifest, known: &Manifest) -> Option<Self> {
         let rejected = |manifest: &Manifest| {
             let reasons = manifest.rejected.iter();
@@ -120,8 +120,8 @@ impl Difference {
     }
 }
 
-/// What each option is, besides the parameters of the computation.
-fn shown_options(options: &RunOptions) -> [(&'static str, String); 7] {
+/// The names and values of all options, without the parameters of the computation.
+fn option_texts(options: &RunOptions) -> [(&'static str, String); 7] {
     let cut = &options.cut;
     let columns = match cut.label_columns.as_slice() {
         [] => "''".to_owned(),
@@ -145,7 +145,7 @@ fn shown_options(options: &RunOptions) -> [(&'static str, String); 7] {
     ]
 }
 
-/// A key in an error: `Italy, 2020-03-01T05:00:00`.
+/// The text of a key in an error, such as `Italy, 2020-03-01T05:00:00`.
 pub(crate) fn shown(key: GroupKey<'_>) -> String {
     let mut text = key.labels.values.join(", ");
     if let Some(time) = key.time {
@@ -164,7 +164,7 @@ mod tests {
     use crate::run::{ResultsPolicy, TimeColumn};
 
     #[test]
-    fn the_first_option_that_differs_is_named_with_both_values() {
+    fn the_first_option_that_differs_is_reported_with_both_values() {
         type Case<'a> = (&'a dyn Fn(&mut RunOptions), &'static str);
         let known = options();
         let of = |change: &dyn Fn(&mut RunOptions)| {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_only_look_alike_differ() {
+    fn columns_with_the_same_text_and_other_values_differ() {
         let (mut own, mut known) = (options(), options());
         known.cut.label_columns = vec!["a, b".to_owned()];
         own.cut.label_columns = vec!["a".to_owned(), "b".to_owned()];
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_differ_in_the_job_set_and_not_in_how_it_was_sent() {
+    fn manifests_differ_in_the_job_set_and_not_in_messages_or_durations() {
         let known = manifest(3, 9);
         let mut own = known.clone();
         own.messages = 99;

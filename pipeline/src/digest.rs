@@ -8,8 +8,8 @@ use crate::grain::TimeBucket;
 use crate::job::Job;
 use crate::ledger::Labels;
 
-/// XXH3-64 of a job's payload. It tells apart what an accident changes; it is no defence against
-/// somebody who chooses payloads.
+/// The XXH3-64 digest of a job's payload. It detects accidental changes, and is no defence against
+/// payloads that are chosen to collide.
 pub fn payload_digest(payload: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(payload)
 }

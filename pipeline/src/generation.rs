@@ -36,7 +36,7 @@ impl IndexRanges {
         after > 0 && index < self.0[after - 1].end
     }
 
-    /// How many indexes are in the set.
+    /// The number of indexes in the set.
     pub fn len(&self) -> u64 {
         let lengths = self.0.iter().map(|range| range.end - range.start);
         lengths.fold(0, u64::saturating_add)
@@ -61,7 +61,7 @@ impl IndexRanges {
     }
 }
 
-/// Which verdict of a run is meant: the generation and the writer of its key.
+/// The key of a verdict of a run: its generation and its writer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerdictKey {
     /// The generation that the verdict is on.
@@ -81,12 +81,12 @@ pub struct GenerationOpened {
     pub writer: WriterId,
     /// The jobs that are open again: their dead letters of earlier generations no longer count.
     pub reopened: IndexRanges,
-    /// The verdict that stood when it was opened.
+    /// The verdict that counted when it was opened.
     pub builds_on: Option<VerdictKey>,
     /// The writer of the cancellation that it ends; `None` where the generation before was not
     /// cancelled.
     pub ends_cancellation: Option<WriterId>,
-    /// Who opened it, for people.
+    /// The name of the process that opened it, for people.
     pub opened_by: String,
 }
 

@@ -1,4 +1,5 @@
-//! The grain of a time series: how a point in time is cut down to the bucket that names its group.
+//! The grain of a time series, and the bucket to which it truncates a point in time. The bucket is part
+//! of the key of a group.
 
 use std::fmt;
 
@@ -9,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 const SECONDS_PER_HOUR: i64 = 3_600;
 const HOURS_PER_DAY: i64 = 24;
-/// 1970-01-01 was a Thursday, three days after a Monday.
+/// The number of days from the Monday before 1970-01-01, a Thursday.
 const DAYS_FROM_MONDAY_AT_EPOCH: i64 = 3;
 
-/// How long a bucket of time is. Buckets are of UTC.
+/// The length of a time bucket. Buckets are in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grain {
@@ -30,7 +31,7 @@ impl Grain {
     /// All grains, the finest first.
     pub const ALL: [Self; 4] = [Self::Hour, Self::Day, Self::Week, Self::Month];
 
-    /// The name, as options spell it.
+    /// The name of the grain in options and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hour => "hour",
@@ -40,7 +41,8 @@ impl Grain {
         }
     }
 
-    /// The name of the time column in a series of this grain: `date_hour` and so on.
+    /// The name of the time column in a series of this grain: `date_hour`, `date_day`, `date_week` or
+    /// `date_month`.
     pub fn column(self) -> &'static str {
         match self {
             Self::Hour => "date_hour",
@@ -50,8 +52,8 @@ impl Grain {
         }
     }
 
-    /// The grains that a series of this one can be added up to, itself first. A week is in no month:
-    /// it may begin in one and end in the next.
+    /// The grains that a series of this one can be added up to, itself first. Weeks do not add up to
+    /// months, because a week may begin in one month and end in the next.
     pub fn makes(self) -> &'static [Self] {
         match self {
             Self::Hour => &Self::ALL,
@@ -61,16 +63,16 @@ impl Grain {
         }
     }
 
-    /// The bucket of this grain that a bucket of a finer one is in. The first week that there is
-    /// begins before the year 0, so that its bucket begins with the year.
+    /// The bucket of this grain that contains a bucket of a finer one. The first week begins before the
+    /// year 0, which is out of range, so its bucket begins with the year.
     pub fn of(self, bucket: TimeBucket) -> TimeBucket {
         self.truncate(bucket.seconds())
             .unwrap_or(TimeBucket(TimeBucket::MIN))
     }
 
-    /// The bucket that `seconds` since 1970-01-01T00:00:00Z fall into; `None` outside the years
+    /// The bucket that contains the time `seconds` after 1970-01-01T00:00:00Z; `None` outside the years
     /// 0 to 9999.
-    // It is done for each row, in another crate, as are the conversions of its bucket.
+    // Inline, because another crate calls it for each row, with the conversions of the bucket.
     #[inline]
     pub fn truncate(self, seconds: i64) -> Option<TimeBucket> {
         let hours = seconds.div_euclid(SECONDS_PER_HOUR);
@@ -105,17 +107,17 @@ impl std::str::FromStr for Grain {
     }
 }
 
-/// The start of a bucket of time: seconds since 1970-01-01T00:00:00Z, between the years 0 and 9999.
+/// A time bucket, as its start in seconds since 1970-01-01T00:00:00Z, within the years 0 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimeBucket(i64);
 
 impl TimeBucket {
     /// 0000-01-01T00:00:00Z.
     const MIN: i64 = -17_268_672 * SECONDS_PER_HOUR;
-    /// The last second of 9999-12-29: the last day that jiff can show whole.
+    /// The last second of 9999-12-29, the last day that jiff can represent in every time zone.
     const MAX: i64 = 70_389_480 * SECONDS_PER_HOUR - 1;
 
-    /// The bucket that begins so many seconds after 1970-01-01T00:00:00Z, if that is in range.
+    /// The bucket that begins this number of seconds after 1970-01-01T00:00:00Z; `None` out of range.
     #[inline]
     pub const fn from_seconds(seconds: i64) -> Option<Self> {
         match seconds {
@@ -140,17 +142,17 @@ impl TimeBucket {
         Some(())
     }
 
-    /// The bucket that begins so many hours after 1970-01-01T00:00:00Z, if that is in range.
+    /// The bucket that begins this number of hours after 1970-01-01T00:00:00Z; `None` out of range.
     #[inline]
     pub fn from_hours(hours: i64) -> Option<Self> {
-        // The range is known before it is multiplied, so that what divides it again is free.
+        // The range is checked before the multiplication, so that the compiler removes a later division.
         let range = Self::MIN / SECONDS_PER_HOUR..=Self::MAX / SECONDS_PER_HOUR;
         range
             .contains(&hours)
             .then(|| Self(hours * SECONDS_PER_HOUR))
     }
 
-    /// Whole hours since 1970-01-01T00:00:00Z.
+    /// The number of whole hours from 1970-01-01T00:00:00Z to the start.
     #[inline]
     pub fn hours(self) -> i32 {
         // Counted from the first bucket, so that nothing negative is divided. The range in hours is
@@ -159,7 +161,7 @@ impl TimeBucket {
         hours as i32 + (Self::MIN / SECONDS_PER_HOUR) as i32
     }
 
-    /// Seconds since 1970-01-01T00:00:00Z.
+    /// The number of seconds from 1970-01-01T00:00:00Z to the start.
     #[inline]
     pub fn seconds(self) -> i64 {
         self.0
@@ -176,7 +178,7 @@ impl TimeBucket {
         self.date_time().date()
     }
 
-    /// The start as a series shows it: `2020-07-14T09:00:00` by the hour, else `2020-07-14`.
+    /// The start as text: `2020-07-14T09:00:00` by the hour, and `2020-07-14` by other grains.
     pub fn display(self, grain: Grain) -> impl fmt::Display {
         let start = self.date_time();
         fmt::from_fn(move |f| match grain {
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_cut_down_to_its_hour_day_week_and_month() {
+    fn a_time_is_truncated_to_its_hour_day_week_and_month() {
         let time = seconds("2020-07-15T09:23:51Z");
         let cases = [
             (Grain::Hour, "2020-07-15T09:00:00"),
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn times_before_1970_are_cut_downwards() {
+    fn times_before_1970_are_truncated_downwards() {
         let bucket = Grain::Hour
             .truncate(seconds("1969-12-31T23:30:00Z"))
             .expect("in range");
@@ -223,13 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_bucket_can_be_shown() {
-        let show = |seconds| {
+    fn the_first_and_the_last_bucket_can_be_displayed() {
+        let text = |seconds| {
             let bucket = TimeBucket::from_seconds(seconds).expect("in range");
             bucket.display(Grain::Hour).to_string()
         };
-        assert_eq!(show(TimeBucket::MIN), "0000-01-01T00:00:00");
-        assert_eq!(show(TimeBucket::MAX), "9999-12-29T23:59:59");
+        assert_eq!(text(TimeBucket::MIN), "0000-01-01T00:00:00");
+        assert_eq!(text(TimeBucket::MAX), "9999-12-29T23:59:59");
         assert_eq!(TimeBucket::from_seconds(TimeBucket::MIN - 1), None);
         assert_eq!(TimeBucket::from_seconds(TimeBucket::MAX + 1), None);
     }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::grain::TimeBucket;
 
-/// A row's label values may have so many bytes together, at most. A job of 500,000 rows (a byte each)
+/// The largest total size of a row's label values, in bytes. A job of 500,000 rows (a byte each)
 /// behind 64 KiB of others is then well below the 1,000,000 bytes that a producer puts in a message
 /// by default, and so is its outcome.
 pub const MAX_LABEL_BYTES: usize = 32 * 1024;

@@ -33,26 +33,26 @@ pub use groups::{Group, Groups};
 pub use labels::Labels;
 pub use spill::{Memory, MemoryUse, SpillError, SpillStore};
 
-/// So many contradictions are put into words; more are only counted. One message may hold a hundred
-/// thousand of them, and each speaks of labels of many KiB.
+/// The largest number of contradictions that are described; more are only counted. One message may
+/// have a hundred thousand of them, each with labels of many KiB.
 const MAX_CONFLICTS: usize = 1_000;
 
-/// So many characters are shown of labels and of reasons.
+/// The number of characters to which labels and reasons are truncated.
 const SHOWN_CHARACTERS: usize = 200;
 
-/// What a dead letter takes beside its reason.
+/// The memory for a dead letter without its reason, in bytes.
 const DEAD_JOB_BYTES: usize = 64;
 
-/// Why a job is a dead letter.
+/// The dead letter of a job, as its outcome describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadJob {
-    /// The worker's words.
+    /// The reason, as the worker wrote it.
     pub reason: String,
-    /// How often the job was tried.
+    /// The number of attempts.
     pub attempts: u32,
 }
 
-/// What an outcome changed.
+/// The change of a ledger by an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The job had no outcome.
@@ -84,18 +84,18 @@ pub struct KnownJob<'a> {
     pub payload_digest: u64,
 }
 
-/// What recording a batch changed.
+/// The changes of a ledger by a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
     /// Outcomes of jobs that had none.
     pub new: u64,
     /// Results that replaced a dead letter, or a result that does not count beside them.
     pub replaced: u64,
-    /// Outcomes that said nothing new, and were dropped.
+    /// Outcomes that were there already, and were dropped.
     pub duplicates: u64,
     /// Outcomes of jobs that the run does not have, and were dropped.
     pub beyond: u64,
-    /// Outcomes that contradict what was said before, and were dropped.
+    /// Outcomes that contradict earlier ones, and were dropped.
     pub conflicts: u64,
     /// Dead letters of jobs that were opened again since, and were dropped.
     pub outdated: u64,
@@ -150,7 +150,7 @@ pub struct Totals {
     pub differing: u64,
 }
 
-/// What the outcomes of a batch have in common.
+/// The common fields of the outcomes of a batch.
 #[derive(Clone, Copy)]
 struct Origin {
     tier: Tier,
@@ -158,8 +158,8 @@ struct Origin {
 }
 
 impl Ledger {
-    /// The ledger of a run with so many jobs, none of which has an outcome. It takes memory for jobs
-    /// that have one, and for their neighbours.
+    /// The ledger of a run with this number of jobs and no outcome yet. It takes memory for jobs with an
+    /// outcome, and for their neighbours.
     pub fn new(jobs: u64) -> Self {
         Self::under(jobs, CountingRules::default())
     }
@@ -228,7 +228,7 @@ impl Ledger {
         }
     }
 
-    /// How much memory is held.
+    /// The memory in use.
     pub fn memory_use(&self) -> MemoryUse {
         let fixed = self.lines.held_bytes()
             + self.labels.held_bytes()
@@ -251,12 +251,12 @@ impl Ledger {
         &self.rules
     }
 
-    /// How many jobs the run has.
+    /// The number of jobs of the run.
     pub fn jobs(&self) -> u64 {
         self.lines.len()
     }
 
-    /// How many jobs have no outcome yet.
+    /// The number of jobs without an outcome.
     pub fn missing(&self) -> u64 {
         self.jobs() - self.totals.completed - self.totals.dead_lettered
     }

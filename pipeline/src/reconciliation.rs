@@ -1,5 +1,5 @@
-//! The judgement on a run: everything that was heard of it is collected, and the ledger is held
-//! against the manifest. Only this may say that a run is complete.
+//! The reconciliation of a run: its outcomes are collected in the ledger, which is compared with the
+//! manifest. Only the reconciliation decides that a run is complete.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ use crate::run::Manifest;
 #[cfg(test)]
 mod tests;
 
-/// What one worker did for a run.
+/// The share of one worker in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Share {
     /// Jobs whose first outcome came from it.
     pub jobs: u64,
-    /// Its outcomes that said nothing new.
+    /// Its outcomes that were there already.
     pub duplicates: u64,
     /// Attempts beyond the first.
     pub retries: u64,
@@ -29,16 +29,16 @@ pub struct Share {
 
 /// Everything that was received of one run.
 ///
-/// Outcomes are recorded when they come. Which jobs the run has is known by the manifest: when it
-/// comes later than outcomes, those of other jobs are taken out of the ledger, and out of what was
-/// counted, so that the order makes no difference.
+/// Outcomes are recorded as they arrive. The manifest has the number of jobs: when it arrives after
+/// outcomes, those of jobs out of range are removed from the ledger and from the counts, so that the
+/// order makes no difference.
 #[derive(Debug)]
 pub struct Collection {
     manifest: Option<Manifest>,
     /// A manifest that contradicts the first one.
     disagreeing: Option<Manifest>,
     ledger: Ledger,
-    /// What outcomes changed before the manifest, by worker.
+    /// The changes by outcomes before the manifest, by worker.
     early: BTreeMap<(String, String), EarlyChanges>,
     conflicts: Vec<Conflict>,
     totals: Recorded,
@@ -70,7 +70,7 @@ impl Collection {
         }
     }
 
-    /// Gives it a memory budget, and a store for the results beyond it.
+    /// Sets the memory budget, and the store for the results beyond it.
     #[must_use]
     pub fn with_memory(mut self, memory: Memory) -> Self {
         self.ledger = self.ledger.with_memory(memory);
@@ -82,8 +82,8 @@ impl Collection {
         self.ledger.rules()
     }
 
-    /// Hears a manifest. The same again changes nothing.
-    pub fn hear_manifest(&mut self, manifest: Manifest) {
+    /// Applies a manifest. The same manifest again changes nothing.
+    pub fn apply_manifest(&mut self, manifest: Manifest) {
         if let Some(known) = &self.manifest {
             if !known.agrees_with(&manifest) {
                 self.disagreeing = Some(manifest);
@@ -108,12 +108,12 @@ impl Collection {
         self.manifest = Some(manifest);
     }
 
-    /// Records outcomes of this run that stand at this place of the outcomes topic. Returns whether they
-    /// changed what counts.
+    /// Records outcomes of this run, from this partition and offset of the outcomes topic. Returns
+    /// whether they changed the ledger.
     ///
     /// # Errors
     /// When results cannot be spilled or read back.
-    pub fn hear_outcomes_at(
+    pub fn apply_outcomes_at(
         &mut self,
         partition: i32,
         offset: i64,
@@ -145,8 +145,8 @@ impl Collection {
         Ok(recorded.new + recorded.replaced > 0)
     }
 
-    /// Spills results until this many bytes may be held beside what is collected, as far as results
-    /// are what is held.
+    /// Spills results until the memory budget has room for this number of bytes, as far as there are
+    /// results to spill.
     ///
     /// # Errors
     /// When results cannot be spilled.
@@ -154,7 +154,7 @@ impl Collection {
         self.ledger.make_room(self.bytes_beside_ledger() + bytes)
     }
 
-    /// How much memory is held.
+    /// The memory in use.
     pub fn memory_use(&self) -> MemoryUse {
         let beside = self.bytes_beside_ledger();
         let mut used = self.ledger.memory_use();
@@ -170,22 +170,22 @@ impl Collection {
         (conflicts.sum::<usize>() + early.sum::<usize>()) as u64
     }
 
-    /// The manifest, once it was heard.
+    /// The manifest; `None` before it was applied.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
 
-    /// The ledger, once the manifest was heard.
+    /// The ledger; `None` before the manifest was applied.
     pub fn ledger(&self) -> Option<&Ledger> {
         self.manifest.is_some().then_some(&self.ledger)
     }
 
-    /// The ledger alone, once the manifest was heard.
+    /// The ledger alone; `None` before the manifest was applied.
     pub fn into_ledger(self) -> Option<Ledger> {
         self.manifest.is_some().then_some(self.ledger)
     }
 
-    /// What was recorded in the ledger.
+    /// The counts of what was recorded in the ledger.
     pub fn recorded(&self) -> Recorded {
         self.totals
     }
@@ -196,26 +196,26 @@ impl Collection {
         totals.completed + totals.dead_lettered
     }
 
-    /// What each worker did, by host and id.
+    /// The share of each worker, by host and id.
     pub fn shares(&self) -> &BTreeMap<(String, String), Share> {
         &self.shares
     }
 
-    /// The contradictions that were heard.
+    /// The contradictions between outcomes, or between manifests.
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
 
-    /// Whether waiting for more can change nothing for the better: every job has an outcome, or
-    /// the run has failed already.
+    /// Whether further outcomes cannot improve the verdict: every job has one, or the run has failed
+    /// already.
     pub fn is_settled(&self) -> bool {
         let contradicted = self.disagreeing.is_some() || self.totals.conflicts > 0;
         self.ledger()
             .is_some_and(|ledger| contradicted || ledger.missing() == 0)
     }
 
-    /// Compares the ledger with the manifest. `checks_of_results` has what the run's computation
-    /// checks of its results.
+    /// Compares the ledger with the manifest. `checks_of_results` returns the checks of the run's
+    /// computation on its results.
     ///
     /// # Errors
     /// Those of `checks_of_results`.
@@ -292,7 +292,7 @@ impl Collection {
     }
 }
 
-/// What the outcomes of one worker changed before the manifest was there.
+/// The changes by the outcomes of one worker before the manifest was applied.
 #[derive(Debug, Default)]
 struct EarlyChanges {
     spans: Vec<EarlySpan>,
@@ -343,7 +343,7 @@ fn describe(manifest: &Manifest) -> String {
     )
 }
 
-/// What a run has come to.
+/// The verdict on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -351,9 +351,9 @@ pub enum Verdict {
     Complete,
     /// Every check holds, and some jobs are dead letters.
     CompleteWithDeadLetters,
-    /// Jobs without an outcome, and nothing that contradicts the rest.
+    /// Jobs have no outcome, and no check contradicts the others.
     Incomplete,
-    /// Something contradicts something else: no waiting will make it complete.
+    /// Checks contradict each other, which further outcomes cannot change.
     Failed,
 }
 
@@ -369,30 +369,30 @@ impl Verdict {
     }
 }
 
-/// The judgement, with every line that led to it.
+/// The reconciliation of a run: the verdict, with the checks that led to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
-    /// What the run has come to.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was compared.
+    /// The comparisons.
     pub checks: Vec<Check>,
 }
 
 /// One line of a reconciliation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What is compared.
+    /// The name of the compared value.
     pub name: &'static str,
-    /// What it should be.
+    /// The expected value.
     pub expected: String,
-    /// What it is.
+    /// The value that was found.
     pub found: String,
-    /// Whether they are the same.
+    /// Whether the check passed.
     pub holds: bool,
 }
 
 impl Check {
-    /// A line that holds or does not.
+    /// A check that holds or does not.
     pub fn new(name: &'static str, expected: &str, found: &str, holds: bool) -> Self {
         Self {
             name,
@@ -402,7 +402,7 @@ impl Check {
         }
     }
 
-    /// Two numbers that should be the same.
+    /// A check that two numbers are equal.
     pub fn numbers(name: &'static str, expected: u64, found: u64) -> Self {
         Self::new(
             name,

@@ -1,5 +1,5 @@
-//! A run that is taken up again: what a dispatcher is to do with a run, given what the runs topic
-//! tells, and which jobs are missing, given what the other topics hold. Pure: topics are told to it.
+//! The resumption of a run: the plan of a dispatcher, given the run's events, and the missing jobs,
+//! given the messages on the other topics. Pure: the caller reads the topics.
 
 use crate::difference::{Difference, shown};
 use crate::generation::IndexRanges;
@@ -15,28 +15,28 @@ use crate::timeline::Timeline;
 /// One dispatcher's attempt at a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
-    /// Its options.
+    /// The options of the dispatcher.
     pub options: &'a RunOptions,
     /// Whether its data set can be read a second time; standard input cannot.
     pub is_rereadable: bool,
-    /// Whether one of the openings that were heard is its own.
+    /// Whether one of the openings on the runs topic is its own.
     pub has_opened: bool,
 }
 
-/// What a dispatcher does with its run.
+/// The plan of a dispatcher for its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Nobody has opened the run: open it, listen again, and plan again.
+    /// No dispatcher has opened the run: open it, read the runs topic again, and plan again.
     Open,
-    /// It has opened the run and is alone with it: publish all jobs, without looking.
+    /// Only this dispatcher has opened the run: publish all jobs, without reading the other topics.
     PublishAll,
-    /// Somebody has begun: look at what is there, and publish what is missing.
+    /// Another dispatcher has opened the run: read the other topics, and publish the missing jobs.
     GoOn,
-    /// All jobs are published: look whether they are these.
+    /// All jobs are published: compare them with the data set.
     Compare,
 }
 
-/// Why a dispatcher does nothing with its run.
+/// The reason for which a dispatcher publishes nothing of its run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The run exists, and standard input gives its rows once.
@@ -49,12 +49,12 @@ pub enum Refusal {
         run_id: RunId,
     },
 
-    /// The run is another one.
+    /// The run exists with other options, jobs or manifest.
     #[error("run {run_id} exists and is not this one: {difference}; choose another --run-id")]
     Differs {
         /// The run.
         run_id: RunId,
-        /// How it differs.
+        /// The first mismatch.
         difference: Difference,
     },
 }
@@ -69,10 +69,10 @@ impl Refusal {
     }
 }
 
-/// What to do with a run of which this was heard.
+/// The plan of a dispatcher for a run with this history.
 ///
 /// # Errors
-/// When it cannot be taken up by this dispatcher, which is then to publish nothing.
+/// When the dispatcher cannot resume the run; it then has to publish nothing.
 pub fn plan(history: &RunHistory, attempt: &Attempt<'_>) -> Result<Plan, Refusal> {
     let Some(opened) = history.opened() else {
         return Ok(Plan::Open);
@@ -93,22 +93,21 @@ pub fn plan(history: &RunHistory, attempt: &Attempt<'_>) -> Result<Plan, Refusal
     })
 }
 
-/// Which jobs are missing.
+/// The rule by which a job is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Those that are not on the jobs topic.
+    /// A job is missing if it is not on the jobs topic.
     NeverPublished,
     /// Those without an outcome, unless a copy on the jobs topic is still to be worked on, of the
     /// generation that last opened the job again or a later one.
     ///
-    /// These offsets are to be asked for before topics are read: a worker has an outcome
-    /// acknowledged before it commits the job's offset. So a copy that lies below an offset which
-    /// was committed then, and whose outcome is not on the topic when that is read afterwards, has
-    /// been passed and will never have one. Asked for later, jobs in between would be published
-    /// again though all is well with them.
+    /// The committed offsets have to be fetched before the topics are read, because a worker has an
+    /// outcome acknowledged before it commits the job's offset. So a copy below a committed offset
+    /// without an outcome on the topic, which is read afterwards, was skipped and never gets one. With
+    /// offsets that are fetched later, jobs that were computed meanwhile would be published again.
     WithoutOutcome {
-        /// By partition of the jobs topic: the offset that the workers' group has committed. Where
-        /// it has committed none, nothing was passed.
+        /// The committed offset of the workers' group, by partition of the jobs topic; 0 where none is
+        /// committed.
         committed: Vec<i64>,
     },
 }
@@ -117,13 +116,13 @@ pub enum Rule {
 const PUBLISHED: u8 = 1;
 /// One of its copies is still to be worked on.
 const WAITING: u8 = 2;
-/// It has an outcome.
+/// The job has an outcome.
 const HAS_OUTCOME: u8 = 4;
 
 /// Bits of a fingerprint that are of the job's key and part alone.
 const KEY_BITS: u32 = 24;
 
-/// What is on the topics of one run, as far as it decides which jobs are missing.
+/// The state of the jobs of one run on its topics, which decides the missing jobs.
 ///
 /// Takes nine bytes a job, by the dispatcher's own number of jobs: an index from a topic sizes no
 /// memory.
@@ -140,8 +139,8 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// Nothing was heard yet of a run which has so many jobs by the dispatcher's own count; `None`
-    /// when so many cannot be held in memory.
+    /// The state before any message, of a run with this number of jobs in the dispatcher's data set;
+    /// `None` when memory has no room for them.
     pub fn new(run_id: &RunId, jobs: u64, rule: Rule) -> Option<Self> {
         let jobs = usize::try_from(jobs).ok()?;
         let mut fingerprints = Vec::new();
@@ -171,8 +170,8 @@ impl Resume {
         self
     }
 
-    /// Hears a message of the jobs topic. Those of other runs change nothing.
-    pub fn hear_published(&mut self, partition: i32, offset: i64, batch: &JobBatch) {
+    /// Applies a message of the jobs topic. Messages of other runs are ignored.
+    pub fn apply_published(&mut self, partition: i32, offset: i64, batch: &JobBatch) {
         if *batch.run_id() != self.run_id {
             return;
         }
@@ -211,8 +210,8 @@ impl Resume {
         }
     }
 
-    /// Hears outcomes. Those of other runs change nothing.
-    pub fn hear_outcomes(&mut self, batch: &OutcomeBatch) {
+    /// Applies outcomes. Those of other runs are ignored.
+    pub fn apply_outcomes(&mut self, batch: &OutcomeBatch) {
         if *batch.run_id() != self.run_id {
             return;
         }
@@ -242,11 +241,11 @@ impl Resume {
         });
     }
 
-    /// Holds one of the dispatcher's own jobs against what was published. To be asked for every job
-    /// before the first is published.
+    /// Compares one of the dispatcher's own jobs with the published one of its index. The caller does
+    /// so for every job before it publishes the first.
     ///
     /// # Errors
-    /// When the run has another job of this index, or what was heard cannot be of this data set.
+    /// When the run has another job of this index, or a published job cannot be of this data set.
     pub fn check(&self, job: &Job<'_>) -> Result<(), Difference> {
         if let Some(difference) = &self.difference {
             return Err(difference.clone());
@@ -273,13 +272,13 @@ impl Resume {
         })
     }
 
-    /// The jobs that are to be published now.
+    /// The indexes of the jobs to publish now.
     pub fn missing_jobs(&self) -> IndexRanges {
         let indexes = 0..self.marks.len() as u64;
         IndexRanges::of_ascending(indexes.filter(|&index| self.is_missing(index)))
     }
 
-    /// Whether a job is to be published now.
+    /// Whether a job has to be published now.
     pub fn is_missing(&self, index: u64) -> bool {
         let present = match self.rule {
             Rule::NeverPublished => PUBLISHED,
@@ -289,20 +288,20 @@ impl Resume {
             .is_some_and(|own| self.marks[own] & present == 0)
     }
 
-    /// How many jobs are to be published now.
+    /// The number of jobs to publish now.
     pub fn missing(&self) -> u64 {
         let indexes = 0..self.marks.len() as u64;
         indexes.filter(|&index| self.is_missing(index)).count() as u64
     }
 
-    /// How many jobs are left to the workers: a copy is still to be worked on, and there is no
-    /// outcome yet. Always 0 under [`Rule::NeverPublished`], which does not look.
+    /// The number of jobs that are left to the workers, with a copy that is still to be computed and no
+    /// outcome yet. Always 0 with [`Rule::NeverPublished`].
     pub fn waiting(&self) -> u64 {
         let waiting = |mark: &&u8| **mark & (WAITING | HAS_OUTCOME) == WAITING;
         self.marks.iter().filter(waiting).count() as u64
     }
 
-    /// How many messages of the run were heard on the jobs topic.
+    /// The number of messages of the run on the jobs topic.
     pub fn messages(&self) -> u64 {
         self.messages
     }

@@ -43,7 +43,7 @@ impl RunHistory {
     /// Openings with the same options are merged. One whose options contradict those of the first is
     /// not merged: the dispatcher of the first may have published jobs, and the dispatcher of the other
     /// publishes none.
-    pub fn hear(&mut self, event: RunEvent) {
+    pub fn apply(&mut self, event: RunEvent) {
         if *event.run_id() != self.run_id {
             return;
         }
@@ -183,7 +183,7 @@ mod tests {
     fn history(events: impl IntoIterator<Item = RunEvent>) -> RunHistory {
         let mut history = RunHistory::new("a-run".parse().expect("a run id"));
         for event in events {
-            history.hear(event);
+            history.apply(event);
         }
         history
     }
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(both.opened(), Some(&merged));
         assert_eq!(both.to_be_opened_again(), Some(&merged));
         let mut reopened = both;
-        reopened.hear(RunEvent::Opened(merged.clone()));
+        reopened.apply(RunEvent::Opened(merged.clone()));
         assert_eq!(reopened.to_be_opened_again(), None);
         assert_eq!(reopened.openings(), 3);
     }
@@ -248,7 +248,7 @@ mod tests {
     fn a_run_that_is_dispatched_after_its_abort_is_no_longer_aborted() {
         let mut run = history([RunEvent::Opened(opened()), aborted("no room")]);
         assert_eq!(run.aborted(), Some("no room"));
-        run.hear(RunEvent::Dispatched(manifest(3, 9)));
+        run.apply(RunEvent::Dispatched(manifest(3, 9)));
         assert_eq!(run.aborted(), None);
     }
 
@@ -263,8 +263,8 @@ mod tests {
     #[test]
     fn events_of_other_runs_change_nothing() {
         let mut run = RunHistory::new("b-run".parse().expect("a run id"));
-        run.hear(RunEvent::Opened(opened()));
-        run.hear(aborted("no room"));
+        run.apply(RunEvent::Opened(opened()));
+        run.apply(aborted("no room"));
         assert_eq!(run, RunHistory::new("b-run".parse().expect("a run id")));
     }
 

@@ -29,13 +29,13 @@ pub(crate) enum GenerationEvent {
     Cancelled(RunCancelled),
 }
 
-/// What a verdict has to match to be of the run, however its log is compacted.
+/// The facts of a run that its verdicts have to match, however its log is compacted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
     pub manifest_digest: ContentDigest,
     /// Whether the run has jobs, so that a run which did not fail has outcomes.
     pub has_jobs: bool,
-    /// Where the run's outcomes begin, by partition.
+    /// The offsets at which the run's outcomes begin, by partition.
     pub outcomes_start_offsets: &'a [i64],
 }
 
@@ -71,12 +71,12 @@ fn reaches(verdict: &RunReconciled, offsets: &[i64]) -> bool {
             .all(|(range, &offset)| range.end >= offset)
 }
 
-/// How a generation ended.
+/// The end of a generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GenerationEnd<'a> {
-    /// By the verdict that stands.
+    /// The verdict that counts.
     Reconciled(&'a RunReconciled),
-    /// By a cancellation that came before any verdict.
+    /// A cancellation before any verdict.
     Cancelled(&'a RunCancelled),
 }
 
@@ -85,12 +85,12 @@ pub enum GenerationEnd<'a> {
 pub struct Generation<'a> {
     /// The event that opened it; `None` for generation 0, which is opened with the run.
     pub opened: Option<&'a GenerationOpened>,
-    /// How it ended; `None` while it is under way, and where the next one was opened before.
+    /// The end; `None` while it is under way, and where the next one was opened before.
     pub end: Option<GenerationEnd<'a>>,
 }
 
 impl<'a> Generation<'a> {
-    /// The verdict that stands.
+    /// The verdict that counts.
     pub fn verdict(&self) -> Option<&'a RunReconciled> {
         match self.end {
             Some(GenerationEnd::Reconciled(verdict)) => Some(verdict),
@@ -98,7 +98,7 @@ impl<'a> Generation<'a> {
         }
     }
 
-    /// The cancellation that holds.
+    /// The cancellation that counts.
     pub fn cancelled(&self) -> Option<&'a RunCancelled> {
         match self.end {
             Some(GenerationEnd::Cancelled(cancelled)) => Some(cancelled),
@@ -106,13 +106,13 @@ impl<'a> Generation<'a> {
         }
     }
 
-    /// The writer of the cancellation that holds.
+    /// The writer of the cancellation that counts.
     fn cancellation_writer(&self) -> Option<&'a WriterId> {
         self.cancelled().map(|cancelled| &cancelled.writer)
     }
 }
 
-/// Why a run gets no further generation.
+/// The reason for which a run gets no further generation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoFurtherGeneration {
     /// Its outcomes contradict one another, and will go on doing so.
@@ -125,11 +125,11 @@ pub enum NoFurtherGeneration {
         run_id: RunId,
         /// The generation that failed.
         generation: u32,
-        /// Who published the verdict.
+        /// The publisher of the verdict.
         published_by: String,
     },
 
-    /// It has the highest that there can be.
+    /// The run has the highest possible generation.
     #[error("run {run_id} has {MAX_GENERATION} generations, which is the highest number")]
     TooMany {
         /// The run.
@@ -215,7 +215,7 @@ impl<'a> Timeline<'a> {
         self.generations.last().copied().unwrap_or_default()
     }
 
-    /// The verdict that stands on the newest generation that has one.
+    /// The verdict that counts on the newest generation that has one.
     pub fn latest_verdict(&self) -> Option<&'a RunReconciled> {
         self.generations.iter().rev().find_map(Generation::verdict)
     }

@@ -1,10 +1,11 @@
-//! What an aggregator does with what it has judged: publish it, put its files in place, or judge again
-//! at the end offsets of the verdict that stands. Pure: it is given what the runs topic holds.
+//! The decision of an aggregator after it has reconciled a run: publish its verdict, put its files in
+//! place, or reconcile again at the end offsets of the verdict that counts. Pure: the caller reads the
+//! runs topic.
 //!
-//! The order, for each aggregator: it reads outcomes up to end offsets, judges, writes files under
-//! temporary names, and settles. Where no verdict stands it publishes its own, reads the runs topic
-//! to its end and settles again. Files are put in place only where a verdict stands that agrees, so
-//! two aggregators of one generation never leave two tables.
+//! The order, for each aggregator: it reads outcomes up to end offsets, reconciles, writes files under
+//! temporary names, and settles. Where no verdict counts yet, it publishes its own, reads the runs
+//! topic to the end and settles again. Files are put in place only where a verdict counts and agrees,
+//! so two aggregators of one generation never leave two tables.
 
 use crate::cancelled::RunCancelled;
 use crate::content_digest::ContentDigest;
@@ -16,20 +17,20 @@ use crate::run_id::RunId;
 use crate::timeline::{GenerationEnd, Timeline};
 use crate::writer_id::WriterId;
 
-/// What an aggregator has made of one generation of a run.
+/// The verdict of an aggregator on one generation of a run, before it is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// The generation.
     pub generation: u32,
-    /// What becomes of results that differ.
+    /// The policy for results that differ.
     pub policy: ResultsPolicy,
-    /// By partition of the outcomes topic: what was read.
+    /// The offsets that were read, by partition of the outcomes topic.
     pub outcomes: Vec<OffsetRange>,
     /// The verdict at whose end offsets it judged; `None` where it chose them itself.
     pub at: Option<VerdictKey>,
-    /// The manifest that the outcomes were held against; `None` where there is none yet.
+    /// The digest of the manifest that the outcomes were compared with; `None` without a manifest.
     pub manifest_digest: Option<ContentDigest>,
-    /// What the run has come to.
+    /// The verdict.
     pub verdict: Verdict,
     /// Jobs with a result.
     pub completed: u64,
@@ -37,22 +38,22 @@ pub struct Judged {
     pub dead_lettered: u64,
     /// Jobs with several results that differ.
     pub differing: u64,
-    /// Over the whole table.
+    /// The digest of the whole table.
     pub table_digest: ContentDigest,
 }
 
-/// What an aggregator does next.
+/// The next step of an aggregator.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Settlement<'a> {
-    /// No verdict stands: publish this one, read the runs topic past it, and settle again.
+    /// No verdict counts yet: publish this one, read the runs topic past it, and settle again.
     Publish,
-    /// The run is incomplete and no verdict stands: nothing is published.
+    /// The run is incomplete and no verdict counts: nothing is published.
     Incomplete,
-    /// This verdict stands and agrees: put the files in place.
+    /// This verdict counts and agrees: put the files in place.
     Agrees(&'a RunReconciled),
-    /// This verdict stands and does not agree: judge again at its end offsets.
+    /// This verdict counts and does not agree: reconcile again at its end offsets.
     JudgeAt(&'a RunReconciled),
-    /// This verdict stands, and the outcomes up to its end offsets say otherwise: a failed check.
+    /// This verdict counts, and contradicts the outcomes up to its end offsets: a failed check.
     Contradicts(&'a RunReconciled),
     /// Results that this earlier verdict has counted were deleted from this partition before they were
     /// read, and other attempts at the same jobs may have made others: nothing is published.
@@ -61,14 +62,14 @@ pub enum Settlement<'a> {
     Cancelled(&'a RunCancelled),
     /// A newer generation was opened: begin again with that one.
     NextGeneration(u32),
-    /// The own verdict was published and does not stand, though none does: another manifest came, or
-    /// the run was removed.
+    /// The own verdict was published and does not count, and no other does: another manifest was
+    /// published, or the run was removed.
     NotCounted,
 }
 
 impl Judged {
-    /// What to do next, by any prefix of the log. `is_published`: the own verdict was published, and the
-    /// log was read past it.
+    /// The next step, by any prefix of the log. `is_published`: whether the own verdict was published,
+    /// and the log was read past it.
     pub fn settle<'a>(&self, timeline: &Timeline<'a>, is_published: bool) -> Settlement<'a> {
         if timeline.number() != self.generation {
             return Settlement::NextGeneration(timeline.number());

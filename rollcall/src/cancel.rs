@@ -1,16 +1,16 @@
-//! `rollcall cancel`: has the workers compute no further job of a run, and whoever dispatches or
-//! collects it end.
+//! `rollcall cancel`: cancels a run, after which workers compute no further job of it, and its
+//! dispatchers and aggregators end.
 
 use std::time::Duration;
 
 use clap::Args;
 use kafka::{BrokerArgs, Cluster, RunEventWriter, TopicNames, run_history, topics};
 use pipeline::{RunCancelled, RunEvent, RunHistory, RunId, WriterId};
-use service::{Exit, LogArgs, Shutdown, process, say};
+use service::{Exit, LogArgs, Shutdown, print, process};
 
 use crate::error::Error;
 
-/// How long the broker may take to acknowledge the cancellation.
+/// The timeout of the cancellation's acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The options of `rollcall cancel`.
@@ -39,7 +39,7 @@ pub struct CancelArgs {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -69,7 +69,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     }
     let generation = before.timeline().number();
     if let Some(text) = outcome(&before, generation)? {
-        say(&text).map_err(Error::Say)?;
+        print(&text).map_err(Error::Print)?;
         return Ok(Exit::Complete);
     }
     let event = RunEvent::Cancelled(RunCancelled {
@@ -83,7 +83,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     // Whether it holds is for the topic to say: a verdict may have come before it, and where the
     // broker's answer was lost, the event may be there all the same.
     match outcome(&history()?, generation)? {
-        Some(text) => say(&text).map_err(Error::Say)?,
+        Some(text) => print(&text).map_err(Error::Print)?,
         None => {
             written?;
             return Err(no_such_run());
@@ -92,7 +92,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     Ok(Exit::Complete)
 }
 
-/// What became of a generation that is to be cancelled, for people; `None` while it goes on.
+/// The end of the generation to cancel, as text; `None` while it is under way.
 fn outcome(history: &RunHistory, generation: u32) -> Result<Option<String>, Error> {
     let run_id = history.run_id();
     let timeline = history.timeline();

@@ -12,7 +12,7 @@ use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, R
 use serde::Serialize;
 use service::table::{Align, table};
 use service::text::truncated;
-use service::{Exit, LogArgs, Shutdown, say};
+use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
 
@@ -34,7 +34,7 @@ pub struct DlqArgs {
     action: Action,
 }
 
-/// What to do with dead letters.
+/// The commands on dead letters.
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
     /// List the dead letters of a run that were not counted since
@@ -79,7 +79,7 @@ struct ReplayArgs {
     place: Place,
 }
 
-/// Where the run is.
+/// The run, with its cluster and topics.
 #[derive(Args, Clone, Debug)]
 struct Place {
     /// The run
@@ -94,13 +94,13 @@ struct Place {
     #[command(flatten)]
     broker: BrokerArgs,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     log: LogArgs,
 }
 
 impl DlqArgs {
-    /// How much is said.
+    /// The options of the log.
     pub fn log(&self) -> &LogArgs {
         &self.place().log
     }
@@ -135,7 +135,7 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
                 dead: &dead,
                 letters: &letters,
             };
-            say(&lines).map_err(Error::Say)?;
+            print(&lines).map_err(Error::Print)?;
             return Ok(Exit::Complete);
         }
         Action::List(_) => as_text(&place.run_id, &dead, &letters),
@@ -159,7 +159,7 @@ pub fn run(args: &DlqArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
             replay::report(place, &names, &chosen, dead.len(), generations)
         }
     };
-    say(&text).map_err(Error::Say)?;
+    print(&text).map_err(Error::Print)?;
     Ok(Exit::Complete)
 }
 
@@ -185,7 +185,7 @@ fn look(
     let rules = CountingRules::of(opened.options.results, &history.timeline());
     let mut collection = Collection::under(rules);
     for manifest in history.manifests() {
-        collection.hear_manifest(manifest.clone());
+        collection.apply_manifest(manifest.clone());
     }
     let mut letters = DeadLetters::new(run_id).for_computation(&opened.options.computation);
     let from = &opened.outcomes_start_offsets;
@@ -194,8 +194,8 @@ fn look(
             return;
         };
         if batch.run_id() == run_id {
-            letters.hear_outcomes(&batch);
-            let recorded = collection.hear_outcomes_at(record.partition, record.offset, &batch);
+            letters.apply_outcomes(&batch);
+            let recorded = collection.apply_outcomes_at(record.partition, record.offset, &batch);
             recorded.expect("nothing is spilled without a memory budget");
         }
     })
@@ -207,14 +207,14 @@ fn look(
     read_dlq(cluster, &names.dlq, &stopped, &mut |record| {
         let headers = record.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_str()));
-        letters.hear_letter(record.offset, LetterHeaders::read(headers), &record.payload);
+        letters.apply_letter(record.offset, LetterHeaders::read(headers), &record.payload);
     })
     .map_err(of_cluster)?;
     if letters.note_reopened(&ledger) {
         let from = &opened.jobs_start_offsets;
         read_to_end(cluster, &names.jobs, from, &stopped, &mut |record| {
             if let Ok(batch) = JobBatch::decode(record.payload) {
-                letters.hear_published(&batch);
+                letters.apply_published(&batch);
             }
         })
         .map_err(of_cluster)?;
@@ -230,7 +230,7 @@ fn find<'d, 'a>(dead: &'d [Dead<'a>], index: u64, run_id: &RunId) -> Result<&'d 
     })
 }
 
-/// What is known of a dead job; what is not known is null in JSON.
+/// A dead job as JSON; unknown fields are null.
 #[derive(Serialize)]
 struct Facts<'a> {
     index: u64,
@@ -264,7 +264,7 @@ struct DeadLine<'a> {
     run_id: &'a str,
     #[serde(flatten)]
     facts: Facts<'a>,
-    /// Where the message was that it came in, and where it is now.
+    /// The position of its original message, and that of the dead letter.
     source: Option<&'a LetterHeaders>,
     dlq_offset: Option<i64>,
 }
@@ -320,7 +320,7 @@ fn write_line(f: &mut fmt::Formatter<'_>, line: &impl Serialize) -> fmt::Result 
     writeln!(f, "{line}")
 }
 
-/// What a cell shows where there is nothing to show.
+/// The text of an empty cell.
 const NOTHING: &str = "-";
 
 fn place_of(headers: Option<&LetterHeaders>) -> String {

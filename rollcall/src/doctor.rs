@@ -10,7 +10,7 @@ mod topics;
 
 use clap::Args;
 use kafka::{BrokerArgs, Cluster, default_group};
-use service::{Exit, LogArgs, Shutdown, say};
+use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
 use facts::{Facts, Subject};
@@ -86,7 +86,7 @@ pub fn run(args: &DoctorArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
         true => as_json(&lines)?,
         false => as_text(&lines),
     };
-    say(&text).map_err(Error::Say)?;
+    print(&text).map_err(Error::Print)?;
     let fails = lines.iter().any(|line| line.verdict == Verdict::Fail);
     Ok(if fails { Exit::Failure } else { Exit::Complete })
 }

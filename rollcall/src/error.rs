@@ -80,7 +80,7 @@ pub enum Error {
 
     /// Standard output cannot be written.
     #[error("cannot write to standard output")]
-    Say(#[source] io::Error),
+    Print(#[source] io::Error),
 
     /// A thread or a runtime could not be started, or died.
     #[error("cannot run: {0}")]
@@ -245,7 +245,7 @@ impl Ending for Error {
             | Self::Write { .. }
             | Self::StartWorker(_)
             | Self::DyingWorker { .. }
-            | Self::Say(_)
+            | Self::Print(_)
             | Self::Thread(_)
             | Self::Job { .. }
             | Self::Query(_) => Exit::Failure,

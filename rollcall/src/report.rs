@@ -14,7 +14,7 @@ use computations::positivity::Series;
 use pipeline::Grain;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use service::{Ending, Exit, LogArgs, say};
+use service::{Ending, Exit, LogArgs, print};
 
 /// The options of `rollcall report`.
 #[derive(Args, Clone, Debug)]
@@ -97,7 +97,7 @@ pub enum ReportError {
 
     /// Standard output could not be written.
     #[error("cannot write to standard output")]
-    Say(#[source] io::Error),
+    Print(#[source] io::Error),
 }
 
 impl Ending for ReportError {
@@ -108,7 +108,7 @@ impl Ending for ReportError {
             | Self::Schema { .. }
             | Self::NoSeriesRun { .. }
             | Self::Series(_) => Exit::Usage,
-            Self::Digest { .. } | Self::Say(_) => Exit::Failure,
+            Self::Digest { .. } | Self::Print(_) => Exit::Failure,
             Self::Write(error) => error.exit(),
         }
     }
@@ -198,7 +198,7 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
     outputs.place()?;
     if !args.log.quiet {
         let path = folder.join(file.name);
-        say(&format!("{}\n", path.display())).map_err(ReportError::Say)?;
+        print(&format!("{}\n", path.display())).map_err(ReportError::Print)?;
     }
     Ok(Exit::Complete)
 }
@@ -206,7 +206,7 @@ pub fn run(args: &ReportArgs) -> Result<Exit, ReportError> {
 /// Checks that the series has the digest in the report.
 fn check(table: Table<'_>, folder: &Path, expected: String) -> Result<(), ReportError> {
     let mut csv = SeriesCsv::new(table);
-    csv.export(&mut io::sink()).map_err(ReportError::Say)?;
+    csv.export(&mut io::sink()).map_err(ReportError::Print)?;
     let found = csv.into_digest().unwrap_or_default();
     match found == expected {
         true => Ok(()),

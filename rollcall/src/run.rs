@@ -26,7 +26,7 @@ use kafka::settings::PROTOCOL;
 use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
 use pipeline::{Grain, RunId, Verdict};
 use service::progress::grouped;
-use service::{Exit, Progress, Show, Shutdown, Usage, clock, logging, machine, say};
+use service::{Exit, Progress, Show, Shutdown, Usage, clock, json_output, logging, print};
 use tokio::sync::oneshot;
 use tracing::warn;
 use worker::{Delivery, UnreadLimit};
@@ -44,7 +44,7 @@ const DATA_SET: &str = "covid-tests.csv";
 /// The rejected rows, in the output folder, unless they are to be elsewhere.
 const REJECTS: &str = "rejects.csv";
 
-/// What this process is called in the report.
+/// The name of this process in the report.
 const OWN_NAME: &str = "rollcall";
 
 /// What may be uncommitted of a partition on the in-process broker: less than half of what it
@@ -60,14 +60,14 @@ const COMMIT_INTERVAL: &str = "20ms";
 
 /// For workers that begin together, stay to the end, and come back under their old names: the
 /// rebalances are those at the start, where one round is better than the two of a cooperative one
-/// (0.3 s instead of 1 s until all work), and a short heartbeat tells of each at once.
+/// (0.3 s instead of 1 s until all work), and with a short heartbeat members learn of each at once.
 const FLEET_PROPERTIES: [(&str, &str); 2] = [
     ("partition.assignment.strategy", "range"),
     ("heartbeat.interval.ms", "30"),
 ];
 
-/// On the in-process broker, which waits for all members before their first assignment, heartbeats
-/// tell of nothing in a run in which nobody dies.
+/// The heartbeat interval on the in-process broker, which waits for all members before their first
+/// assignment. So there is no rebalance to learn of in a run in which no worker dies.
 const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 
 /// Runs the pipeline on this machine, in a program that knows these computations: the workers are
@@ -89,9 +89,9 @@ pub fn run(args: &RunArgs, shutdown: &Shutdown, computations: &Registry) -> Resu
     if args.json.json {
         match &report {
             Ok(report) => {
-                machine::say_result(&ReportResult::new(report, &args.out));
+                json_output::print_result(&ReportResult::new(report, &args.out));
             }
-            Err(error) => machine::say_failure(error),
+            Err(error) => json_output::print_failure(error),
         }
     }
     report.map(|report| report.exit())
@@ -115,7 +115,7 @@ fn run_and_say(
     let choice = args.outputs.choice()?;
     choice.check(args.grouping.every)?;
     refuse_data_set_among_outputs(&args.data_sets, &args.out)?;
-    // Before it is told what is wrong with the data set: the report of an earlier run goes.
+    // The report of an earlier run is removed before an error in the data set is reported.
     let outputs = Outputs::new(&args.out)?;
     let (input, generated_in) = match args.data_sets.as_slice() {
         [] => {
@@ -157,13 +157,13 @@ fn run_and_say(
     aggregator::run::write_report(&outputs, &report)?;
     if !args.log.quiet && !args.json.json {
         let text = summary(args, &report, &where_it_ran, generated_in, wall);
-        say(&text).map_err(Error::Say)?;
+        print(&text).map_err(Error::Print)?;
     } else if args.log.quiet && report.status != Verdict::Complete {
-        // Whoever wants to hear of errors alone hears of this one.
+        // With --quiet, a run that is not complete is still reported.
         let (run, status) = (&report.run.run_id, report.status.word());
-        let told = args.out.join(REPORT_JSON);
-        // Where nobody hears it, the exit code tells.
-        let _ = writeln!(io::stderr(), "run {run}: {status}, see {}", told.display());
+        let path = args.out.join(REPORT_JSON);
+        // Where standard error is closed, the exit code has the verdict.
+        let _ = writeln!(io::stderr(), "run {run}: {status}, see {}", path.display());
     }
     Ok(report)
 }
@@ -184,7 +184,7 @@ fn refuse_protocol(properties: &[(String, String)]) -> Result<(), Error> {
     }
 }
 
-/// What is said at the end, on standard output.
+/// The summary that is printed at the end.
 fn summary(
     args: &RunArgs,
     report: &Report,
@@ -232,7 +232,8 @@ fn remove_stale_rejects(args: &RunArgs, input: &Input) -> Result<(), Error> {
 }
 
 /// Outputs must not take the place of what they are made of, whatever names or links lead to it, and
-/// whatever else is wrong with the arguments: an earlier run's report is removed before that is told.
+/// whatever else is wrong with the arguments: an earlier run's report is removed before that is
+/// reported.
 pub(crate) fn refuse_data_set_among_outputs(
     data_sets: &[PathBuf],
     out: &Path,
@@ -271,7 +272,7 @@ fn names_of_outputs() -> impl Iterator<Item = String> {
     stems.flat_map(|stem| ENDINGS.map(|ending| format!("{stem}.{ending}")))
 }
 
-/// Where rejected rows go.
+/// The file of rejected rows.
 fn rejects_file(args: &RunArgs) -> PathBuf {
     let given = args.rejects.clone();
     given.unwrap_or_else(|| args.out.join(REJECTS))
@@ -457,7 +458,7 @@ impl Stage {
         if let Some(timeout) = args.job_timeout {
             option("--job-timeout", show(timeout));
         }
-        option("--log-format", args.log.log_format.word().to_owned());
+        option("--log-format", args.log.log_format.as_str().to_owned());
         option("--broker-timeout", show(args.broker.broker_timeout));
         if args.log.quiet {
             arguments.push("--quiet".into());

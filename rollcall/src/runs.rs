@@ -1,5 +1,5 @@
-//! `rollcall runs`: which runs a cluster knows, in which state, and the removal of those that nobody
-//! needs any more. What is there is told by the runs topic alone.
+//! `rollcall runs`: the list of the runs on a cluster with their states, and the removal of runs that are
+//! not needed any more. All of it is read from the runs topic.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use pipeline::{
 use serde::Serialize;
 use service::progress::grouped;
 use service::table::{Align, table};
-use service::{Exit, LogArgs, Shutdown, say};
+use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
 
-/// How long the broker may take to acknowledge a removal.
+/// The timeout of a removal's acknowledgement.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a cell shows where there is nothing to show.
+/// The text of an empty cell.
 const NOTHING: &str = "-";
 
 /// The options of `rollcall runs`.
@@ -45,12 +45,12 @@ pub struct RunsArgs {
     #[arg(long)]
     json: bool,
 
-    /// How much is said.
+    /// The options of the log.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// What else than to list runs.
+/// The commands besides the list.
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
     /// Remove runs from the runs topic; their jobs and outcomes go with the topics' retention
@@ -68,7 +68,7 @@ struct RemoveArgs {
     place: Place,
 }
 
-/// Where the runs are.
+/// The cluster and topics of the runs.
 #[derive(Args, Clone, Debug)]
 struct Place {
     /// Prefix of the topics
@@ -80,7 +80,7 @@ struct Place {
     broker: BrokerArgs,
 }
 
-/// How far a run has come, as the runs topic tells.
+/// The state of a run, by the runs topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -90,12 +90,12 @@ pub enum State {
     Dispatched,
     /// Its dispatcher gave it up.
     Aborted,
-    /// Somebody has cancelled it.
+    /// It was cancelled.
     Cancelled,
 }
 
 impl State {
-    /// The word for it.
+    /// The name of the state.
     fn word(self) -> &'static str {
         match self {
             Self::Open => "open",
@@ -106,18 +106,18 @@ impl State {
     }
 }
 
-/// A run, as the runs topic tells of it.
+/// A run on the runs topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// Its name.
     pub run_id: RunId,
     /// When it was opened, in milliseconds since 1970-01-01T00:00:00Z; `None` when it could not be.
     pub opened_at_ms: Option<i64>,
-    /// How its rows became jobs, and what was made of these.
+    /// The options of the run.
     pub options: Option<RunOptions>,
-    /// What its dispatcher swore to.
+    /// The manifest.
     pub manifest: Option<Manifest>,
-    /// Why its dispatcher gave it up.
+    /// The reason for which its dispatcher gave up.
     pub aborted: Option<String>,
     /// Its newest generation.
     pub generation: u32,
@@ -146,7 +146,7 @@ impl From<RunHistory> for Run {
 }
 
 impl Run {
-    /// How far it has come. A run that was dispatched after all is no longer aborted.
+    /// The state. A run that was dispatched after an abort is no longer aborted.
     pub fn state(&self) -> State {
         if self.cancelled.is_some() {
             return State::Cancelled;
@@ -196,7 +196,7 @@ impl Run {
         ]
     }
 
-    /// Who published the verdict or cancelled the run.
+    /// The process that published the verdict or cancelled the run.
     fn said_by(&self) -> Option<&str> {
         let verdict = self
             .verdict
@@ -252,7 +252,7 @@ struct RunLine<'a> {
     rejected: Option<u64>,
     grouping: Option<GroupingReport>,
     computation: Option<&'a Computation>,
-    /// Why it was aborted or cancelled.
+    /// The reason of the abort or cancellation.
     reason: Option<&'a str>,
     generation: u32,
     /// Those of the verdict that stands on this generation.
@@ -261,11 +261,11 @@ struct RunLine<'a> {
     dead_lettered: Option<u64>,
     differing: Option<u64>,
     table_digest: Option<String>,
-    /// Who published the verdict or cancelled the run.
+    /// The process that published the verdict or cancelled the run.
     by: Option<&'a str>,
 }
 
-/// Gathers what events tell of each run, the one that was opened last first.
+/// The runs of these events, the one that was opened last first.
 pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
     let mut histories: Vec<RunHistory> = Vec::new();
     let mut positions: HashMap<RunId, usize> = HashMap::new();
@@ -275,9 +275,9 @@ pub fn gather(events: impl IntoIterator<Item = RunEvent>) -> Vec<Run> {
             histories.push(RunHistory::new(run_id));
             histories.len() - 1
         });
-        histories[position].hear(event);
+        histories[position].apply(event);
     }
-    // A run that was never opened stands where it was first heard of, which is the topic's order.
+    // Runs that were never opened are in the order of their first events on the topic.
     let mut runs: Vec<Run> = histories.into_iter().rev().map(Run::from).collect();
     runs.sort_by_key(|run| std::cmp::Reverse(run.opened_at_ms));
     runs
@@ -348,14 +348,14 @@ fn list(names: &TopicNames, runs: &[Run], json: bool) -> Result<Exit, Error> {
             lines.push_str(&serde_json::to_string(&run.line())?);
             lines.push('\n');
         }
-        say(&lines).map_err(Error::Say)?;
+        print(&lines).map_err(Error::Print)?;
     } else if runs.is_empty() {
         eprintln!(
             "no runs on topic {}; --topic-prefix names other topics",
             names.runs
         );
     } else {
-        say(&as_table(runs)).map_err(Error::Say)?;
+        print(&as_table(runs)).map_err(Error::Print)?;
     }
     Ok(Exit::Complete)
 }
@@ -395,7 +395,7 @@ fn rm(
         "nothing else is deleted: jobs and outcomes go with the retention of topics {} and {}\n",
         names.jobs, names.outcomes
     ));
-    say(&text).map_err(Error::Say)?;
+    print(&text).map_err(Error::Print)?;
     Ok(Exit::Complete)
 }
 
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_come_newest_first_with_what_was_heard_last_of_each() {
+    fn runs_are_listed_newest_first_with_the_last_state_of_each() {
         let events = [
             opened("old", 1_000),
             opened("new", 3_000),
@@ -468,7 +468,7 @@ mod tests {
             aborted("never-opened"),
         ];
         let runs = gather(events);
-        let told: Vec<_> = runs
+        let states: Vec<_> = runs
             .iter()
             .map(|run| (run.run_id.as_str(), run.state()))
             .collect();
@@ -478,7 +478,7 @@ mod tests {
             ("old", State::Dispatched),
             ("never-opened", State::Aborted),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(states, expected);
     }
 
     #[test]

@@ -32,13 +32,13 @@ const MAX_HEADERS: usize = 64;
 /// A connection lives no longer than this, whatever it does.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 
-/// A request's head is there by then: whoever sends none takes the place of those who ask.
+/// The timeout for the head of a request, so that a silent client does not hold a connection.
 const HEAD_TIME: Duration = Duration::from_secs(2);
 
-/// Whoever has the answer closes the connection by then, or has it closed.
+/// The timeout for a client to close its connection after the answer.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 
-/// So many connections are served at once; others wait in the kernel's queue.
+/// The largest number of connections that are served at once; others wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
 
 /// A body that nobody asked for is read up to this, so that the answer is not lost in a reset.
@@ -553,7 +553,7 @@ mod tests {
             Err("no broker answers".to_owned())
         });
         answers.recv().expect("it was asked");
-        // Joined, so that the answer was heard.
+        // Joined, so that the answer is applied.
         drop(probing);
         assert_eq!(health.readiness(), Err("no broker answers".to_owned()));
     }

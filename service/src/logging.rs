@@ -43,7 +43,7 @@ pub enum LogFormat {
 
 impl LogFormat {
     /// The value of the option.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Text => "text",
             Self::Json => "json",
@@ -53,7 +53,7 @@ impl LogFormat {
 
 /// The log level of a process without `--quiet` and `--verbose`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Talk {
+pub enum Verbosity {
     /// Info: a service, of which nothing but the log is visible.
     Steps,
     /// Warnings: a tool with a progress display and a result.
@@ -61,21 +61,25 @@ pub enum Talk {
 }
 
 impl LogArgs {
-    fn filter(&self, talk: Talk) -> &'static str {
-        match (self.quiet, self.verbose, talk) {
+    fn filter(&self, verbosity: Verbosity) -> &'static str {
+        match (self.quiet, self.verbose, verbosity) {
             (true, _, _) => "error",
-            (false, 0, Talk::Warnings) => "warn,librdkafka=error",
-            (false, 0, Talk::Steps) | (false, 1, Talk::Warnings) => "info,librdkafka=error",
-            (false, 1, Talk::Steps) | (false, 2, Talk::Warnings) => "debug,librdkafka=warn",
+            (false, 0, Verbosity::Warnings) => "warn,librdkafka=error",
+            (false, 0, Verbosity::Steps) | (false, 1, Verbosity::Warnings) => {
+                "info,librdkafka=error"
+            }
+            (false, 1, Verbosity::Steps) | (false, 2, Verbosity::Warnings) => {
+                "debug,librdkafka=warn"
+            }
             (false, _, _) => "trace",
         }
     }
 
     /// Starts logging for the process. `RUST_LOG`, when set, overrides the level that the options
     /// ask for; `NO_COLOR` turns colours off.
-    pub fn start(&self, talk: Talk) {
-        let filter =
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.filter(talk)));
+    pub fn start(&self, verbosity: Verbosity) {
+        let filter = EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new(self.filter(verbosity)));
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)

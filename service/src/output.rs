@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Write};
 ///
 /// # Errors
 /// When it cannot be written, unless the reader closed the pipe.
-pub fn say(result: &dyn fmt::Display) -> io::Result<()> {
+pub fn print(result: &dyn fmt::Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match write!(out, "{}", Escaped(result)).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Ending, Exit};
 use crate::fault;
-use crate::logging::{LogArgs, Talk};
+use crate::logging::{LogArgs, Verbosity};
 use crate::output::Escaped;
 use crate::shutdown::{Shutdown, Signal};
 
@@ -25,10 +25,10 @@ pub fn on_this_host(role: &str) -> String {
 /// the process at once. An error is one line on standard error.
 pub fn run<E: Ending>(
     log: &LogArgs,
-    talk: Talk,
+    verbosity: Verbosity,
     service: impl FnOnce(Shutdown) -> Result<Exit, E>,
 ) -> ExitCode {
-    log.start(talk);
+    log.start(verbosity);
     match fault::arm() {
         Ok(0) => {}
         Ok(faults) => tracing::warn!(

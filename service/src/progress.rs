@@ -15,7 +15,7 @@ use indicatif::{
 use serde::Serialize;
 
 use crate::health::Health;
-use crate::machine;
+use crate::json_output;
 use crate::metrics::Counter;
 
 /// The time between two redraws of the bars.
@@ -463,10 +463,10 @@ fn write_json(progress: &Progress, ended: &Ended) {
     loop {
         let over = ended.wait(REDRAW_PERIOD);
         for state in lines.stages(progress, started.elapsed(), over) {
-            machine::say("progress", &state);
+            json_output::print("progress", &state);
         }
         if let Some(state) = lines.workers(progress) {
-            machine::say("workers", &state);
+            json_output::print("workers", &state);
         }
         if over {
             return;

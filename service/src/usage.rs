@@ -7,7 +7,7 @@ use std::fs;
 use cpu_time::ProcessTime;
 use serde::{Deserialize, Serialize};
 
-use crate::machine;
+use crate::json_output;
 
 /// The kind of event of the printed line.
 const EVENT: &str = "usage";
@@ -33,7 +33,7 @@ impl Usage {
 
     /// Prints the usage on standard output, as one line of JSON.
     pub fn print(&self) {
-        machine::say(EVENT, self);
+        json_output::print(EVENT, self);
     }
 
     /// The usage in the last such line of `text`; `None` without one.

@@ -119,7 +119,7 @@ fn a_job_that_fails_by_an_injected_error_takes_the_way_of_a_real_one() {
     let faults = "worker.before-compute=error@55";
     let options = ["--workers", "2", "--quiet"];
     let said = finish(run(folder.path(), &data_set, &options, faults)).expect_code(3);
-    // Whoever wants to hear of errors alone hears of it.
+    // With --quiet, it is still reported.
     let line = said.stderr.lines().last().unwrap_or_default();
     assert!(line.contains("complete with dead letters, see "), "{line}");
     let reason = "fault injected at worker.before-compute";

@@ -277,7 +277,7 @@ fn a_transaction_whose_end_nobody_heard_of_is_ended_by_the_next_producer_of_its_
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"open"]);
     drain(&producer);
-    // No time at all to hear of it.
+    // No time at all for the answer to arrive.
     let ended = producer.commit(Duration::ZERO);
     assert!(
         matches!(ended, Ok(()) | Err(TransactionError::Unknown(_))),

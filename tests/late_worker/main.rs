@@ -11,7 +11,7 @@ use clap::Parser;
 use computations::{JobError, Registry, Unable};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use pipeline::{Computation, Job, JobBatch, JobHeader};
-use service::Talk;
+use service::Verbosity;
 use worker::executor::{AttemptId, Done, Executor};
 
 /// How many jobs are in flight.
@@ -19,7 +19,7 @@ const WINDOW: usize = 8;
 
 fn main() -> ExitCode {
     let args = worker::Args::parse();
-    service::process::run(&args.log, Talk::Steps, |shutdown| {
+    service::process::run(&args.log, Verbosity::Steps, |shutdown| {
         worker::run_with(&args.config()?, &shutdown, Late::start)
     })
 }

@@ -502,12 +502,12 @@ impl AggregatorProcess {
         let mut again = Collection::under(collection.rules().clone());
         for (position, ((partition, offset), batch)) in batches.iter().enumerate() {
             if position == manifest_at {
-                again.hear_manifest(manifest.clone());
+                again.apply_manifest(manifest.clone());
             }
-            let recorded = again.hear_outcomes_at(*partition, *offset, batch);
+            let recorded = again.apply_outcomes_at(*partition, *offset, batch);
             recorded.expect("all is in memory");
         }
-        again.hear_manifest(manifest.clone());
+        again.apply_manifest(manifest.clone());
         let verdict = reconcile(collection);
         // Of outcomes that contradict one another, the one that came first stays.
         let is_same_series = verdict == Verdict::Failed || series(&again) == series(collection);

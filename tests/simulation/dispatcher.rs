@@ -543,6 +543,6 @@ fn without_cancellations(shared: &Shared) -> RunHistory {
     let mut history = RunHistory::new(shared.dispatch.run_id.clone());
     let events = events(&shared.broker.runs).into_iter();
     let others = events.filter(|event| !matches!(event, RunEvent::Cancelled(_)));
-    others.for_each(|event| history.hear(event));
+    others.for_each(|event| history.apply(event));
     history
 }

@@ -187,9 +187,9 @@ seen! {
     OffsetsFenced,
     /// A worker found its producer fenced.
     ProducerFenced,
-    /// A transaction was committed, and its worker did not hear of that.
+    /// A transaction was committed, and its worker did not receive the answer.
     UnknownAndCommitted,
-    /// A worker did not hear that its transaction was not committed.
+    /// A worker did not receive the answer that its transaction was aborted.
     UnknownAndAborted,
     /// A worker was killed between asking for the commit of a transaction and the answer.
     KilledInTransactionCommit,

@@ -78,7 +78,7 @@ pub fn records(log: &Log, from: i64) -> impl Iterator<Item = (i64, &Payload)> {
 pub fn history(shared: &Shared) -> RunHistory {
     let mut history = RunHistory::new(shared.dispatch.run_id.clone());
     let events = events(&shared.broker.runs);
-    events.into_iter().for_each(|event| history.hear(event));
+    events.into_iter().for_each(|event| history.apply(event));
     history
 }
 

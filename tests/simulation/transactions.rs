@@ -155,7 +155,7 @@ impl Shared {
         };
         if self.mutation == Some(Mutation::WrittenOutsideTransaction) {
             let offset = log.append(Rc::clone(&payload));
-            return self.hear_written(place, offset, &payload);
+            return self.apply_written(place, offset, &payload);
         }
         let offset = log.append_in(transaction, Rc::clone(&payload));
         transaction.written.borrow_mut().push(Written {
@@ -166,7 +166,7 @@ impl Shared {
         Ok(())
     }
 
-    fn hear_written(
+    fn apply_written(
         &mut self,
         place: Place,
         offset: i64,
@@ -187,7 +187,7 @@ impl Shared {
         }
         self.broker.decide(transaction, State::Committed);
         for written in transaction.written.borrow().iter() {
-            self.hear_written(written.place, written.offset, &written.payload)?;
+            self.apply_written(written.place, written.offset, &written.payload)?;
         }
         Ok(())
     }

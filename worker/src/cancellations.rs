@@ -1,4 +1,4 @@
-//! The thread of a worker that follows which runs are cancelled.
+//! The thread of a worker that reads the cancellations of runs.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use tracing::warn;
 use crate::args::Config;
 use crate::error::Error;
 
-/// A worker has worked this long when it begins to follow the topic. The reader takes a client with
-/// its threads and connections, which is more than the jobs of a run of a second.
+/// The time from the start of the worker to that of the reader. The reader has a client with threads
+/// and connections of its own, which would cost a run of a second more than its jobs.
 const BEGIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long one read waits for events.
-const STEP: Duration = Duration::from_millis(500);
+/// The longest time for which one read waits for events.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Begins to follow the runs topic, a moment later, until the shutdown is requested. Without it, jobs of
-/// cancelled runs are computed, too, so nothing that goes wrong with it ends the worker.
+/// Starts a thread that reads the runs topic until a shutdown is requested. Without the cancellations,
+/// jobs of cancelled runs are computed, too, so an error of this thread does not end the worker.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -40,18 +40,22 @@ fn run(cluster: &Cluster, topics: &TopicNames, shutdown: &Shutdown, shared: &Sha
     let mut failing_since: Option<Instant> = None;
     while let Err(error) = read(cluster, topics, shutdown, shared) {
         if error.is_denied() {
-            warn!(%error, "jobs of cancelled runs are computed; grant Read on the runs topic");
+            warn!(
+                %error,
+                "cannot read cancellations; jobs of cancelled runs are computed until Read on the \
+                 runs topic is granted and the worker restarted"
+            );
             return;
         }
         let since = failing_since.get_or_insert_with(|| {
-            warn!(%error, "cannot read which runs are cancelled; trying again");
+            warn!(%error, "cannot read cancellations; retrying");
             Instant::now()
         });
         thread::sleep(topics::pause(since.elapsed()));
     }
 }
 
-/// Reads until the shutdown is requested.
+/// Reads cancellations until a shutdown is requested.
 fn read(
     cluster: &Cluster,
     topics: &TopicNames,
@@ -61,7 +65,7 @@ fn read(
     let stopped = || shutdown.is_requested();
     let mut reader = CancellationReader::start(cluster, topics)?;
     while !stopped() {
-        match reader.read(cluster, STEP, shared, &stopped) {
+        match reader.read(cluster, READ_TIMEOUT, shared, &stopped) {
             Err(kafka::Error::Stopped) => return Ok(()),
             read => read?,
         }

@@ -1,4 +1,4 @@
-//! The Kafka client behind a delivery: it carries out its steps and decides nothing.
+//! The Kafka client of a delivery, which carries out its steps and decides nothing.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,15 @@ use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::transactions::{Transaction, Transactions};
 
-/// Pause between two questions how far outcomes were read.
-const ASK_EVERY: Duration = Duration::from_millis(2);
+/// The interval between two requests for the reader's committed offsets.
+const READ_POSITION_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Carries out the steps of a delivery.
+/// A client that carries out the steps of a delivery.
 pub trait Client: Send {
-    /// Carries out a step. `member`: the member of the group that this worker is now.
+    /// Carries out a step. `member`: this worker's present membership of the group.
     ///
     /// # Errors
-    /// When the client can go on no longer.
+    /// When the client has failed for good.
     fn carry_out(
         &mut self,
         step: Step,
@@ -29,16 +29,16 @@ pub trait Client: Send {
         member: &dyn Fn() -> Option<GroupMetadata>,
     ) -> Result<Report, Error>;
 
-    /// Why it reported that it can go on no longer, where that was no error of a step.
+    /// The error for which a report ended the worker, where no step returned it.
     fn take_error(&mut self) -> Option<Error> {
         None
     }
 
-    /// Messages in the producer's queue or on their way, where that can be told.
+    /// The number of messages in the producer's queue or in flight; `None` where it is unknown.
     fn in_flight(&self) -> Option<usize>;
 }
 
-/// What was not read of the outcomes, and who knows how far they were.
+/// The flow control of outcomes, with the consumer group that reads them.
 struct Unread {
     flow_control: FlowControl,
     reader: GroupOffsets,
@@ -59,12 +59,16 @@ impl Unread {
         }))
     }
 
-    /// Whether a partition may be sent one more message. The reader is asked where it may not.
+    /// Whether one more message may be sent to a partition. Where it may not, the reader's committed
+    /// offsets are fetched first.
     fn allows(&mut self, partition: i32) -> Result<bool, kafka::Error> {
         if self.flow_control.allows(partition) {
             return Ok(true);
         }
-        if self.asked_at.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
+        if self
+            .asked_at
+            .is_none_or(|at| at.elapsed() >= READ_POSITION_INTERVAL)
+        {
             self.flow_control.apply_read(&self.reader.committed()?);
             self.asked_at = Some(Instant::now());
         }
@@ -72,7 +76,7 @@ impl Unread {
     }
 }
 
-/// Produces messages without transactions.
+/// The client without transactions.
 pub struct Producing {
     producer: BatchProducer,
     output: Output,
@@ -85,7 +89,7 @@ impl Producing {
     /// A client that produces to the topics of a configuration.
     ///
     /// # Errors
-    /// When no producer can be made.
+    /// When the producer cannot be created.
     pub fn new(
         config: &Config,
         outcome_partitions: usize,

@@ -1,6 +1,7 @@
-//! How finished work reaches the broker: what it becomes, what may be committed when, and what is
-//! settled by what. There are two implementations: messages with offsets committed behind them
-//! ([`AtLeastOnce`]), and both together in transactions ([`ExactlyOnce`]).
+//! The delivery of finished work to the broker: the messages that it becomes, the offsets that may be
+//! committed, and the jobs that are settled. There are two implementations. [`AtLeastOnce`] produces
+//! messages, and commits offsets after their acknowledgement. [`ExactlyOnce`] commits both together in
+//! transactions.
 
 mod at_least_once;
 mod exactly_once;
@@ -20,127 +21,126 @@ use crate::state::transaction::PendingTransaction;
 pub use at_least_once::AtLeastOnce;
 pub use exactly_once::ExactlyOnce;
 
-/// Pause between two looks at what is waited for to be acknowledged.
+/// The pause between two polls for delivery reports.
 const DRAIN_WAIT: Duration = Duration::from_micros(250);
 
-/// What is to be done next so that finished work reaches the broker. Each is answered by a
-/// [`Report`], but for [`Step::Wait`].
+/// The next step of a delivery. Each step except [`Step::Wait`] is answered by a [`Report`].
 #[derive(Debug)]
 pub enum Step {
     /// Hand the [message](Delivery::message) of this entry to the producer.
     Produce {
-        /// The entry, which comes back with the delivery report.
+        /// The entry, which the delivery report carries.
         id: usize,
-        /// Where its message goes.
+        /// The topic of its message.
         destination: Destination,
     },
-    /// Ask the producer what became of messages.
+    /// Poll the producer for delivery reports.
     DeliveryReports,
-    /// Begin this transaction: none is under way.
+    /// Begin this transaction. No transaction is under way.
     Begin(PendingTransaction),
-    /// Ask how the transaction under way has ended, and wait at most this long for its end.
+    /// Wait at most this long for the end of the transaction under way.
     TransactionEnd(Duration),
-    /// Wait.
+    /// Sleep for this long.
     Wait(Duration),
 }
 
-/// What has come of a [`Step`].
+/// The result of a [`Step`].
 #[derive(Debug)]
 pub enum Report {
-    /// Whether the producer has taken the message: its queue may be full.
+    /// The message was handed to the producer, or (`false`) its queue is full.
     Produced(bool),
-    /// Delivery reports.
+    /// The producer was polled.
     Delivered {
-        /// What became of messages, for the first time.
+        /// The delivery reports since the last poll.
         reports: Vec<DeliveryReport>,
-        /// Messages of which nothing is known yet.
+        /// The number of messages without a delivery report.
         unreported: usize,
     },
     /// The transaction has begun.
     Begun,
-    /// The transaction cannot begin: the worker is no member of its group.
+    /// The transaction cannot begin, because the worker is not a member of its group.
     NoMember(PendingTransaction),
     /// The transaction is still under way.
     UnderWay,
     /// The transaction has ended.
     Ended(PendingTransaction, Ending),
-    /// The client can go on no longer.
+    /// The client has failed.
     Closed,
 }
 
-/// How a transaction has ended.
+/// The end of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It was committed.
+    /// The transaction was committed.
     Committed,
-    /// It was aborted.
+    /// The transaction was aborted.
     Aborted,
-    /// The broker did not answer; this is what the group has committed since it has ended.
+    /// The broker did not answer. These are the committed offsets of the group after the end.
     Unknown(Vec<Commit>),
-    /// It was aborted, and no further one is begun, for messages were given up in too many in a row.
-    /// This is what the group has committed.
+    /// The transaction was aborted, and no further one is begun, because the client library gave up
+    /// messages in too many transactions in a row. These are the committed offsets of the group.
     GaveUp(Vec<Commit>),
 }
 
-/// What is on the broker for good.
+/// Messages that are acknowledged or committed, and the jobs that they settle.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// The jobs that are settled by it.
+    /// The jobs that are settled.
     pub settles: Vec<Settled>,
-    /// Whether they have outcomes.
+    /// Whether these jobs have outcomes.
     pub has_outcomes: bool,
-    /// Whether they are dead letters.
+    /// Whether these jobs are dead letters.
     pub is_dead: bool,
-    /// Whether a message of the dead-letter queue is among what is there now.
+    /// Whether one of the messages is in the dead-letter queue.
     pub dead_letter: bool,
 }
 
-/// What a report has changed.
+/// The changes by a report.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// What is on the broker for good.
+    /// The messages that are acknowledged or committed now.
     pub settlements: Vec<Settlement>,
     /// Whether a transaction was aborted.
     pub is_aborted: bool,
 }
 
-/// A message to be produced.
+/// A message to produce.
 #[derive(Clone, Copy, Debug)]
 pub enum Message<'a> {
-    /// For the dead-letter queue.
+    /// A message for the dead-letter queue.
     DeadLetter(&'a DeadLetterMessage),
-    /// For the outcomes topic.
+    /// An encoded batch of outcomes for the outcomes topic.
     Outcomes(&'a [u8]),
 }
 
-/// What is to be committed.
+/// A commit: of offsets alone, or of a transaction.
 #[derive(Debug)]
 pub enum Commitment {
-    /// These offsets.
+    /// The offsets to commit.
     Offsets(Vec<Commit>),
-    /// This transaction.
+    /// The transaction to begin.
     Transaction(PendingTransaction),
 }
 
-/// The way of finished work to the broker.
+/// A delivery of finished work to the broker.
 pub trait Delivery: fmt::Debug + Send {
-    /// Whether further finished work is accepted now.
+    /// Whether more finished work is accepted now.
     fn accepts_finished(&self) -> bool;
 
-    /// Takes in finished work.
+    /// Adds finished work.
     fn finish(&mut self, in_flight: &mut InFlight, finished: Finished);
 
-    /// The next step of a round in which everything is sent that can be, and everything applied that
-    /// is reported; `None` ends the round.
+    /// The next step of a round. A round sends all messages that can be sent and applies all reports;
+    /// `None` ends it.
     fn next_step(&mut self) -> Option<Step>;
 
     /// The message of an entry that [`Step::Produce`] names.
     fn message(&self, id: usize) -> Option<Message<'_>>;
 
-    /// A step was done.
+    /// Applies the result of a step.
     ///
     /// # Errors
-    /// Why the worker is to end.
+    /// When the worker has to end, with the reason.
     fn apply(
         &mut self,
         report: Report,
@@ -148,50 +148,50 @@ pub trait Delivery: fmt::Debug + Send {
         now: Instant,
     ) -> Result<Progress, Failure>;
 
-    /// What to commit when it is time; `None` where that is nothing.
+    /// The periodic commit; `None` where there is nothing to commit.
     fn commit(&mut self, in_flight: &mut InFlight) -> Option<Commitment>;
 
-    /// What must be committed before the next message is taken, and be waited for; `None` where that
-    /// is what [`next_transaction`](Self::next_transaction) returns, until everything
-    /// [is settled](Self::is_settled).
+    /// The offsets to commit and wait for before the next message is taken; `None` where transactions
+    /// commit them: those of [`next_transaction`](Self::next_transaction), until all
+    /// [are settled](Self::is_settled).
     fn commit_before_reading(&mut self, in_flight: &mut InFlight) -> Option<Vec<Commit>>;
 
     /// The next transaction; `None` while one is under way, and where there is nothing to commit.
     fn next_transaction(&mut self, in_flight: &mut InFlight) -> Option<PendingTransaction>;
 
-    /// What to commit as partitions come, outside of any transaction: no outcome goes with it.
+    /// The offsets to commit when partitions are assigned, outside of transactions and without outcomes.
     fn first_commits(&mut self, in_flight: &mut InFlight, partitions: &[i32]) -> Vec<Commit>;
 
-    /// What to commit of partitions that are given away in good order, outside of any transaction.
+    /// The last offsets to commit of partitions that are revoked cleanly, outside of transactions.
     fn release(&mut self, in_flight: &mut InFlight, partitions: &[i32]) -> Vec<Commit>;
 
-    /// Partitions are gone.
+    /// Forgets the work of partitions that are no longer assigned.
     fn forget(&mut self, partitions: &[i32]);
 
-    /// Whether nothing is on its way whose acknowledgement would settle anything.
+    /// Whether no message is in flight whose acknowledgement would settle a job.
     fn is_drained(&self) -> bool;
 
     /// Whether a transaction is under way.
     fn is_under_way(&self) -> bool;
 
-    /// Whether everything that transactions had to commit is committed.
+    /// Whether all offsets that transactions may commit are committed.
     fn is_settled(&self) -> bool;
 
-    /// Whether a mark is on its way.
+    /// Whether a poison marker waits for a transaction or is in the one under way.
     fn has_marks(&self) -> bool;
 
-    /// Whether nothing is kept.
+    /// Whether all finished work is acknowledged or committed.
     fn is_empty(&self) -> bool;
 
-    /// Bytes of finished work that the broker has not confirmed.
+    /// The bytes of finished work that the broker has not acknowledged.
     fn unconfirmed_bytes(&self) -> usize;
 }
 
-/// Sends and waits until everything finished is acknowledged, or time is up.
+/// The steps of sending all finished work and waiting for its acknowledgement, until a deadline.
 #[derive(Debug)]
 pub(crate) struct Drain {
     until: Instant,
-    /// Within a round of the delivery.
+    /// Whether a round of the delivery is in progress.
     is_sending: bool,
 }
 
@@ -203,7 +203,7 @@ impl Drain {
         }
     }
 
-    /// What to do next; `None` at the end.
+    /// The next step; `None` at the end.
     pub(crate) fn next(&mut self, state: &mut WorkerState, now: Instant) -> Option<Step> {
         if state.has_failed() {
             return None;
@@ -222,7 +222,7 @@ impl Drain {
     }
 }
 
-/// Commits everything that can be committed in transactions, or until time is up.
+/// The steps of committing all that transactions can commit, until a deadline.
 #[derive(Debug)]
 pub(crate) struct Settle {
     until: Instant,
@@ -237,7 +237,7 @@ impl Settle {
         }
     }
 
-    /// What to do next; `None` at the end.
+    /// The next step; `None` at the end.
     pub(crate) fn next(&mut self, state: &mut WorkerState, now: Instant) -> Option<Step> {
         let WorkerState {
             delivery,

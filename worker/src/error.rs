@@ -1,4 +1,4 @@
-//! Why a worker ends before it is asked to.
+//! The errors that end a worker.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::transaction_loop::MAX_GIVEN_UP;
 /// An error that ends a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cluster.
+    /// An error of the Kafka client.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
 
@@ -28,8 +28,8 @@ pub enum Error {
     #[error(transparent)]
     Listen(#[from] service::listen::Error),
 
-    /// A job takes longer than `--job-timeout`. This process ends for that, and whoever has the
-    /// partition next looks at its message job by job.
+    /// A job takes longer than `--job-timeout`. The process ends, and the next owner of the partition
+    /// reads its messages in isolation.
     #[error(
         "a job of partition {partition} has not ended within {}; leaving, so that another worker looks at its message job by job",
         humantime::format_duration(*timeout)
@@ -37,15 +37,15 @@ pub enum Error {
     JobTimeout {
         /// The partition of the jobs topic.
         partition: i32,
-        /// How long a job may take.
+        /// The value of `--job-timeout`.
         timeout: Duration,
     },
 
-    /// A fault point was armed.
+    /// A fault point returned an injected error.
     #[error(transparent)]
     Fault(#[from] service::fault::Injected),
 
-    /// A run asks for a computation that this worker cannot do. Its jobs are left to workers that can.
+    /// A run has a computation that this worker does not have. Its jobs are left to workers that have it.
     #[error("leaving jobs to workers that can compute them")]
     Unable(#[source] Unable),
 

@@ -250,7 +250,7 @@ impl EventLoop {
         Some(action)
     }
 
-    /// The next step of the delivery; `None` once there is none, and committing is next.
+    /// The next step of the delivery; `None` after the last, when committing is next.
     fn deliver(&mut self) -> Option<Action> {
         if self.state.has_failed() {
             let failure = self.state.take_failure();

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use service::Talk;
+use service::Verbosity;
 
 fn main() -> ExitCode {
     let args = worker::Args::parse();
-    service::process::run(&args.log, Talk::Steps, |shutdown| {
+    service::process::run(&args.log, Verbosity::Steps, |shutdown| {
         worker::run(
             &args.config()?,
             &shutdown,

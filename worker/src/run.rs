@@ -1,5 +1,5 @@
-//! The life of a worker process: it comes up, works until it is asked to end or can go on no longer,
-//! and winds down.
+//! The worker process: it starts, runs until a shutdown is requested or an error ends it, and winds
+//! down.
 
 use std::sync::Arc;
 use std::thread;
@@ -17,15 +17,15 @@ use crate::event_loop::Limits;
 use crate::executor::{Executor, Inline};
 use crate::metrics::Metrics;
 
-/// How long it takes at most to have finished work acknowledged, commit it and leave the group where
-/// the parent process is gone, and maybe the broker with it.
+/// The longest time to have finished work acknowledged and committed and to leave the group, where the
+/// parent process has ended, and perhaps the broker with it.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Works until `shutdown` is requested, on jobs of these computations.
+/// Runs a worker for jobs of these computations until `shutdown` is requested.
 ///
 /// # Errors
-/// When no broker answers in time, when the worker can go on no longer, or when a job is of another
-/// computation. What it had in hand is done again by the next owners of its partitions.
+/// When no broker answers in time, when an error ends the worker, or when a job is of another
+/// computation. The next owners of its partitions repeat the work that it had in flight.
 pub fn run(config: &Config, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
     let simulate_work = config.simulate_work;
     run_with(config, shutdown, || {
@@ -33,7 +33,7 @@ pub fn run(config: &Config, shutdown: &Shutdown, computations: &Registry) -> Res
     })
 }
 
-/// The same with an executor of one's own for each compute thread.
+/// Runs a worker with executors of the caller: `executor` makes one for each compute thread.
 ///
 /// # Errors
 /// Those of [`run`].
@@ -45,7 +45,7 @@ pub fn run_with<E: Executor + Send + 'static>(
     logging::set_worker(&config.worker.id);
     clock::watch();
     let metrics = Metrics::default();
-    // Closed last, when everything else is.
+    // The server is dropped last, after the worker has ended.
     let _listening = config
         .listen
         .map(|address| {
@@ -85,22 +85,23 @@ pub fn run_with<E: Executor + Send + 'static>(
         executor,
     )?;
     info!(group = config.membership.group, "worker is up");
-    let worked = driver.run(shutdown);
+    let result = driver.run(shutdown);
     metrics.health.rest();
-    worked.map(|()| Exit::Complete)
+    result.map(|()| Exit::Complete)
 }
 
-/// The end of standard input asks for the end: the parent process is gone, or wants it.
+/// Requests a shutdown at the end of standard input, which means that the parent process has ended or
+/// requests it.
 fn end_with_stdin(shutdown: Shutdown) {
     let watching = thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            // Whatever comes, only the end matters, and an error is an end.
+            // The bytes are ignored, and an error counts as the end.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             shutdown.request(Signal::Terminate);
-            // Closing a client whose broker has died with the parent may take for ever.
+            // Closing a client whose broker has died with the parent may never return.
             thread::sleep(Limits::default().jobs_timeout + 2 * ORPHAN_TIMEOUT);
-            warn!("the worker does not end by itself; leaving");
+            warn!("winding down took too long; exiting");
             std::process::exit(Signal::Terminate.exit_code().into());
         });
     if let Err(error) = watching {
@@ -108,12 +109,12 @@ fn end_with_stdin(shutdown: Shutdown) {
     }
 }
 
-/// Waits until a dispatcher has made the topics; tells how many partitions outcomes have. `None`
-/// when it was asked to end meanwhile.
+/// The number of partitions of the outcomes topic, once a dispatcher has created the topics; `None`
+/// where a shutdown is requested meanwhile.
 fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>, Error> {
     let since = Instant::now();
     let stopped = || shutdown.is_requested();
-    let mut said = false;
+    let mut is_logged = false;
     loop {
         if stopped() {
             return Ok(None);
@@ -128,12 +129,12 @@ fn wait_for_topics(config: &Config, shutdown: &Shutdown) -> Result<Option<usize>
         if let (Some(_), Some(partitions)) = both {
             return Ok(Some(partitions));
         }
-        if !said {
+        if !is_logged {
             info!(
                 topic = config.topics.jobs,
                 "waiting for a dispatcher to create the topics"
             );
-            said = true;
+            is_logged = true;
         }
         thread::sleep(topics::pause(since.elapsed()));
     }

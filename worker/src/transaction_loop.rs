@@ -1,23 +1,23 @@
-//! What the thread that commits transactions does next. It decides and calls nothing: the thread
-//! asks for the [next call](TransactionLoop::next), makes it, and applies what came of it.
+//! The loop of the transaction thread. It makes all decisions and no calls: the thread asks for the
+//! [next call](TransactionLoop::next), makes it, and applies its result.
 //!
-//! | what fails | what is done |
+//! | failure | reaction |
 //! | --- | --- |
-//! | the broker is away, or busy | the same call again, as long as the transaction may take |
-//! | the transaction (a message given up, a generation that is over) | it is aborted; what was in it goes into the next one, as far as its partitions are still this worker's |
-//! | the producer (fenced, fatal, or it does not return from a call), before the commit was asked for | a new one, which ends what the old one left open; then as above |
-//! | the producer, or no answer, after that | a new one, and a look at what the group has committed: that tells how it has ended |
-//! | the new producer, before it has committed anything | the worker ends |
-//! | messages, in [`MAX_GIVEN_UP`] transactions in a row | the worker ends, with what the group has committed, so that nobody takes that for a death |
+//! | the broker is away, or busy | the same call is repeated, within the timeout of the transaction |
+//! | the transaction (a message was given up, a generation of the group has ended) | it is aborted; its content is part of the next one, except that of partitions that are no longer assigned |
+//! | the producer (fenced, fatal, or a call does not return), before the commit was requested | it is replaced by a new one, which aborts the open transaction; then as above |
+//! | the producer, or no answer, after that | it is replaced, and the committed offsets of the group are fetched: they decide whether the transaction was committed |
+//! | the new producer, before it has committed a transaction | the worker ends |
+//! | messages, in [`MAX_GIVEN_UP`] transactions in a row | the worker ends and commits the group's offsets with released markers, so that no death is counted |
 
 use kafka::TransactionError;
 use pipeline::offsets::Commit;
 
 use crate::delivery::Ending;
 
-/// The number of transactions in a row whose messages are given up before the worker ends. Where nothing is
-/// acknowledged, each of them takes ten seconds, and all of them as long as a worker without
-/// transactions waits for acknowledgements.
+/// The number of transactions in a row with messages that were given up at which the worker ends. Where
+/// no message is acknowledged, each of them takes ten seconds, and all of them as long as a worker
+/// without transactions waits for acknowledgements.
 pub const MAX_GIVEN_UP: u32 = 12;
 
 /// A call that waits for the broker.
@@ -25,23 +25,23 @@ pub const MAX_GIVEN_UP: u32 = 12;
 pub enum Call {
     /// Begin the transaction.
     Begin,
-    /// Hand its messages to the producer.
+    /// Hand the messages to the producer.
     Produce,
-    /// Wait until they are acknowledged.
+    /// Wait until the messages are acknowledged.
     Drain,
-    /// Add its offsets.
+    /// Add the offsets to the transaction.
     SendOffsets,
-    /// Commit it.
+    /// Commit the transaction.
     Commit,
-    /// Abort it.
+    /// Abort the transaction.
     Abort,
-    /// Put a new producer in the place of this one, which ends what that has left open.
+    /// Replace the producer by a new one, which aborts an open transaction.
     Renew,
-    /// Ask what the group has committed, answered by [`TransactionLoop::apply_commits`].
+    /// Fetch the committed offsets of the group, and pass them to [`TransactionLoop::apply_commits`].
     FetchCommits,
 }
 
-/// What the thread does next.
+/// The next step of the transaction thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Make this call.
@@ -52,16 +52,16 @@ pub enum Next {
     Close,
 }
 
-/// Why a call has failed, by what is left to be done.
+/// The error of a call, by the reaction to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// The broker is away or busy.
     Retriable,
-    /// The transaction is lost, and the producer is not.
+    /// The transaction must be aborted, and the producer can be used further.
     Abortable,
-    /// The producer is of no use any more, or nobody has told how the transaction has ended.
+    /// The producer cannot be used any more, or the end of the transaction is unknown.
     Producer,
-    /// The cluster does not allow it.
+    /// The cluster denies the call.
     Denied,
 }
 
@@ -82,13 +82,13 @@ impl From<&TransactionError> for CallError {
 #[derive(Debug)]
 pub struct TransactionLoop {
     next: Next,
-    /// The commit of the transaction was asked for.
+    /// Whether the commit of the transaction was requested.
     is_commit_asked: bool,
-    /// The producer was made anew and has committed nothing since.
+    /// Whether the producer was replaced and has committed no transaction since.
     is_renewed: bool,
-    /// Transactions in a row whose messages were given up.
+    /// The number of transactions in a row with messages that were given up.
     given_up: u32,
-    /// The last of them is aborted, and no further one is begun.
+    /// Whether the last of them is aborted and no further transaction is begun.
     gives_up: bool,
 }
 
@@ -105,18 +105,18 @@ impl Default for TransactionLoop {
 }
 
 impl TransactionLoop {
-    /// A transaction is to be carried out.
+    /// Begins with a transaction.
     pub fn begin(&mut self) {
         self.next = Next::Call(Call::Begin);
         self.is_commit_asked = false;
     }
 
-    /// What to do next.
+    /// The next step.
     pub fn next(&self) -> &Next {
         &self.next
     }
 
-    /// The call that was next has returned.
+    /// Applies the result of the call that was next.
     pub fn apply(&mut self, result: Result<(), CallError>) {
         let Next::Call(call) = self.next else {
             return;
@@ -130,7 +130,8 @@ impl TransactionLoop {
         };
     }
 
-    /// Offsets that are refused are not counted: a rebalance mends that.
+    /// Counts a transaction with messages that were given up. Refused offsets are not counted, because
+    /// a rebalance resolves them.
     fn count_given_up(&mut self, call: Call, error: CallError) {
         let is_given_up = match call {
             Call::Produce | Call::Drain => {
@@ -142,8 +143,7 @@ impl TransactionLoop {
         self.given_up += u32::from(is_given_up);
     }
 
-    /// The group has committed this since the transaction has ended: only a transaction that was
-    /// committed could move it.
+    /// Applies the committed offsets of the group after the end of the transaction.
     pub fn apply_commits(&mut self, found: Vec<Commit>) {
         self.next = Next::Report(match self.gives_up {
             true => Ending::GaveUp(found),
@@ -176,19 +176,19 @@ impl TransactionLoop {
 
     fn after_error(&mut self, call: Call, error: CallError) -> Next {
         match (call, error) {
-            // Nothing helps any more.
+            // There is no further remedy.
             (Call::Renew | Call::FetchCommits, _) => Next::Close,
             (Call::Abort, _) => self.renew(),
             (Call::Commit, CallError::Abortable) => Next::Call(Call::Abort),
             (Call::Commit, _) => self.renew(),
-            // Another producer would not be allowed either; the broker ends what is open.
+            // Another producer would be denied, too; the broker aborts the open transaction.
             (_, CallError::Denied) => Next::Close,
             (_, CallError::Abortable | CallError::Retriable) => Next::Call(Call::Abort),
             (_, CallError::Producer) => self.renew(),
         }
     }
 
-    /// A new producer that has committed nothing yet is not replaced again.
+    /// The replacement of the producer, unless it is a new one that has committed no transaction yet.
     fn renew(&mut self) -> Next {
         if std::mem::replace(&mut self.is_renewed, true) {
             return Next::Close;
@@ -201,7 +201,7 @@ impl TransactionLoop {
 mod tests {
     use super::*;
 
-    /// Applies results until the loop has something to report.
+    /// Applies results until the loop reports the end or closes.
     fn run(own: &mut TransactionLoop, results: &[Result<(), CallError>]) -> Next {
         own.begin();
         let mut results = results.iter();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_before_the_commit_is_aborted_and_after_it_found_out() {
+    fn a_failure_before_the_commit_aborts_and_one_after_it_fetches_the_offsets() {
         use CallError::{Abortable, Denied, Producer, Retriable};
         let mut own = TransactionLoop::default();
         let aborted = Next::Report(Ending::Aborted);
@@ -247,12 +247,12 @@ mod tests {
         assert_eq!(run(&mut own, &filled(Abortable)), aborted);
         assert_eq!(run(&mut own, &[Err(Denied)]), Next::Close);
         assert_eq!(run(&mut own, &filled(Producer)), unknown);
-        // The new producer has committed nothing, and is of no use either.
+        // The new producer fails, too, before it has committed a transaction.
         assert_eq!(run(&mut own, &filled(Producer)), Next::Close);
     }
 
     #[test]
-    fn a_producer_is_made_anew_again_once_it_has_committed() {
+    fn a_producer_is_replaced_again_once_it_has_committed() {
         let mut own = TransactionLoop::default();
         let fenced = [Err(CallError::Producer)];
         assert_eq!(run(&mut own, &fenced), Next::Report(Ending::Aborted));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_are_given_up_each_time_end_the_worker_and_refused_offsets_do_not() {
+    fn messages_given_up_in_many_transactions_end_the_worker_and_refused_offsets_do_not() {
         let aborted = Next::Report(Ending::Aborted);
         let given_up = [Ok(()), Ok(()), Err(CallError::Abortable)];
         let refused = [Ok(()), Ok(()), Ok(()), Err(CallError::Abortable)];
@@ -272,7 +272,7 @@ mod tests {
                 assert_eq!(run(&mut own, &given_up), aborted);
                 assert_eq!(run(&mut own, &refused), aborted);
             }
-            // One that is committed in between is progress.
+            // A committed transaction in between resets the count.
             assert_eq!(run(&mut own, &[]), Next::Report(Ending::Committed));
         }
         for _ in 1..MAX_GIVEN_UP {
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_that_fails_takes_a_new_producer() {
+    fn a_producer_is_replaced_when_its_abort_fails() {
         let mut own = TransactionLoop::default();
         let failed = Err(CallError::Retriable);
         assert_eq!(

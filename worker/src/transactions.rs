@@ -1,6 +1,6 @@
-//! The thread that commits outcomes and offsets together, one transaction after the other. Its calls
-//! wait for the broker, so it has a thread of its own, while the one that moves data polls on and
-//! gathers what goes into the next transaction. What it calls next is decided by [`TransactionLoop`].
+//! The transaction thread, which commits outcomes and offsets together, one transaction after the
+//! other. Its calls wait for the broker, so they have a thread of their own. Meanwhile the event loop
+//! polls and collects the content of the next transaction. The [`TransactionLoop`] decides the calls.
 
 use std::thread;
 use std::time::Duration;
@@ -22,46 +22,46 @@ use crate::output::Output;
 use crate::state::transaction::PendingTransaction;
 use crate::transaction_loop::{Call, CallError, Next, TransactionLoop};
 
-/// How long a call of a transaction is tried: a broker ends the whole of it after 10 s.
+/// The timeout of a call: a broker aborts a transaction after 10 s.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause between two looks whether the process is to end, while a broker is waited for.
+/// The timeout of one attempt to reach the coordinator, after which the shutdown is checked.
 const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What goes into one transaction, and who is to commit it.
+/// The content of one transaction, and the member that commits it.
 #[derive(Debug)]
 pub struct Transaction {
-    /// The work and its offsets.
+    /// The finished work and its offsets.
     pub pending: PendingTransaction,
-    /// The member of the group whose offsets they are, as it is now.
+    /// The present membership of this worker in the group whose offsets are committed.
     pub member: GroupMetadata,
 }
 
 /// A transaction that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// What was in it.
+    /// The content of the transaction.
     pub pending: PendingTransaction,
-    /// How.
+    /// The end of the transaction.
     pub ending: Ending,
-    /// Why messages were given up, where no further transaction is begun for that.
+    /// The error for which messages were given up, where no further transaction is begun.
     pub gave_up: Option<Error>,
 }
 
-/// The thread, as the one that hands it transactions has it.
+/// The event loop's handle of the transaction thread.
 pub struct Transactions {
     transactions: Sender<Transaction>,
     ended: Receiver<Result<Ended, Error>>,
-    /// Why no further transaction is begun.
+    /// The error for which no further transaction is begun.
     pub(crate) gave_up: Option<Error>,
 }
 
 impl Transactions {
-    /// Starts the thread, once its producer has ended what an earlier worker of this name has left
-    /// open: partitions come with offsets that are decided.
+    /// Starts the thread, after its producer has aborted the open transaction of an earlier worker with
+    /// this transactional id, so that the committed offsets of assigned partitions are final.
     ///
     /// # Errors
-    /// When no producer can be made, or the broker refuses it.
+    /// When the producer cannot be created, or the broker denies it.
     pub fn start(
         config: &Config,
         shutdown: &Shutdown,
@@ -84,14 +84,15 @@ impl Transactions {
             before_commit: FaultPoint::new("worker.before-commit"),
         };
         committer.init()?;
-        // One under way, none waiting: what comes meanwhile goes into the next one.
+        // One transaction is under way, and none waits: work that is finished meanwhile is part of the
+        // next one.
         let (transactions, taken) = crossbeam_channel::bounded::<Transaction>(1);
-        let (told, ended) = crossbeam_channel::bounded(1);
+        let (report, ended) = crossbeam_channel::bounded(1);
         thread::Builder::new()
             .name("transactions".to_owned())
             .spawn(move || {
                 for transaction in taken {
-                    if told.send(committer.carry_out(transaction)).is_err() {
+                    if report.send(committer.carry_out(transaction)).is_err() {
                         break;
                     }
                 }
@@ -104,13 +105,14 @@ impl Transactions {
         })
     }
 
-    /// Hands over a transaction. None may be under way.
+    /// Begins a transaction. No other one may be under way.
     pub fn begin(&self, transaction: Transaction) {
-        // If the thread has died, that is told by `ended`.
+        // If the thread has died, `ended` returns the error.
         let _ = self.transactions.send(transaction);
     }
 
-    /// How the transaction under way has ended; `None` while it has not, after at most `timeout`.
+    /// The end of the transaction under way, which is waited for at most `timeout`; `None` while it has
+    /// not ended.
     ///
     /// # Errors
     /// When no further transaction can be committed.
@@ -119,14 +121,14 @@ impl Transactions {
             Ok(ended) => ended.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => {
-                Err(Error::Thread("the one of transactions died".to_owned()))
+                Err(Error::Thread("the transaction thread died".to_owned()))
             }
         }
     }
 }
 
-/// The producer's lasting name. A static member has one, and takes over from the process before it;
-/// any other worker has a name of its own.
+/// The producer's transactional id. A static member has a lasting one, and fences the process before
+/// it. Any other worker has a new one.
 fn transactional_id(config: &Config) -> String {
     let group = &config.membership.group;
     match &config.membership.instance_id {
@@ -135,7 +137,7 @@ fn transactional_id(config: &Config) -> String {
     }
 }
 
-/// What the thread works with.
+/// The state of the transaction thread.
 struct Committer {
     producer: TransactionalProducer,
     output: Output,
@@ -149,7 +151,7 @@ struct Committer {
 }
 
 impl Committer {
-    /// A broker that is away is waited for, unless the process is to end meanwhile.
+    /// Initializes the producer. A broker that is away is waited for, until a shutdown is requested.
     fn init(&self) -> Result<(), Error> {
         while let Err(error) = self.producer.init(INIT_TIMEOUT) {
             let TransactionError::Retriable(failure) = error else {
@@ -158,7 +160,7 @@ impl Committer {
             if self.shutdown.is_requested() {
                 return Ok(());
             }
-            info!(%failure, "waiting for the coordinator of transactions");
+            info!(%failure, "waiting for the transaction coordinator");
         }
         Ok(())
     }
@@ -177,7 +179,7 @@ impl Committer {
                 Next::Call(call) => match self.call(call, &pending, &mut member) {
                     Ok(()) => self.transaction_loop.apply(Ok(())),
                     Err(Error::Transaction(error)) => {
-                        warn!(%error, ?call, "transaction");
+                        warn!(%error, ?call, "call of a transaction failed");
                         self.transaction_loop.apply(Err(CallError::from(&error)));
                         failed = Some(error);
                     }
@@ -192,7 +194,7 @@ impl Committer {
                     });
                 }
                 Next::Close => {
-                    let unknown = || Error::Thread("the one of transactions".to_owned());
+                    let unknown = || Error::Thread("no further transaction is possible".to_owned());
                     return Err(failed.map_or_else(unknown, Error::Transaction));
                 }
             }
@@ -249,7 +251,7 @@ impl Committer {
         Ok(())
     }
 
-    /// What the group has committed.
+    /// The committed offsets of the group.
     fn commits(&self) -> Result<Vec<Commit>, Error> {
         let partitions = topics::partition_count(&self.cluster, &self.jobs_topic)?;
         let partitions = partitions.unwrap_or(0);
@@ -265,7 +267,8 @@ fn until_accepted(
 ) -> Result<(), TransactionError> {
     const FULL_WAIT: Duration = Duration::from_millis(1);
     while !producer.produce(&mut produce)? {
-        // What is reported makes room. Of a message that was given up the commit hears as well.
+        // Delivery reports make room. Their errors are ignored, because the commit fails for a message
+        // that was given up.
         producer.produce(|batches| {
             batches.poll(&mut Vec::new());
             Ok(())

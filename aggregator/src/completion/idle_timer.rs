@@ -1,8 +1,8 @@
-//! The idle timer: how long an aggregator goes on without anything new.
+//! The idle timer: the time for which an aggregator continues without progress.
 
 use std::time::{Duration, Instant};
 
-/// The time since something new came, against a limit.
+/// A timer of the time since the last progress, with a limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdleTimer {
     since: Instant,
@@ -10,17 +10,17 @@ pub(super) struct IdleTimer {
 }
 
 impl IdleTimer {
-    /// Counts from `now`.
+    /// The timer, started at `now`.
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
         Self { since: now, limit }
     }
 
-    /// Something new has come.
+    /// Restarts the timer, because there was progress.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
     }
 
-    /// Whether nothing new has come for as long as the limit.
+    /// Whether there was no progress within the limit.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= self.limit
     }

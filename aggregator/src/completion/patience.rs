@@ -13,16 +13,16 @@ pub struct WorkersSeen {
     pub members: usize,
     /// The first message that the jobs topic keeps.
     pub jobs_kept: Vec<i64>,
-    /// What the group has committed on the jobs topic; 0 where that is nothing.
+    /// The committed offsets of the group on the jobs topic; 0 without one.
     pub jobs_committed: Vec<i64>,
-    /// Where the jobs topic ends.
+    /// The end offsets of the jobs topic.
     pub jobs_end: Vec<i64>,
     /// Where the outcomes topic ends. It was asked for after what is committed, so the outcomes of all
     /// jobs that are committed are before it.
     pub outcomes_end: Vec<i64>,
 }
 
-/// What an aggregator waits on.
+/// The workers and messages that an aggregator waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
     /// Members of the workers' group.
@@ -31,7 +31,7 @@ pub struct Backlog {
     pub messages: u64,
 }
 
-/// Why an aggregator waits no longer.
+/// The reason for which an aggregator gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GaveUp {
     /// Jobs are left, and the workers' group has no member that would do them.
@@ -88,14 +88,14 @@ impl Patience {
         }
     }
 
-    /// Something new has come.
+    /// Restarts the wait, because there was progress.
     pub(super) fn restart(&mut self, now: Instant) {
         self.timer.restart(now);
         self.state = State::Waits;
         self.run_end = None;
     }
 
-    /// Whether nothing new has come for as long as the limit.
+    /// Whether there was no progress within the limit.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.timer.is_over(now)
     }

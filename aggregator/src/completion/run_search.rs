@@ -1,4 +1,4 @@
-//! Which run is collected: the one of a name, or the one that was opened last.
+//! The search for the run to collect: the run of a name, or the run that was opened last.
 
 use pipeline::{RunEvent, RunHistory, RunId};
 
@@ -8,7 +8,7 @@ use crate::args::RunChoice;
 #[derive(Clone, Debug)]
 pub(super) struct RunSearch {
     chosen: Option<RunHistory>,
-    /// The latest run is known only when all is read; what was told of it before counts then.
+    /// The events until the latest run is known, which takes all of the topic.
     events: Vec<RunEvent>,
     /// All that was there when the aggregator began to read the runs topic is read.
     is_caught_up: bool,
@@ -30,7 +30,7 @@ impl RunSearch {
     /// Events of the runs topic. `is_caught_up`: all that was there at first is read.
     pub(super) fn apply(&mut self, events: Vec<RunEvent>, is_caught_up: bool) {
         match &mut self.chosen {
-            Some(run) => events.into_iter().for_each(|event| run.hear(event)),
+            Some(run) => events.into_iter().for_each(|event| run.apply(event)),
             None => self.events.extend(events),
         }
         self.is_caught_up |= is_caught_up;
@@ -58,6 +58,6 @@ fn latest(events: Vec<RunEvent>) -> Option<RunHistory> {
         _ => None,
     });
     let mut run = RunHistory::new(last?);
-    events.into_iter().for_each(|event| run.hear(event));
+    events.into_iter().for_each(|event| run.apply(event));
     Some(run)
 }

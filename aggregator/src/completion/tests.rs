@@ -1,4 +1,4 @@
-//! A completion that is told to go on, step by step.
+//! Tests that drive a completion step by step.
 
 use pipeline::{
     Computation, ContentDigest, Cut, GenerationOpened, GroupKey, IndexRanges, Job, JobSetHasher,
@@ -53,7 +53,7 @@ fn aborted(name: &str) -> RunEvent {
     })
 }
 
-/// An aggregator that is told to go on with what it asks for.
+/// A completion whose actions the test answers.
 struct Play {
     completion: Completion,
     now: Instant,

@@ -1,5 +1,5 @@
-//! The time series that a run is for: tests and positive tests by group, in key order. The rate is
-//! left to whoever writes it, which is the one place where integers are divided.
+//! The time series of a run: tests and positive tests by group, in key order. The exporters compute the
+//! rate, which is the only division of the counts.
 
 use pipeline::{Grain, LabelSet, TimeBucket};
 

@@ -1,4 +1,4 @@
-//! A dispatch that is told to go on, action by action.
+//! Tests that drive a dispatch action by action.
 
 use service::Signal;
 
@@ -37,7 +37,7 @@ impl Play {
     fn history(&self) -> RunHistory {
         let mut history = RunHistory::new("a-run".parse().expect("a run id"));
         let events = self.events.iter().cloned();
-        events.for_each(|event| history.hear(event));
+        events.for_each(|event| history.apply(event));
         history
     }
 

@@ -22,9 +22,9 @@ const LONG_JOB: Duration = Duration::from_millis(1);
 /// The option `--jobs-per-message`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobsPerMessage {
-    /// As many as fit well.
+    /// As many jobs as fit well.
     Auto,
-    /// So many, at most; 1 is the textbook form.
+    /// At most this number of jobs; 1 is the textbook form.
     Exactly(NonZeroU32),
 }
 
@@ -53,9 +53,9 @@ impl fmt::Display for JobsPerMessage {
 /// When a message is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// It takes no further job at so many jobs,
+    /// The largest number of jobs.
     pub max_jobs: u64,
-    /// nor at so many bytes. A single job may be larger.
+    /// The number of bytes at which no further job is added. A single job may be larger.
     pub max_bytes: u64,
 }
 

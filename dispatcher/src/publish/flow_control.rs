@@ -20,12 +20,12 @@ pub struct FlowControl {
     windows: Vec<Window>,
     limit_bytes: usize,
     published_jobs: u64,
-    /// What an outcome takes on its topic, at most, as far as the jobs so far tell: an outcome says
-    /// its job's labels again and names run and worker.
+    /// The largest size of an outcome on its topic, estimated from the jobs so far: an outcome repeats
+    /// its job's labels, and has the names of run and worker.
     outcome_bytes: u64,
 }
 
-/// What an outcome takes beyond what its job has taken.
+/// The size of an outcome beyond that of its job, in bytes.
 const OUTCOME_OVERHEAD_BYTES: u64 = 100;
 
 impl FlowControl {

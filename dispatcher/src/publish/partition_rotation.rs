@@ -1,15 +1,16 @@
 //! Partition rotation: which partition the next messages go to, and how many before it is the next
 //! one's turn.
 
-/// At most so many messages or bytes go to a partition at once: one call to the producer.
+/// The largest number of messages, and of bytes, that are sent to a partition by one call to the
+/// producer.
 const MAX_BATCH_MESSAGES: usize = 256;
 const MAX_BATCH_BYTES: usize = 256 * 1024;
 
-/// So many batches for each partition, where there are jobs enough, so that the work spreads evenly
-/// over partitions and so over workers.
+/// The number of batches for each partition, where there are enough jobs, so that the work is spread
+/// evenly over partitions and so over workers.
 pub(super) const BATCHES_PER_PARTITION: u64 = 16;
 
-/// How much goes to one partition before the next one's turn: fewer, fuller requests.
+/// The amount that is sent to one partition before the next one's turn, for fewer and fuller requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimit {
     max_jobs: u64,
@@ -36,7 +37,7 @@ pub struct PartitionRotation {
     partitions: usize,
     /// The partition whose turn it is.
     next: usize,
-    /// How many partitions on the next turn is.
+    /// The number of partitions from one turn to the next.
     stride: usize,
 }
 

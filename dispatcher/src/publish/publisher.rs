@@ -13,10 +13,10 @@ use super::batching::Batching;
 use super::flow_control::FlowControl;
 use super::partition_rotation::{BatchLimit, PartitionRotation};
 
-/// What a record costs on the broker beyond its payload, roughly.
+/// The approximate size of a record on the broker without its payload, in bytes.
 const RECORD_OVERHEAD_BYTES: usize = 70;
 
-/// What was published.
+/// The counts of what was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Messages, every one acknowledged.
@@ -35,7 +35,7 @@ pub struct Published {
 #[derive(Debug, Default)]
 pub struct PartitionBatch {
     buffer: Vec<u8>,
-    /// Where each message is in the buffer, and how many jobs it has.
+    /// The range of each message in the buffer, and its number of jobs.
     messages: Vec<(Range<usize>, usize)>,
     jobs: u64,
 }
@@ -47,7 +47,7 @@ impl PartitionBatch {
         messages.map(|(range, jobs)| (&self.buffer[range.clone()], *jobs))
     }
 
-    /// How many messages there are.
+    /// The number of messages.
     pub fn len(&self) -> usize {
         self.messages.len()
     }
@@ -69,7 +69,7 @@ impl PartitionBatch {
     }
 }
 
-/// Why there is nothing to do but wait.
+/// The reason for which the publisher waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// The producer's queue is full: its bound is the back-pressure.
@@ -80,7 +80,7 @@ pub enum Wait {
     Acknowledgements,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// [`push`](Publisher::push) the jobs that follow, or say that there are
@@ -218,7 +218,7 @@ impl Publisher {
         }
     }
 
-    /// What to do next, when this many jobs of the run have a collected outcome.
+    /// The next step, when this number of jobs of the run have a collected outcome.
     pub fn next(&mut self, collected_jobs: u64) -> Next {
         loop {
             match self.state {
@@ -327,7 +327,7 @@ impl Publisher {
         self.acknowledgements.is_overdue(now)
     }
 
-    /// What was published; `None` before it is [done](Next::Done).
+    /// The counts of what was published; `None` before it is [done](Next::Done).
     pub fn finish(self) -> Option<Published> {
         (self.state == State::Done).then(|| Published {
             messages: self.messages,
@@ -473,7 +473,7 @@ mod tests {
                 builder.push(&job, 0, pipeline::Outcome::Completed(&[]));
             }
             let batch = pipeline::OutcomeBatch::decode(&builder.encode()).expect("valid");
-            resumed.hear_outcomes(&batch);
+            resumed.apply_outcomes(&batch);
             let mut play = Play::new(resumed.missing(), partitions, jobs_per_message, None);
             play.queue = queue;
             play.push_all(jobs, Some(&resumed));

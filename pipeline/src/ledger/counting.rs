@@ -15,7 +15,7 @@ use crate::timeline::Timeline;
 /// was reached by. Each verdict reaches as far as the one before it, so those are the first ones.
 pub type Tier = u16;
 
-/// What counts in one generation of a run.
+/// The rules by which outcomes count in one generation of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CountingRules {
     generation: u32,

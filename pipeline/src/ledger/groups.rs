@@ -25,7 +25,7 @@ pub struct Groups<'a> {
     ledger: &'a Ledger,
     /// Numbers of label sets in the ledger, in the order of their bytes.
     order: Vec<u32>,
-    /// By number in the ledger: position in that order.
+    /// The position in that order, by number in the ledger.
     ranks: Vec<u32>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Groups<'a> {
 /// A walk along lines in key order, which hands over each group with its last line.
 struct Walk<'g, 'a, V> {
     groups: &'g Groups<'a>,
-    /// Of the group of the last line, without that.
+    /// The results of the group of the last line, without that line's.
     parts: Parts<'a>,
     visit: V,
 }
@@ -185,7 +185,7 @@ struct Parts<'a> {
     results: &'a Results,
     /// The results, those that were spilled empty.
     in_memory: Vec<&'a [u8]>,
-    /// Those that were spilled, with their places among all.
+    /// The results that were spilled, with their positions among all.
     spilled: Vec<(usize, &'a Stored)>,
     reader: Reader<'a>,
 }

@@ -62,7 +62,7 @@ impl Ord for Labels<'_> {
 #[derive(Debug, Default)]
 pub struct LabelArena {
     bytes: Vec<u8>,
-    /// Where each label set begins in `bytes`.
+    /// The position in `bytes` at which each label set begins.
     starts: Vec<u64>,
     /// The numbers, by the hash of what they stand for.
     numbers: HashTable<u32>,
@@ -105,12 +105,12 @@ impl LabelArena {
         }
     }
 
-    /// How many label sets there are.
+    /// The number of label sets.
     pub fn len(&self) -> usize {
         self.starts.len()
     }
 
-    /// How much memory the label sets take.
+    /// The memory that the label sets take, in bytes.
     pub fn held_bytes(&self) -> u64 {
         /// A number and the byte by which the table finds it.
         const CELL_BYTES: usize = 5;

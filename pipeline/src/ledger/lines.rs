@@ -1,17 +1,18 @@
-//! The lines of a ledger, one for each job index, in memory for those that were written alone: the
-//! number of jobs is a stranger's word, and sizes nothing.
+//! The lines of a ledger, one for each job index. Only lines that were written take memory: the number
+//! of jobs is read from a topic, and must not size an allocation.
 
 use std::collections::BTreeMap;
 
 use super::counting::Tier;
 use super::results::Stored;
 
-/// So many neighbours come into memory with a line that is written: few enough that outcomes strewn
-/// over a run that somebody made up take no more than some hundred bytes a byte, and enough that
-/// those of a message, whose indexes follow one another, look for their place once in a while.
+/// The number of lines in a block, which is allocated with the first of them that is written. It is
+/// small enough that made-up outcomes at far apart indexes take at most some hundred bytes of memory
+/// for each of their own, and large enough that the outcomes of a message, whose indexes follow one
+/// another, look up their block rarely.
 const BLOCK: u64 = 32;
 
-/// What the ledger knows of one job.
+/// The state of one job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     #[default]
@@ -72,7 +73,7 @@ impl Line {
 #[derive(Debug)]
 pub struct Lines {
     jobs: u64,
-    /// In the order in which they were first written to.
+    /// The blocks, in the order in which they were first written to.
     blocks: Vec<[Line; BLOCK as usize]>,
     /// Where in `blocks` the lines of index `number * BLOCK` and after are, by `number`.
     places: BTreeMap<u64, usize>,
@@ -84,7 +85,7 @@ pub struct Lines {
 const NO_BLOCK: (u64, usize) = (u64::MAX, 0);
 
 impl Lines {
-    /// So many lines, none of which was written.
+    /// This number of lines, all unwritten.
     pub fn new(jobs: u64) -> Self {
         Self {
             jobs,
@@ -94,7 +95,7 @@ impl Lines {
         }
     }
 
-    /// How many lines there are, written or not.
+    /// The number of lines, written or not.
     pub fn len(&self) -> u64 {
         self.jobs
     }
@@ -138,9 +139,9 @@ impl Lines {
         dropped
     }
 
-    /// How much memory the lines take.
+    /// The memory that the lines take, in bytes.
     pub fn held_bytes(&self) -> u64 {
-        /// What a block takes of the tree of places.
+        /// The memory that a block takes in the tree of places, in bytes.
         const PLACE_BYTES: usize = 24;
         (size_of_val(&self.blocks[..]) + self.places.len() * PLACE_BYTES) as u64
     }

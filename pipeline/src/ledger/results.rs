@@ -28,7 +28,7 @@ const WINDOWS: usize = 32;
 pub struct Stored {
     /// The result itself, or its number among the large ones and its length, each little-endian.
     bytes: [u8; INLINE_BYTES],
-    /// How many of `bytes` are the result, or [`IN_ARENA`].
+    /// The number of `bytes` that are the result, or [`IN_ARENA`].
     length: u8,
 }
 
@@ -37,7 +37,7 @@ pub struct Stored {
 struct Large {
     /// XXH3-64 of its bytes.
     digest: u64,
-    /// Where in the arena it begins.
+    /// Its position in the arena.
     position: u64,
 }
 
@@ -66,7 +66,7 @@ pub struct Results {
     held_bytes: u64,
     /// The length of the arena.
     end: u64,
-    /// What of it was spilled.
+    /// The part of the arena that was spilled.
     spilled_bytes: u64,
 }
 
@@ -198,17 +198,17 @@ impl Results {
         Ok(())
     }
 
-    /// How many bytes of results are in the arena and in memory.
+    /// The number of bytes of results in the arena that are in memory.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
 
-    /// How much memory the places of large results take.
+    /// The memory that the places of large results take, in bytes.
     pub fn place_bytes(&self) -> u64 {
         size_of_val(&self.large[..]) as u64
     }
 
-    /// How many bytes were spilled.
+    /// The number of bytes that were spilled.
     pub fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes
     }

@@ -26,7 +26,7 @@ pub trait SpillStore: Send + Sync + fmt::Debug {
 pub struct SpillError(#[from] io::Error);
 
 impl SpillError {
-    /// What the store says.
+    /// The error of the store.
     pub fn into_cause(self) -> io::Error {
         self.0
     }
@@ -38,23 +38,23 @@ impl From<SpillError> for io::Error {
     }
 }
 
-/// How much memory a ledger may hold, and where results go that it has no room for.
+/// The memory budget of a ledger, and the store for results beyond it.
 #[derive(Debug)]
 pub struct Memory {
     /// Bytes that may be held.
     pub budget_bytes: u64,
-    /// Where results beyond them go.
+    /// The store for results beyond the budget.
     pub store: Box<dyn SpillStore>,
 }
 
-/// What a ledger holds, in bytes.
+/// The memory and disk that a ledger uses, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// In memory, all in all.
+    /// All memory.
     pub held: u64,
     /// In memory, and of the kinds that stay there: lines, labels, places of results, dead letters,
     /// conflicts.
     pub fixed: u64,
-    /// On disk.
+    /// The bytes on disk.
     pub spilled: u64,
 }

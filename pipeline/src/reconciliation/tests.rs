@@ -12,7 +12,7 @@ use crate::run::ResultsPolicy;
 use crate::run::tests::manifest;
 use crate::{GroupKey, Job, LabelSet, TimeBucket, payload_digest};
 
-/// A run of jobs with one row each, whose outcomes and manifest can be told at will.
+/// A run of jobs with one row each, whose outcomes and manifest the tests apply in any order.
 struct Run {
     labels: LabelSet,
 }
@@ -71,8 +71,8 @@ fn judge(collection: &Collection) -> Reconciliation {
 }
 
 /// Whether the outcomes said anything new.
-fn hear(collection: &mut Collection, batch: OutcomeBatch) -> bool {
-    let is_new = collection.hear_outcomes_at(0, 0, &batch);
+fn apply(collection: &mut Collection, batch: OutcomeBatch) -> bool {
+    let is_new = collection.apply_outcomes_at(0, 0, &batch);
     is_new.expect("all is in memory")
 }
 
@@ -89,13 +89,13 @@ fn a_run_is_complete_when_every_job_was_completed_and_the_digest_fits() {
     let run = Run::new();
     let mut collection = Collection::new();
     // Outcomes before the manifest are recorded, and nothing is settled before it.
-    assert!(hear(&mut collection, run.batch(&[1], COMPLETED)));
+    assert!(apply(&mut collection, run.batch(&[1], COMPLETED)));
     assert!(!collection.is_settled());
-    collection.hear_manifest(run.manifest(3));
-    assert!(hear(&mut collection, run.batch(&[0, 1], COMPLETED)));
+    collection.apply_manifest(run.manifest(3));
+    assert!(apply(&mut collection, run.batch(&[0, 1], COMPLETED)));
     assert_eq!(judge(&collection).verdict, Verdict::Incomplete);
-    assert!(hear(&mut collection, run.batch(&[2], COMPLETED)));
-    assert!(!hear(&mut collection, run.batch(&[2], COMPLETED)));
+    assert!(apply(&mut collection, run.batch(&[2], COMPLETED)));
+    assert!(!apply(&mut collection, run.batch(&[2], COMPLETED)));
     assert!(collection.is_settled());
     let reconciliation = judge(&collection);
     assert_eq!(failing(&reconciliation), [""; 0]);
@@ -109,11 +109,11 @@ fn a_run_is_complete_when_every_job_was_completed_and_the_digest_fits() {
 fn dead_letters_are_listed_until_they_are_completed() {
     let run = Run::new();
     let mut collection = Collection::new();
-    collection.hear_manifest(run.manifest(2));
-    hear(&mut collection, run.batch(&[0], COMPLETED));
-    hear(&mut collection, run.batch(&[1], DEAD));
+    collection.apply_manifest(run.manifest(2));
+    apply(&mut collection, run.batch(&[0], COMPLETED));
+    apply(&mut collection, run.batch(&[1], DEAD));
     assert_eq!(judge(&collection).verdict, Verdict::CompleteWithDeadLetters);
-    hear(&mut collection, run.batch(&[1], COMPLETED));
+    apply(&mut collection, run.batch(&[1], COMPLETED));
     assert_eq!(judge(&collection).verdict, Verdict::Complete);
 }
 
@@ -121,7 +121,7 @@ fn dead_letters_are_listed_until_they_are_completed() {
 fn no_manifest_no_completion() {
     let run = Run::new();
     let mut collection = Collection::new();
-    hear(&mut collection, run.batch(&[0, 1, 2], COMPLETED));
+    apply(&mut collection, run.batch(&[0, 1, 2], COMPLETED));
     assert!(!collection.is_settled());
     assert_eq!(judge(&collection).verdict, Verdict::Incomplete);
 }
@@ -130,12 +130,12 @@ fn no_manifest_no_completion() {
 fn a_run_of_more_jobs_than_there_can_be_is_incomplete_and_takes_no_memory_for_them() {
     let run = Run::new();
     let mut collection = Collection::new();
-    hear(&mut collection, run.batch(&[0, 1], COMPLETED));
-    collection.hear_manifest(Manifest {
+    apply(&mut collection, run.batch(&[0, 1], COMPLETED));
+    collection.apply_manifest(Manifest {
         jobs: u64::MAX,
         ..run.manifest(2)
     });
-    assert!(hear(&mut collection, run.batch(&[10_000], COMPLETED)));
+    assert!(apply(&mut collection, run.batch(&[10_000], COMPLETED)));
     assert_eq!(collection.jobs_with_outcome(), 3);
     assert!(!collection.is_settled());
     assert_eq!(judge(&collection).verdict, Verdict::Incomplete);
@@ -148,38 +148,38 @@ fn every_contradiction_fails_the_run() {
     type Case<'a> = (&'a str, &'a dyn Fn(&mut Collection));
     let cases: [Case<'_>; 5] = [
         ("manifests agree", &|collection| {
-            collection.hear_manifest(run.manifest(3));
-            collection.hear_manifest(run.manifest(4));
-            hear(collection, run.batch(&[0, 1, 2], COMPLETED));
+            collection.apply_manifest(run.manifest(3));
+            collection.apply_manifest(run.manifest(4));
+            apply(collection, run.batch(&[0, 1, 2], COMPLETED));
         }),
         ("accepted + rejected = rows read", &|collection| {
             let mut manifest = run.manifest(3);
             manifest.rows_read = 9;
-            collection.hear_manifest(manifest);
-            hear(collection, run.batch(&[0, 1, 2], COMPLETED));
+            collection.apply_manifest(manifest);
+            apply(collection, run.batch(&[0, 1, 2], COMPLETED));
         }),
         ("conflicting outcomes", &|collection| {
-            collection.hear_manifest(run.manifest(3));
-            hear(collection, run.batch(&[0, 1, 2], COMPLETED));
-            hear(collection, run.batch(&[1], wrong));
+            collection.apply_manifest(run.manifest(3));
+            apply(collection, run.batch(&[0, 1, 2], COMPLETED));
+            apply(collection, run.batch(&[1], wrong));
         }),
         (
             "outcomes of jobs that the run does not have",
             &|collection| {
-                collection.hear_manifest(run.manifest(3));
-                hear(collection, run.batch(&[0, 1, 2, 3], COMPLETED));
+                collection.apply_manifest(run.manifest(3));
+                apply(collection, run.batch(&[0, 1, 2, 3], COMPLETED));
             },
         ),
         ("digest of the job set", &|collection| {
             let mut manifest = run.manifest(3);
             manifest.job_set_digest = run.manifest(2).job_set_digest;
-            collection.hear_manifest(manifest);
-            hear(collection, run.batch(&[0, 1, 2], COMPLETED));
+            collection.apply_manifest(manifest);
+            apply(collection, run.batch(&[0, 1, 2], COMPLETED));
         }),
     ];
-    for (name, tell) in cases {
+    for (name, apply_case) in cases {
         let mut collection = Collection::new();
-        tell(&mut collection);
+        apply_case(&mut collection);
         let reconciliation = judge(&collection);
         assert_eq!(reconciliation.verdict, Verdict::Failed, "{name}");
         assert_eq!(failing(&reconciliation), [name]);
@@ -190,14 +190,14 @@ fn every_contradiction_fails_the_run() {
 fn a_check_of_the_computation_that_does_not_hold_fails_the_run() {
     let run = Run::new();
     let mut collection = Collection::new();
-    collection.hear_manifest(run.manifest(1));
+    collection.apply_manifest(run.manifest(1));
     let unread =
         |_: &Ledger| -> Result<Vec<Check>, Infallible> { panic!("there is no ledger yet") };
     let early = judge(&collection);
     assert_eq!(early.verdict, Verdict::Incomplete);
     let Ok(unknown) = Collection::new().reconcile(unread);
     assert_eq!(unknown.checks.len(), 1);
-    hear(&mut collection, run.batch(&[0], COMPLETED));
+    apply(&mut collection, run.batch(&[0], COMPLETED));
     let reconciliation = collection.reconcile(|ledger| {
         assert_eq!(ledger.result(0)?, Some(vec![1, 1]));
         Ok::<_, SpillError>(vec![Check::numbers("ones", 3, 2)])
@@ -284,12 +284,12 @@ proptest! {
             let manifest = Manifest { jobs, ..run.manifest(jobs.min(14)) };
             for (number, batch) in batches.iter().enumerate() {
                 if number == manifest_at {
-                    collection.hear_manifest(manifest.clone());
+                    collection.apply_manifest(manifest.clone());
                 }
-                let recorded = collection.hear_outcomes_at(0, number as i64, batch);
+                let recorded = collection.apply_outcomes_at(0, number as i64, batch);
                 recorded.expect("all is in memory");
             }
-            collection.hear_manifest(manifest);
+            collection.apply_manifest(manifest);
             collection
         };
         let first = collected(0);
@@ -304,11 +304,11 @@ proptest! {
 fn what_an_early_outcome_says_is_new_or_not() {
     let run = Run::new();
     let mut collection = Collection::new();
-    assert!(hear(&mut collection, run.batch(&[0, 1, 9], COMPLETED)));
-    assert!(!hear(&mut collection, run.batch(&[1, 9], COMPLETED)));
+    assert!(apply(&mut collection, run.batch(&[0, 1, 9], COMPLETED)));
+    assert!(!apply(&mut collection, run.batch(&[1, 9], COMPLETED)));
     assert!(collection.ledger().is_none());
     assert_eq!(collection.jobs_with_outcome(), 3);
-    collection.hear_manifest(run.manifest(2));
+    collection.apply_manifest(run.manifest(2));
     assert_eq!(collection.jobs_with_outcome(), 2);
     let recorded = collection.recorded();
     assert_eq!(
@@ -325,10 +325,10 @@ fn outcomes_before_the_manifest_take_as_much_memory_as_after_it() {
     let mut early = Collection::new();
     let indexes: Vec<u64> = (0..10_000).collect();
     for indexes in indexes.chunks(100) {
-        hear(&mut early, run.batch(indexes, COMPLETED));
+        apply(&mut early, run.batch(indexes, COMPLETED));
     }
     let before = early.memory_use().held;
-    early.hear_manifest(run.manifest(10_000));
+    early.apply_manifest(run.manifest(10_000));
     let after = early.memory_use().held;
     assert!(before - after < 100, "{before} bytes, then {after}");
     assert!(after / 10_000 <= 41, "{after} bytes");

@@ -46,11 +46,11 @@ fn resume(jobs: u64, rule: Rule) -> Resume {
     Resume::new(&run_id("a-run"), jobs, rule).expect("room")
 }
 
-/// What was heard of `events`, by an attempt whose options are those of the first opening.
+/// The plan after `events`, for an attempt with the options of the first opening.
 fn planned(events: &[RunEvent], change: impl FnOnce(&mut Attempt<'_>)) -> Result<Plan, Refusal> {
     let mut history = RunHistory::new(run_id("a-run"));
     for event in events {
-        history.hear(event.clone());
+        history.apply(event.clone());
     }
     let options = options();
     let mut attempt = Attempt {
@@ -102,7 +102,7 @@ fn standard_input_takes_no_run_up_but_goes_on_with_its_own() {
 }
 
 #[test]
-fn other_options_are_refused_by_name_whoever_came_first() {
+fn other_options_are_refused_by_name_in_either_order() {
     let mut other = opened();
     other.options.cut.max_rows_per_job = 7;
     let events = [other, opened()].map(RunEvent::Opened);
@@ -119,7 +119,7 @@ fn other_options_are_refused_by_name_whoever_came_first() {
 fn a_difference_names_the_job_and_what_differs() {
     let (one, other) = (job(440_000, &[1, 0]), job(440_001, &[1, 0]));
     let mut resume = resume(2, Rule::NeverPublished);
-    resume.hear_published(0, 0, &published("a-run", &one.at(0)));
+    resume.apply_published(0, 0, &published("a-run", &one.at(0)));
     assert_eq!(resume.check(&one.at(0)), Ok(()));
     assert_eq!(resume.check(&other.at(1)), Ok(()));
     let rows = job(440_000, &[1, 1]);
@@ -135,7 +135,7 @@ fn a_difference_names_the_job_and_what_differs() {
         .expect_err("another time")
         .to_string();
     assert!(key.ends_with("was published with another key"), "{key}");
-    resume.hear_published(0, 1, &published("a-run", &rows.at(0)));
+    resume.apply_published(0, 1, &published("a-run", &rows.at(0)));
     let twice = resume
         .check(&other.at(1))
         .expect_err("it was published twice");
@@ -149,13 +149,13 @@ fn a_difference_names_the_job_and_what_differs() {
 fn an_index_beyond_the_own_jobs_is_a_difference_and_sizes_nothing() {
     let one = job(440_000, &[1]);
     for far in [1, u64::MAX - 1] {
-        let mut heard = resume(1, Rule::NeverPublished);
-        heard.hear_published(0, 0, &published("a-run", &one.at(far)));
-        let beyond = heard.check(&one.at(0)).expect_err("beyond").to_string();
+        let mut resumed = resume(1, Rule::NeverPublished);
+        resumed.apply_published(0, 0, &published("a-run", &one.at(far)));
+        let beyond = resumed.check(&one.at(0)).expect_err("beyond").to_string();
         assert!(beyond.contains("it has 1 jobs"), "{beyond}");
-        let mut heard = resume(1, Rule::NeverPublished);
-        heard.hear_outcomes(&outcome("a-run", &one.at(far), false));
-        assert!(heard.check(&one.at(0)).is_err());
+        let mut resumed = resume(1, Rule::NeverPublished);
+        resumed.apply_outcomes(&outcome("a-run", &one.at(far), false));
+        assert!(resumed.check(&one.at(0)).is_err());
     }
 }
 
@@ -164,9 +164,9 @@ fn a_dead_letter_is_an_outcome() {
     let one = job(440_000, &[1]);
     let rule = Rule::WithoutOutcome { committed: vec![9] };
     let mut resume = resume(1, rule);
-    resume.hear_published(0, 3, &published("a-run", &one.at(0)));
+    resume.apply_published(0, 3, &published("a-run", &one.at(0)));
     assert!(resume.is_missing(0));
-    resume.hear_outcomes(&outcome("a-run", &one.at(0), true));
+    resume.apply_outcomes(&outcome("a-run", &one.at(0), true));
     assert!(!resume.is_missing(0));
 }
 
@@ -175,30 +175,30 @@ fn a_cancelled_copy_does_not_wait_and_an_outdated_dead_letter_is_no_outcome() {
     let jobs = [job(440_000, &[1]), job(440_001, &[1])];
     let mut history = RunHistory::new(run_id("a-run"));
     let rule = || Rule::WithoutOutcome { committed: vec![] };
-    let heard = |history: &RunHistory| {
+    let state = |history: &RunHistory| {
         let mut resume = resume(2, rule()).in_generation_of(&history.timeline());
-        resume.hear_published(0, 0, &published("a-run", &jobs[0].at(0)));
-        resume.hear_published(0, 1, &published("a-run", &jobs[1].at(1)));
-        resume.hear_outcomes(&outcome("a-run", &jobs[1].at(1), true));
+        resume.apply_published(0, 0, &published("a-run", &jobs[0].at(0)));
+        resume.apply_published(0, 1, &published("a-run", &jobs[1].at(1)));
+        resume.apply_outcomes(&outcome("a-run", &jobs[1].at(1), true));
         let missing = resume.missing_jobs();
         assert_eq!(missing.len(), resume.missing());
         (missing, resume.waiting())
     };
     let ranges = |indexes: &[u64]| IndexRanges::of_ascending(indexes.iter().copied());
-    assert_eq!(heard(&history), (ranges(&[]), 1));
-    history.hear(RunEvent::Cancelled(RunCancelled {
+    assert_eq!(state(&history), (ranges(&[]), 1));
+    history.apply(RunEvent::Cancelled(RunCancelled {
         run_id: run_id("a-run"),
         generation: 0,
         writer: WriterId::fresh(),
         reason: String::new(),
         cancelled_by: String::new(),
     }));
-    assert_eq!(heard(&history), (ranges(&[0]), 0));
+    assert_eq!(state(&history), (ranges(&[0]), 0));
     let next = history
         .timeline()
         .next_generation(&run_id("a-run"), ranges(&[1]), "a replay");
-    history.hear(RunEvent::Generation(next.expect("the next")));
-    assert_eq!(heard(&history), (ranges(&[0, 1]), 0));
+    history.apply(RunEvent::Generation(next.expect("the next")));
+    assert_eq!(state(&history), (ranges(&[0, 1]), 0));
 }
 
 #[test]
@@ -209,25 +209,25 @@ fn a_copy_of_before_its_job_was_opened_again_does_not_wait() {
     let next = history
         .timeline()
         .next_generation(&run_id("a-run"), reopened, "a replay");
-    history.hear(RunEvent::Generation(next.expect("the next")));
+    history.apply(RunEvent::Generation(next.expect("the next")));
     let rule = Rule::WithoutOutcome { committed: vec![] };
     let mut resume = resume(1, rule).in_generation_of(&history.timeline());
-    // Whoever opened the generation died before it published the job. The old copy is still to be worked
-    // on, and its dead letter would be outdated.
-    resume.hear_published(0, 0, &published("a-run", &one.at(0)));
+    // The process that opened the generation died before it published the job. The old copy is still to
+    // be computed, and its dead letter would be outdated.
+    resume.apply_published(0, 0, &published("a-run", &one.at(0)));
     assert_eq!((resume.missing(), resume.waiting()), (1, 0));
     let header = JobHeader {
         generation: 1,
         ..header("a-run")
     };
     let copy = JobBatch::decode(&one.at(0).alone(&header)).expect("a valid batch");
-    resume.hear_published(0, 1, &copy);
+    resume.apply_published(0, 1, &copy);
     assert_eq!((resume.missing(), resume.waiting()), (0, 1));
 }
 
-/// Something that stands on a topic.
+/// A message on the jobs topic or on the outcomes topic.
 #[derive(Clone, Debug)]
-enum Heard {
+enum Message {
     Published {
         partition: i32,
         offset: i64,
@@ -242,25 +242,25 @@ enum Heard {
 
 const JOBS: u64 = 12;
 
-fn any_heard() -> impl Strategy<Value = Heard> {
+fn any_message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (0i32..3, 0i64..20, 0..JOBS, any::<bool>()).prop_map(|(partition, offset, index, own)| {
-            Heard::Published {
+            Message::Published {
                 partition,
                 offset,
                 index,
                 own,
             }
         }),
-        (0..JOBS, any::<bool>()).prop_map(|(index, own)| Heard::Outcome { index, own }),
+        (0..JOBS, any::<bool>()).prop_map(|(index, own)| Message::Outcome { index, own }),
     ]
 }
 
 proptest! {
-    /// Against a model of sets, for every order in which topics may be heard.
+    /// Against a model of sets, for every order in which topics may be read.
     #[test]
     fn what_is_missing_is_what_the_rule_says(
-        heard in prop::collection::vec(any_heard(), 0..60),
+        messages in prop::collection::vec(any_message(), 0..60),
         // The last partition has no committed offset.
         committed in prop::collection::vec(0i64..20, 2),
         jobs in any_jobs(JOBS as usize..JOBS as usize + 1),
@@ -271,25 +271,25 @@ proptest! {
         ];
         let mut copies: BTreeMap<u64, Vec<(usize, i64)>> = BTreeMap::new();
         let mut outcomes = BTreeSet::new();
-        for heard in &heard {
+        for message in &messages {
             let name = |own: bool| if own { "a-run" } else { "b-run" };
             for resume in &mut by_rule {
-                match *heard {
-                    Heard::Published { partition, offset, index, own } => {
+                match *message {
+                    Message::Published { partition, offset, index, own } => {
                         let job = jobs[index as usize].at(index);
-                        resume.hear_published(partition, offset, &published(name(own), &job));
+                        resume.apply_published(partition, offset, &published(name(own), &job));
                     }
-                    Heard::Outcome { index, own } => {
+                    Message::Outcome { index, own } => {
                         let job = jobs[index as usize].at(index);
-                        resume.hear_outcomes(&outcome(name(own), &job, false));
+                        resume.apply_outcomes(&outcome(name(own), &job, false));
                     }
                 }
             }
-            match *heard {
-                Heard::Published { partition, offset, index, own: true } => {
+            match *message {
+                Message::Published { partition, offset, index, own: true } => {
                     copies.entry(index).or_default().push((partition as usize, offset));
                 }
-                Heard::Outcome { index, own: true } => {
+                Message::Outcome { index, own: true } => {
                     outcomes.insert(index);
                 }
                 _ => {}
@@ -338,7 +338,7 @@ proptest! {
             _ => other.labels.values.push(String::new()),
         }
         let mut resume = resume(1, Rule::NeverPublished);
-        resume.hear_published(0, 0, &published("a-run", &of.at(0)));
+        resume.apply_published(0, 0, &published("a-run", &of.at(0)));
         prop_assert!(resume.check(&other.at(0)).is_err());
     }
 }

@@ -97,7 +97,7 @@ fn history(records: &[(Vec<u8>, Vec<u8>)]) -> RunHistory {
     let mut history = RunHistory::new(run_id());
     for (_, key, value) in log.take() {
         let event = RunEvent::decode(&key, &value).expect("a valid event");
-        history.hear(event.expect("a kind that is known"));
+        history.apply(event.expect("a kind that is known"));
     }
     history
 }
@@ -114,8 +114,8 @@ fn compacted(log: &Log, first: usize, keeps_tombstones: bool) -> Vec<(Vec<u8>, V
     kept.chain(rest.iter().cloned()).collect()
 }
 
-/// All that the rules say of a run.
-fn told(history: &RunHistory) -> String {
+/// The state of a run by the rules, as text.
+fn state_text(history: &RunHistory) -> String {
     format!(
         "{:?} {:?} {:?} {:?}",
         history.opened(),
@@ -365,11 +365,11 @@ proptest! {
     #[test]
     fn compaction_at_any_point_changes_nothing(acts in prop::collection::vec(any_act(), 0..30)) {
         let log = play(&acts);
-        let whole = told(&history(&log.records));
+        let whole = state_text(&history(&log.records));
         for first in 0..=log.records.len() {
             for keeps_tombstones in [true, false] {
                 let left = compacted(&log, first, keeps_tombstones);
-                prop_assert_eq!(told(&history(&left)), whole.as_str(), "first {}", first);
+                prop_assert_eq!(state_text(&history(&left)), whole.as_str(), "first {}", first);
             }
         }
     }

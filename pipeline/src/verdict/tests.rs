@@ -80,7 +80,7 @@ type Table = BTreeMap<u64, Option<u8>>;
 impl Topics {
     fn new(policy: ResultsPolicy) -> Self {
         let mut history = RunHistory::new(run_id());
-        history.hear(RunEvent::Opened(RunOpened {
+        history.apply(RunEvent::Opened(RunOpened {
             outcomes_start_offsets: vec![0; PARTITIONS],
             options: RunOptions {
                 results: policy,
@@ -88,7 +88,7 @@ impl Topics {
             },
             ..opened()
         }));
-        history.hear(RunEvent::Dispatched(run_manifest()));
+        history.apply(RunEvent::Dispatched(run_manifest()));
         Self {
             policy,
             history,
@@ -111,7 +111,7 @@ impl Topics {
     fn judge(&self, read: &[OffsetRange], at: Option<VerdictKey>, turned: bool) -> (Judged, Table) {
         let timeline = self.history.timeline();
         let mut collection = Collection::under(CountingRules::of(self.policy, &timeline));
-        collection.hear_manifest(run_manifest());
+        collection.apply_manifest(run_manifest());
         let mut partitions: Vec<usize> = (0..PARTITIONS).collect();
         if turned {
             partitions.reverse();
@@ -120,8 +120,8 @@ impl Topics {
             let OffsetRange { start, end } = read[partition];
             let log = &self.outcomes[partition][start as usize..end as usize];
             for (offset, batch) in (start..).zip(log) {
-                let heard = collection.hear_outcomes_at(partition as i32, offset, batch);
-                heard.expect("all is in memory");
+                let recorded = collection.apply_outcomes_at(partition as i32, offset, batch);
+                recorded.expect("all is in memory");
             }
         }
         let no_checks = |_: &Ledger| Ok::<_, SpillError>(Vec::new());
@@ -189,7 +189,7 @@ impl Aggregator {
 
     fn step(&mut self, topics: &mut Topics) -> Option<Ended> {
         if let Some(event) = self.deciding.take() {
-            topics.history.hear(RunEvent::Reconciled(event));
+            topics.history.apply(RunEvent::Reconciled(event));
             self.is_published = true;
             return None;
         }
@@ -291,7 +291,7 @@ fn replay(topics: &mut Topics) -> bool {
     };
     match next {
         Ok(next) => {
-            topics.history.hear(RunEvent::Generation(next));
+            topics.history.apply(RunEvent::Generation(next));
             true
         }
         Err(_) => false,
@@ -382,7 +382,7 @@ proptest! {
                 }
             }
         }
-        // Nobody can tell that a run contradicts itself once retention has taken its first result.
+        // A contradiction within a run cannot be detected once retention has taken its first result.
         let contradicts = |act: &Act| matches!(act, Act::Outcome { contradicts: true, .. });
         if !is_any && all.iter().any(contradicts) {
             return Ok(());
@@ -495,7 +495,7 @@ fn outcomes_that_say_otherwise_at_the_same_end_offsets_are_a_contradiction() {
     let mut wrong = honest.judged.clone();
     wrong.table_digest = ContentDigest::of(b"another table");
     let event = wrong.event(&run_id(), "another").expect("it is complete");
-    topics.history.hear(RunEvent::Reconciled(event));
+    topics.history.apply(RunEvent::Reconciled(event));
     assert_eq!(honest.step(&mut topics), None);
     assert_eq!(honest.step(&mut topics), Some(Ended::Contradiction));
 }

@@ -53,7 +53,7 @@ pub(super) fn choose<'d, 'a>(
 pub(super) struct Replay<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) names: &'a TopicNames,
-    /// The run, as the runs topic told of it before the dead letters were looked for.
+    /// The history of the run, as it was read before the dead letters.
     pub(super) history: &'a RunHistory,
     pub(super) shutdown: &'a Shutdown,
 }

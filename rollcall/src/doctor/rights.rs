@@ -200,7 +200,7 @@ mod tests {
     use crate::doctor::judgement::tests::healthy;
 
     /// A user who may do this, and is to run that.
-    fn asked(program: Program, may: &[(&str, &[Operation])]) -> Vec<Line> {
+    fn asked(program: Program, may: Grants<'_>) -> Vec<Line> {
         let mut facts = healthy();
         facts.programs = vec![program];
         let may = may.iter();
@@ -212,13 +212,16 @@ mod tests {
         judge(&facts)
     }
 
+    /// The operations that are allowed on each topic.
+    type Grants<'a> = &'a [(&'a str, &'a [Operation])];
+
     const READ: &[Operation] = &[Operation::Read];
     const WRITE: &[Operation] = &[Operation::Write];
     const BOTH: &[Operation] = &[Operation::Read, Operation::Write];
 
     #[test]
     fn a_program_that_may_what_it_needs_has_one_good_line() {
-        let cases: [(Program, &[(&str, &[Operation])]); 5] = [
+        let cases: [(Program, Grants<'_>); 5] = [
             (
                 Program::Dispatcher,
                 &[("jobs.v2", BOTH), ("runs.v2", BOTH), ("outcomes.v2", READ)],

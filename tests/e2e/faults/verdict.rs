@@ -123,7 +123,7 @@ pub fn judge(play: &Play<'_>, must: Must) -> Figures {
     }
     let report = report(&out);
     let jobs = report["manifest"]["jobs"].as_u64().expect("a manifest");
-    let heard = Testimony::hear(&play.test, &play.run_id, play.data.grain);
+    let heard = Testimony::read(&play.test, &play.run_id, play.data.grain);
     let series = series(&out);
     let mut figures = Figures {
         jobs,

@@ -185,7 +185,7 @@ pub struct Testimony {
 impl Testimony {
     /// Reads every committed outcome of a run.
     #[track_caller]
-    pub fn hear(test: &TestCluster, run_id: &RunId, grain: Grain) -> Self {
+    pub fn read(test: &TestCluster, run_id: &RunId, grain: Grain) -> Self {
         let mut own = Self::default();
         let mut tallies: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
         for record in test.records(&test.topics.outcomes).iter() {

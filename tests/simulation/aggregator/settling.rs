@@ -81,7 +81,7 @@ impl AggregatorProcess {
         let rules = CountingRules::of(shared.dispatch.options.results, &runs.timeline());
         let mut collection = Collection::under(rules);
         let manifests = runs.manifests().cloned();
-        manifests.for_each(|manifest| collection.hear_manifest(manifest));
+        manifests.for_each(|manifest| collection.apply_manifest(manifest));
         let both = shared.broker.outcomes.iter().zip(&standing.outcomes);
         for (partition, (log, range)) in (0..).zip(both) {
             let end = match shared.mutation {
@@ -91,7 +91,7 @@ impl AggregatorProcess {
             let kept = records(log, range.start).take_while(|(offset, _)| *offset < end);
             for (offset, payload) in kept {
                 let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
-                let recorded = collection.hear_outcomes_at(partition, offset, &batch);
+                let recorded = collection.apply_outcomes_at(partition, offset, &batch);
                 recorded.expect("all is in memory");
             }
         }

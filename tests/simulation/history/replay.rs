@@ -31,23 +31,23 @@ impl Replay {
         let options = &runs.opened()?.options;
         let mut collection = Collection::under(CountingRules::of(options.results, &timeline));
         let manifests = runs.manifests().cloned();
-        manifests.for_each(|manifest| collection.hear_manifest(manifest));
+        manifests.for_each(|manifest| collection.apply_manifest(manifest));
         for (partition, log) in (0..).zip(&shared.broker.outcomes) {
             for (offset, payload) in records(log, 0) {
                 let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
-                let recorded = collection.hear_outcomes_at(partition, offset, &batch);
+                let recorded = collection.apply_outcomes_at(partition, offset, &batch);
                 recorded.expect("all is in memory");
             }
         }
         let ledger = collection.ledger()?;
         let mut letters = DeadLetters::new(runs.run_id()).for_computation(&options.computation);
         for (offset, payload) in records(&shared.broker.dlq, 0) {
-            letters.hear_letter(offset, LetterHeaders::default(), payload);
+            letters.apply_letter(offset, LetterHeaders::default(), payload);
         }
         if letters.note_reopened(ledger) {
             let published = shared.broker.jobs.iter().flat_map(|log| records(log, 0));
             let batches = published.filter_map(|(_, payload)| JobBatch::decode(payload).ok());
-            batches.for_each(|batch| letters.hear_published(&batch));
+            batches.for_each(|batch| letters.apply_published(&batch));
         }
         let dead = letters.still_dead(ledger);
         let letters: Vec<Letter> = dead.filter_map(|dead| dead.letter.cloned()).collect();

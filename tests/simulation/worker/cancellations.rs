@@ -39,8 +39,8 @@ fn cancel_next(history: &mut RunHistory) {
         return;
     };
     let generation = next.generation;
-    history.hear(RunEvent::Generation(next));
-    history.hear(RunEvent::Cancelled(RunCancelled {
+    history.apply(RunEvent::Generation(next));
+    history.apply(RunEvent::Cancelled(RunCancelled {
         run_id,
         generation,
         writer: WriterId::fresh(),

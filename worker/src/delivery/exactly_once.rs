@@ -1,5 +1,6 @@
-//! Outcomes, dead letters and offsets are committed together in transactions. A message is settled
-//! when its jobs are finished, and what may be committed is what a transaction holds.
+//! Delivery exactly once: outcomes, dead letters and offsets are committed together in transactions. A
+//! message is settled when its jobs are finished, because its outcomes are in the transaction that
+//! commits its offset.
 
 use std::time::{Duration, Instant};
 
@@ -13,30 +14,30 @@ use crate::state::in_flight::InFlight;
 use crate::state::outbox::Finished;
 use crate::state::transaction::{PendingTransaction, PendingWork};
 
-/// Delivery in transactions.
+/// Delivery with transactions.
 #[derive(Debug, Default)]
 pub struct ExactlyOnce {
     pending: PendingWork,
-    /// Within a round.
+    /// Whether this round has asked for the end of the transaction under way.
     has_asked: bool,
-    /// No further transaction can be committed.
+    /// Whether no further transaction can be committed.
     is_closed: bool,
     /// The last assignment before the transaction under way was begun.
     begun_in: Epoch,
-    /// What the group has committed of partitions that were assigned before that, where messages were
-    /// given up too often.
+    /// The committed offsets of partitions that were assigned before that, where messages were given
+    /// up in too many transactions.
     given_up: Vec<(Epoch, Commit)>,
 }
 
 impl ExactlyOnce {
-    /// Nothing to be committed.
+    /// A delivery without finished work.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The outcome of a job that was tried alone goes with the mark that names the next one: with the
-    /// mark of its own, the next owner would try it again, and a transaction could not be told from
-    /// one that was aborted.
+    /// Moves the marker past a finished isolated job, so that the job's outcome is committed with the
+    /// marker of the next one. With the job's own marker the next owner would compute it again, and a
+    /// committed transaction could not be distinguished from an aborted one.
     fn pass_finished_job(in_flight: &mut InFlight) {
         let _ = in_flight.next_isolated();
     }
@@ -89,7 +90,7 @@ impl ExactlyOnce {
 }
 
 impl Delivery for ExactlyOnce {
-    /// Always: what is finished next may be what the rest waits for.
+    /// Always true, because the other work may wait for the work that is finished next.
     fn accepts_finished(&self) -> bool {
         true
     }
@@ -98,7 +99,7 @@ impl Delivery for ExactlyOnce {
         let Some(first) = finished.settles.first() else {
             return;
         };
-        // What outlived its assignment is another worker's to do.
+        // The next owner of the partition does the work of an ended assignment.
         if in_flight.epoch(first.partition) != Some(first.epoch) {
             return;
         }
@@ -128,7 +129,7 @@ impl Delivery for ExactlyOnce {
             Report::Ended(transaction, Ending::GaveUp(found)) => {
                 self.apply_end(transaction, &Ending::Aborted, in_flight);
                 self.is_closed = true;
-                // What was found of a partition that has come since may be another owner's.
+                // The offset of a partition that was assigned since then may be another owner's.
                 let own = found.into_iter().filter_map(|commit| {
                     let epoch = in_flight.epoch(commit.partition)?;
                     (epoch <= self.begun_in).then_some((epoch, commit))
@@ -140,14 +141,14 @@ impl Delivery for ExactlyOnce {
                 return Ok(self.apply_end(transaction, &ending, in_flight));
             }
             Report::NoMember(transaction) => {
-                // Partitions without a membership: they are about to be lost.
+                // Partitions without a membership are about to be lost.
                 self.apply_end(transaction, &Ending::Aborted, in_flight);
             }
             Report::Closed => {
                 self.is_closed = true;
                 return Err(Failure::Client);
             }
-            // Messages are produced by the thread that commits.
+            // The transaction thread produces the messages.
             Report::Begun | Report::UnderWay | Report::Produced(_) | Report::Delivered { .. } => {}
         }
         Ok(Progress::default())
@@ -179,16 +180,16 @@ impl Delivery for ExactlyOnce {
     fn first_commits(&mut self, in_flight: &mut InFlight, partitions: &[i32]) -> Vec<Commit> {
         Self::pass_finished_job(in_flight);
         let mut commits = in_flight.commits_to_confirm();
-        // What may be committed of the others are offsets that outcomes go with.
+        // The offsets of the other partitions are committed in a transaction with their outcomes.
         let others = commits.extract_if(.., |own| !partitions.contains(&own.partition));
         let others = others.collect();
         self.want(in_flight, others, PendingWork::want);
         commits
     }
 
-    /// Nothing: what is left to be committed is in the next transaction. Where no further one is begun,
-    /// because messages were given up, no worker has died of a job: what the group has committed is
-    /// committed again, with its marks released.
+    /// No offset, because the next transaction commits those that are left. Where no further one is
+    /// begun, because messages were given up, no job has killed a worker: the committed offsets are
+    /// committed again with released markers.
     fn release(&mut self, in_flight: &mut InFlight, partitions: &[i32]) -> Vec<Commit> {
         if self.is_closed {
             let own = self.given_up.iter().filter(|(epoch, commit)| {

@@ -1,17 +1,17 @@
-//! What the two deliveries make of finished work, with the messages in flight.
+//! Tests of the two deliveries, with the messages in flight.
 
 use pipeline::offsets::{Epoch, Settled, Start};
 
 use super::*;
 use crate::event_loop::Limits;
 
-/// Messages in flight and their delivery.
-struct Desk {
+/// The messages in flight of a worker, with their delivery.
+struct Fixture {
     in_flight: InFlight,
     delivery: Box<dyn Delivery>,
 }
 
-impl Desk {
+impl Fixture {
     fn at_least_once() -> Self {
         Self {
             in_flight: InFlight::new(),
@@ -46,7 +46,7 @@ impl Desk {
         self.in_flight.forget(partitions);
     }
 
-    /// Produces everything, and has it acknowledged.
+    /// Produces and acknowledges all messages.
     fn deliver(&mut self) -> Vec<Settlement> {
         let mut ids = Vec::new();
         let mut settlements = Vec::new();
@@ -94,30 +94,30 @@ fn start(metadata: &str) -> Start {
     }
 }
 
-/// One life of a worker that gets the partition with this mark and dies of the job at
-/// `deadly`, unless that is buried before. Returns the last mark, the positions that were
-/// computed and those that were buried.
+/// The life of a worker that is assigned the partition with this marker, and dies of the job at
+/// `deadly` unless that becomes a dead letter before. Returns the last marker, the positions that were
+/// computed and those that became dead letters.
 fn life(metadata: &str, deadly: u32) -> (String, Vec<u32>, Vec<u32>) {
-    let mut desk = Desk::at_least_once();
-    let epoch = desk.in_flight.assign(&[start(metadata)])[0];
+    let mut fixture = Fixture::at_least_once();
+    let epoch = fixture.in_flight.assign(&[start(metadata)])[0];
     let mut mark = String::new();
-    let mut commit = |desk: &mut Desk| {
-        let commits = desk.in_flight.commits_to_confirm();
+    let mut commit = |fixture: &mut Fixture| {
+        let commits = fixture.in_flight.commits_to_confirm();
         for commit in &commits {
             mark = format!("{} {}", commit.offset, commit.metadata);
         }
-        desk.in_flight.confirm(&commits);
+        fixture.in_flight.confirm(&commits);
     };
-    desk.in_flight.suspect_first(0);
-    commit(&mut desk);
-    desk.in_flight.take(0, OFFSET);
-    desk.in_flight.isolate(0, OFFSET, JOBS);
+    fixture.in_flight.suspect_first(0);
+    commit(&mut fixture);
+    fixture.in_flight.take(0, OFFSET);
+    fixture.in_flight.isolate(0, OFFSET, JOBS);
     let (mut computed, mut buried) = (Vec::new(), Vec::new());
-    while let Some(job) = desk.in_flight.next_isolated() {
+    while let Some(job) = fixture.in_flight.next_isolated() {
         let position = job.position;
-        commit(&mut desk);
-        desk.in_flight.begun(position);
-        assert_eq!(desk.in_flight.next_isolated(), None);
+        commit(&mut fixture);
+        fixture.in_flight.begun(position);
+        assert_eq!(fixture.in_flight.next_isolated(), None);
         if job.is_to_be_buried() {
             buried.push(position);
         } else if position == deadly {
@@ -125,7 +125,7 @@ fn life(metadata: &str, deadly: u32) -> (String, Vec<u32>, Vec<u32>) {
         } else {
             computed.push(position);
         }
-        desk.finish(Finished {
+        fixture.finish(Finished {
             outcomes: Some(vec![1]),
             settles: vec![Settled {
                 partition: 0,
@@ -136,9 +136,9 @@ fn life(metadata: &str, deadly: u32) -> (String, Vec<u32>, Vec<u32>) {
             }],
             ..Finished::default()
         });
-        desk.deliver();
+        fixture.deliver();
     }
-    commit(&mut desk);
+    commit(&mut fixture);
     (mark, computed, buried)
 }
 
@@ -147,14 +147,14 @@ fn metadata(mark: &str) -> &str {
 }
 
 #[test]
-fn a_job_that_kills_is_buried_after_three_deaths_and_no_other_is() {
+fn a_job_that_kills_becomes_a_dead_letter_after_three_deaths_and_no_other_does() {
     let first = life("rollcall/1 held take-overs=2", 2);
     assert_eq!(
         first.0,
         "7 rollcall/1 held take-overs=3 position=2 deaths=0"
     );
     assert_eq!((first.1, first.2), (vec![0, 1], vec![]));
-    // The next ones begin where it died: the outcomes before it are acknowledged.
+    // The next workers begin with the deadly job, because the outcomes before it are acknowledged.
     let second = life(metadata(&first.0), 2);
     assert_eq!(
         second.0,
@@ -167,34 +167,38 @@ fn a_job_that_kills_is_buried_after_three_deaths_and_no_other_is() {
 }
 
 #[test]
-fn a_healthy_message_is_passed_job_by_job_and_clears_the_mark() {
+fn a_healthy_message_is_computed_job_by_job_and_clears_the_marker() {
     let passed = life("rollcall/1 held take-overs=9", JOBS);
     assert_eq!(passed, ("8 ".to_owned(), vec![0, 1, 2, 3], vec![]));
 }
 
 #[test]
-fn a_mark_that_names_a_job_beyond_the_message_skips_nothing() {
+fn a_marker_with_a_position_out_of_range_skips_no_job() {
     let mark = "rollcall/1 held take-overs=3 position=4 deaths=0";
     assert_eq!(life(mark, JOBS).1, [0, 1, 2, 3]);
 }
 
 #[test]
-fn a_partition_that_goes_takes_its_message_with_it() {
-    let mut desk = Desk::at_least_once();
-    desk.in_flight
+fn an_isolated_message_is_forgotten_with_its_partition() {
+    let mut fixture = Fixture::at_least_once();
+    fixture
+        .in_flight
         .assign(&[start("rollcall/1 held take-overs=2")]);
-    desk.in_flight.take(0, OFFSET);
-    desk.in_flight.isolate(0, OFFSET, JOBS);
-    assert!(desk.in_flight.is_isolating());
-    desk.forget(&[0]);
-    assert!(!desk.in_flight.is_isolating());
+    fixture.in_flight.take(0, OFFSET);
+    fixture.in_flight.isolate(0, OFFSET, JOBS);
+    assert!(fixture.in_flight.is_isolating());
+    fixture.forget(&[0]);
+    assert!(!fixture.in_flight.is_isolating());
     assert_eq!(
-        (desk.in_flight.next_isolated(), desk.in_flight.in_hand()),
+        (
+            fixture.in_flight.next_isolated(),
+            fixture.in_flight.in_hand()
+        ),
         (None, 0)
     );
 }
 
-/// Finished jobs of a message of partition 0.
+/// The finished work of this number of jobs of a message of partition 0.
 fn finished(epoch: Epoch, offset: i64, jobs: u32) -> Finished {
     Finished {
         outcomes: Some(vec![1]),
@@ -210,74 +214,82 @@ fn finished(epoch: Epoch, offset: i64, jobs: u32) -> Finished {
 }
 
 #[test]
-fn what_a_transaction_holds_is_settled_when_it_is_committed_and_comes_again_when_it_is_not() {
-    let mut desk = Desk::exactly_once();
-    let epoch = desk.in_flight.assign(&[start("")])[0];
+fn work_is_settled_when_its_transaction_is_committed_and_sent_again_when_it_is_aborted() {
+    let mut fixture = Fixture::exactly_once();
+    let epoch = fixture.in_flight.assign(&[start("")])[0];
     assert_eq!(
-        desk.delivery.first_commits(&mut desk.in_flight, &[0]).len(),
+        fixture
+            .delivery
+            .first_commits(&mut fixture.in_flight, &[0])
+            .len(),
         1
     );
-    desk.in_flight.take(0, OFFSET);
-    desk.finish(finished(epoch, OFFSET, JOBS));
+    fixture.in_flight.take(0, OFFSET);
+    fixture.finish(finished(epoch, OFFSET, JOBS));
     assert_eq!(
-        (desk.in_flight.in_hand(), desk.delivery.unconfirmed_bytes()),
+        (
+            fixture.in_flight.in_hand(),
+            fixture.delivery.unconfirmed_bytes()
+        ),
         (0, 1)
     );
     for ending in [Ending::Aborted, Ending::Committed] {
-        let transaction = desk.next_transaction().expect("a message is finished");
+        let transaction = fixture.next_transaction().expect("a message is finished");
         assert_eq!(
             transaction.commits().next().map(|own| own.offset),
             Some(OFFSET + 1)
         );
         assert!(
-            desk.next_transaction().is_none()
-                && !desk.delivery.is_settled()
-                && !desk.delivery.is_empty()
+            fixture.next_transaction().is_none()
+                && !fixture.delivery.is_settled()
+                && !fixture.delivery.is_empty()
         );
-        desk.ended(transaction, ending);
+        fixture.ended(transaction, ending);
     }
     assert!(
-        desk.next_transaction().is_none() && desk.delivery.is_settled() && desk.delivery.is_empty()
+        fixture.next_transaction().is_none()
+            && fixture.delivery.is_settled()
+            && fixture.delivery.is_empty()
     );
-    assert_eq!(desk.delivery.unconfirmed_bytes(), 0);
+    assert_eq!(fixture.delivery.unconfirmed_bytes(), 0);
 }
 
 #[test]
-fn what_outlived_its_assignment_is_in_no_transaction() {
-    let mut desk = Desk::exactly_once();
-    let earlier = desk.in_flight.assign(&[start("")])[0];
-    desk.in_flight.take(0, OFFSET);
-    desk.finish(finished(earlier, OFFSET, 1));
-    desk.forget(&[0]);
-    let epoch = desk.in_flight.assign(&[start("")])[0];
-    desk.delivery.first_commits(&mut desk.in_flight, &[0]);
-    desk.in_flight.take(0, OFFSET);
-    desk.finish(finished(earlier, OFFSET, JOBS - 1));
-    assert_eq!(desk.delivery.unconfirmed_bytes(), 0);
-    assert!(desk.next_transaction().is_none());
-    desk.finish(finished(epoch, OFFSET, JOBS));
-    let transaction = desk.next_transaction().expect("a message is finished");
+fn work_of_an_ended_assignment_is_in_no_transaction() {
+    let mut fixture = Fixture::exactly_once();
+    let earlier = fixture.in_flight.assign(&[start("")])[0];
+    fixture.in_flight.take(0, OFFSET);
+    fixture.finish(finished(earlier, OFFSET, 1));
+    fixture.forget(&[0]);
+    let epoch = fixture.in_flight.assign(&[start("")])[0];
+    fixture.delivery.first_commits(&mut fixture.in_flight, &[0]);
+    fixture.in_flight.take(0, OFFSET);
+    fixture.finish(finished(earlier, OFFSET, JOBS - 1));
+    assert_eq!(fixture.delivery.unconfirmed_bytes(), 0);
+    assert!(fixture.next_transaction().is_none());
+    fixture.finish(finished(epoch, OFFSET, JOBS));
+    let transaction = fixture.next_transaction().expect("a message is finished");
     assert_eq!(transaction.finished().count(), 1);
 }
 
 #[test]
-fn a_partition_that_comes_takes_no_offset_of_another_out_of_its_transaction() {
-    let mut desk = Desk::exactly_once();
-    let epoch = desk.in_flight.assign(&[start("")])[0];
-    desk.delivery.first_commits(&mut desk.in_flight, &[0]);
-    desk.in_flight.take(0, OFFSET);
-    desk.finish(finished(epoch, OFFSET, JOBS));
+fn an_assignment_commits_no_offset_of_another_partition_outside_its_transaction() {
+    let mut fixture = Fixture::exactly_once();
+    let epoch = fixture.in_flight.assign(&[start("")])[0];
+    fixture.delivery.first_commits(&mut fixture.in_flight, &[0]);
+    fixture.in_flight.take(0, OFFSET);
+    fixture.finish(finished(epoch, OFFSET, JOBS));
     let other = Start {
         partition: 1,
         ..start("")
     };
-    desk.in_flight.assign(&[other]);
-    let first: Vec<_> = desk.delivery.first_commits(&mut desk.in_flight, &[1]);
+    fixture.in_flight.assign(&[other]);
+    let first: Vec<_> = fixture.delivery.first_commits(&mut fixture.in_flight, &[1]);
     assert_eq!(
         first.iter().map(|own| own.partition).collect::<Vec<_>>(),
         [1]
     );
-    let transaction = desk.next_transaction().expect("a message is finished");
+    let transaction = fixture.next_transaction().expect("a message is finished");
     let own: Vec<_> = transaction
         .commits()
         .map(|own| (own.partition, own.offset))
@@ -285,32 +297,32 @@ fn a_partition_that_comes_takes_no_offset_of_another_out_of_its_transaction() {
     assert_eq!(own, [(0, OFFSET + 1)]);
 }
 
-/// A desk with a message of which workers have died: its jobs are tried one at a time.
-fn with_a_suspect() -> (Desk, Epoch) {
-    let mut desk = Desk::exactly_once();
-    let epoch = desk
+/// A worker with a message of which workers died, so that its jobs are computed one at a time.
+fn with_a_suspect() -> (Fixture, Epoch) {
+    let mut fixture = Fixture::exactly_once();
+    let epoch = fixture
         .in_flight
         .assign(&[start("rollcall/1 held take-overs=2")])[0];
-    desk.delivery.first_commits(&mut desk.in_flight, &[0]);
-    desk.in_flight.suspect_first(0);
-    desk.in_flight.take(0, OFFSET);
-    desk.in_flight.isolate(0, OFFSET, JOBS);
-    (desk, epoch)
+    fixture.delivery.first_commits(&mut fixture.in_flight, &[0]);
+    fixture.in_flight.suspect_first(0);
+    fixture.in_flight.take(0, OFFSET);
+    fixture.in_flight.isolate(0, OFFSET, JOBS);
+    (fixture, epoch)
 }
 
 #[test]
-fn what_is_committed_again_takes_no_outcome_with_the_mark_of_its_own_job() {
-    let (mut desk, epoch) = with_a_suspect();
+fn a_repeated_commit_has_no_outcome_with_the_marker_of_its_own_job() {
+    let (mut fixture, epoch) = with_a_suspect();
     for position in 0..2 {
-        let job = desk.in_flight.next_isolated().expect("a job");
-        if let Some(transaction) = desk.next_transaction() {
-            desk.ended(transaction, Ending::Committed);
+        let job = fixture.in_flight.next_isolated().expect("a job");
+        if let Some(transaction) = fixture.next_transaction() {
+            fixture.ended(transaction, Ending::Committed);
         }
-        desk.in_flight.begun(job.position);
-        desk.finish(finished(epoch, OFFSET, 1));
-        // As where the first commit of a partition that came meanwhile is lost.
-        desk.in_flight.commit_failed();
-        let transaction = desk.next_transaction().expect("an outcome and a mark");
+        fixture.in_flight.begun(job.position);
+        fixture.finish(finished(epoch, OFFSET, 1));
+        // This happens where the first commit of a partition that is assigned meanwhile is lost.
+        fixture.in_flight.commit_failed();
+        let transaction = fixture.next_transaction().expect("an outcome and a mark");
         assert_eq!(transaction.finished().count(), 1);
         let next = format!("position={} ", position + 1);
         assert!(
@@ -318,30 +330,30 @@ fn what_is_committed_again_takes_no_outcome_with_the_mark_of_its_own_job() {
                 .commits()
                 .all(|own| own.metadata.contains(&next))
         );
-        desk.ended(transaction, Ending::Committed);
+        fixture.ended(transaction, Ending::Committed);
     }
 }
 
 #[test]
-fn the_outcome_of_a_job_that_was_tried_alone_goes_with_the_mark_of_the_next() {
-    let (mut desk, epoch) = with_a_suspect();
+fn the_outcome_of_an_isolated_job_is_committed_with_the_marker_of_the_next_job() {
+    let (mut fixture, epoch) = with_a_suspect();
     for position in 0..2 {
-        let job = desk.in_flight.next_isolated().expect("a job");
+        let job = fixture.in_flight.next_isolated().expect("a job");
         assert_eq!(job.position, position);
-        assert!((desk.in_flight.marks_are_due() || desk.delivery.has_marks()));
-        let transaction = desk.next_transaction().expect("a mark");
+        assert!((fixture.in_flight.marks_are_due() || fixture.delivery.has_marks()));
+        let transaction = fixture.next_transaction().expect("a mark");
         let outcomes = usize::from(position > 0);
         assert_eq!(transaction.finished().count(), outcomes);
-        assert!((desk.in_flight.marks_are_due() || desk.delivery.has_marks()));
-        desk.ended(transaction, Ending::Committed);
-        assert!(!(desk.in_flight.marks_are_due() || desk.delivery.has_marks()));
-        desk.in_flight.begun(position);
-        assert!(desk.next_transaction().is_none());
-        desk.finish(finished(epoch, OFFSET, 1));
+        assert!((fixture.in_flight.marks_are_due() || fixture.delivery.has_marks()));
+        fixture.ended(transaction, Ending::Committed);
+        assert!(!(fixture.in_flight.marks_are_due() || fixture.delivery.has_marks()));
+        fixture.in_flight.begun(position);
+        assert!(fixture.next_transaction().is_none());
+        fixture.finish(finished(epoch, OFFSET, 1));
     }
-    // It goes while the second outcome is in no transaction yet.
-    assert_eq!(desk.delivery.release(&mut desk.in_flight, &[0]), []);
-    let transaction = desk.next_transaction().expect("an outcome and a mark");
+    // The partition is revoked before the second outcome is in a transaction.
+    assert_eq!(fixture.delivery.release(&mut fixture.in_flight, &[0]), []);
+    let transaction = fixture.next_transaction().expect("an outcome and a mark");
     assert_eq!(transaction.finished().count(), 1);
     let mark = "rollcall/1 take-overs=3 position=2 deaths=0";
     assert_eq!(
@@ -354,55 +366,55 @@ fn the_outcome_of_a_job_that_was_tried_alone_goes_with_the_mark_of_the_next() {
 }
 
 #[test]
-fn a_worker_whose_messages_are_given_up_leaves_no_mark_held() {
+fn a_worker_whose_messages_are_given_up_releases_its_markers() {
     let held = Commit {
         partition: 0,
         offset: OFFSET,
         metadata: "rollcall/1 held take-overs=1".to_owned(),
     };
-    let given_up = |desk: &mut Desk| {
-        let epoch = desk.in_flight.assign(&[start("rollcall/1 held")])[0];
-        desk.in_flight.take(0, OFFSET);
-        desk.finish(finished(epoch, OFFSET, JOBS));
-        desk.next_transaction().expect("outcomes")
+    let given_up = |fixture: &mut Fixture| {
+        let epoch = fixture.in_flight.assign(&[start("rollcall/1 held")])[0];
+        fixture.in_flight.take(0, OFFSET);
+        fixture.finish(finished(epoch, OFFSET, JOBS));
+        fixture.next_transaction().expect("outcomes")
     };
-    let ended = |desk: &mut Desk, transaction| {
+    let ended = |fixture: &mut Fixture, transaction| {
         let report = Report::Ended(transaction, Ending::GaveUp(vec![held.clone()]));
-        let applied = desk
+        let applied = fixture
             .delivery
-            .apply(report, &mut desk.in_flight, Instant::now());
+            .apply(report, &mut fixture.in_flight, Instant::now());
         assert!(matches!(applied, Err(Failure::Client)), "{applied:?}");
-        assert!(desk.next_transaction().is_none());
-        desk.delivery.release(&mut desk.in_flight, &[0])
+        assert!(fixture.next_transaction().is_none());
+        fixture.delivery.release(&mut fixture.in_flight, &[0])
     };
-    let mut desk = Desk::exactly_once();
-    let transaction = given_up(&mut desk);
+    let mut fixture = Fixture::exactly_once();
+    let transaction = given_up(&mut fixture);
     let released = Commit {
         metadata: "rollcall/1 take-overs=1".to_owned(),
         ..held.clone()
     };
-    assert_eq!(ended(&mut desk, transaction), [released]);
-    // It has been another worker's meanwhile, which may have committed more.
-    let mut desk = Desk::exactly_once();
-    let transaction = given_up(&mut desk);
-    desk.forget(&[0]);
-    desk.in_flight.assign(&[start("")]);
-    assert!(desk.next_transaction().is_none());
-    assert_eq!(ended(&mut desk, transaction), []);
+    assert_eq!(ended(&mut fixture, transaction), [released]);
+    // The partition was another worker's meanwhile, which may have committed a higher offset.
+    let mut fixture = Fixture::exactly_once();
+    let transaction = given_up(&mut fixture);
+    fixture.forget(&[0]);
+    fixture.in_flight.assign(&[start("")]);
+    assert!(fixture.next_transaction().is_none());
+    assert_eq!(ended(&mut fixture, transaction), []);
 }
 
 #[test]
-fn a_dead_letter_is_acknowledged_before_its_outcome_goes_out() {
-    let mut desk = Desk::at_least_once();
-    let epoch = desk.in_flight.assign(&[start("")])[0];
-    desk.in_flight.take(0, OFFSET);
-    desk.finish(Finished {
+fn a_dead_letter_is_acknowledged_before_its_outcome_is_produced() {
+    let mut fixture = Fixture::at_least_once();
+    let epoch = fixture.in_flight.assign(&[start("")])[0];
+    fixture.in_flight.take(0, OFFSET);
+    fixture.finish(Finished {
         dead_letter: Some(DeadLetterMessage::default()),
         ..finished(epoch, OFFSET, JOBS)
     });
-    let letter = &desk.deliver()[0];
+    let letter = &fixture.deliver()[0];
     assert!(letter.dead_letter && letter.settles.is_empty());
-    assert_eq!(desk.in_flight.in_hand(), 1);
+    assert_eq!(fixture.in_flight.in_hand(), 1);
 }
 
 #[test]
@@ -419,14 +431,14 @@ fn messages_without_any_acknowledgement_for_two_minutes_end_the_worker() {
         delivery.apply(report, &mut in_flight, now).is_ok()
     };
     assert!(report(1, start + limits.acknowledge_timeout / 2));
-    // Nothing is on its way any more: the time begins anew.
+    // No message is in flight any more, so the time restarts.
     assert!(report(0, start + limits.acknowledge_timeout));
     assert!(report(1, start + limits.acknowledge_timeout * 3 / 2));
     assert!(!report(1, start + limits.acknowledge_timeout * 2));
 }
 
 #[test]
-fn no_further_work_is_accepted_beyond_the_bound() {
+fn no_more_work_is_accepted_at_the_limit() {
     let limits = Limits {
         max_unconfirmed_bytes: 2,
         ..Limits::default()

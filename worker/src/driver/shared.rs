@@ -1,5 +1,5 @@
-//! What the driver and the rebalances that it serves both work on: the event loop, with the client of
-//! its delivery and the compute threads' finished work.
+//! The state that the driver and its rebalance callbacks share: the event loop, with the client of its
+//! delivery and the finished work of the compute threads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,18 +19,19 @@ use crate::metrics::Metrics;
 use crate::rebalance::RevocationAction;
 use crate::state::outbox::Finished;
 
-/// What the driver and the rebalances that it serves both work on.
+/// The state that the driver and its rebalance callbacks share.
 pub(super) struct Core {
     pub(super) event_loop: EventLoop,
     pub(super) client: Box<dyn Client>,
-    /// From the compute threads.
+    /// The finished work of the compute threads.
     pub(super) finished: Receiver<Finished>,
-    /// Why the client can go on no longer.
+    /// The error for which the client has failed.
     pub(super) error: Option<Error>,
     pub(super) metrics: Metrics,
 }
 
-/// One thread uses it; the lock is there because the client's callbacks cannot know that.
+/// The shared state behind a lock. One thread uses it; the lock is needed because the callbacks of the
+/// client cannot borrow it from the driver.
 #[derive(Clone)]
 pub(super) struct SharedCore(Arc<Mutex<Core>>);
 
@@ -45,7 +46,7 @@ impl SharedCore {
 }
 
 impl Core {
-    /// Applies what the compute threads have finished, as far as that is accepted.
+    /// Applies the finished work of the compute threads, as far as it is accepted.
     pub(super) fn collect(&mut self) {
         while self.event_loop.state().delivery().accepts_finished() {
             let Ok(finished) = self.finished.try_recv() else {
@@ -90,7 +91,7 @@ impl Core {
         }
     }
 
-    /// A worker is ready while it has partitions.
+    /// Sets the readiness: a worker is ready while it has partitions.
     fn report_assignment(&self) {
         let assigned = self.event_loop.state().in_flight().assigned_partitions();
         set(&self.metrics.assigned_partitions, assigned);

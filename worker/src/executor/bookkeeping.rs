@@ -120,7 +120,7 @@ impl Bookkeeping {
     }
 
     /// Checks the time and the leases: work of ended leases is dropped, and outcomes that have waited
-    /// for [`FLUSH_INTERVAL`] are flushed.
+    /// for `FLUSH_INTERVAL` are flushed.
     pub fn look(&mut self, executor: &mut impl Executor, now: Instant) {
         for (attempt, job) in &mut self.jobs.in_flight {
             if job.lease.has_ended() && !std::mem::replace(&mut job.is_cancelled, true) {

@@ -1,6 +1,6 @@
-//! The messages that a worker has taken and not settled, and the one message that is worked on job
-//! by job because workers died of it. It decides what may be taken, tried and committed next, and
-//! knows no broker, thread or clock.
+//! The messages in flight of a worker, which are taken and not settled, and the one message that is
+//! processed job by job because workers died of it. The type decides which messages may be taken, which
+//! job is computed and which offsets are committed next, without broker, thread or clock.
 
 use pipeline::mark::{MAX_DEATHS, MAX_DEATHS_OF_MESSAGE, Reading};
 use pipeline::offsets::{Commit, Epoch, OffsetTracker, Settled, Start};
@@ -12,50 +12,51 @@ pub struct InFlight {
     isolated: Option<IsolatedMessage>,
 }
 
-/// The message that is worked on job by job.
+/// The message that is processed job by job.
 #[derive(Clone, Copy, Debug)]
 struct IsolatedMessage {
     partition: i32,
     offset: i64,
     jobs: u32,
-    /// The position of the job that was begun last; its outcome may be on its way.
+    /// The position of the job that was begun last; its outcome may be in flight.
     begun: Option<u32>,
 }
 
-/// A job that is tried alone, because workers died of its message.
+/// A job that is computed alone, because workers died of its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IsolatedJob {
-    /// Its position in the message.
+    /// The position of the job in its message, from 0.
     pub position: u32,
-    /// How many workers have died of it.
+    /// The number of workers that died of it.
     pub deaths: u32,
 }
 
 impl IsolatedJob {
-    /// Whether the job is buried without another try.
+    /// Whether the job becomes a dead letter without another attempt.
     pub fn is_to_be_buried(self) -> bool {
         self.deaths >= MAX_DEATHS
     }
 
-    /// Whether its whole message is buried without being decoded: even to bury the job has killed.
+    /// Whether its whole message becomes a dead letter without being decoded, because workers died even
+    /// while they wrote the job's dead letter.
     pub fn message_is_to_be_buried(self) -> bool {
         self.deaths >= MAX_DEATHS_OF_MESSAGE
     }
 }
 
 impl InFlight {
-    /// Nothing in flight, and no partition.
+    /// No partition, and no message in flight.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Partitions are assigned. Returns their epochs, in the same order.
+    /// Applies an assignment of partitions. Returns their epochs, in the same order.
     pub fn assign(&mut self, starts: &[Start]) -> Vec<Epoch> {
         let starts = starts.iter();
         starts.map(|start| self.tracker.assign(start)).collect()
     }
 
-    /// Partitions are gone: what was taken from them is forgotten.
+    /// Forgets partitions that are no longer assigned, with their messages in flight.
     pub fn forget(&mut self, partitions: &[i32]) {
         for &partition in partitions {
             self.tracker.revoke(partition);
@@ -75,55 +76,55 @@ impl InFlight {
         self.tracker.last_epoch()
     }
 
-    /// Notes whether compute threads are still at work that was forgotten here. It may kill, too, so
-    /// nothing is read alone beside it.
+    /// Notes whether compute threads still work on forgotten messages. That work may kill, too, so no
+    /// partition is read alone beside it.
     pub fn set_stale_work(&mut self, under_way: bool) {
         self.tracker.set_stale_work(under_way);
     }
 
-    /// The partition that is read alone, where there is one.
+    /// The partition that is read alone; `None` where all are read.
     pub fn alone(&self) -> Option<i32> {
         self.tracker.alone()
     }
 
-    /// How far a partition is isolated; `None` when it is not assigned.
+    /// The isolation level of a partition; `None` when it is not assigned.
     pub fn isolation(&self, partition: i32) -> Option<Reading> {
         self.tracker.reading(partition)
     }
 
-    /// How many messages of a partition may be taken now.
+    /// The number of messages of a partition that may be taken now.
     pub fn room(&self, partition: i32) -> usize {
         self.tracker.room(partition)
     }
 
-    /// A message was taken. Returns the epoch of its partition; `None` when that is not assigned, and
-    /// the message is not this worker's to work on.
+    /// Notes that a message was taken. Returns the epoch of its partition; `None` when that is not
+    /// assigned, so that the message is another worker's.
     pub fn take(&mut self, partition: i32, offset: i64) -> Option<Epoch> {
         self.tracker.take(partition, offset)
     }
 
-    /// Jobs are settled.
+    /// Notes that jobs are settled.
     pub fn settle(&mut self, settled: &Settled) {
         self.tracker.settle(settled);
     }
 
-    /// The message at the committed offset of a partition that is read job by job is about to be
-    /// decoded: its mark names the first job of it that has no outcome, which is returned.
+    /// Notes that the message at the committed offset of a partition is decoded next, to be processed
+    /// job by job. Returns the first job without an outcome, which the marker names.
     pub fn suspect_first(&mut self, partition: i32) -> IsolatedJob {
         let position = self.tracker.first_position(partition);
         let deaths = self.tracker.try_alone(partition, position);
         IsolatedJob { position, deaths }
     }
 
-    /// A message of this number of jobs, taken before, is worked on job by job. The jobs before the
-    /// one that its mark names have their outcomes.
+    /// Begins to process a message in flight, of this number of jobs, job by job. The jobs before the
+    /// one in its marker have outcomes.
     pub fn isolate(&mut self, partition: i32, offset: i64, jobs: u32) {
         let Some(epoch) = self.tracker.epoch(partition) else {
             return;
         };
         self.tracker.pass_gap(partition, offset);
         let done = self.tracker.first_position(partition);
-        // A mark that names a job which the message does not have is about another message.
+        // A marker with a position that the message does not have is about another message.
         if done > 0 && done < jobs {
             self.tracker.settle(&Settled {
                 partition,
@@ -141,15 +142,15 @@ impl InFlight {
         });
     }
 
-    /// Whether a message is being worked on job by job.
+    /// Whether a message is processed job by job.
     pub fn is_isolating(&self) -> bool {
         self.isolated.is_some()
     }
 
-    /// The next job of the message that is worked on job by job; `None` while one is under way, and
-    /// when there is none. It may be begun once what
-    /// [`commits_to_confirm`](Self::commits_to_confirm) returns then is committed; then it is
-    /// [`begun`](Self::begun).
+    /// The next job of the message that is processed job by job; `None` while one is under way, and
+    /// without such a message. It may begin once the commits that
+    /// [`commits_to_confirm`](Self::commits_to_confirm) then returns are acknowledged; the caller then
+    /// calls [`begun`](Self::begun).
     pub fn next_isolated(&mut self) -> Option<IsolatedJob> {
         let own = self.isolated?;
         if !self.tracker.holds(own.partition, own.offset) {
@@ -166,72 +167,73 @@ impl InFlight {
         Some(IsolatedJob { position, deaths })
     }
 
-    /// The job at this position was begun.
+    /// Notes that the job at this position was begun.
     pub fn begun(&mut self, position: u32) {
         if let Some(own) = &mut self.isolated {
             own.begun = Some(position);
         }
     }
 
-    /// Whether the first jobs of the message at a partition's committed offset have their outcomes,
-    /// and the others are left.
+    /// Whether the first jobs of the message at a partition's committed offset have outcomes, and the
+    /// others have not.
     pub fn has_begun_message(&self, partition: i32) -> bool {
         self.tracker.first_position(partition) > 0
     }
 
-    /// Ends a partition's isolation: nothing has come of it for long, so nothing of it can kill.
+    /// Ends a partition's isolation. The caller has seen no message of it for the idle timeout, so none
+    /// can kill.
     pub fn end_isolation(&mut self, partition: i32) {
         self.tracker.trust(partition);
     }
 
-    /// A job of a partition hangs, and this worker gives up for that.
+    /// Notes that a job of a partition hangs, for which this worker shuts down.
     pub fn hangs(&mut self, partition: i32) {
         self.tracker.hangs(partition);
     }
 
-    /// Whether a mark must be known to be committed before any further message is taken.
+    /// Whether a poison marker must be committed and acknowledged before another message is taken.
     pub fn marks_are_due(&self) -> bool {
         self.tracker.marks_are_due()
     }
 
-    /// What may be committed and was not given out before.
+    /// The offsets that may be committed and were not returned before.
     pub fn commits(&mut self) -> Vec<Commit> {
         self.tracker.committable()
     }
 
-    /// What may be committed and is not known to be, for a caller that waits for the answer and then
-    /// calls [`confirm`](Self::confirm) or [`commit_failed`](Self::commit_failed).
+    /// The offsets that may be committed and are not acknowledged, for a caller that waits for the
+    /// answer and then calls [`confirm`](Self::confirm) or [`commit_failed`](Self::commit_failed).
     pub fn commits_to_confirm(&mut self) -> Vec<Commit> {
         self.tracker.to_be_confirmed()
     }
 
-    /// The last commits of partitions that are given away in good order.
+    /// The last commits of partitions that are revoked cleanly.
     pub fn release(&mut self, partitions: &[i32]) -> Vec<Commit> {
         self.tracker.release(partitions)
     }
 
-    /// The broker has these commits, the last that were given out.
+    /// Notes that the broker acknowledged these commits, the last ones that were returned.
     pub fn confirm(&mut self, commits: &[Commit]) {
         self.tracker.confirm(commits);
     }
 
-    /// A commit has failed: what was given out is given out again.
+    /// Notes that a commit failed: its offsets are returned again.
     pub fn commit_failed(&mut self) {
         self.tracker.give_out_again();
     }
 
-    /// How many messages are taken and not settled.
+    /// The number of messages in flight.
     pub fn in_hand(&self) -> usize {
         self.tracker.in_hand()
     }
 
-    /// How many partitions are assigned.
+    /// The number of partitions that are assigned.
     pub fn assigned_partitions(&self) -> usize {
         self.tracker.assigned()
     }
 
-    /// How far each assigned partition is settled, as (partition, offset of the first message that
-    /// is not).
+    /// The offset of the first message that is not settled, by assigned partition, as
+    /// (partition, offset).
     pub fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
         self.tracker.positions()
     }
@@ -241,8 +243,8 @@ impl InFlight {
 mod tests {
     use super::*;
 
-    /// Where the first job is tried of a message of four jobs at this offset, and the offset that is
-    /// committed before, where the marker at offset 5 has position 2.
+    /// The position of the first job that is computed of a message of four jobs at this offset, and the
+    /// offset that is committed before it, where the marker at offset 5 has position 2.
     fn first_tried(offset: i64) -> (Option<u32>, i64) {
         let mut own = InFlight::new();
         own.assign(&[Start {
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_passes_over_jobs_of_its_own_message_alone() {
+    fn a_marker_skips_jobs_of_its_own_message_only() {
         assert_eq!(first_tried(5), (Some(2), 5));
         // The message at offset 5 is gone from the topic.
         assert_eq!(first_tried(6), (Some(0), 6));

@@ -1,10 +1,10 @@
 // The chart over time (drawn by uPlot) and the small multiples (plain SVG).
 "use strict";
 
-// More lines than this cannot be told apart.
+// The largest number of lines that can be distinguished.
 const MOST_CHOSEN = 6;
 
-// Up to so many buckets, each point has a dot.
+// The largest number of buckets with a dot for each point.
 const MOST_DOTS = 40;
 
 // Distances of dates below the plot, in seconds: never less than a bucket. uPlot takes 30 and 365 days for
@@ -16,7 +16,7 @@ const INCREMENTS = { months: MONTH_STEPS, days: [1, 2, 3, 4, 5, 7, 10, 14].map((
 const PLOT_HEIGHT = 380;
 const NARROW = 560;
 
-// The chart in `parts.plot`. `onPoint` is told the position on the axis under pointer or keyboard.
+// The chart in `parts.plot`. `onPoint` is called with the position on the axis under pointer or keyboard.
 class Chart {
   constructor(parts) {
     this.parts = parts;
@@ -243,7 +243,7 @@ class Chart {
     ];
   }
 
-  // For those who hear the chart.
+  // For screen readers.
   say(at) {
     const parts = this.lines.map(({ line, drawn }) =>
       drawn.rate[at] === null ? `${line.label}: no rate` : `${line.label}: ${percent(drawn.rate[at])} of ${count(drawn.overTests[at])} tests`);

@@ -7,7 +7,7 @@ const MEAN_DAYS = 7;
 // Fewer days than this are shown as they are: a mean would leave hardly any.
 const FEWEST_DAYS_FOR_MEAN = 14;
 
-// 95 % of a normal distribution lie within so many standard deviations.
+// 95 % of a normal distribution lie within this number of standard deviations.
 const Z = 1.959963984540054;
 
 // Wilson's score interval of a rate: E. B. Wilson, "Probable inference, the law of succession, and
@@ -101,7 +101,7 @@ function axisOf(series, grain) {
   return axis;
 }
 
-// Tests and positive tests of a line for each bucket of the axis; null where there is none or where
+// Tests and positive tests of a line for each bucket of the axis; null where a bucket has no tests or where
 // it is not known.
 function tallies(series, line, grain, axis) {
   const tests = new Array(axis.length).fill(null);

@@ -24,9 +24,9 @@ pub fn rules(policy: ResultsPolicy) -> CountingRules {
     }
 }
 
-/// An outcome at a place of the outcomes topic.
+/// A record of the outcomes topic with one outcome.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Record {
     index: u64,
     partition: i32,
     offset: i64,
@@ -35,7 +35,7 @@ struct Told {
     result: Option<u8>,
 }
 
-impl Told {
+impl Record {
     fn batch(&self) -> OutcomeBatch {
         self.batch_of("Italy")
     }
@@ -72,10 +72,10 @@ fn result_bytes(number: u8) -> Vec<u8> {
     vec![number; 6 * usize::from(number)]
 }
 
-fn any_told() -> impl Strategy<Value = Told> {
+fn any_record() -> impl Strategy<Value = Record> {
     let result = prop_oneof![1 => Just(None), 2 => (0u8..4).prop_map(Some)];
     (0..JOBS, 0i32..2, 0i64..12, 0u32..4, result).prop_map(
-        |(index, partition, offset, generation, result)| Told {
+        |(index, partition, offset, generation, result)| Record {
             index,
             partition,
             offset,
@@ -85,12 +85,12 @@ fn any_told() -> impl Strategy<Value = Told> {
     )
 }
 
-fn ledger(policy: ResultsPolicy, told: &[Told]) -> (Ledger, u64) {
+fn ledger(policy: ResultsPolicy, records: &[Record]) -> (Ledger, u64) {
     let mut ledger = Ledger::under(JOBS, rules(policy));
     let mut conflicts = 0;
-    for told in told {
-        let tier = ledger.rules().tier(told.partition, told.offset);
-        let recorded = ledger.record_in(tier, &told.batch(), &mut Vec::new(), |_, _| {});
+    for record in records {
+        let tier = ledger.rules().tier(record.partition, record.offset);
+        let recorded = ledger.record_in(tier, &record.batch(), &mut Vec::new(), |_, _| {});
         let recorded = recorded.expect("all is in memory");
         conflicts += recorded.conflicts;
     }
@@ -125,31 +125,31 @@ fn a_job_is_open_again_from_the_latest_generation_that_names_it() {
 
 #[test]
 fn a_frozen_result_is_not_replaced_by_a_lower_one_beyond_the_verdict() {
-    let frozen = Told {
+    let frozen = Record {
         index: 0,
         partition: 0,
         offset: 3,
         generation: 0,
         result: Some(2),
     };
-    let lower = Told {
+    let lower = Record {
         offset: 4,
         result: Some(1),
         ..frozen
     };
-    for told in [[frozen, lower], [lower, frozen]] {
-        let (ledger, conflicts) = ledger(ResultsPolicy::Any, &told);
+    for records in [[frozen, lower], [lower, frozen]] {
+        let (ledger, conflicts) = ledger(ResultsPolicy::Any, &records);
         assert_eq!(left(&ledger), [(0, Some(result_bytes(2)))]);
         assert_eq!((ledger.totals().differing, conflicts), (1, 0));
         assert_eq!(ledger.first_differing(9), [0]);
-        let (_, conflicts) = self::ledger(ResultsPolicy::Reproducible, &told);
+        let (_, conflicts) = self::ledger(ResultsPolicy::Reproducible, &records);
         assert_eq!(conflicts, 1);
     }
 }
 
 #[test]
 fn a_job_that_was_opened_again_takes_the_late_result_of_an_older_generation() {
-    let dead = Told {
+    let dead = Record {
         index: 1,
         partition: 0,
         offset: 9,
@@ -159,7 +159,7 @@ fn a_job_that_was_opened_again_takes_the_late_result_of_an_older_generation() {
     let (open, _) = ledger(ResultsPolicy::Reproducible, &[dead]);
     assert_eq!((open.missing(), open.totals().dead_lettered), (JOBS, 0));
     assert_eq!(open.first_missing(9), [0, 1, 2]);
-    let late = Told {
+    let late = Record {
         generation: 0,
         result: Some(1),
         ..dead
@@ -170,22 +170,22 @@ fn a_job_that_was_opened_again_takes_the_late_result_of_an_older_generation() {
 
 #[test]
 fn another_key_is_a_conflict_under_both_policies_even_of_an_outcome_that_does_not_count() {
-    let dead = Told {
+    let dead = Record {
         index: 1,
         partition: 0,
         offset: 9,
         generation: 0,
         result: None,
     };
-    let counted = Told {
+    let counted = Record {
         result: Some(1),
         ..dead
     };
     for policy in ResultsPolicy::ALL {
-        for told in [[dead, counted], [counted, dead]] {
+        for records in [[dead, counted], [counted, dead]] {
             let mut ledger = Ledger::under(JOBS, rules(policy));
             let mut conflicts = Vec::new();
-            for batch in [told[0].batch_of("Spain"), told[1].batch()] {
+            for batch in [records[0].batch_of("Spain"), records[1].batch()] {
                 let recorded = ledger.record(&batch, &mut conflicts);
                 recorded.expect("all is in memory");
             }
@@ -197,21 +197,21 @@ fn another_key_is_a_conflict_under_both_policies_even_of_an_outcome_that_does_no
 proptest! {
     #[test]
     fn what_counts_does_not_depend_on_the_order(
-        told in prop::collection::vec(any_told(), 0..24),
+        records in prop::collection::vec(any_record(), 0..24),
         turned in any::<prop::sample::Index>(),
     ) {
-        let mut other = told.clone();
-        other.rotate_left(if told.is_empty() { 0 } else { turned.index(told.len()) });
+        let mut other = records.clone();
+        other.rotate_left(if records.is_empty() { 0 } else { turned.index(records.len()) });
         other.reverse();
         for policy in ResultsPolicy::ALL {
             let rules = rules(policy);
             let mut expected = Vec::new();
             let mut contradicted = BTreeSet::new();
             for index in 0..JOBS {
-                let of_job = || told.iter().filter(|told| told.index == index);
+                let of_job = || records.iter().filter(|record| record.index == index);
                 let results: BTreeSet<(Tier, u8)> = of_job()
-                    .filter_map(|told| {
-                        Some((rules.tier(told.partition, told.offset), told.result?))
+                    .filter_map(|record| {
+                        Some((rules.tier(record.partition, record.offset), record.result?))
                     })
                     .collect();
                 let distinct: BTreeSet<u8> = results.iter().map(|(_, result)| *result).collect();
@@ -219,15 +219,15 @@ proptest! {
                     contradicted.insert(index);
                 }
                 let reopened_in = rules.reopened_in(index);
-                let mut dead = of_job().filter(|told| told.result.is_none());
+                let mut dead = of_job().filter(|record| record.result.is_none());
                 if let Some(&(_, result)) = results.first() {
                     expected.push((index, Some(result_bytes(result))));
                 } else if dead.any(|dead| dead.generation >= reopened_in) {
                     expected.push((index, None));
                 }
             }
-            for told in [&told, &other] {
-                let (ledger, conflicts) = ledger(policy, told);
+            for records in [&records, &other] {
+                let (ledger, conflicts) = ledger(policy, records);
                 match policy {
                     ResultsPolicy::Reproducible if !contradicted.is_empty() => {
                         prop_assert!(conflicts > 0);

@@ -341,7 +341,7 @@ fn a_stop_flushes_finished_outcomes_and_drops_the_other_jobs() {
 fn jobs_of_a_cancelled_run_are_settled_without_an_outcome() {
     let run_id = header("bytes").run_id;
     let mut history = RunHistory::new(run_id.clone());
-    history.hear(RunEvent::Cancelled(RunCancelled {
+    history.apply(RunEvent::Cancelled(RunCancelled {
         run_id,
         generation: 0,
         writer: WriterId::fresh(),

@@ -36,23 +36,23 @@ struct Failure {
 }
 
 /// Prints the result, which is the last line.
-pub fn say_result(result: &impl Serialize) {
-    say("result", result);
+pub fn print_result(result: &impl Serialize) {
+    print("result", result);
 }
 
 /// Prints an error as the result, with the verdict `error`; it is the last line.
-pub fn say_failure(error: &impl Ending) {
+pub fn print_failure(error: &impl Ending) {
     let failure = Failure {
         verdict: "error",
         exit_code: error.exit().code(),
         run_id: logging::run_id(),
         error: one_line(error),
     };
-    say("result", &failure);
+    print("result", &failure);
 }
 
 /// Prints one line.
-pub(crate) fn say(event: &'static str, fields: &impl Serialize) {
+pub(crate) fn print(event: &'static str, fields: &impl Serialize) {
     let mut line = line(event, fields);
     line.push('\n');
     let mut out = io::stdout().lock();
