@@ -135,6 +135,11 @@ impl History {
         }
     }
 
+    fn is_newest_cancelled(&self) -> bool {
+        let runs = history(&self.shared);
+        runs.timeline().newest().cancelled().is_some()
+    }
+
     /// An aggregator that comes when everything rests finds the table of the verdict that stands.
     pub(super) fn look_afterwards(&mut self) -> Result<(), Violation> {
         if self.is_closed || self.verdict == Some(Verdict::Incomplete) {
@@ -146,6 +151,8 @@ impl History {
                 None => {}
                 Some(Ended::OutcomesDeleted) => return Ok(()),
                 Some(Ended::Judged(verdict)) if Some(verdict) == self.verdict => return Ok(()),
+                // A generation that was opened after the verdict, and cancelled.
+                Some(Ended::Cancelled) if self.is_newest_cancelled() => return Ok(()),
                 Some(other) => {
                     return violated(
                         "whoever looks afterwards finds the same",
