@@ -365,10 +365,7 @@ impl AggregatorProcess {
             .completion
             .apply_outcomes(at.0, offset, payload, told_at);
         applied.expect("it was decoded before");
-        let is_known = self
-            .collection()
-            .is_some_and(|own| own.manifest().is_some());
-        if is_known && news(self) == before {
+        if news(self) == before {
             self.duplicates.push(batch.clone());
         } else {
             self.has_news(shared);
