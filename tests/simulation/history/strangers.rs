@@ -145,6 +145,10 @@ impl History {
         if self.is_closed || self.verdict == Some(Verdict::Incomplete) {
             return Ok(());
         }
+        if history(&self.shared).timeline().newest().end.is_none() {
+            // Somebody opened one more generation after the verdict, and has sent nothing of it yet.
+            return Ok(());
+        }
         let mut last = AggregatorProcess::start(Place::Second, &mut self.shared);
         for _ in 0..MAX_STEPS_AFTERWARDS {
             match last.step(Passing::Usual, &mut self.shared)? {
