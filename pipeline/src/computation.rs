@@ -116,10 +116,7 @@ impl Computation {
 }
 
 fn invalid(what: &'static str) -> DecodeError {
-    DecodeError::Invalid {
-        message: "Computation",
-        what,
-    }
+    DecodeError::invalid("Computation", what)
 }
 
 /// Its name, and all parameters in one map.

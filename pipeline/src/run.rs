@@ -294,10 +294,10 @@ impl RunEvent {
             _ => return Ok(None),
         };
         if event.key().as_bytes() != key {
-            return Err(DecodeError::Invalid {
-                message: "RunEvent",
-                what: "its key names another run, generation or writer",
-            });
+            return Err(DecodeError::invalid(
+                "RunEvent",
+                "its key names another run, generation or writer",
+            ));
         }
         Ok(Some(event))
     }
@@ -308,10 +308,8 @@ fn decode<M: Message + Default>(message: &'static str, value: &[u8]) -> Result<M
 }
 
 pub(crate) fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
-    run_id.parse().map_err(|_| DecodeError::Invalid {
-        message,
-        what: "its run id is invalid",
-    })
+    let run_id = run_id.parse();
+    run_id.map_err(|_| DecodeError::invalid(message, "its run id is invalid"))
 }
 
 impl RunOpened {
@@ -355,10 +353,7 @@ impl RunOpened {
     }
 
     fn from_wire(wire: wire::RunOpened) -> Result<Self, DecodeError> {
-        let invalid = |what| DecodeError::Invalid {
-            message: "RunOpened",
-            what,
-        };
+        let invalid = |what| DecodeError::invalid("RunOpened", what);
         let kind = wire.cut.and_then(|cut| cut.kind);
         let Some(wire::cut::Kind::ByGroup(cut)) = kind else {
             return Err(invalid("it has no cut that this version knows"));
@@ -446,11 +441,11 @@ impl Manifest {
     }
 
     fn from_wire(wire: wire::Manifest) -> Result<Self, DecodeError> {
-        let job_set_digest =
-            JobSetDigest::from_bytes(&wire.job_set_digest).ok_or(DecodeError::Invalid {
-                message: "Manifest",
-                what: "its digest is not 32 bytes",
-            })?;
+        let job_set_digest = JobSetDigest::from_bytes(&wire.job_set_digest);
+        let job_set_digest = job_set_digest.ok_or(DecodeError::invalid(
+            "Manifest",
+            "its digest is not 32 bytes",
+        ))?;
         let rejected = wire.rejected.into_iter();
         let stages = wire.stages.into_iter();
         Ok(Self {

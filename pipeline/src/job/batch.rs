@@ -160,10 +160,7 @@ fn malformed(source: prost::DecodeError) -> DecodeError {
 }
 
 fn invalid(what: &'static str) -> DecodeError {
-    DecodeError::Invalid {
-        message: "JobBatch",
-        what,
-    }
+    DecodeError::invalid("JobBatch", what)
 }
 
 impl JobBatch {

@@ -159,10 +159,7 @@ impl Columns {
 }
 
 fn invalid(what: &'static str) -> DecodeError {
-    DecodeError::Invalid {
-        message: "OutcomeBatch",
-        what,
-    }
+    DecodeError::invalid("OutcomeBatch", what)
 }
 
 impl OutcomeBatch {
