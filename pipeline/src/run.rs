@@ -15,6 +15,7 @@ use crate::digest::JobSetDigest;
 use crate::error::DecodeError;
 use crate::generation::GenerationOpened;
 use crate::grain::Grain;
+use crate::protobuf::decode;
 use crate::reconciled::RunReconciled;
 use crate::run_id::RunId;
 use crate::wire;
@@ -303,10 +304,7 @@ impl RunEvent {
     }
 }
 
-fn decode<M: Message + Default>(message: &'static str, value: &[u8]) -> Result<M, DecodeError> {
-    M::decode(value).map_err(|source| DecodeError::Protobuf { message, source })
-}
-
+/// Checks the run id of a message of this type.
 pub(crate) fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
     let run_id = run_id.parse();
     run_id.map_err(|_| DecodeError::invalid(message, "its run id is invalid"))
