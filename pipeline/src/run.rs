@@ -230,16 +230,13 @@ impl RunEvent {
     /// The run of a key, also where the rest of the key is of a later version; `None` for a key that
     /// does not begin with a run id and a slash.
     pub fn run_of_key(key: &[u8]) -> Option<RunId> {
-        let (run_id, _) = std::str::from_utf8(key).ok()?.split_once('/')?;
+        let (run_id, _) = split_key(key)?;
         run_id.parse().ok()
     }
 
     /// Whether a key is that of a run's opening. A list of runs has those with such a key.
     pub fn is_key_of_opening(key: &[u8]) -> bool {
-        let kind = std::str::from_utf8(key)
-            .ok()
-            .and_then(|key| key.split_once('/'));
-        kind.is_some_and(|(_, kind)| kind == Self::OPENED)
+        split_key(key).is_some_and(|(_, kind)| kind == Self::OPENED)
     }
 
     /// The value of the message.
@@ -264,10 +261,7 @@ impl RunEvent {
     /// # Errors
     /// When the value is not a valid message of the key's kind, or has another key.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let Some((_, kind)) = std::str::from_utf8(key)
-            .ok()
-            .and_then(|key| key.split_once('/'))
-        else {
+        let Some((_, kind)) = split_key(key) else {
             return Ok(None);
         };
         let event = match kind.split('/').next().unwrap_or_default() {
@@ -302,6 +296,12 @@ impl RunEvent {
         }
         Ok(Some(event))
     }
+}
+
+/// The run id of a key and the rest behind the slash; `None` for a key without a slash, or that is not
+/// UTF-8. The run id is not checked.
+fn split_key(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.split_once('/')
 }
 
 /// Checks the run id of a message of this type.
