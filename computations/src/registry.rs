@@ -89,25 +89,17 @@ impl ParameterError {
 }
 
 impl Definition {
-    /// Checks the names of a run's parameters against those that the computation takes.
-    ///
-    /// # Errors
-    /// With the first parameter that is not known, is missing, or is too long for a message.
-    pub fn check_parameters(&self, of: &Computation) -> Result<(), ParameterError> {
-        self.check(of, |_| true)
-    }
-
     /// Whether a parameter of this name is of the encoding.
     pub fn is_of_encoding(&self, name: &str) -> bool {
         let mut own = self.parameters.iter();
         own.any(|known| known.name == name && known.is_of_encoding)
     }
 
-    /// The same for a worker, which is not given the parameters of the encoding.
-    fn check_parameters_of_jobs(&self, of: &Computation) -> Result<(), ParameterError> {
-        self.check(of, |known| !known.is_of_encoding)
-    }
-
+    /// Checks the names of a run's parameters against those that the computation takes, of which
+    /// `is_given` selects those that the program is given.
+    ///
+    /// # Errors
+    /// With the first parameter that is not known, is missing, or is too long for a message.
     fn check(
         &self,
         of: &Computation,
@@ -221,7 +213,8 @@ impl Registry {
     /// When this program can do nothing for it.
     pub fn compute(&self, of: &Computation) -> Result<Box<dyn Compute>, Unable> {
         let found = self.find(&of.name)?;
-        found.check_parameters_of_jobs(of)?;
+        // A worker is not given the parameters of the encoding.
+        found.check(of, |known| !known.is_of_encoding)?;
         Ok((found.compute)(of)?)
     }
 
@@ -247,7 +240,7 @@ impl Registry {
 
     fn checked(&self, of: &Computation) -> Result<&Definition, Unable> {
         let found = self.find(&of.name)?;
-        found.check_parameters(of)?;
+        found.check(of, |_| true)?;
         Ok(found)
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pipeline::offsets::of_partition;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Headers, Message};
@@ -61,8 +62,7 @@ pub fn read_dlq(
                 });
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
-                let own = usize::try_from(partition).ok();
-                if let Some(&end) = own.and_then(|partition| end.get(partition)) {
+                if let Some(end) = of_partition(&end, partition) {
                     advance(&mut next, partition, end);
                 }
             }

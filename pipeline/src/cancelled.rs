@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::error::DecodeError;
 use crate::generation::{checked_generation, checked_writer};
+use crate::offsets::of_partition;
 use crate::run_history::RunHistory;
 use crate::run_id::RunId;
 use crate::wire;
@@ -88,9 +89,8 @@ impl Cancellations {
     /// this (partition, offset) of the jobs topic.
     pub fn covers(&self, run_id: &RunId, generation: u32, (partition, offset): (i32, i64)) -> bool {
         self.by_run.get(run_id).is_some_and(|own| {
-            let partition = usize::try_from(partition).ok();
-            let end = partition.and_then(|partition| own.ends.get(partition));
-            generation <= own.up_to && end.is_some_and(|&end| offset < end)
+            let end = of_partition(&own.ends, partition);
+            generation <= own.up_to && end.is_some_and(|end| offset < end)
         })
     }
 }

@@ -9,6 +9,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::error::DecodeError;
+use crate::protobuf;
 use crate::wire;
 
 /// Name and parameters may have this many bytes together: each message carries them beside a job.
@@ -85,11 +86,7 @@ impl Computation {
         if bytes.len() > MAX_COMPUTATION_BYTES {
             return Err(invalid("it is too long"));
         }
-        let wire = wire::Computation::decode(bytes).map_err(|source| DecodeError::Protobuf {
-            message: "Computation",
-            source,
-        })?;
-        Self::from_wire(wire)
+        Self::from_wire(protobuf::decode("Computation", bytes)?)
     }
 
     pub(crate) fn to_wire(&self) -> wire::Computation {
@@ -116,10 +113,7 @@ impl Computation {
 }
 
 fn invalid(what: &'static str) -> DecodeError {
-    DecodeError::Invalid {
-        message: "Computation",
-        what,
-    }
+    DecodeError::invalid("Computation", what)
 }
 
 /// Its name, and all parameters in one map.

@@ -35,6 +35,13 @@ pub enum DecodeError {
     },
 }
 
+impl DecodeError {
+    /// The error of a message of this type that breaks a rule.
+    pub(crate) fn invalid(message: &'static str, what: &'static str) -> Self {
+        Self::Invalid { message, what }
+    }
+}
+
 /// Two outcomes of one job that cannot both be true. A run with one has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {

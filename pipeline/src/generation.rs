@@ -98,19 +98,17 @@ pub(crate) fn checked_generation(
 ) -> Result<u32, DecodeError> {
     match (at_least..=MAX_GENERATION).contains(&generation) {
         true => Ok(generation),
-        false => Err(DecodeError::Invalid {
+        false => Err(DecodeError::invalid(
             message,
-            what: "its generation is out of range",
-        }),
+            "its generation is out of range",
+        )),
     }
 }
 
 /// Checks the writer of an event.
 pub(crate) fn checked_writer(message: &'static str, writer: &str) -> Result<WriterId, DecodeError> {
-    writer.parse().map_err(|_| DecodeError::Invalid {
-        message,
-        what: "its writer is not the id of a writer",
-    })
+    let writer = writer.parse();
+    writer.map_err(|_| DecodeError::invalid(message, "its writer is not the id of a writer"))
 }
 
 impl GenerationOpened {
@@ -140,10 +138,7 @@ impl GenerationOpened {
 
     pub(crate) fn from_wire(wire: wire::GenerationOpened) -> Result<Self, DecodeError> {
         const MESSAGE: &str = "GenerationOpened";
-        let invalid = |what| DecodeError::Invalid {
-            message: MESSAGE,
-            what,
-        };
+        let invalid = |what| DecodeError::invalid(MESSAGE, what);
         let generation = checked_generation(MESSAGE, wire.generation, 1)?;
         let builds_on = match wire.builds_on {
             None => None,

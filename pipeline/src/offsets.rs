@@ -25,6 +25,12 @@ pub const NARROW_MESSAGES: usize = 64;
 /// The number of an assignment of a partition. It is never used twice within one process.
 pub type Epoch = u64;
 
+/// The offset of a partition, in a list by partition; `None` where the list has none for it.
+pub fn of_partition(offsets: &[i64], partition: i32) -> Option<i64> {
+    let partition = usize::try_from(partition).ok()?;
+    offsets.get(partition).copied()
+}
+
 /// A number of jobs of one message whose outcomes are acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {

@@ -4,6 +4,10 @@
 //! A [`Reader`] reads that form and nothing else, without copying or asking for memory. What it returns
 //! `None` for may be a message all the same, and is decoded by prost.
 
+use prost::Message;
+
+use crate::error::DecodeError;
+
 /// The wire type of a varint.
 const VARINT: u32 = 0;
 
@@ -94,6 +98,30 @@ impl<'a> Reader<'a> {
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
+}
+
+/// The message of these bytes, decoded by prost. `message` is the name of its type.
+pub(crate) fn decode<M: Message + Default>(
+    message: &'static str,
+    bytes: &[u8],
+) -> Result<M, DecodeError> {
+    M::decode(bytes).map_err(|source| DecodeError::Protobuf { message, source })
+}
+
+/// What `read` makes of the bytes of a message, or else of the form in which prost writes that message,
+/// which `rewritten` then holds. `message` is the name of its type.
+#[inline]
+pub(crate) fn read_or_rewrite<'a, M: Message + Default, T>(
+    message: &'static str,
+    bytes: &'a [u8],
+    rewritten: &'a mut Vec<u8>,
+    mut read: impl FnMut(&'a [u8]) -> Option<T>,
+) -> Result<T, DecodeError> {
+    if let Some(value) = read(bytes) {
+        return Ok(value);
+    }
+    *rewritten = decode::<M>(message, bytes)?.encode_to_vec();
+    Ok(read(rewritten).expect("prost writes the one form that is read"))
 }
 
 /// The tag of a field whose number is below 2,048: a byte, or two.

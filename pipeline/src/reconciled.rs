@@ -88,10 +88,7 @@ impl RunReconciled {
 
     pub(crate) fn from_wire(wire: wire::RunReconciled) -> Result<Self, DecodeError> {
         const MESSAGE: &str = "RunReconciled";
-        let invalid = |what| DecodeError::Invalid {
-            message: MESSAGE,
-            what,
-        };
+        let invalid = |what| DecodeError::invalid(MESSAGE, what);
         let verdict = match wire.verdict() {
             wire::Verdict::Complete => Verdict::Complete,
             wire::Verdict::CompleteWithDeadLetters => Verdict::CompleteWithDeadLetters,

@@ -9,7 +9,8 @@ use crate::error::Conflict;
 use crate::ledger::counting::CountingRules;
 use crate::ledger::{Change, Ledger, Memory, MemoryUse, Recorded, SpillError};
 use crate::outcome::{OutcomeBatch, Worker};
-use crate::run::Manifest;
+use crate::run::{Manifest, ResultsPolicy};
+use crate::run_history::RunHistory;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +69,15 @@ impl Collection {
             totals: Recorded::default(),
             shares: BTreeMap::new(),
         }
+    }
+
+    /// Nothing was received yet of the newest generation of a run, except the manifests of its history.
+    pub fn of(policy: ResultsPolicy, run: &RunHistory) -> Self {
+        let mut collection = Self::under(CountingRules::of(policy, &run.timeline()));
+        for manifest in run.manifests() {
+            collection.apply_manifest(manifest.clone());
+        }
+        collection
     }
 
     /// Sets the memory budget, and the store for the results beyond it.

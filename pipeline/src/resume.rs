@@ -6,6 +6,7 @@ use crate::generation::IndexRanges;
 use crate::grain::TimeBucket;
 use crate::job::{Job, JobBatch};
 use crate::ledger::counting::CountingRules;
+use crate::offsets::of_partition;
 use crate::outcome::{Outcome, OutcomeBatch};
 use crate::run::{ResultsPolicy, RunOptions};
 use crate::run_history::RunHistory;
@@ -179,12 +180,10 @@ impl Resume {
         let mark = match &self.rule {
             Rule::NeverPublished => PUBLISHED,
             Rule::WithoutOutcome { committed } => {
-                let own = usize::try_from(partition).ok();
-                let committed = own.and_then(|partition| committed.get(partition));
                 let cancelled = self.cancelled_up_to;
                 let is_cancelled = cancelled.is_some_and(|up_to| batch.generation() <= up_to);
-                match committed {
-                    Some(&committed) if offset < committed => PUBLISHED,
+                match of_partition(committed, partition) {
+                    Some(committed) if offset < committed => PUBLISHED,
                     _ if is_cancelled => PUBLISHED,
                     _ => PUBLISHED | WAITING,
                 }

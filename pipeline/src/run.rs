@@ -15,6 +15,7 @@ use crate::digest::JobSetDigest;
 use crate::error::DecodeError;
 use crate::generation::GenerationOpened;
 use crate::grain::Grain;
+use crate::protobuf::decode;
 use crate::reconciled::RunReconciled;
 use crate::run_id::RunId;
 use crate::wire;
@@ -229,16 +230,13 @@ impl RunEvent {
     /// The run of a key, also where the rest of the key is of a later version; `None` for a key that
     /// does not begin with a run id and a slash.
     pub fn run_of_key(key: &[u8]) -> Option<RunId> {
-        let (run_id, _) = std::str::from_utf8(key).ok()?.split_once('/')?;
+        let (run_id, _) = split_key(key)?;
         run_id.parse().ok()
     }
 
     /// Whether a key is that of a run's opening. A list of runs has those with such a key.
     pub fn is_key_of_opening(key: &[u8]) -> bool {
-        let kind = std::str::from_utf8(key)
-            .ok()
-            .and_then(|key| key.split_once('/'));
-        kind.is_some_and(|(_, kind)| kind == Self::OPENED)
+        split_key(key).is_some_and(|(_, kind)| kind == Self::OPENED)
     }
 
     /// The value of the message.
@@ -263,10 +261,7 @@ impl RunEvent {
     /// # Errors
     /// When the value is not a valid message of the key's kind, or has another key.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Option<Self>, DecodeError> {
-        let Some((_, kind)) = std::str::from_utf8(key)
-            .ok()
-            .and_then(|key| key.split_once('/'))
-        else {
+        let Some((_, kind)) = split_key(key) else {
             return Ok(None);
         };
         let event = match kind.split('/').next().unwrap_or_default() {
@@ -294,24 +289,25 @@ impl RunEvent {
             _ => return Ok(None),
         };
         if event.key().as_bytes() != key {
-            return Err(DecodeError::Invalid {
-                message: "RunEvent",
-                what: "its key names another run, generation or writer",
-            });
+            return Err(DecodeError::invalid(
+                "RunEvent",
+                "its key names another run, generation or writer",
+            ));
         }
         Ok(Some(event))
     }
 }
 
-fn decode<M: Message + Default>(message: &'static str, value: &[u8]) -> Result<M, DecodeError> {
-    M::decode(value).map_err(|source| DecodeError::Protobuf { message, source })
+/// The run id of a key and the rest behind the slash; `None` for a key without a slash, or that is not
+/// UTF-8. The run id is not checked.
+fn split_key(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.split_once('/')
 }
 
+/// Checks the run id of a message of this type.
 pub(crate) fn valid_run_id(message: &'static str, run_id: &str) -> Result<RunId, DecodeError> {
-    run_id.parse().map_err(|_| DecodeError::Invalid {
-        message,
-        what: "its run id is invalid",
-    })
+    let run_id = run_id.parse();
+    run_id.map_err(|_| DecodeError::invalid(message, "its run id is invalid"))
 }
 
 impl RunOpened {
@@ -355,10 +351,7 @@ impl RunOpened {
     }
 
     fn from_wire(wire: wire::RunOpened) -> Result<Self, DecodeError> {
-        let invalid = |what| DecodeError::Invalid {
-            message: "RunOpened",
-            what,
-        };
+        let invalid = |what| DecodeError::invalid("RunOpened", what);
         let kind = wire.cut.and_then(|cut| cut.kind);
         let Some(wire::cut::Kind::ByGroup(cut)) = kind else {
             return Err(invalid("it has no cut that this version knows"));
@@ -446,11 +439,11 @@ impl Manifest {
     }
 
     fn from_wire(wire: wire::Manifest) -> Result<Self, DecodeError> {
-        let job_set_digest =
-            JobSetDigest::from_bytes(&wire.job_set_digest).ok_or(DecodeError::Invalid {
-                message: "Manifest",
-                what: "its digest is not 32 bytes",
-            })?;
+        let job_set_digest = JobSetDigest::from_bytes(&wire.job_set_digest);
+        let job_set_digest = job_set_digest.ok_or(DecodeError::invalid(
+            "Manifest",
+            "its digest is not 32 bytes",
+        ))?;
         let rejected = wire.rejected.into_iter();
         let stages = wire.stages.into_iter();
         Ok(Self {

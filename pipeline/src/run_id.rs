@@ -31,18 +31,19 @@ impl RunId {
     }
 }
 
+/// Whether a text is 1 to `max_length` of the letters that an id may have.
+pub(crate) fn is_id(text: &str, max_length: usize) -> bool {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
+    !text.is_empty() && text.len() <= max_length && text.bytes().all(allowed)
+}
+
 impl FromStr for RunId {
     type Err = InvalidRunId;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
         // Options accept `latest` for the run that was opened last.
         let reserved = name == "latest";
-        if name.is_empty()
-            || name.len() > Self::MAX_LENGTH
-            || !name.bytes().all(allowed)
-            || reserved
-        {
+        if !is_id(name, Self::MAX_LENGTH) || reserved {
             return Err(InvalidRunId(name.chars().take(Self::MAX_LENGTH).collect()));
         }
         Ok(Self(name.into()))

@@ -11,7 +11,7 @@ use crate::cancelled::RunCancelled;
 use crate::content_digest::ContentDigest;
 use crate::generation::VerdictKey;
 use crate::reconciled::{OffsetRange, RunReconciled};
-use crate::reconciliation::Verdict;
+use crate::reconciliation::{Collection, Verdict};
 use crate::run::ResultsPolicy;
 use crate::run_id::RunId;
 use crate::timeline::{GenerationEnd, Timeline};
@@ -68,6 +68,30 @@ pub enum Settlement<'a> {
 }
 
 impl Judged {
+    /// The verdict on a collection of these outcomes. `at`: the verdict at whose end offsets it judged.
+    pub fn of(
+        collection: &Collection,
+        outcomes: Vec<OffsetRange>,
+        at: Option<VerdictKey>,
+        verdict: Verdict,
+        table_digest: ContentDigest,
+    ) -> Self {
+        let totals = collection.ledger().map(|ledger| ledger.totals());
+        let totals = totals.unwrap_or_default();
+        Self {
+            generation: collection.rules().generation(),
+            policy: collection.rules().policy(),
+            outcomes,
+            at,
+            manifest_digest: collection.manifest().map(|manifest| manifest.digest()),
+            verdict,
+            completed: totals.completed,
+            dead_lettered: totals.dead_lettered,
+            differing: totals.differing,
+            table_digest,
+        }
+    }
+
     /// The next step, by any prefix of the log. `is_published`: whether the own verdict was published,
     /// and the log was read past it.
     pub fn settle<'a>(&self, timeline: &Timeline<'a>, is_published: bool) -> Settlement<'a> {

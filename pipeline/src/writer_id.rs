@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::run_id::is_id;
+
 /// The id of a writer: 1 to 64 of the letters `A-Z a-z 0-9 . _ -`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId(Arc<str>);
@@ -34,8 +36,7 @@ impl FromStr for WriterId {
     type Err = InvalidWriterId;
 
     fn from_str(id: &str) -> Result<Self, Self::Err> {
-        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-');
-        if id.is_empty() || id.len() > Self::MAX_LENGTH || !id.bytes().all(allowed) {
+        if !is_id(id, Self::MAX_LENGTH) {
             return Err(InvalidWriterId(id.chars().take(Self::MAX_LENGTH).collect()));
         }
         Ok(Self(id.into()))

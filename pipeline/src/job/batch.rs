@@ -1,19 +1,21 @@
 //! A batch of jobs as a worker receives it, and its decoder.
 
-use prost::Message;
-
 use crate::computation::Computation;
 use crate::error::DecodeError;
 use crate::generation::checked_generation;
 use crate::grain::TimeBucket;
 use crate::group_key::{GroupKey, LabelSet};
 use crate::label_runs::{self, DecodedLabelSets};
-use crate::protobuf::{Reader, unzigzag};
+use crate::protobuf::{Reader, read_or_rewrite, unzigzag};
+use crate::run::valid_run_id;
 use crate::run_id::RunId;
 use crate::time_column::EncodedTimes;
 use crate::wire;
 
 use super::{Job, JobHeader, MAX_PAYLOAD_BYTES, fields};
+
+/// The name of the type of the message, in errors.
+const MESSAGE: &str = "JobBatch";
 
 /// Jobs of one run with consecutive indexes, as a worker receives them.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,15 +54,8 @@ impl Columns {
         message: &'a [u8],
         rewritten: &'a mut Vec<u8>,
     ) -> Result<Frame<'a>, DecodeError> {
-        let frame = match self.read(message) {
-            Some(frame) => frame,
-            None => {
-                let wire = wire::JobBatch::decode(message).map_err(malformed)?;
-                wire.encode(rewritten).expect("a vector takes all");
-                let frame = self.read(rewritten);
-                frame.expect("prost writes the one form that is read")
-            }
-        };
+        let read = |bytes| self.read(bytes);
+        let frame = read_or_rewrite::<wire::JobBatch, _>(MESSAGE, message, rewritten, read)?;
         self.check(&frame)?;
         Ok(frame)
     }
@@ -140,7 +135,7 @@ impl Columns {
         if frame.times.read(&mut self.times).is_none() {
             return Err(invalid("it has a time out of range"));
         }
-        checked_generation("JobBatch", frame.generation, 0)?;
+        checked_generation(MESSAGE, frame.generation, 0)?;
         Ok(())
     }
 }
@@ -148,22 +143,12 @@ impl Columns {
 impl Frame<'_> {
     fn run_id(&self) -> Result<RunId, DecodeError> {
         let text = std::str::from_utf8(self.run_id).unwrap_or_default();
-        text.parse().map_err(|_| invalid("its run id is invalid"))
-    }
-}
-
-fn malformed(source: prost::DecodeError) -> DecodeError {
-    DecodeError::Protobuf {
-        message: "JobBatch",
-        source,
+        valid_run_id(MESSAGE, text)
     }
 }
 
 fn invalid(what: &'static str) -> DecodeError {
-    DecodeError::Invalid {
-        message: "JobBatch",
-        what,
-    }
+    DecodeError::invalid(MESSAGE, what)
 }
 
 impl JobBatch {

@@ -8,6 +8,7 @@
 //! - Results that differ are a conflict or are counted, by the [`ResultsPolicy`] of the run.
 
 use crate::generation::IndexRanges;
+use crate::offsets::of_partition;
 use crate::run::ResultsPolicy;
 use crate::timeline::Timeline;
 
@@ -72,10 +73,8 @@ impl CountingRules {
     /// The tier of an outcome at this place of the outcomes topic.
     pub fn tier(&self, partition: i32, offset: i64) -> Tier {
         let is_beyond = |ends: &Vec<i64>| {
-            let end = usize::try_from(partition)
-                .ok()
-                .and_then(|partition| ends.get(partition));
-            end.is_none_or(|&end| offset >= end)
+            let end = of_partition(ends, partition);
+            end.is_none_or(|end| offset >= end)
         };
         self.ends.partition_point(is_beyond) as Tier
     }

@@ -173,32 +173,31 @@ impl Lines {
 
     /// The lines of all jobs that have an outcome, in index order.
     pub fn known(&self) -> impl Iterator<Item = (u64, &Line)> + Clone {
-        self.known_in(self.places.iter())
+        self.lines_in(self.places.iter(), State::has_outcome)
     }
 
     /// The lines of jobs whose dead letter no longer counts, in index order.
     pub fn reopened(&self) -> impl Iterator<Item = (u64, &Line)> {
-        self.places.iter().flat_map(|(number, &place)| {
-            let lines = self.blocks[place].iter().enumerate();
-            let reopened = lines.filter(|(_, line)| line.state == State::Reopened);
-            reopened.map(move |(nth, line)| (number * BLOCK + nth as u64, line))
-        })
+        self.lines_in(self.places.iter(), |state| state == State::Reopened)
     }
 
     fn known_from(&self, index: u64) -> impl Iterator<Item = (u64, &Line)> {
-        let known = self.known_in(self.places.range(index / BLOCK..));
+        let places = self.places.range(index / BLOCK..);
+        let known = self.lines_in(places, State::has_outcome);
         known.skip_while(move |&(known, _)| known < index)
     }
 
-    fn known_in<'a>(
+    /// The lines of these blocks whose state is asked for, in index order.
+    fn lines_in<'a>(
         &'a self,
         places: impl Iterator<Item = (&'a u64, &'a usize)> + Clone,
+        is_asked_for: impl Fn(State) -> bool + Copy,
     ) -> impl Iterator<Item = (u64, &'a Line)> + Clone {
-        places.flat_map(|(number, &place)| {
+        places.flat_map(move |(number, &place)| {
             let first = number * BLOCK;
             let lines = self.blocks[place].iter().enumerate();
-            let known = lines.filter(|(_, line)| line.state.has_outcome());
-            known.map(move |(nth, line)| (first + nth as u64, line))
+            let asked_for = lines.filter(move |(_, line)| is_asked_for(line.state));
+            asked_for.map(move |(nth, line)| (first + nth as u64, line))
         })
     }
 }

@@ -10,12 +10,16 @@ use crate::generation::checked_generation;
 use crate::grain::TimeBucket;
 use crate::group_key::{GroupKey, LabelSet};
 use crate::label_runs::{self, DecodedLabelSets};
-use crate::protobuf::{Reader, unzigzag};
+use crate::protobuf::{Reader, read_or_rewrite, unzigzag};
+use crate::run::valid_run_id;
 use crate::run_id::RunId;
 use crate::time_column::EncodedTimes;
 use crate::wire;
 
 use super::{DeadLetter, JobOutcome, Outcome, Worker, fields};
+
+/// The name of the type of the message, in errors.
+const MESSAGE: &str = "OutcomeBatch";
 
 /// Outcomes of jobs of one run, from one worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +135,7 @@ impl Columns {
         {
             return Err(invalid("its dead letters are out of order"));
         }
-        checked_generation("OutcomeBatch", frame.generation, 0)?;
+        checked_generation(MESSAGE, frame.generation, 0)?;
         self.check_results()
     }
 
@@ -159,10 +163,7 @@ impl Columns {
 }
 
 fn invalid(what: &'static str) -> DecodeError {
-    DecodeError::Invalid {
-        message: "OutcomeBatch",
-        what,
-    }
+    DecodeError::invalid(MESSAGE, what)
 }
 
 impl OutcomeBatch {
@@ -172,23 +173,11 @@ impl OutcomeBatch {
     /// When the bytes are no `OutcomeBatch`, or when its columns do not fit together.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut columns = Columns::default();
-        let rewritten;
-        let frame = match columns.read(bytes) {
-            Some(frame) => frame,
-            None => {
-                let wire = wire::OutcomeBatch::decode(bytes);
-                let wire = wire.map_err(|source| DecodeError::Protobuf {
-                    message: "OutcomeBatch",
-                    source,
-                })?;
-                rewritten = wire.encode_to_vec();
-                let frame = columns.read(&rewritten);
-                frame.expect("prost writes the one form that is read")
-            }
-        };
+        let mut rewritten = Vec::new();
+        let read = |bytes| columns.read(bytes);
+        let frame = read_or_rewrite::<wire::OutcomeBatch, _>(MESSAGE, bytes, &mut rewritten, read)?;
         let run_id = std::str::from_utf8(frame.run_id).unwrap_or_default();
-        let run_id = run_id.parse();
-        let run_id = run_id.map_err(|_| invalid("its run id is invalid"))?;
+        let run_id = valid_run_id(MESSAGE, run_id)?;
         columns.check(&frame)?;
         Ok(Self {
             run_id,

@@ -7,14 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::digest::JobSetHasher;
-use crate::ledger::counting::CountingRules;
 use crate::ledger::{Ledger, SpillError};
 use crate::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
 use crate::run::RunOptions;
 use crate::run::tests::{manifest, opened, options};
 use crate::{
-    Collection, GroupKey, IndexRanges, Job, LabelSet, Manifest, ResultsPolicy, RunEvent,
-    RunHistory, RunOpened, TimeBucket, payload_digest,
+    GroupKey, IndexRanges, Job, LabelSet, Manifest, ResultsPolicy, RunEvent, RunHistory, RunOpened,
+    TimeBucket, payload_digest,
 };
 
 const JOBS: u64 = 3;
@@ -109,9 +108,7 @@ impl Topics {
 
     /// Judges as an aggregator does that has read these offsets, partitions in either order.
     fn judge(&self, read: &[OffsetRange], at: Option<VerdictKey>, turned: bool) -> (Judged, Table) {
-        let timeline = self.history.timeline();
-        let mut collection = Collection::under(CountingRules::of(self.policy, &timeline));
-        collection.apply_manifest(run_manifest());
+        let mut collection = Collection::of(self.policy, &self.history);
         let mut partitions: Vec<usize> = (0..PARTITIONS).collect();
         if turned {
             partitions.reverse();
@@ -134,19 +131,8 @@ impl Topics {
             let result = ledger.result(index).expect("all is in memory");
             table.insert(index, result.map(|bytes| bytes[0]));
         }
-        let totals = ledger.totals();
-        let judged = Judged {
-            generation: timeline.number(),
-            policy: self.policy,
-            outcomes: read.to_vec(),
-            at,
-            manifest_digest: Some(run_manifest().digest()),
-            verdict,
-            completed: totals.completed,
-            dead_lettered: totals.dead_lettered,
-            differing: totals.differing,
-            table_digest: ContentDigest::of(format!("{table:?}").as_bytes()),
-        };
+        let table_digest = ContentDigest::of(format!("{table:?}").as_bytes());
+        let judged = Judged::of(&collection, read.to_vec(), at, verdict, table_digest);
         (judged, table)
     }
 }

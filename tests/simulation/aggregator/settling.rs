@@ -161,21 +161,15 @@ pub(super) fn judged(
     outcomes: Vec<OffsetRange>,
     at: Option<VerdictKey>,
 ) -> Judged {
-    let ledger = collection.ledger();
-    let totals = ledger.map(|ledger| ledger.totals()).unwrap_or_default();
     let series = series(collection);
-    Judged {
-        generation: collection.rules().generation(),
-        policy: collection.rules().policy(),
+    let table_digest = ContentDigest::of(format!("{series:?}").as_bytes());
+    Judged::of(
+        collection,
         outcomes,
         at,
-        manifest_digest: collection.manifest().map(|manifest| manifest.digest()),
-        verdict: reconcile(collection),
-        completed: totals.completed,
-        dead_lettered: totals.dead_lettered,
-        differing: totals.differing,
-        table_digest: ContentDigest::of(format!("{series:?}").as_bytes()),
-    }
+        reconcile(collection),
+        table_digest,
+    )
 }
 
 /// What is written of a run.
