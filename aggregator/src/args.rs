@@ -41,7 +41,7 @@ pub struct Args {
     #[command(flatten)]
     pub outputs: OutputArgs,
 
-    /// Give up when nothing new has come for so long, unless workers of the group have jobs of the
+    /// Give up when nothing new has come for this long, unless workers of the group have jobs of the
     /// run before them
     #[arg(
         long,

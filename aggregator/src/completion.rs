@@ -3,8 +3,8 @@
 //! reads the outcomes again from the first. [`collect`](crate::collect) drives it with the topics, the
 //! simulation with models of them. What was collected is judged by [`Collection`].
 
+mod idle_policy;
 mod idle_timer;
-mod patience;
 mod run_search;
 
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use pipeline::run::NUMBERING_VERSION;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{Collection, RunCancelled, RunEvent, RunHistory, RunId, RunOpened, RunReconciled};
 
-use self::patience::Patience;
-pub use self::patience::{Backlog, GaveUp, WorkersSeen};
+use self::idle_policy::IdlePolicy;
+pub use self::idle_policy::{Backlog, GaveUp, WorkersSeen};
 use self::run_search::RunSearch;
 use crate::args::RunChoice;
 use crate::collecting::{Collected, Collecting, Unrecorded};
@@ -111,7 +111,7 @@ impl NewestGeneration {
 pub struct Completion {
     state: State,
     search: RunSearch,
-    patience: Patience,
+    idle_policy: IdlePolicy,
     /// Whether the last action was done, and the end has to be checked.
     is_done: bool,
 }
@@ -123,7 +123,7 @@ impl Completion {
         Self {
             state: State::LooksForRunsTopic,
             search: RunSearch::new(choice),
-            patience: Patience::new(timeout, now),
+            idle_policy: IdlePolicy::new(timeout, now),
             is_done: false,
         }
     }
@@ -138,7 +138,7 @@ impl Completion {
         {
             return Next::End(end);
         }
-        if self.patience.asks() {
+        if self.idle_policy.asks() {
             return Next::AskWorkers;
         }
         match &self.state {
@@ -177,8 +177,8 @@ impl Completion {
         };
         match read {
             _ if is_stopped => Some(End::Stopped),
-            None => self.patience.is_over(now).then_some(End::NoRun),
-            Some(read) => self.patience.gives_up(read, now).map(End::GaveUp),
+            None => self.idle_policy.is_over(now).then_some(End::NoRun),
+            Some(read) => self.idle_policy.gives_up(read, now).map(End::GaveUp),
         }
     }
 
@@ -191,7 +191,7 @@ impl Completion {
         let run_start = &own.collecting.opened().jobs_start_offsets;
         let is_dispatched = own.collecting.collection().manifest().is_some();
         self.is_done = true;
-        self.patience.apply(seen, run_start, is_dispatched, now)
+        self.idle_policy.apply(seen, run_start, is_dispatched, now)
     }
 
     /// Whether there is a runs topic.
@@ -216,14 +216,14 @@ impl Completion {
                 let run = self.search.run();
                 let found = run.and_then(|run| Some((run.clone(), run.opened()?.clone())));
                 if let Some((run, opened)) = found {
-                    self.patience.restart(now);
+                    self.idle_policy.restart(now);
                     self.state = State::Found(Box::new((run, opened)));
                 }
             }
             State::ReadsRuns(own) => {
                 // Other runs come and go; that is no progress of this one.
                 if own.apply_run_events(events, is_caught_up, now) {
-                    self.patience.restart(now);
+                    self.idle_policy.restart(now);
                 }
                 match own.newest_generation_is_other() {
                     true => {
@@ -276,7 +276,7 @@ impl Completion {
         };
         let own = &mut own.collecting;
         if own.apply_outcomes(partition, offset, payload, now)? {
-            self.patience.restart(now);
+            self.idle_policy.restart(now);
         }
         Ok(())
     }

@@ -11,10 +11,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::closing::ClosingConsumer;
 use crate::cluster::{Cluster, Context};
 use crate::error::Error;
-use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, RETRY_STEP, knows_better_soon, until_it_passes};
+use crate::passing::{
+    ATTEMPT_TIMEOUT, RETRY_STEP, RETRY_TIMEOUT, knows_better_soon, until_it_passes,
+};
 use crate::queue::metadata;
 use crate::settings::{self, Role};
-use crate::topics::{EMPTY_PATIENCE, EMPTY_STEP};
+use crate::topics::{EMPTY_STEP, EMPTY_TIMEOUT};
 
 /// The end offset of each partition: that of the next message to be written. One request to each
 /// leader, not one for each partition.
@@ -73,7 +75,7 @@ fn list_offsets(
     of: Offset,
 ) -> Result<Vec<i64>, Error> {
     const ACTION: &str = "ask for its offsets";
-    until_it_passes(PATIENCE, || {
+    until_it_passes(RETRY_TIMEOUT, || {
         let mut list = TopicPartitionList::with_capacity(partitions);
         for partition in (0..).take(partitions) {
             // ListOffsets takes -1 or -2 for a time and means the end or the beginning by it.
@@ -136,7 +138,7 @@ impl GroupOffsets {
             list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
                 .map_err(Error::topic(&self.topic, ACTION))?;
         }
-        let until = Instant::now() + EMPTY_PATIENCE;
+        let until = Instant::now() + EMPTY_TIMEOUT;
         loop {
             match self.consumer.commit(&list, CommitMode::Sync) {
                 Err(KafkaError::ConsumerCommit(code))
@@ -152,7 +154,7 @@ impl GroupOffsets {
 
     fn ask(&self) -> Result<(TopicPartitionList, Vec<i64>), Error> {
         const ACTION: &str = "ask for a group's offsets";
-        until_it_passes(PATIENCE, || {
+        until_it_passes(RETRY_TIMEOUT, || {
             let mut list = TopicPartitionList::with_capacity(self.partitions);
             for partition in (0..).take(self.partitions) {
                 list.add_partition(&self.topic, partition);

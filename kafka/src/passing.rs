@@ -12,7 +12,7 @@ use crate::error::{Error, code_of};
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request is retried.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The time between two attempts.
 pub(crate) const RETRY_STEP: Duration = Duration::from_millis(10);
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_request_is_retried_until_it_succeeds_or_the_time_is_over() {
         let mut attempts = 0;
-        let third = until_it_passes(PATIENCE, || {
+        let third = until_it_passes(RETRY_TIMEOUT, || {
             attempts += 1;
             match attempts {
                 3 => Ok("third"),
@@ -126,7 +126,7 @@ mod tests {
             }
         });
         assert_eq!(third.expect("the third attempt succeeds"), "third");
-        let refused = until_it_passes(PATIENCE, || {
+        let refused = until_it_passes(RETRY_TIMEOUT, || {
             Err::<(), _>(error(RDKafkaErrorCode::TopicAuthorizationFailed))
         });
         assert!(refused.is_err());

@@ -15,13 +15,15 @@ use tracing::{debug, info, warn};
 
 use crate::cluster::{Cluster, Context, REQUEST_TIMEOUT};
 use crate::error::Error;
-use crate::passing::{ATTEMPT_TIMEOUT, PATIENCE, knows_better_soon, until_it_passes, until_passed};
+use crate::passing::{
+    ATTEMPT_TIMEOUT, RETRY_TIMEOUT, knows_better_soon, until_it_passes, until_passed,
+};
 use crate::settings::{self, Role};
 
 /// How long a group may take to be empty once its members have ended: twice the time-out of their
 /// sessions, for one that ended while it joined has its own when those of the others are over, and what
 /// a busy broker needs to notice.
-pub(crate) const EMPTY_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const EMPTY_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const EMPTY_STEP: Duration = Duration::from_millis(20);
 
 /// The timeout for each partition of a new topic to have a leader.
@@ -233,7 +235,7 @@ pub fn pause(waited: Duration) -> Duration {
 /// # Errors
 /// When the cluster cannot be asked.
 pub fn partition_count(cluster: &Cluster, topic: &str) -> Result<Option<usize>, Error> {
-    until_it_passes(PATIENCE, || ask_for_partitions(cluster, topic))
+    until_it_passes(RETRY_TIMEOUT, || ask_for_partitions(cluster, topic))
 }
 
 /// The number of partitions of a topic that another process creates; `None` while it does not exist. A
@@ -301,7 +303,7 @@ pub fn group_size(cluster: &Cluster, group: &str) -> Result<usize, Error> {
 /// # Errors
 /// When the cluster cannot be asked.
 pub fn group_members(cluster: &Cluster, group: &str) -> Result<usize, Error> {
-    let groups = until_it_passes(PATIENCE, || {
+    let groups = until_it_passes(RETRY_TIMEOUT, || {
         let asked = cluster
             .inquirer()?
             .fetch_group_list(Some(group), ATTEMPT_TIMEOUT);
@@ -468,9 +470,7 @@ impl Admin {
                 None | Some((_, RDKafkaErrorCode::GroupIdNotFound)) => return Ok(()),
                 // A member that has just ended stays in the group until it has left or its session has
                 // timed out.
-                Some((_, RDKafkaErrorCode::NonEmptyGroup))
-                    if started.elapsed() < EMPTY_PATIENCE =>
-                {
+                Some((_, RDKafkaErrorCode::NonEmptyGroup)) if started.elapsed() < EMPTY_TIMEOUT => {
                     thread::sleep(EMPTY_STEP);
                 }
                 Some((_, code)) => {

@@ -180,12 +180,12 @@ pub struct RunArgs {
     pub memory: MemoryArgs,
 
     /// Name of the run on the cluster [default: a fresh UUIDv7]. A run of this name that was begun
-    /// there is taken up again, with the same data set and options; what the in-process broker has
+    /// there is resumed, with the same data set and options; what the in-process broker has
     /// ends with its process
     #[arg(long, value_name = "ID", help_heading = "Cluster")]
     pub run_id: Option<RunId>,
 
-    /// Take the run up and publish again each job that has no outcome although workers have passed
+    /// Resume the run, and publish again each job that has no outcome although workers have passed
     /// it
     #[arg(long, requires = "run_id", help_heading = "Cluster")]
     pub resume: bool,
@@ -224,7 +224,7 @@ pub struct RunArgs {
     #[command(flatten, next_help_heading = "Work")]
     pub simulate_work: SimulatedWork,
 
-    /// Give up when nothing new has come for so long, unless workers have jobs of the run before
+    /// Give up when nothing new has come for this long, unless workers have jobs of the run before
     /// them
     #[arg(
         long,

@@ -16,7 +16,7 @@ use crate::cluster::TestCluster;
 use crate::processes::wait_until;
 
 /// For calls that ought to take milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const PARTITIONS: usize = 2;
 
@@ -36,7 +36,7 @@ fn producer(test: &TestCluster, name: &str) -> (TransactionalProducer, Topic) {
     let name = format!("{}-{name}", test.prefix);
     let mut producer = TransactionalProducer::new(&test.cluster, &name).expect("a producer");
     let topic = producer.topic(&test.topics.outcomes).expect("a topic");
-    producer.init(PATIENCE).expect("initialised");
+    producer.init(TIMEOUT).expect("initialised");
     (producer, topic)
 }
 
@@ -52,7 +52,7 @@ fn produce(producer: &mut TransactionalProducer, topic: &Topic, payloads: &[&[u8
 }
 
 fn drain(producer: &TransactionalProducer) {
-    let drained = producer.drain(PATIENCE);
+    let drained = producer.drain(TIMEOUT);
     drained.expect("acknowledged");
 }
 
@@ -130,23 +130,23 @@ fn what_is_committed_is_read_and_what_is_aborted_is_not() {
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"one", b"two"]);
     drain(&producer);
-    producer.commit(PATIENCE).expect("committed");
+    producer.commit(TIMEOUT).expect("committed");
 
     // Acknowledged and aborted, on its way and aborted.
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"never"]);
     drain(&producer);
-    producer.abort(PATIENCE).expect("aborted");
+    producer.abort(TIMEOUT).expect("aborted");
     let many = vec![b"nor this".as_slice(); 10_000];
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &many);
-    producer.abort(PATIENCE).expect("aborted");
+    producer.abort(TIMEOUT).expect("aborted");
 
     // An abort is not the end of its producer.
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"three"]);
     drain(&producer);
-    producer.commit(PATIENCE).expect("committed");
+    producer.commit(TIMEOUT).expect("committed");
     assert_eq!(read(&test), [b"one".as_slice(), b"two", b"three"]);
 }
 
@@ -174,8 +174,8 @@ fn whoever_reads_to_the_end_waits_until_transactions_are_decided() {
             );
             read.map(|()| found)
         });
-        asked.recv_timeout(PATIENCE).expect("it waits");
-        producer.commit(PATIENCE).expect("committed");
+        asked.recv_timeout(TIMEOUT).expect("it waits");
+        producer.commit(TIMEOUT).expect("committed");
         let found = reading.join().expect("no panic");
         assert_eq!(found.expect("it was not stopped"), [b"one"]);
     });
@@ -188,7 +188,7 @@ fn offsets_are_committed_with_their_transaction_or_not_at_all() {
     let member = member(&test);
     let send = |producer: &TransactionalProducer, offset| {
         let commits = [commit(0, offset), commit(1, offset + 1)];
-        let added = producer.send_offsets(&test.topics.jobs, &commits, metadata(&member), PATIENCE);
+        let added = producer.send_offsets(&test.topics.jobs, &commits, metadata(&member), TIMEOUT);
         added.expect("added");
         commits
     };
@@ -196,7 +196,7 @@ fn offsets_are_committed_with_their_transaction_or_not_at_all() {
     produce(&mut producer, &topic, &[b"an outcome"]);
     drain(&producer);
     send(&producer, 5);
-    producer.abort(PATIENCE).expect("aborted");
+    producer.abort(TIMEOUT).expect("aborted");
     assert_eq!(committed(&test), []);
     producer.begin().expect("begun");
     let sent = send(&producer, 7);
@@ -208,10 +208,10 @@ fn offsets_are_committed_with_their_transaction_or_not_at_all() {
             committed(&test)
         });
         is_asking.recv().expect("it asks");
-        producer.commit(PATIENCE).expect("committed");
+        producer.commit(TIMEOUT).expect("committed");
         assert_eq!(asked.join().expect("it was told"), sent);
     });
-    member.close(PATIENCE);
+    member.close(TIMEOUT);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_producer_whose_name_is_taken_is_told_so() {
     produce(&mut first, &topic, &[b"of the first"]);
     drain(&first);
     let (mut second, topic) = producer(&test, "a");
-    let refused = first.commit(PATIENCE);
+    let refused = first.commit(TIMEOUT);
     assert!(
         matches!(refused, Err(TransactionError::Fenced(_))),
         "{refused:?}"
@@ -230,15 +230,15 @@ fn a_producer_whose_name_is_taken_is_told_so() {
     second.begin().expect("begun");
     produce(&mut second, &topic, &[b"of the second"]);
     drain(&second);
-    second.commit(PATIENCE).expect("committed");
+    second.commit(TIMEOUT).expect("committed");
     assert_eq!(read(&test), [b"of the second"]);
     // Renewed, the first one takes its name back.
     first.renew().expect("a new client");
-    first.init(PATIENCE).expect("initialised");
+    first.init(TIMEOUT).expect("initialised");
     first.begin().expect("begun");
     produce(&mut first, &topic, &[b"of the first again"]);
     drain(&first);
-    first.commit(PATIENCE).expect("committed");
+    first.commit(TIMEOUT).expect("committed");
     assert_eq!(read(&test).len(), 2);
 }
 
@@ -248,26 +248,26 @@ fn a_zombie_of_an_old_generation_cannot_commit_and_can_go_on() {
     let (mut producer, topic) = producer(&test, "zombie");
     let former = member(&test);
     let old = metadata(&former);
-    former.close(PATIENCE);
+    former.close(TIMEOUT);
     let successor = member(&test);
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"of a zombie"]);
     drain(&producer);
-    let refused = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], old, PATIENCE);
+    let refused = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], old, TIMEOUT);
     assert!(
         matches!(refused, Err(TransactionError::Abortable(_))),
         "{refused:?}"
     );
-    producer.abort(PATIENCE).expect("aborted");
+    producer.abort(TIMEOUT).expect("aborted");
     assert_eq!(committed(&test), []);
     assert!(read(&test).is_empty());
     producer.begin().expect("begun");
     let now = metadata(&successor);
-    let added = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], now, PATIENCE);
+    let added = producer.send_offsets(&test.topics.jobs, &[commit(0, 9)], now, TIMEOUT);
     added.expect("added");
-    producer.commit(PATIENCE).expect("committed");
+    producer.commit(TIMEOUT).expect("committed");
     assert_eq!(committed(&test), [commit(0, 9)]);
-    successor.close(PATIENCE);
+    successor.close(TIMEOUT);
 }
 
 #[test]
@@ -284,12 +284,12 @@ fn a_transaction_whose_end_nobody_heard_of_is_ended_by_the_next_producer_of_its_
         "{ended:?}"
     );
     producer.renew().expect("a new client");
-    producer.init(PATIENCE).expect("initialised");
+    producer.init(TIMEOUT).expect("initialised");
     // It is known now, whichever it is: the partition can be read to its end.
     let before = read(&test).len();
     producer.begin().expect("begun");
     produce(&mut producer, &topic, &[b"next"]);
     drain(&producer);
-    producer.commit(PATIENCE).expect("committed");
+    producer.commit(TIMEOUT).expect("committed");
     assert_eq!(read(&test).len(), before + 1);
 }

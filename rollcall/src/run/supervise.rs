@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::fleet::Fleet;
 
 /// How long a dispatcher may take to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) type Running<T> = oneshot::Receiver<T>;
 
@@ -98,7 +98,7 @@ pub(super) async fn supervise(
                 // the broker is.
                 stop.request(Signal::Terminate);
                 if !dispatched {
-                    match timeout(STOP_PATIENCE, &mut dispatching).await {
+                    match timeout(STOP_TIMEOUT, &mut dispatching).await {
                         Ok(Ok(Ok(dispatched))) => first_job_at = dispatched.first_job_at,
                         Ok(Ok(Err(error))) if !matches!(error, dispatcher::Error::Stopped(_)) => {
                             failure.get_or_insert(error.into());

@@ -1,4 +1,4 @@
-//! Patience: whether an aggregator goes on to wait where nothing new comes. It gives up by what the
+//! The policy by which an aggregator goes on to wait where nothing new comes. It gives up by what the
 //! workers have before them and not by silence alone, for a slow job has no outcome until it is done.
 
 use std::fmt;
@@ -68,9 +68,9 @@ enum State {
     ReadsOut(GaveUp, Vec<i64>),
 }
 
-/// An aggregator's patience with a run.
+/// The policy of one aggregator for one run.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct IdlePolicy {
     timer: IdleTimer,
     state: State,
     /// Where the jobs of the run end, at the latest: where the jobs topic did when it was asked first
@@ -78,7 +78,7 @@ pub(super) struct Patience {
     run_end: Option<Vec<i64>>,
 }
 
-impl Patience {
+impl IdlePolicy {
     /// Counts from `now`.
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
         Self {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     struct Play {
-        patience: Patience,
+        idle_policy: IdlePolicy,
         now: Instant,
     }
 
@@ -196,7 +196,7 @@ mod tests {
         fn silent() -> Self {
             let now = Instant::now();
             let mut own = Self {
-                patience: Patience::new(LIMIT, now),
+                idle_policy: IdlePolicy::new(LIMIT, now),
                 now,
             };
             own.pass();
@@ -205,16 +205,18 @@ mod tests {
 
         /// The limit passes once more.
         fn pass(&mut self) {
-            assert_eq!(self.patience.gives_up(&[0], self.now), None);
-            assert!(!self.patience.asks(), "before its time");
+            assert_eq!(self.idle_policy.gives_up(&[0], self.now), None);
+            assert!(!self.idle_policy.asks(), "before its time");
             self.now += LIMIT;
-            assert_eq!(self.patience.gives_up(&[0], self.now), None);
-            assert!(self.patience.asks());
+            assert_eq!(self.idle_policy.gives_up(&[0], self.now), None);
+            assert!(self.idle_policy.asks());
         }
 
         fn apply(&mut self, seen: Option<WorkersSeen>, is_dispatched: bool) -> Option<Backlog> {
-            let backlog = self.patience.apply(seen, &[5, 0], is_dispatched, self.now);
-            assert!(!self.patience.asks());
+            let backlog = self
+                .idle_policy
+                .apply(seen, &[5, 0], is_dispatched, self.now);
+            assert!(!self.idle_policy.asks());
             backlog
         }
     }
@@ -246,13 +248,13 @@ mod tests {
             let mut play = Play::silent();
             assert_eq!(play.apply(seen, true), None);
             // The outcomes of what is committed are read first.
-            assert_eq!(play.patience.gives_up(&[8], play.now), None);
-            assert_eq!(play.patience.gives_up(&[9], play.now), Some(why));
+            assert_eq!(play.idle_policy.gives_up(&[8], play.now), None);
+            assert_eq!(play.idle_policy.gives_up(&[9], play.now), Some(why));
         }
         let mut play = Play::silent();
         assert_eq!(play.apply(None, true), None);
         assert_eq!(
-            play.patience.gives_up(&[0], play.now),
+            play.idle_policy.gives_up(&[0], play.now),
             Some(GaveUp::NotKnown)
         );
     }
@@ -261,8 +263,8 @@ mod tests {
     fn what_comes_while_outcomes_are_read_out_begins_a_new_wait() {
         let mut play = Play::silent();
         assert_eq!(play.apply(Some(seen(0, [5, 0], [6, 4])), true), None);
-        play.patience.restart(play.now);
-        assert_eq!(play.patience.gives_up(&[9], play.now), None);
+        play.idle_policy.restart(play.now);
+        assert_eq!(play.idle_policy.gives_up(&[9], play.now), None);
         play.pass();
     }
 
@@ -273,7 +275,7 @@ mod tests {
         play.pass();
         assert_eq!(play.apply(Some(seen(1, [6, 0], [9, 9])), true), None);
         assert_eq!(
-            play.patience.gives_up(&[9], play.now),
+            play.idle_policy.gives_up(&[9], play.now),
             Some(GaveUp::NothingLeft)
         );
         // Without a manifest they may be its own.
