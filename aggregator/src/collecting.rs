@@ -93,7 +93,9 @@ impl Collecting {
         let is_own = |event: &RunEvent| *event.run_id() == self.opened.run_id;
         let has_own = events.iter().any(is_own);
         events.into_iter().for_each(|event| self.run.apply(event));
-        self.apply_manifests();
+        if has_own {
+            self.apply_manifests();
+        }
         has_own
     }
 

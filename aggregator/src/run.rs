@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use computations::Registry;
 use computations::positivity::Series;
-use pipeline::{Grain, VerdictKey};
-
+use pipeline::{ContentDigest, Grain, Judged, VerdictKey};
 use serde::Serialize;
 use service::listen::{self, Probing};
 use service::{Exit, Progress, Show, Shutdown, clock, json_output, print};
@@ -27,7 +26,7 @@ use crate::export::{
 use crate::memory;
 use crate::outputs::{OutputFile, Outputs, REPORT_JSON};
 use crate::report::{Jobs, Report, TableReport};
-use crate::settle::{Attempt, Settled, Settling, judged};
+use crate::settle::{Attempt, Settled, Settling, VerdictReport};
 use crate::table::Tabulation;
 use crate::writing::{Leaves, Step, steps};
 
@@ -135,7 +134,7 @@ pub fn run(
     let mut when_collected = Some(when_collected);
     // To close a client takes as long as its threads need to end, which nothing else waits for.
     thread::scope(|closing| {
-        let settled = loop {
+        let (attempt, verdict) = loop {
             let read = collect(config, shutdown, progress)?;
             if let Some(when_collected) = when_collected.take() {
                 when_collected();
@@ -151,27 +150,24 @@ pub fn run(
             closing.spawn(move || drop(settling));
             match settled {
                 Settled::NextGeneration => outputs.discard(),
-                settled => break settled,
+                Settled::Done(attempt, verdict) => break (*attempt, verdict),
             }
         };
-        report(config, &outputs, settled)
+        report(config, &outputs, attempt, verdict)
     })
 }
 
 /// Writes the reports of a run that is settled, and puts its files in place.
-fn report(config: &Config, outputs: &Outputs, settled: Settled) -> Result<Report, Error> {
-    let (attempt, verdict, contradicting) = match settled {
-        Settled::Done(attempt, verdict) => (attempt, verdict, None),
-        Settled::Contradicted(attempt, verdict, standing) => (attempt, verdict, Some(standing)),
-        Settled::NextGeneration => unreachable!("such a run is collected again"),
-    };
+fn report(
+    config: &Config,
+    outputs: &Outputs,
+    attempt: Attempt,
+    verdict: VerdictReport,
+) -> Result<Report, Error> {
     let Attempt {
         series, mut report, ..
-    } = *attempt;
+    } = attempt;
     report.verdict = Some(verdict);
-    if let Some(standing) = contradicting {
-        report.contradict(&standing);
-    }
     write_reports(outputs, &config.outputs, series.as_ref(), &mut report)?;
     info!(status = report.status.word(), "run judged");
     Ok(report)
@@ -231,8 +227,13 @@ fn judge(
     };
     write_tables(outputs, &config.outputs, left, rejects, &mut report)
         .map_err(|error| error.or_of_spill(&config.spill_folder))?;
-    let table = report.table_digest();
-    let judged = judged(&collected, reconciliation.verdict, table, at);
+    let judged = Judged::of(
+        &collected.collection,
+        collected.outcomes_read.ranges(),
+        at,
+        reconciliation.verdict,
+        ContentDigest::of(report.table_digest().as_bytes()),
+    );
     Ok(Attempt {
         collected,
         series,
@@ -299,8 +300,7 @@ fn write_tables(
     let has_rejects = manifest.is_some_and(|manifest| manifest.rows_rejected > 0);
     let rejects = rejects.filter(|_| has_rejects);
     report.files.clear();
-    let all = steps(choice, left.leaves(), rejects.is_some());
-    for step in all.into_iter().filter(|step| !step.needs_verdict()) {
+    for step in steps(choice, left.leaves(), rejects.is_some()) {
         let file = match step {
             Step::Series(format) => write_series(outputs, left, format, report)?,
             Step::DigestOfSeries => {
@@ -340,7 +340,7 @@ fn write_tables(
                 report.work_out_rates();
                 None
             }
-            // They need the verdict.
+            // They name the verdict that counts, so they are written after it.
             Step::Report(_) | Step::ReportJson => None,
         };
         report.files.extend(file);

@@ -9,12 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use computations::positivity::Series;
-use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, beginning_offsets, end_offsets};
+use kafka::{Reader, RecordBatch, RunEventWriter, RunsReader, lost_partition};
 use pipeline::reconciliation::Check;
-use pipeline::verdict::lost_outcomes;
 use pipeline::{
-    Collection, ContentDigest, Judged, ResultsPolicy, RunEvent, RunHistory, RunReconciled,
-    Settlement, Verdict, VerdictKey,
+    Collection, Judged, ResultsPolicy, RunEvent, RunHistory, RunReconciled, Settlement, Verdict,
+    VerdictKey,
 };
 use serde::Serialize;
 use service::{Shutdown, process};
@@ -67,8 +66,6 @@ pub struct Attempt {
 pub enum Settled {
     /// The files are to be put in place.
     Done(Box<Attempt>, VerdictReport),
-    /// The verdict that counts differs at its own end offsets.
-    Contradicted(Box<Attempt>, VerdictReport, RunReconciled),
     /// A newer generation was opened: collect it.
     NextGeneration,
 }
@@ -167,8 +164,8 @@ impl<'a> Settling<'a> {
                 }
                 Settlement::Contradicts(standing) => {
                     report.note(standing);
-                    let standing = standing.clone();
-                    return Ok(Settled::Contradicted(Box::new(attempt), report, standing));
+                    attempt.report.contradict(standing);
+                    return Ok(Settled::Done(Box::new(attempt), report));
                 }
                 Settlement::Cancelled(cancelled) => return Err(Error::cancelled(cancelled)),
                 Settlement::NextGeneration(_) => return Ok(Settled::NextGeneration),
@@ -289,13 +286,10 @@ impl<'a> Settling<'a> {
         standing: &RunReconciled,
     ) -> Result<Collected, Error> {
         let (cluster, topic) = (&self.config.cluster, &self.config.topics.outcomes);
-        let beginnings = beginning_offsets(cluster, topic, standing.outcomes.len())?;
         // Beyond the end of a topic that was made again there is nothing to wait for.
-        let topic_ends = end_offsets(cluster, topic, standing.outcomes.len())?;
-        if let Some(partition) = lost_outcomes(&standing.outcomes, &beginnings, &topic_ends) {
+        if let Some(partition) = lost_partition(cluster, topic, &standing.outcomes)? {
             return Err(self.outcomes_deleted(standing, partition));
         }
-        let starts: Vec<i64> = standing.outcomes.iter().map(|range| range.start).collect();
         let ends = standing.ends();
         // Before others take its place in the memory budget.
         drop(before.collection);
@@ -305,7 +299,7 @@ impl<'a> Settling<'a> {
             OutcomesRead::of(&standing.outcomes),
             |rules| memory::collection(self.config, rules),
         );
-        let mut reader = Reader::start(cluster, topic, &starts)?;
+        let mut reader = Reader::start(cluster, topic, own.outcomes_read.start())?;
         let mut batch = RecordBatch::default();
         while !reader.has_reached(&ends) {
             batch.clear();
@@ -355,7 +349,7 @@ impl VerdictReport {
 
 impl Report {
     /// The verdict of another aggregator differs on the same outcomes.
-    pub fn contradict(&mut self, standing: &RunReconciled) {
+    fn contradict(&mut self, standing: &RunReconciled) {
         let own = format!(
             "{}, table {}, by this aggregator",
             self.status.word(),
@@ -371,29 +365,5 @@ impl Report {
         self.reconciliation
             .push(Check::new(name, &other, &own, false));
         self.status = Verdict::Failed;
-    }
-}
-
-/// What is settled of a run that was collected and judged; `table` is the digest of the table.
-pub fn judged(
-    collected: &Collected,
-    verdict: Verdict,
-    table: &str,
-    at: Option<VerdictKey>,
-) -> Judged {
-    let totals = collected.collection.ledger().map(|ledger| ledger.totals());
-    let totals = totals.unwrap_or_default();
-    let manifest = collected.collection.manifest();
-    Judged {
-        generation: collected.collection.rules().generation(),
-        policy: collected.collection.rules().policy(),
-        outcomes: collected.outcomes_read.ranges(),
-        at,
-        manifest_digest: manifest.map(|manifest| manifest.digest()),
-        verdict,
-        completed: totals.completed,
-        dead_lettered: totals.dead_lettered,
-        differing: totals.differing,
-        table_digest: ContentDigest::of(table.as_bytes()),
     }
 }

@@ -42,14 +42,6 @@ pub enum Leaves {
     Nothing,
 }
 
-impl Step {
-    /// Whether it is done when the verdict stands: the reports say which one does. Tables are written
-    /// before, under temporary names.
-    pub fn needs_verdict(self) -> bool {
-        matches!(self, Self::Report(_) | Self::ReportJson)
-    }
-}
-
 /// The steps, in order. `has_rejects`: whether there is a file of rejected rows.
 pub fn steps(choice: &OutputChoice, leaves: Leaves, has_rejects: bool) -> Vec<Step> {
     let mut steps = tables(choice, leaves);

@@ -32,7 +32,7 @@ impl Host {
         let cpu = read("/proc/cpuinfo");
         let memory = read("/proc/meminfo");
         Self {
-            name: gethostname::gethostname().to_string_lossy().into_owned(),
+            name: service::process::host_name(),
             os: os
                 .and_then(|text| value(&text, "PRETTY_NAME", '='))
                 .map(|name| name.trim_matches('"').to_owned()),

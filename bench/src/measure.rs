@@ -11,6 +11,7 @@ use kafka::args::PROPERTIES_VARIABLE;
 use pipeline::Verdict;
 use serde::Deserialize;
 use service::Shutdown;
+use service::process::CONFIG_VARIABLE;
 use tokio::process::Command;
 use tokio::runtime::Runtime;
 
@@ -80,7 +81,7 @@ impl Runner {
         let properties = kafka::args::write_properties(&args.broker.all_properties()?);
         let variables = vec![
             // A run has the options of the benchmark only, and none from a configuration file.
-            ("ROLLCALL_CONFIG", OsString::new()),
+            (CONFIG_VARIABLE, OsString::new()),
             (PROPERTIES_VARIABLE, properties.into()),
             (
                 "KAFKA_BOOTSTRAP_SERVERS",

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use computations::{Positivity, Registry, Tabulate};
+use computations::{Positivity, Registry, Tabulate, positivity};
 use crossbeam_channel::unbounded;
 use csv::ByteRecord;
 use dispatcher::Grouping;
@@ -69,12 +69,7 @@ impl DataSet {
                 label_columns: vec!["country".to_owned()],
                 time_column: "test_date".to_owned(),
                 grain: Grain::Hour,
-                compute: "positivity".to_owned(),
-                parameters: Default::default(),
-                encoding: Default::default(),
-                result_column: "result".to_owned(),
-                positive: "positive".to_owned(),
-                negative: "negative".to_owned(),
+                computation: positivity::computation("result", "positive", "negative"),
                 max_rows_per_job: 10_000,
             },
         }

@@ -6,7 +6,7 @@ mod series;
 mod tabulate;
 mod tally;
 
-use pipeline::Job;
+use pipeline::{Computation, Job};
 
 use crate::{Compute, Definition, JobError, Parameter, varint};
 
@@ -53,6 +53,14 @@ pub const RESULT: &str = "result";
 pub const POSITIVE_VALUE: &str = "positive";
 /// The parameter with the value of a negative result.
 pub const NEGATIVE_VALUE: &str = "negative";
+
+/// The computation of a column with the result of a test and its two values.
+pub fn computation(result: &str, positive: &str, negative: &str) -> Computation {
+    Computation::named(DEFINITION.name)
+        .with_encoding(RESULT, result)
+        .with_encoding(POSITIVE_VALUE, positive)
+        .with_encoding(NEGATIVE_VALUE, negative)
+}
 
 /// Tests and positive tests. The rate is not divided here: integers add up without loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -274,10 +274,7 @@ mod tests {
             "computation sum is not known here; known: positivity, count"
         );
         let none = Registry::of([count::DEFINITION]);
-        let positivity = Computation::named("positivity")
-            .with_encoding(positivity::RESULT, "result")
-            .with_encoding(positivity::POSITIVE_VALUE, "yes")
-            .with_encoding(positivity::NEGATIVE_VALUE, "no");
+        let positivity = positivity::computation("result", "yes", "no");
         assert!(none.compute(&positivity).is_err() && none.tabulate(&positivity).is_err());
         assert!(registry.compute(&positivity).is_ok() && registry.tabulate(&positivity).is_ok());
         // As a message has it, a worker can compute it and nobody else can do anything.

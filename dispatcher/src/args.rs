@@ -59,8 +59,8 @@ pub struct Args {
     #[command(flatten)]
     pub memory: MemoryArgs,
 
-    /// Name of the run [default: a fresh UUIDv7]. A run of this name that was begun is taken up
-    /// again: what is missing of it is published, if data set and options are the same
+    /// Name of the run [default: a fresh UUIDv7]. A run of this name that was begun is
+    /// resumed: what is missing of it is published, if data set and options are the same
     #[arg(
         long,
         value_name = "ID",
@@ -169,9 +169,9 @@ pub struct ResultArgs {
         value_name = "POLICY",
         default_value = "reproducible",
         value_parser = clap::builder::PossibleValuesParser::new(ResultsPolicy::ALL.map(ResultsPolicy::name))
-            .map(|name| match name.as_str() {
-                "any" => ResultsPolicy::Any,
-                _ => ResultsPolicy::Reproducible,
+            .map(|name| {
+                let mut all = ResultsPolicy::ALL.into_iter();
+                all.find(|policy| policy.name() == name).expect("it is one of the possible values")
             })
     )]
     pub results: ResultsPolicy,

@@ -7,7 +7,7 @@ mod action;
 use pipeline::resume::{Attempt, Plan, Refusal, Rule, plan};
 use pipeline::{
     Difference, GenerationOpened, JobBatch, JobSetDigest, JobSetHasher, Manifest, OutcomeBatch,
-    Resume, RunAborted, RunEvent, RunHistory, RunOpened,
+    Resume, RunAborted, RunEvent, RunHistory, RunOpened, WriterId,
 };
 
 pub use self::action::{Action, DataSetCounts, Options};
@@ -151,7 +151,7 @@ impl Dispatch {
             State::LooksAfterGeneration(opened) => match self.generation_is_open(&opened) {
                 true => self.publish_jobs(),
                 false => {
-                    self.check_cancelled_since(&opened)?;
+                    self.check_cancelled(opened.ends_cancellation.as_ref())?;
                     self.open_generation()?;
                 }
             },
@@ -159,7 +159,7 @@ impl Dispatch {
                 if self.history.opened().is_none() {
                     return Err(Error::Removed(self.options.run_id.clone()));
                 }
-                self.check_cancelled()?;
+                self.check_cancelled(None)?;
                 self.look_before_manifest(manifest);
             }
             // Nobody has asked.
@@ -209,7 +209,6 @@ impl Dispatch {
             self.state = State::Opens;
             return Ok(());
         }
-        self.is_own = false;
         self.open_again()
     }
 
@@ -236,7 +235,7 @@ impl Dispatch {
             _ => return Err(Error::Removed(self.options.run_id.clone())),
         };
         if !self.options.republishes {
-            self.check_cancelled()?;
+            self.check_cancelled(None)?;
         }
         match self.plan {
             Plan::PublishAll => self.publish_jobs(),
@@ -342,21 +341,12 @@ impl Dispatch {
         timeline.is_opened_by(opened.generation, &opened.writer)
     }
 
-    /// A run that is cancelled is gone on with by `--resume` alone.
-    fn check_cancelled(&self) -> Result<(), Error> {
+    /// Refuses a run that is cancelled, unless its cancellation is the `ended` one. A run that is cancelled
+    /// is gone on with by `--resume` alone. A resume ends the cancellation that it knew of, and none that
+    /// came while it looked for what is missing: jobs of which a copy was waiting then are passed over now.
+    fn check_cancelled(&self, ended: Option<&WriterId>) -> Result<(), Error> {
         match self.history.timeline().newest().cancelled() {
-            None => Ok(()),
-            Some(cancelled) => Err(Error::cancelled(cancelled)),
-        }
-    }
-
-    /// A resume ends the cancellation that it knew of, and none that came while it looked for what is
-    /// missing: jobs of which a copy was waiting then are passed over now.
-    fn check_cancelled_since(&self, opened: &GenerationOpened) -> Result<(), Error> {
-        match self.history.timeline().newest().cancelled() {
-            Some(cancelled) if opened.ends_cancellation.as_ref() != Some(&cancelled.writer) => {
-                self.check_cancelled()
-            }
+            Some(cancelled) if ended != Some(&cancelled.writer) => Err(Error::cancelled(cancelled)),
             _ => Ok(()),
         }
     }

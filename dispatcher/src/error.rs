@@ -276,7 +276,7 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// Which run to take up is not said.
+    /// `--resume` without the run to resume.
     #[error("--resume takes a run up by its name: say which by --run-id or RUN_ID")]
     ResumeWithoutRun,
 

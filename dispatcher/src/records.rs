@@ -276,9 +276,7 @@ impl<'a> RecordSlice<'a> {
     #[inline]
     pub fn split_at_limit(self, limit: Limit) -> (Self, Self) {
         match self.width {
-            // Most groups are one job.
-            Width::Fixed(_) if self.count <= limit.rows => (self, self.none()),
-            Width::Fixed(_) => self.split_at(limit.rows),
+            Width::Fixed(_) => self.split_at(self.count.min(limit.rows)),
             Width::Variable => {
                 let (mut count, mut end) = (0, 0);
                 for &length in self.lengths.iter().take(limit.rows) {
@@ -291,17 +289,6 @@ impl<'a> RecordSlice<'a> {
                 }
                 self.split(count, end)
             }
-        }
-    }
-
-    /// No records of the same width.
-    #[inline]
-    fn none(self) -> Self {
-        Self {
-            count: 0,
-            bytes: &[],
-            lengths: &[],
-            ..self
         }
     }
 

@@ -512,7 +512,7 @@ fn wait_for_workers(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
     let Some((wanted, group)) = &config.wait_for_workers else {
         return Ok(());
     };
-    let patience = config.cluster.broker_timeout();
+    let timeout = config.cluster.broker_timeout();
     let started = Instant::now();
     let mut said = false;
     loop {
@@ -523,12 +523,12 @@ fn wait_for_workers(config: &Config, shutdown: &Shutdown) -> Result<(), Error> {
         if let Some(signal) = shutdown.requested() {
             return Err(Error::Stopped(signal));
         }
-        if started.elapsed() >= patience {
+        if started.elapsed() >= timeout {
             return Err(Error::TooFewWorkers {
                 joined,
                 wanted: *wanted,
                 group: group.clone(),
-                waited: patience,
+                waited: timeout,
             });
         }
         if !said {

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use computations::Registry;
+use computations::{Registry, positivity};
 use dispatcher::Grouping;
 use dispatcher::input::{CsvFormat, Delimiter, Quote};
 use dispatcher::job_set::JobSet;
@@ -25,12 +25,7 @@ pub fn grouping(grain: Grain) -> Grouping {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain,
-        compute: "positivity".to_owned(),
-        parameters: Default::default(),
-        encoding: Default::default(),
-        result_column: "result".to_owned(),
-        positive: "positive".to_owned(),
-        negative: "negative".to_owned(),
+        computation: positivity::computation("result", "positive", "negative"),
         max_rows_per_job: 2,
     }
 }
@@ -86,7 +81,7 @@ pub fn holds(input: &[u8]) {
     let mut encoder = JobBatchEncoder::new(&JobHeader {
         run_id: "a-run".parse().expect("a run id"),
         generation: 0,
-        computation: grouping.computation().into(),
+        computation: grouping.computation.of_jobs().into(),
     });
     let (mut next, mut rows) = (0, 0);
     let each = jobs.for_each(|job| {

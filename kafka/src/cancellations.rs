@@ -11,7 +11,7 @@ use pipeline::{Cancellations, RunEvent, RunId};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::offsets::end_offsets;
-use crate::runs::{RunsReader, run_history};
+use crate::runs::{RunsReader, run_histories};
 use crate::topics::{TopicNames, partition_count};
 
 /// What is known to be cancelled, shared by the threads of a worker. As long as nothing is, looking
@@ -74,17 +74,21 @@ impl CancellationReader {
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
         let events = self.runs.read(timeout)?;
-        let cancelled = events.iter().filter_map(|event| match event {
-            RunEvent::Cancelled(cancelled) => Some(&cancelled.run_id),
+        let cancelled = events.into_iter().filter_map(|event| match event {
+            RunEvent::Cancelled(cancelled) => Some(cancelled.run_id),
             _ => None,
         });
-        for run_id in cancelled.collect::<BTreeSet<&RunId>>() {
-            // Asked for before the run is looked up: what is below them is of the run that is cancelled.
-            let jobs = &self.topics.jobs;
-            let partitions = partition_count(cluster, jobs)?.unwrap_or(0);
-            let ends = end_offsets(cluster, jobs, partitions)?;
-            match run_history(cluster, &self.topics.runs, run_id, stopped) {
-                Ok(history) => shared.update(|known| known.update(&history, ends)),
+        let cancelled: BTreeSet<RunId> = cancelled.collect();
+        if cancelled.is_empty() {
+            return Ok(());
+        }
+        // Asked for before the runs are looked up: what is below them is of the runs that are cancelled.
+        let jobs = &self.topics.jobs;
+        let partitions = partition_count(cluster, jobs)?.unwrap_or(0);
+        let ends = end_offsets(cluster, jobs, partitions)?;
+        for history in run_histories(cluster, &self.topics.runs, &cancelled, stopped)? {
+            match history {
+                Ok(history) => shared.update(|known| known.update(&history, ends.clone())),
                 // Such a run is cancelled for nobody.
                 Err(Error::RunEvent { .. }) => {}
                 Err(error) => return Err(error),

@@ -42,8 +42,8 @@ pub use reader::{Reader, read_to_end};
 pub use record::{Record, RecordBatch};
 pub use rejection::Rejection;
 pub use runs::{
-    RunEventWriter, RunsReader, all_run_events, check_frozen_outcomes, open_generation,
-    publish_run_event, remove_runs, retract_abort, run_history,
+    RunEventWriter, RunsReader, all_run_events, check_frozen_outcomes, lost_partition,
+    open_generation, publish_run_event, remove_runs, retract_abort, run_history,
 };
 pub use survey::{Refusal, Survey, survey};
 pub use topics::{TopicNames, TopicSpec, default_group};

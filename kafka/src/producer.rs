@@ -16,6 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka_sys as sys;
+use tracing::debug;
 
 use crate::cluster::{Cluster, log_error, log_line};
 use crate::error::Error;
@@ -345,6 +346,16 @@ impl BatchProducer {
         let taken = reported.len();
         deliveries.append(&mut reported);
         taken
+    }
+
+    /// Connects to the leader of a topic's first partition, by a request whose result does not matter:
+    /// a client connects to a broker when it has something to ask it. Where that takes longer than
+    /// `timeout`, it goes on in the background.
+    pub(crate) fn connect(&self, topic: &str, timeout: Duration) {
+        if let Err(error) = self.producer.client().fetch_watermarks(topic, 0, timeout) {
+            // Whether the topic can be written to is found out by the first message.
+            debug!(%error, topic, "not connected yet");
+        }
     }
 
     /// Checks that no broker has refused to authenticate this process; after a refusal no

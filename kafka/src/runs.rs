@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use pipeline::verdict::lost_outcomes;
-use pipeline::{DecodeError, IndexRanges, ResultsPolicy, RunEvent, RunHistory, RunId, RunLog};
+use pipeline::{
+    DecodeError, IndexRanges, OffsetRange, ResultsPolicy, RunEvent, RunHistory, RunId, RunLog,
+};
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::producer::Producer;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
@@ -105,12 +106,7 @@ impl RunEventWriter {
     /// Connects to the leader of the topic, so that the first event need not wait for that. Where that
     /// takes longer than `timeout`, it goes on in the background.
     pub fn connect(&self, timeout: Duration) {
-        // A client connects to a broker when it has something to ask it.
-        let client = self.producer.producer.client();
-        if let Err(error) = client.fetch_watermarks(self.topic.name(), PARTITION, timeout) {
-            // Whether it may write there, and to whom, is found out when it does.
-            debug!(%error, topic = self.topic.name(), "not connected yet");
-        }
+        self.producer.connect(self.topic.name(), timeout);
     }
 
     /// Writes an event and waits until the broker has acknowledged it. Returns its offset.
@@ -185,10 +181,7 @@ pub fn check_frozen_outcomes(
     if policy != Some(ResultsPolicy::Any) {
         return Ok(());
     }
-    let partitions = verdict.outcomes.len();
-    let beginnings = beginning_offsets(cluster, &topics.outcomes, partitions)?;
-    let ends = end_offsets(cluster, &topics.outcomes, partitions)?;
-    match lost_outcomes(&verdict.outcomes, &beginnings, &ends) {
+    match lost_partition(cluster, &topics.outcomes, &verdict.outcomes)? {
         None => Ok(()),
         Some(partition) => Err(Error::FrozenOutcomesDeleted {
             run_id: history.run_id().clone(),
@@ -196,6 +189,20 @@ pub fn check_frozen_outcomes(
             partition: partition as i32,
         }),
     }
+}
+
+/// The first partition of the outcomes topic that no longer has all records of these ranges.
+///
+/// # Errors
+/// When the topic cannot be asked where it begins and ends.
+pub fn lost_partition(
+    cluster: &Cluster,
+    topic: &str,
+    outcomes: &[OffsetRange],
+) -> Result<Option<usize>, Error> {
+    let beginnings = beginning_offsets(cluster, topic, outcomes.len())?;
+    let ends = end_offsets(cluster, topic, outcomes.len())?;
+    Ok(lost_outcomes(outcomes, &beginnings, &ends))
 }
 
 /// Removes runs from the runs topic: a tombstone for each key that they have there, the opening last,
@@ -303,13 +310,32 @@ pub fn run_history(
     run_id: &RunId,
     stopped: &dyn Fn() -> bool,
 ) -> Result<RunHistory, Error> {
-    let mut history = RunHistory::new(run_id.clone());
+    let only = BTreeSet::from([run_id.clone()]);
+    let mut histories = run_histories(cluster, topic, &only, stopped)?;
+    histories.pop().expect("each run has a history")
+}
+
+/// The histories of some runs, as they are on the topic now, in the order of their ids. The topic is
+/// read once for all of them; a run about which a message is no event has an error.
+///
+/// # Errors
+/// When the topic cannot be read, or `stopped` says so.
+pub(crate) fn run_histories(
+    cluster: &Cluster,
+    topic: &str,
+    run_ids: &BTreeSet<RunId>,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<Result<RunHistory, Error>>, Error> {
+    let empty = run_ids.iter().map(|id| (id, RunHistory::new(id.clone())));
+    let mut histories: BTreeMap<&RunId, RunHistory> = empty.collect();
     let mut reader = RunsReader::start(cluster, topic)?;
     for event in reader.read_to_end(stopped)? {
-        history.apply(event);
+        if let Some(history) = histories.get_mut(event.run_id()) {
+            history.apply(event);
+        }
     }
-    reader.check(run_id)?;
-    Ok(history)
+    let checked = |(id, history)| reader.check(id).map(|()| history);
+    Ok(histories.into_iter().map(checked).collect())
 }
 
 /// Every event of every run that is on the topic now, in order. Other messages are skipped.

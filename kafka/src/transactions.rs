@@ -191,10 +191,7 @@ impl TransactionalProducer {
     /// connection to a broker by its id, librdkafka's initialisation would wait for 500 ms.
     fn connect_first(&self, timeout: Duration) {
         if let Some(topic) = self.topics.first() {
-            let client = self.batches.producer.client();
-            if let Err(error) = client.fetch_watermarks(topic, 0, timeout) {
-                tracing::debug!(%error, "no connection before transactions are initialised");
-            }
+            self.batches.connect(topic, timeout);
         }
     }
 

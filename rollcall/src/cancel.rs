@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use kafka::{BrokerArgs, Cluster, RunEventWriter, TopicNames, run_history, topics};
+use kafka::{BrokerArgs, Cluster, RunEventWriter, TopicNames, run_history};
 use pipeline::{RunCancelled, RunEvent, RunHistory, RunId, WriterId};
 use service::{Exit, LogArgs, Shutdown, print, process};
 
 use crate::error::Error;
+use crate::runs;
 
 /// The timeout of the cancellation's acknowledgement.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,18 +56,7 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let of_cluster = |error| Error::of_cluster(error, shutdown);
     cluster.wait_until_reachable(&stopped).map_err(of_cluster)?;
     let run_id = &args.run_id;
-    let no_such_run = || Error::NoSuchRun {
-        run_id: run_id.clone(),
-        topic: names.runs.clone(),
-    };
-    if topics::partition_count(&cluster, &names.runs)?.is_none() {
-        return Err(no_such_run());
-    }
-    let history = || run_history(&cluster, &names.runs, run_id, &stopped).map_err(of_cluster);
-    let before = history()?;
-    if before.opened().is_none() {
-        return Err(no_such_run());
-    }
+    let before = runs::history(&cluster, &names, run_id, shutdown)?;
     let generation = before.timeline().number();
     if let Some(text) = outcome(&before, generation)? {
         print(&text).map_err(Error::Print)?;
@@ -82,11 +72,12 @@ pub fn run(args: &CancelArgs, shutdown: &Shutdown) -> Result<Exit, Error> {
     let written = RunEventWriter::new(&cluster, &names.runs)?.write(&event, TIMEOUT);
     // Whether it holds is for the topic to say: a verdict may have come before it, and where the
     // broker's answer was lost, the event may be there all the same.
-    match outcome(&history()?, generation)? {
+    let after = run_history(&cluster, &names.runs, run_id, &stopped).map_err(of_cluster)?;
+    match outcome(&after, generation)? {
         Some(text) => print(&text).map_err(Error::Print)?,
         None => {
             written?;
-            return Err(no_such_run());
+            return Err(Error::no_such_run(run_id, &names));
         }
     }
     Ok(Exit::Complete)

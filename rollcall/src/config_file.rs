@@ -23,10 +23,8 @@ use clap::FromArgMatches;
 use crate::args::Cli;
 pub use error::Error;
 use places::CONFIG_OPTION;
+pub use service::process::CONFIG_VARIABLE;
 use settings::File;
-
-/// The environment variable that names the file. When it is set and empty, no file is read.
-pub const CONFIG_VARIABLE: &str = "ROLLCALL_CONFIG";
 
 /// The file that is read when none is named, if it exists.
 pub const DEFAULT_FILE: &str = "rollcall.toml";

@@ -5,9 +5,8 @@ use std::fmt::{self, Write as _};
 
 use clap::{Args, Subcommand};
 use computations::positivity::{self, NEGATIVE, POSITIVE};
-use kafka::{BrokerArgs, Cluster, TopicNames, read_dlq, read_to_end, run_history, topics};
+use kafka::{BrokerArgs, Cluster, TopicNames, read_dlq, read_to_end};
 use pipeline::dead_letters::{Dead, Letter, LetterHeaders, Unreadable};
-use pipeline::ledger::counting::CountingRules;
 use pipeline::{Collection, DeadLetters, Grain, JobBatch, Ledger, OutcomeBatch, RunHistory, RunId};
 use serde::Serialize;
 use service::table::{Align, table};
@@ -15,6 +14,7 @@ use service::text::truncated;
 use service::{Exit, LogArgs, Shutdown, print};
 
 use crate::error::Error;
+use crate::runs;
 
 mod replay;
 
@@ -173,20 +173,9 @@ fn look(
 ) -> Result<(RunHistory, DeadLetters, Ledger), Error> {
     let stopped = || shutdown.is_requested();
     let of_cluster = |error| Error::of_cluster(error, shutdown);
-    let no_such_run = || Error::NoSuchRun {
-        run_id: run_id.clone(),
-        topic: names.runs.clone(),
-    };
-    if topics::partition_count(cluster, &names.runs)?.is_none() {
-        return Err(no_such_run());
-    }
-    let history = run_history(cluster, &names.runs, run_id, &stopped).map_err(of_cluster)?;
-    let opened = history.opened().ok_or_else(no_such_run)?;
-    let rules = CountingRules::of(opened.options.results, &history.timeline());
-    let mut collection = Collection::under(rules);
-    for manifest in history.manifests() {
-        collection.apply_manifest(manifest.clone());
-    }
+    let history = runs::history(cluster, names, run_id, shutdown)?;
+    let opened = (history.opened()).ok_or_else(|| Error::no_such_run(run_id, names))?;
+    let mut collection = Collection::of(opened.options.results, &history);
     let mut letters = DeadLetters::new(run_id).for_computation(&opened.options.computation);
     let from = &opened.outcomes_start_offsets;
     read_to_end(cluster, &names.outcomes, from, &stopped, &mut |record| {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use computations::JobError;
+use kafka::TopicNames;
 use pipeline::RunId;
 use service::{Ending, Exit, Shutdown, Signal};
 
@@ -188,6 +189,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of a run that is not on the runs topic.
+    pub(crate) fn no_such_run(run_id: &RunId, names: &TopicNames) -> Self {
+        Self::NoSuchRun {
+            run_id: run_id.clone(),
+            topic: names.runs.clone(),
+        }
+    }
+
     /// An error of the cluster, or the signal that interrupted a wait for it.
     pub(crate) fn of_cluster(error: kafka::Error, shutdown: &Shutdown) -> Self {
         match (error, shutdown.requested()) {

@@ -105,7 +105,7 @@ pub(crate) fn report(
             engine,
             opened_at: None,
             grouping: GroupingReport::new(&grouping.cut()),
-            computation: grouping.computation(),
+            computation: grouping.computation.clone(),
         },
         jobs: Jobs {
             counted: manifest.jobs,

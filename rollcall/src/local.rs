@@ -140,7 +140,7 @@ fn series(grouped: &DataFrame, labels: &[String]) -> Result<Series, Error> {
 
 #[cfg(test)]
 mod tests {
-    use computations::{Compute, Positivity};
+    use computations::{Compute, Positivity, positivity};
     use dispatcher::job_set::JobSet;
     use dispatcher::records::Width;
     use pipeline::ledger::Ledger;
@@ -155,12 +155,7 @@ mod tests {
             label_columns: columns.iter().map(|&column| column.to_owned()).collect(),
             time_column: "test_date".to_owned(),
             grain,
-            compute: "positivity".to_owned(),
-            parameters: Default::default(),
-            encoding: Default::default(),
-            result_column: "result".to_owned(),
-            positive: "positive".to_owned(),
-            negative: "negative".to_owned(),
+            computation: positivity::computation("result", "positive", "negative"),
             max_rows_per_job: 3,
         }
     }

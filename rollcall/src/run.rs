@@ -23,7 +23,7 @@ use dispatcher::rejects::Rejects;
 use dispatcher::{Input, input};
 use kafka::args::{PROPERTIES_VARIABLE, property, write_properties};
 use kafka::settings::PROTOCOL;
-use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, in_process, topics};
+use kafka::{Cluster, InProcessBroker, TopicNames, TopicSpec, default_group, in_process, topics};
 use pipeline::{Grain, RunId, Verdict};
 use service::progress::grouped;
 use service::{Exit, Progress, Show, Shutdown, Usage, clock, json_output, logging, print};
@@ -77,7 +77,7 @@ const IN_PROCESS_HEARTBEAT_MS: &str = "100";
 /// When any part of it fails; what it was is said by the part.
 pub fn run(args: &RunArgs, shutdown: &Shutdown, computations: &Registry) -> Result<Exit, Error> {
     let report = run_and_say(args, shutdown, computations).map_err(|error| match error {
-        // What was dispatched is gone with the broker: there is nothing to be taken up.
+        // What was dispatched is gone with the broker: there is nothing to resume.
         Error::Dispatcher(dispatcher::Error::Stopped(signal))
         | Error::Aggregator(aggregator::Error::Stopped(signal))
             if !names_brokers(args) =>
@@ -308,7 +308,7 @@ fn run_without_kafka(
     progress: &Progress,
 ) -> Result<(Report, String), Error> {
     let grouping = args.grouping.grouping(&Registry::standard())?;
-    if grouping.compute != positivity::DEFINITION.name {
+    if grouping.computation.name != positivity::DEFINITION.name {
         return Err(Error::EngineOfPositivity);
     }
     let path = rejects_file(args);
@@ -376,7 +376,7 @@ impl Stage {
         }
         Ok(Self {
             cluster: Cluster::new(&broker_args, "rollcall-run")?,
-            group: format!("{prefix}.worker"),
+            group: default_group(&prefix),
             run_id,
             topics,
             prefix,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aggregator::report::GroupingReport;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, topics};
+use kafka::{BrokerArgs, Cluster, TopicNames, all_run_events, remove_runs, run_history, topics};
 use pipeline::{
     Computation, Manifest, RunCancelled, RunEvent, RunHistory, RunId, RunOptions, RunReconciled,
 };
@@ -19,7 +19,7 @@ use service::{Exit, LogArgs, Shutdown, print};
 use crate::error::Error;
 
 /// The timeout of a removal's acknowledgement.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(30);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The text of an empty cell.
 const NOTHING: &str = "-";
@@ -165,6 +165,7 @@ impl Run {
 
     fn cells(&self) -> Vec<String> {
         let manifest = self.manifest.as_ref();
+        let verdict = self.verdict.as_ref();
         let number = |count: Option<u64>| count.map_or_else(|| NOTHING.to_owned(), grouped);
         let options = self.options.as_ref();
         let labels = options.map(|options| match options.cut.label_columns.as_slice() {
@@ -187,30 +188,21 @@ impl Run {
             ),
             text(options.map(|options| options.computation.name.clone())),
             self.generation.to_string(),
-            text(
-                self.verdict
-                    .as_ref()
-                    .map(|known| known.verdict.word().to_owned()),
-            ),
-            text(self.said_by().map(str::to_owned)),
+            text(verdict.map(|known| known.verdict.word().to_owned())),
+            text(self.published_by().map(str::to_owned)),
         ]
     }
 
     /// The process that published the verdict or cancelled the run.
-    fn said_by(&self) -> Option<&str> {
-        let verdict = self
-            .verdict
-            .as_ref()
-            .map(|known| known.published_by.as_str());
-        let cancelled = self
-            .cancelled
-            .as_ref()
-            .map(|known| known.cancelled_by.as_str());
-        verdict.or(cancelled)
+    fn published_by(&self) -> Option<&str> {
+        let (verdict, cancelled) = (self.verdict.as_ref(), self.cancelled.as_ref());
+        let verdict = verdict.map(|known| known.published_by.as_str());
+        verdict.or(cancelled.map(|known| known.cancelled_by.as_str()))
     }
 
     fn line(&self) -> RunLine<'_> {
         let manifest = self.manifest.as_ref();
+        let verdict = self.verdict.as_ref();
         RunLine {
             run_id: self.run_id.as_str(),
             state: self.state(),
@@ -228,15 +220,12 @@ impl Run {
                 None => self.aborted.as_deref(),
             },
             generation: self.generation,
-            verdict: self.verdict.as_ref().map(|known| known.verdict.word()),
-            completed: self.verdict.as_ref().map(|known| known.completed),
-            dead_lettered: self.verdict.as_ref().map(|known| known.dead_lettered),
-            differing: self.verdict.as_ref().map(|known| known.differing),
-            table_digest: self
-                .verdict
-                .as_ref()
-                .map(|known| known.table_digest.to_string()),
-            by: self.said_by(),
+            verdict: verdict.map(|known| known.verdict.word()),
+            completed: verdict.map(|known| known.completed),
+            dead_lettered: verdict.map(|known| known.dead_lettered),
+            differing: verdict.map(|known| known.differing),
+            table_digest: verdict.map(|known| known.table_digest.to_string()),
+            by: self.published_by(),
         }
     }
 }
@@ -360,6 +349,28 @@ fn list(names: &TopicNames, runs: &[Run], json: bool) -> Result<Exit, Error> {
     Ok(Exit::Complete)
 }
 
+/// The history of a run that was opened.
+///
+/// # Errors
+/// [`Error::NoSuchRun`], or when the runs topic cannot be read.
+pub fn history(
+    cluster: &Cluster,
+    names: &TopicNames,
+    run_id: &RunId,
+    shutdown: &Shutdown,
+) -> Result<RunHistory, Error> {
+    let no_such_run = || Error::no_such_run(run_id, names);
+    if topics::partition_count(cluster, &names.runs)?.is_none() {
+        return Err(no_such_run());
+    }
+    let history = run_history(cluster, &names.runs, run_id, &|| shutdown.is_requested())
+        .map_err(|error| Error::of_cluster(error, shutdown))?;
+    match history.opened() {
+        Some(_) => Ok(history),
+        None => Err(no_such_run()),
+    }
+}
+
 fn rm(
     cluster: &Cluster,
     names: &TopicNames,
@@ -371,13 +382,10 @@ fn rm(
     // Nothing is removed when one of them is a mistake.
     for run_id in run_ids {
         let known = runs.iter().find(|run| run.run_id == *run_id);
-        chosen.push(known.ok_or_else(|| Error::NoSuchRun {
-            run_id: run_id.clone(),
-            topic: names.runs.clone(),
-        })?);
+        chosen.push(known.ok_or_else(|| Error::no_such_run(run_id, names))?);
     }
     let stopped = || shutdown.is_requested();
-    remove_runs(cluster, &names.runs, run_ids, REMOVAL_PATIENCE, &stopped)
+    remove_runs(cluster, &names.runs, run_ids, REMOVAL_TIMEOUT, &stopped)
         .map_err(|error| Error::of_cluster(error, shutdown))?;
     let mut text = String::new();
     for run in chosen {

@@ -12,11 +12,19 @@ use crate::logging::{LogArgs, Verbosity};
 use crate::output::Escaped;
 use crate::shutdown::{Shutdown, Signal};
 
+/// The environment variable that names the configuration file of `rollcall`. When it is set and empty,
+/// no file is read.
+pub const CONFIG_VARIABLE: &str = "ROLLCALL_CONFIG";
+
 /// The name of a process for readers on other hosts: its role and its host, such as
 /// `dispatcher on host-1`.
 pub fn on_this_host(role: &str) -> String {
-    let host = gethostname::gethostname();
-    format!("{role} on {}", host.to_string_lossy())
+    format!("{role} on {}", host_name())
+}
+
+/// The name of this host.
+pub fn host_name() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
 }
 
 /// Runs a service to its end.

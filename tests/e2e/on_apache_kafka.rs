@@ -352,12 +352,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
-        compute: "positivity".to_owned(),
-        parameters: Default::default(),
-        encoding: Default::default(),
-        result_column: "result".to_owned(),
-        positive: "positive".to_owned(),
-        negative: "negative".to_owned(),
+        computation: positivity::computation("result", "positive", "negative"),
         max_rows_per_job: 10_000,
     };
     let publish = |event| {
@@ -374,7 +369,7 @@ pub fn dispatch_broken(test: &TestCluster, garbage: bool) -> RunId {
     let mut encoder = JobBatchEncoder::new(&JobHeader {
         run_id: run_id.clone(),
         generation: 0,
-        computation: grouping.computation().of_jobs().into(),
+        computation: grouping.computation.of_jobs().into(),
     });
     let mut hasher = JobSetHasher::new();
     let payloads: [&[u8]; 3] = [&[0, 1], &[1, 9, 0], &[1]];

@@ -35,12 +35,7 @@ pub fn data_set(rng: &mut Rng) -> (Rows, Grouping) {
         label_columns: vec!["country".to_owned()],
         time_column: "test_date".to_owned(),
         grain: Grain::Hour,
-        compute: "positivity".to_owned(),
-        parameters: Default::default(),
-        encoding: Default::default(),
-        result_column: "result".to_owned(),
-        positive: "positive".to_owned(),
-        negative: "negative".to_owned(),
+        computation: positivity::computation("result", "positive", "negative"),
         max_rows_per_job: 1 + rng.below(4) as u32,
     };
     (rows, grouping)

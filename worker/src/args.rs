@@ -231,7 +231,7 @@ impl Args {
                 instance_id: self.group_instance_id.clone(),
             },
             worker: Worker {
-                host: gethostname::gethostname().to_string_lossy().into_owned(),
+                host: service::process::host_name(),
                 id,
             },
             threads: self.threads,

@@ -20,7 +20,7 @@ pub enum Error {
 
     /// The messages of [`MAX_GIVEN_UP`] transactions in a row were given up.
     #[error(
-        "the messages of {MAX_GIVEN_UP} transactions in a row were given up; look at the partitions          and max.message.bytes of the outcomes and dead-letter topics (rollcall doctor), then start          the worker again"
+        "the messages of {MAX_GIVEN_UP} transactions in a row were given up; look at the partitions and max.message.bytes of the outcomes and dead-letter topics (rollcall doctor), then start the worker again"
     )]
     GaveUp(#[source] kafka::TransactionError),
 

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::builder::TypedValueParser;
 use computations::{Registry, positivity};
-use pipeline::Grain;
 use pipeline::job::MAX_ROWS_PER_JOB;
+use pipeline::{Computation, Grain};
 
 use crate::columns::PayloadColumns;
 use crate::error::Error;
@@ -104,29 +104,10 @@ impl GroupingArgs {
             columns if columns.iter().any(String::is_empty) => return Err(Error::EmptyLabelColumn),
             columns => columns.to_vec(),
         };
-        let mut grouping = Grouping {
-            label_columns,
-            time_column: self.time.clone(),
-            grain: self.every,
-            compute: self.compute.clone(),
-            parameters: self.parameters()?,
-            encoding: BTreeMap::new(),
-            result_column: self.result.clone(),
-            positive: self.positive.clone(),
-            negative: self.negative.clone(),
-            max_rows_per_job: self.max_rows_per_job,
-        };
-        if let Ok(definition) = computations.find(&self.compute) {
-            let is_of_encoding = |name: &str| definition.is_of_encoding(name);
-            grouping.encoding = grouping.parameters.clone();
-            grouping.encoding.retain(|name, _| is_of_encoding(name));
-            grouping.parameters.retain(|name, _| !is_of_encoding(name));
-        }
+        let computation = self.computation(computations)?;
         // What no worker could compute is refused before anything is published.
-        let computation = grouping.computation();
         computations.check(&computation)?;
         let tabulate = computations.tabulate(&computation)?;
-        let label_columns = &grouping.label_columns;
         let results = tabulate.columns().iter().map(|column| column.name);
         let columns: Vec<&str> = results.chain([self.every.column()]).collect();
         for (position, name) in label_columns.iter().enumerate() {
@@ -140,7 +121,30 @@ impl GroupingArgs {
                 value: self.positive.clone(),
             });
         }
-        Ok(grouping)
+        Ok(Grouping {
+            label_columns,
+            time_column: self.time.clone(),
+            grain: self.every,
+            computation,
+            max_rows_per_job: self.max_rows_per_job,
+        })
+    }
+
+    /// The computation with its parameters. One that has an option of its own is named like that.
+    fn computation(&self, computations: &Registry) -> Result<Computation, Error> {
+        let definition = computations.find(&self.compute).ok();
+        let is_of_encoding = |name: &str| definition.is_some_and(|own| own.is_of_encoding(name));
+        let mut computation = match self.compute == positivity::DEFINITION.name {
+            true => positivity::computation(&self.result, &self.positive, &self.negative),
+            false => Computation::named(&self.compute),
+        };
+        for (name, value) in self.parameters()? {
+            computation = match is_of_encoding(&name) {
+                true => computation.with_encoding(&name, value),
+                false => computation.with(&name, value),
+            };
+        }
+        Ok(computation)
     }
 
     /// The parameters of the computation that have no options of their own.
@@ -172,9 +176,9 @@ pub fn payload_columns(
     grouping: &Grouping,
     computations: &Registry,
 ) -> Result<PayloadColumns, Error> {
-    let encode = computations.encode(&grouping.computation())?;
+    let encode = computations.encode(&grouping.computation)?;
     // The option by which the user has come to want the column.
-    let option = match grouping.compute == positivity::DEFINITION.name {
+    let option = match grouping.computation.name == positivity::DEFINITION.name {
         true => "--result",
         false => "--compute",
     };

@@ -42,6 +42,18 @@ const fn need(topic: fn(&TopicNames) -> &str, operation: Operation, lacking: &'s
     }
 }
 
+/// A right without which the program still does the most of its work.
+const fn useful(
+    topic: fn(&TopicNames) -> &str,
+    operation: Operation,
+    lacking: &'static str,
+) -> Need {
+    Need {
+        verdict: Verdict::Warn,
+        ..need(topic, operation, lacking)
+    }
+}
+
 fn jobs(names: &TopicNames) -> &str {
     &names.jobs
 }
@@ -66,37 +78,25 @@ const DISPATCHER: &[Need] = &[
         "a run that is named or cancelled is not known",
     ),
     need(runs, Operation::Write, "no run is opened"),
-    Need {
-        verdict: Verdict::Warn,
-        ..need(jobs, Operation::Read, "no run is taken up again")
-    },
-    Need {
-        verdict: Verdict::Warn,
-        ..need(outcomes, Operation::Read, "--resume does not work")
-    },
+    useful(jobs, Operation::Read, "no run is resumed"),
+    useful(outcomes, Operation::Read, "--resume does not work"),
 ];
 
 const WORKER: &[Need] = &[
     need(jobs, Operation::Read, "no job is taken"),
     need(outcomes, Operation::Write, "no outcome is published"),
     need(dlq, Operation::Write, "no dead letter is published"),
-    Need {
-        verdict: Verdict::Warn,
-        ..need(runs, Operation::Read, "jobs of cancelled runs are computed")
-    },
+    useful(runs, Operation::Read, "jobs of cancelled runs are computed"),
 ];
 
 const AGGREGATOR: &[Need] = &[
     need(outcomes, Operation::Read, "no outcome is collected"),
     need(runs, Operation::Read, "no run is found"),
-    Need {
-        verdict: Verdict::Warn,
-        ..need(
-            runs,
-            Operation::Write,
-            "no verdict is published, and runs by --results any end with exit code 6",
-        )
-    },
+    useful(
+        runs,
+        Operation::Write,
+        "no verdict is published, and runs by --results any end with exit code 6",
+    ),
 ];
 
 const CANCEL: &[Need] = &[
@@ -108,14 +108,8 @@ const DLQ: &[Need] = &[
     need(runs, Operation::Read, "no run is found"),
     need(outcomes, Operation::Read, "no dead job is known"),
     need(dlq, Operation::Read, "no dead letter is shown"),
-    Need {
-        verdict: Verdict::Warn,
-        ..need(runs, Operation::Write, "no dead letter is replayed")
-    },
-    Need {
-        verdict: Verdict::Warn,
-        ..need(jobs, Operation::Write, "no dead letter is replayed")
-    },
+    useful(runs, Operation::Write, "no dead letter is replayed"),
+    useful(jobs, Operation::Write, "no dead letter is replayed"),
 ];
 
 impl Program {
