@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::job::tests::{OwnedJob, any_jobs, header};
 use crate::outcome::{OutcomeBatchBuilder, Worker};
-use crate::run::tests::{manifest, opened, options};
+use crate::run::tests::{cancelled, manifest, opened, options};
 use crate::run::{RunAborted, RunEvent};
-use crate::{JobHeader, LabelSet, RunCancelled, RunOpened, WriterId, payload_digest};
+use crate::{JobHeader, LabelSet, RunOpened, payload_digest};
 
 fn run_id(name: &str) -> RunId {
     name.parse().expect("a run id")
@@ -186,13 +186,7 @@ fn a_cancelled_copy_does_not_wait_and_an_outdated_dead_letter_is_no_outcome() {
     };
     let ranges = |indexes: &[u64]| IndexRanges::of_ascending(indexes.iter().copied());
     assert_eq!(state(&history), (ranges(&[]), 1));
-    history.apply(RunEvent::Cancelled(RunCancelled {
-        run_id: run_id("a-run"),
-        generation: 0,
-        writer: WriterId::fresh(),
-        reason: String::new(),
-        cancelled_by: String::new(),
-    }));
+    history.apply(RunEvent::Cancelled(cancelled()));
     assert_eq!(state(&history), (ranges(&[0]), 0));
     let next = history
         .timeline()
