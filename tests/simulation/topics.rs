@@ -7,7 +7,7 @@ use pipeline::{
     Job, JobBatch, JobBatchEncoder, ResultsPolicy, RunEvent, RunHistory, payload_digest,
 };
 
-use crate::broker::{Log, Payload, RunRecord};
+use crate::broker::{Log, Payload, RunRecord, starts};
 use crate::history::Shared;
 use crate::invariants::Violation;
 use crate::seen::Seen;
@@ -58,8 +58,7 @@ fn altered(payload: &Payload, shared: &mut Shared) -> Option<Payload> {
 /// Whether a run must not have a further generation: its results may differ, and retention has taken
 /// some that a verdict has counted.
 pub fn lacks_frozen(history: &RunHistory, shared: &Shared) -> bool {
-    let logs = shared.broker.outcomes.iter();
-    let beginnings: Vec<i64> = logs.map(Log::start).collect();
+    let beginnings = starts(&shared.broker.outcomes);
     let timeline = history.timeline();
     let latest = timeline.latest_verdict();
     shared.dispatch.options.results == ResultsPolicy::Any

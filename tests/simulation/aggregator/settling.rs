@@ -14,7 +14,7 @@ use pipeline::{
 };
 
 use super::{AggregatorProcess, Ended, Publication, reconcile, series};
-use crate::broker::Log;
+use crate::broker::starts;
 use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
@@ -70,8 +70,7 @@ impl AggregatorProcess {
         standing: RunReconciled,
         shared: &mut Shared,
     ) -> Option<Ended> {
-        let logs = shared.broker.outcomes.iter();
-        let beginnings: Vec<i64> = logs.map(Log::start).collect();
+        let beginnings = starts(&shared.broker.outcomes);
         if deleted_outcomes(&standing.outcomes, &beginnings).is_some()
             && shared.mutation != Some(Mutation::DeletedOutcomesUnseen)
         {
