@@ -64,12 +64,17 @@ impl TestCluster {
         format!("{}.worker", self.prefix)
     }
 
-    /// A service of `rollcall` on this test's topics.
-    pub fn service(&self, name: &str) -> Command {
+    /// A command of `rollcall` on this test's topics: the command's words, and then the options.
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = rollcall();
-        command.arg(name).args(["--topic-prefix", &self.prefix]);
+        command.args(words).args(["--topic-prefix", &self.prefix]);
         command.args(["--bootstrap-servers", &self.bootstrap_servers]);
         command
+    }
+
+    /// A service of `rollcall` on this test's topics.
+    pub fn service(&self, name: &str) -> Command {
+        self.command(&[name])
     }
 
     /// A dispatcher, as yet not started.

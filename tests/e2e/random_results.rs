@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cluster::TestCluster;
 use crate::own_computation::example;
-use crate::processes::{Finished, Running, assert_reconciled, data_set, finish, report, rollcall};
+use crate::processes::{Finished, Running, assert_reconciled, data_set, finish, report};
 
 /// Twenty countries by the day: 6,120 jobs, each of which is a group.
 const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
@@ -104,11 +104,8 @@ impl RandomRun {
     }
 
     fn replay(&self) -> Finished {
-        let mut command = rollcall();
-        command.args(["dlq", "replay", "--run-id", self.run_id.as_str()]);
-        command.args(["--topic-prefix", &self.test.prefix]);
-        command.args(["--bootstrap-servers", &self.test.bootstrap_servers]);
-        finish(command)
+        let words = ["dlq", "replay", "--run-id", self.run_id.as_str()];
+        finish(self.test.command(&words))
     }
 
     /// Asserts that two aggregators left the same table, and reports that say the same of the run.

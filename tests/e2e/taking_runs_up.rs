@@ -309,10 +309,8 @@ fn jobs_of_a_message_that_could_not_be_read_come_back_by_resume() {
 }
 
 fn dlq(test: &TestCluster, run_id: &RunId, arguments: &[&str]) -> Command {
-    let mut command = crate::processes::rollcall();
-    command.arg("dlq").args(arguments);
-    command.args(["--run-id", run_id.as_str(), "--topic-prefix", &test.prefix]);
-    command.args(["--bootstrap-servers", &test.bootstrap_servers]);
+    let mut command = test.command(&[&["dlq"][..], arguments].concat());
+    command.args(["--run-id", run_id.as_str()]);
     command
 }
 

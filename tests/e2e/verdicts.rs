@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_reconciled, assert_same, data_set, finish, local, report, rollcall, wait_until,
+    Running, assert_reconciled, assert_same, data_set, finish, local, report, wait_until,
 };
 
 /// Twenty countries by the day: 6,120 jobs.
@@ -91,21 +91,13 @@ fn dispatcher(test: &TestCluster, data_set: &Path, run_id: &RunId, options: &[&s
     command
 }
 
-fn command(test: &TestCluster, arguments: &[&str]) -> Command {
-    let mut command = rollcall();
-    command.args(arguments);
-    command.args(["--topic-prefix", &test.prefix]);
-    command.args(["--bootstrap-servers", &test.bootstrap_servers]);
-    command
-}
-
 fn replay(test: &TestCluster, run_id: &RunId) -> Command {
-    command(test, &["dlq", "replay", "--run-id", run_id.as_str()])
+    test.command(&["dlq", "replay", "--run-id", run_id.as_str()])
 }
 
 /// The run as `rollcall runs` lists it.
 fn listed(test: &TestCluster, run_id: &RunId) -> Value {
-    let listed = finish(command(test, &["runs", "--json"])).expect_code(0);
+    let listed = finish(test.command(&["runs", "--json"])).expect_code(0);
     let mut lines = listed.stdout.lines();
     let own = lines.find(|line| line.contains(&format!("\"run_id\":\"{run_id}\"")));
     serde_json::from_str(own.expect("it is listed")).expect("JSON")
@@ -252,7 +244,7 @@ fn a_cancelled_run_is_not_replayed() {
     let worker = poisoned(&test, &[17]);
     test.wait_until_committed();
     end(worker);
-    finish(command(&test, &["cancel", run.run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run.run_id.as_str()])).expect_code(0);
     let refused = finish(replay(&test, &run.run_id)).expect_code(2);
     assert!(
         refused.stderr.contains("was cancelled"),
@@ -279,7 +271,7 @@ fn an_aggregator_ends_when_its_run_is_removed() {
     wait_until("the run is collected", || {
         waiting.said().contains("collecting")
     });
-    finish(command(&test, &["runs", "rm", run.run_id.as_str()])).expect_code(0);
+    finish(test.command(&["runs", "rm", run.run_id.as_str()])).expect_code(0);
     // A run of the same name is none that it waits for, and its outcomes are not taken for that one's.
     assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
     assert!(waiting.said().contains("was removed"), "{}", waiting.said());
@@ -450,10 +442,10 @@ fn a_removed_run_leaves_no_key_and_its_name_is_free() {
     test.wait_until_committed();
     end(worker);
     finish(replay(&test, &run_id)).expect_code(0);
-    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     assert!(keys(&test, &run_id, "") >= 5);
     compact(&test);
-    finish(command(&test, &["runs", "rm", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["runs", "rm", run_id.as_str()])).expect_code(0);
     compact(&test);
     assert_eq!(keys(&test, &run_id, ""), 0);
     assert_eq!(history(&test, &run_id), RunHistory::new(run_id.clone()));
@@ -484,7 +476,7 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
     waiting.arg(test.out(&run_id));
     let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
     let reason = ["cancel", run_id.as_str(), "--reason", "the wrong data set"];
-    finish(command(&test, &reason)).expect_code(0);
+    finish(test.command(&reason)).expect_code(0);
     compact(&test);
     assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
     assert!(
@@ -498,7 +490,7 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
     assert!(!refused.stderr.is_empty());
     assert_eq!(listed(&test, &run_id)["state"], "cancelled");
     // Once more says the same.
-    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     assert_eq!(keys(&test, &run_id, "cancelled"), 1);
 
     let resumed = finish(dispatcher(&test, &data_set, &run_id, &["--resume"])).expect_code(0);
@@ -509,7 +501,7 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
         &test.aggregate_complete(&run_id),
         &local(&data_set, &BY_DAY),
     );
-    let done = finish(command(&test, &["cancel", run_id.as_str()])).expect_code(2);
+    let done = finish(test.command(&["cancel", run_id.as_str()])).expect_code(2);
     assert!(
         done.stderr.contains("nothing is left to cancel"),
         "{}",
@@ -529,7 +521,7 @@ fn a_dispatcher_ends_where_its_run_is_cancelled_while_it_publishes() {
         let mut slow = Running::start(slow, test.folder.path(), &format!("slow-{name}"));
         let mut run_id = None;
         wait_until("the run is there", || {
-            let listed = finish(command(&test, &["runs", "--json"]));
+            let listed = finish(test.command(&["runs", "--json"]));
             let lines = listed.stdout.lines();
             let mut runs = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let own = runs.find(|run| run["state"] == "open");
@@ -537,7 +529,7 @@ fn a_dispatcher_ends_where_its_run_is_cancelled_while_it_publishes() {
             run_id.is_some()
         });
         let run_id = run_id.expect("it is there");
-        finish(command(&test, &["cancel", &run_id])).expect_code(0);
+        finish(test.command(&["cancel", &run_id])).expect_code(0);
         assert_eq!(slow.wait().code(), Some(1), "{}", slow.said());
         assert!(slow.said().contains("was cancelled by"), "{}", slow.said());
         let history = history(&test, &run_id.parse().expect("a run id"));
@@ -557,7 +549,7 @@ fn a_worker_passes_over_the_jobs_of_a_cancelled_run() {
         &["--jobs-per-message", "7"],
     ))
     .expect_code(0);
-    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     // It takes a minute to compute all of them.
     let slow = test.worker("slow", "10ms");
     test.wait_until_committed();
