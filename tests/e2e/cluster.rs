@@ -120,13 +120,18 @@ impl TestCluster {
         self.folder.path().join(format!("out-{run_id}"))
     }
 
+    /// An aggregator of a run that writes to `out`, as yet not started.
+    pub fn aggregator(&self, run_id: &RunId, out: &Path, options: &[&str]) -> Command {
+        let mut command = self.service("aggregator");
+        command.args(["--run-id", run_id.as_str()]).args(options);
+        command.arg("--out").arg(out);
+        command
+    }
+
     /// Collects a run.
     #[track_caller]
     pub fn aggregate(&self, run_id: &RunId, timeout: &str) -> Finished {
-        let mut command = self.service("aggregator");
-        command.args(["--run-id", run_id.as_str(), "--timeout", timeout, "--out"]);
-        command.arg(self.out(run_id));
-        finish(command)
+        finish(self.aggregator(run_id, &self.out(run_id), &["--timeout", timeout]))
     }
 
     /// Collects a run that must be complete.

@@ -203,9 +203,7 @@ fn more_rejects_than_allowed_abort_the_run_for_whoever_waits_for_it() {
     let test = TestCluster::new("aborted");
     let data_set = data_set(&["--rows", "100000", "--malformed", "0.02"]);
     let run_id: RunId = "a-run-to-abort".parse().expect("a run id");
-    let mut command = test.service("aggregator");
-    command.args(["--run-id", run_id.as_str(), "--timeout", "60s", "--out"]);
-    command.arg(test.out(&run_id));
+    let command = test.aggregator(&run_id, &test.out(&run_id), &["--timeout", "60s"]);
     let mut aggregator = Running::start(command, test.folder.path(), "aggregator");
     let dispatcher = test.dispatcher(
         &data_set,

@@ -86,15 +86,8 @@ impl RandomRun {
     }
 
     fn aggregator(&self, name: &str) -> Command {
-        let mut command = self.test.service("aggregator");
-        command.args([
-            "--run-id",
-            self.run_id.as_str(),
-            "--timeout",
-            "60s",
-            "--out",
-        ]);
-        command.arg(self.out(name));
+        let (out, options) = (self.out(name), ["--timeout", "60s"]);
+        let command = self.test.aggregator(&self.run_id, &out, &options);
         example("random_results", &command)
     }
 

@@ -394,10 +394,7 @@ fn an_aggregator_killed_before_any_of_its_files_and_started_again_writes_the_sam
     let series = fs::read(out.join("series.csv")).expect("a series");
     // series.csv, .parquet, .svg, report.md, .html and last report.json.
     for file in 1..=6 {
-        let mut killed = test.service("aggregator");
-        killed
-            .args(["--run-id", run.run_id.as_str(), "--out"])
-            .arg(&out);
+        let mut killed = test.aggregator(&run.run_id, &out, &[]);
         killed.env(FAULTS, format!("aggregator.before-rename=abort@{file}"));
         assert_eq!(finish(killed).code, None, "{file}");
         assert!(!out.join("report.json").exists(), "{file}");

@@ -125,12 +125,10 @@ fn an_aggregator_that_dies_before_it_puts_files_in_place_has_published_what_the_
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
     let _worker = test.worker("a", "0ms");
-    let mut killed = test.service("aggregator");
-    killed.args(["--run-id", run.run_id.as_str(), "--out"]);
-    killed.arg(test.out(&run.run_id));
+    let out = test.out(&run.run_id);
+    let mut killed = test.aggregator(&run.run_id, &out, &[]);
     killed.env(FAULTS, "aggregator.before-rename=abort");
     assert_eq!(finish(killed).code, None);
-    let out = test.out(&run.run_id);
     assert!(!out.join("series.csv").exists() && !out.join("report.json").exists());
     assert_eq!(keys(&test, &run.run_id, "reconciled/0/"), 1);
     compact(&test);
@@ -258,15 +256,8 @@ fn a_cancelled_run_is_not_replayed() {
 fn an_aggregator_ends_when_its_run_is_removed() {
     let test = cluster("removed-meanwhile");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let mut waiting = test.service("aggregator");
-    waiting.args([
-        "--run-id",
-        run.run_id.as_str(),
-        "--timeout",
-        "120s",
-        "--out",
-    ]);
-    waiting.arg(test.out(&run.run_id));
+    let out = test.out(&run.run_id);
+    let waiting = test.aggregator(&run.run_id, &out, &["--timeout", "120s"]);
     let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
     wait_until("the run is collected", || {
         waiting.said().contains("collecting")
@@ -275,7 +266,7 @@ fn an_aggregator_ends_when_its_run_is_removed() {
     // A run of the same name is none that it waits for, and its outcomes are not taken for that one's.
     assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
     assert!(waiting.said().contains("was removed"), "{}", waiting.said());
-    assert!(!test.out(&run.run_id).join("report.json").exists());
+    assert!(!out.join("report.json").exists());
 }
 
 #[test]
@@ -289,9 +280,8 @@ fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
     let out = |number: usize| test.folder.path().join(format!("out-{number}"));
     let mut aggregators: Vec<Running> = (0..3)
         .map(|number| {
-            let mut command = test.service("aggregator");
-            command.args(["--run-id", run.run_id.as_str(), "--timeout", "60s", "--out"]);
-            command.arg(out(number));
+            let options = ["--timeout", "60s"];
+            let command = test.aggregator(&run.run_id, &out(number), &options);
             let name = format!("aggregator-{number}");
             Running::start(command, test.folder.path(), &name)
         })
@@ -379,11 +369,7 @@ fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
             .any(|&beginning| beginning > 0)
     });
     let out = test.folder.path().join("second");
-    let mut second = test.service("aggregator");
-    second
-        .args(["--run-id", run_id.as_str(), "--out"])
-        .arg(&out);
-    let second = finish(second).expect_code(4);
+    let second = finish(test.aggregator(&run_id, &out, &[])).expect_code(4);
     assert!(
         second.stderr.contains("no table is written"),
         "{}",
@@ -420,10 +406,8 @@ fn a_verdict_on_a_topic_that_was_made_again_is_not_waited_for() {
         let ends = partitions().map(|partitions| end_offsets(&test.cluster, outcomes, partitions));
         made.is_ok() && matches!(ends, Some(Ok(ends)) if ends.iter().all(|&end| end == 0))
     });
-    let mut second = test.service("aggregator");
-    second.args(["--run-id", run.run_id.as_str(), "--out"]);
-    second.arg(test.folder.path().join("second"));
-    let second = finish(second).expect_code(4);
+    let out = test.folder.path().join("second");
+    let second = finish(test.aggregator(&run.run_id, &out, &[])).expect_code(4);
     assert!(
         second.stderr.contains("no table is written"),
         "{}",
@@ -471,9 +455,7 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
     let mut killed = dispatcher(&test, &data_set, &run_id, &["--jobs-per-message", "7"]);
     killed.env(FAULTS, "dispatcher.mid-publish=abort");
     assert_eq!(finish(killed).code, None);
-    let mut waiting = test.service("aggregator");
-    waiting.args(["--run-id", run_id.as_str(), "--timeout", "120s", "--out"]);
-    waiting.arg(test.out(&run_id));
+    let waiting = test.aggregator(&run_id, &test.out(&run_id), &["--timeout", "120s"]);
     let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
     let reason = ["cancel", run_id.as_str(), "--reason", "the wrong data set"];
     finish(test.command(&reason)).expect_code(0);
