@@ -59,8 +59,7 @@ fn assert_programs_work_with_their_rights(delivery: &str) {
     assert_reconciled(&report);
     assert_same(&report, &local(&data_set(&ROWS), &BY_DAY));
     test.wait_until_committed();
-    worker.signal("TERM");
-    assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+    worker.end();
     for said in [dispatched.stderr, worker.said()] {
         assert!(!said.contains("authoriz"), "{said}");
     }

@@ -60,8 +60,7 @@ fn each_job_has_one_committed_outcome() {
     assert_same(&report, &local(&data_set, &BY_DAY));
     test.wait_until_committed();
     for worker in &mut workers {
-        worker.signal("TERM");
-        assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+        worker.end();
     }
 }
 
@@ -111,8 +110,7 @@ fn workers_that_come_and_go_in_order_leave_one_committed_outcome_of_each_job() {
     let mut second = start(&test, worker(&test, "second", "1ms"), "second");
     let done = test.jobs_with_outcome(&run.run_id);
     test.wait_until_mid_run(&run, done + 1_000);
-    second.signal("TERM");
-    assert_eq!(second.wait().code(), Some(0), "{}", second.said());
+    second.end();
     test.assert_mid_run(&run);
     assert_each_once(&test, &run);
 }

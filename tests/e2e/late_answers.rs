@@ -53,8 +53,7 @@ fn answers_that_come_late_and_out_of_order_make_the_same_series() {
         assert_same(&report, &local(&data_set, &BY_DAY));
         test.wait_until_committed();
         for worker in &mut workers {
-            worker.signal("TERM");
-            assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+            worker.end();
         }
     }
 }

@@ -99,8 +99,7 @@ fn workers_scaled_from_one_to_four_to_two_mid_run_lose_no_job() {
     });
     test.assert_mid_run(&run);
     for worker in &mut more[..2] {
-        worker.signal("TERM");
-        assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+        worker.end();
     }
     test.assert_mid_run(&run);
     let report = test.aggregate_complete(&run.run_id);

@@ -143,7 +143,7 @@ impl Running {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Asks it to end.
+    /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
@@ -151,6 +151,13 @@ impl Running {
     /// Whether it goes on.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it can be asked").is_none()
+    }
+
+    /// Asks it to end, and asserts that it does, with code 0.
+    #[track_caller]
+    pub fn end(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait().code(), Some(0), "{}", self.said());
     }
 
     /// Waits until it ends by itself.

@@ -327,8 +327,7 @@ fn dead_letters_are_listed_shown_and_replayed_until_the_run_is_complete() {
     let mut poisoned = Running::start(poisoned, test.folder.path(), "poisoned");
     test.aggregate(&run.run_id, "60s").expect_code(3);
     test.wait_until_committed();
-    poisoned.signal("TERM");
-    assert_eq!(poisoned.wait().code(), Some(0));
+    poisoned.end();
 
     let listed = || -> Vec<u64> {
         let listed = finish(dlq(&test, &run.run_id, &["list", "--json"])).expect_code(0);

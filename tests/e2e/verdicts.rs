@@ -114,11 +114,6 @@ fn poisoned(test: &TestCluster, jobs: &[u64]) -> Running {
     Running::start(worker, test.folder.path(), "poisoned")
 }
 
-fn end(mut worker: Running) {
-    worker.signal("TERM");
-    assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
-}
-
 #[test]
 fn an_aggregator_that_dies_before_it_puts_files_in_place_has_published_what_the_next_one_finds() {
     let test = cluster("dies-before-rename");
@@ -147,9 +142,9 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
     let test = cluster("replay-races");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let worker = poisoned(&test, &[17, 42]);
+    let mut worker = poisoned(&test, &[17, 42]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     // Before any verdict: the replay is first.
     let replayed = finish(replay(&test, &run.run_id)).expect_code(0);
     assert!(
@@ -167,10 +162,10 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
     publish_outcome(&test, &run.run_id, 17);
     test.aggregate(&run.run_id, "2s").expect_code(4);
 
-    let worker = poisoned(&test, &[42]);
+    let mut worker = poisoned(&test, &[42]);
     test.aggregate(&run.run_id, "60s").expect_code(3);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     let history_of_run = history(&test, &run.run_id);
     let timeline = history_of_run.timeline();
     let verdict = timeline.newest().verdict().expect("it is published");
@@ -203,9 +198,9 @@ fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next()
     let test = cluster("replay-dies");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let worker = poisoned(&test, &[17, 42]);
+    let mut worker = poisoned(&test, &[17, 42]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     test.aggregate(&run.run_id, "60s").expect_code(3);
     let opened = open_generation(
         &test.cluster,
@@ -239,9 +234,9 @@ fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next()
 fn a_cancelled_run_is_not_replayed() {
     let test = cluster("cancelled-replay");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let worker = poisoned(&test, &[17]);
+    let mut worker = poisoned(&test, &[17]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     finish(test.command(&["cancel", run.run_id.as_str()])).expect_code(0);
     let refused = finish(replay(&test, &run.run_id)).expect_code(2);
     assert!(
@@ -274,9 +269,9 @@ fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
     let test = cluster("replay-and-verdicts");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let worker = poisoned(&test, &[17, 42]);
+    let mut worker = poisoned(&test, &[17, 42]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     let out = |number: usize| test.folder.path().join(format!("out-{number}"));
     let mut aggregators: Vec<Running> = (0..3)
         .map(|number| {
@@ -383,9 +378,9 @@ fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
 fn a_verdict_on_a_topic_that_was_made_again_is_not_waited_for() {
     let test = cluster("made-again");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let worker = test.worker("a", "0ms");
+    let mut worker = test.worker("a", "0ms");
     test.aggregate_complete(&run.run_id);
-    end(worker);
+    worker.end();
     let outcomes = &test.topics.outcomes;
     let partitions = || topics::partition_count(&test.cluster, outcomes).expect("it can be asked");
     let spec = TopicSpec {
@@ -420,11 +415,11 @@ fn a_removed_run_leaves_no_key_and_its_name_is_free() {
     let test = cluster("removed");
     let data_set = data_set(&FEW_JOBS);
     let run_id = id("again");
-    let worker = poisoned(&test, &[17]);
+    let mut worker = poisoned(&test, &[17]);
     finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
     test.aggregate(&run_id, "60s").expect_code(3);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     finish(replay(&test, &run_id)).expect_code(0);
     finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     assert!(keys(&test, &run_id, "") >= 5);
@@ -533,9 +528,9 @@ fn a_worker_passes_over_the_jobs_of_a_cancelled_run() {
     .expect_code(0);
     finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     // It takes a minute to compute all of them.
-    let slow = test.worker("slow", "10ms");
+    let mut slow = test.worker("slow", "10ms");
     test.wait_until_committed();
-    end(slow);
+    slow.end();
     let computed = test.jobs_with_outcome(&run_id);
     assert!(computed < 3_000, "{computed} jobs were computed");
 

@@ -513,9 +513,7 @@ impl<'a> Play<'a> {
     #[track_caller]
     pub fn end_worker(&mut self, slot: usize) {
         let mut worker = self.workers.remove(slot);
-        worker.process.signal("TERM");
-        let code = worker.process.wait().code();
-        assert_eq!(code, Some(0), "{}", worker.process.said());
+        worker.process.end();
     }
 
     /// Has quick workers finish what slow ones had enough of for as long as the faults lasted.
