@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kafka::{GroupOffsets, topics};
+use kafka::GroupOffsets;
 use pipeline::RunId;
 use serde_json::Value;
 
@@ -72,8 +72,7 @@ impl RandomRun {
     #[track_caller]
     fn deliver_again(&self) {
         let (cluster, jobs) = (&self.test.cluster, &self.test.topics.jobs);
-        let partitions = topics::partition_count(cluster, jobs);
-        let partitions = partitions.expect("it can be asked").expect("it is there");
+        let partitions = self.test.partitions(jobs);
         let group = GroupOffsets::new(cluster, &self.test.group(), jobs, partitions);
         let beginning: Vec<_> = (0..partitions as i32).map(|own| (own, 0)).collect();
         let moved = group.expect("a group").move_to(&beginning);

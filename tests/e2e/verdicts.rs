@@ -9,8 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use kafka::{
-    BatchProducer, Outgoing, TopicNames, TopicSpec, beginning_offsets, end_offsets,
-    open_generation, run_history, topics,
+    BatchProducer, TopicNames, TopicSpec, beginning_offsets, end_offsets, open_generation, topics,
 };
 use pipeline::{
     GroupKey, IndexRanges, Job, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunHistory,
@@ -19,10 +18,11 @@ use pipeline::{
 use serde_json::Value;
 
 use crate::apache_kafka::ApacheKafka;
-use crate::cluster::TestCluster;
+use crate::cluster::{TestCluster, id};
 use crate::processes::{
     Running, assert_reconciled, assert_same, data_set, finish, local, report, wait_until,
 };
+use crate::strangers::{write, write_by};
 
 /// Twenty countries by the day: 6,120 jobs.
 const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
@@ -44,14 +44,6 @@ fn cluster(test: &str) -> TestCluster {
     TestCluster::on(&broker.bootstrap_servers(), test)
 }
 
-fn id(name: &str) -> RunId {
-    name.parse().expect("a run id")
-}
-
-fn history(test: &TestCluster, run_id: &RunId) -> RunHistory {
-    run_history(&test.cluster, &test.topics.runs, run_id, &|| false).expect("it can be read")
-}
-
 /// Keys of a run on the runs topic that begin so, without tombstones.
 fn keys(test: &TestCluster, run_id: &RunId, kind: &str) -> usize {
     let begins = format!("{run_id}/{kind}");
@@ -63,21 +55,14 @@ fn keys(test: &TestCluster, run_id: &RunId, kind: &str) -> usize {
     own.count()
 }
 
-fn publish(test: &TestCluster, topic: &str, key: Option<&[u8]>, payload: &[u8]) {
-    let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
-    let topic = producer.topic(topic).expect("a topic");
-    let message = Outgoing { payload, id: 0 };
-    let produced = producer.produce_one(&topic, 0, key, &[], message);
-    assert!(produced.expect("produced"));
-    assert!(producer.drain(Duration::from_secs(20), &mut Vec::new()));
-}
-
 /// Waits until the broker has compacted all that is on the runs topic now.
 fn compact(test: &TestCluster) {
     let key = b"a-stranger/of-another-kind".as_slice();
+    let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
+    let topic = producer.topic(&test.topics.runs).expect("a topic");
     let mut written = 0;
     wait_until("the runs topic is compacted", || {
-        publish(test, &test.topics.runs, Some(key), b"something");
+        write_by(&producer, &topic, &[(Some(key), b"something")]);
         written += 1;
         let records = test.records(&test.topics.runs);
         let left = records.iter().filter(|record| record.key == Some(key));
@@ -101,17 +86,6 @@ fn listed(test: &TestCluster, run_id: &RunId) -> Value {
     let mut lines = listed.stdout.lines();
     let own = lines.find(|line| line.contains(&format!("\"run_id\":\"{run_id}\"")));
     serde_json::from_str(own.expect("it is listed")).expect("JSON")
-}
-
-/// A worker by which these jobs die.
-fn poisoned(test: &TestCluster, jobs: &[u64]) -> Running {
-    let mut worker = test.service("worker");
-    worker.args(["--group", &test.group(), "--worker-id", "poisoned"]);
-    worker.args(["--max-attempts", "1"]);
-    let faults = jobs.iter();
-    let faults = faults.map(|index| format!("worker.before-compute=error@{index}"));
-    worker.env(FAULTS, faults.collect::<Vec<_>>().join(";"));
-    Running::start(worker, test.folder.path(), "poisoned")
 }
 
 #[test]
@@ -142,7 +116,7 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
     let test = cluster("replay-races");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let mut worker = poisoned(&test, &[17, 42]);
+    let mut worker = test.poisoned(&[17, 42]);
     test.wait_until_committed();
     worker.end();
     // Before any verdict: the replay is first.
@@ -162,11 +136,11 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
     publish_outcome(&test, &run.run_id, 17);
     test.aggregate(&run.run_id, "2s").expect_code(4);
 
-    let mut worker = poisoned(&test, &[42]);
+    let mut worker = test.poisoned(&[42]);
     test.aggregate(&run.run_id, "60s").expect_code(3);
     test.wait_until_committed();
     worker.end();
-    let history_of_run = history(&test, &run.run_id);
+    let history_of_run = test.history(&run.run_id);
     let timeline = history_of_run.timeline();
     let verdict = timeline.newest().verdict().expect("it is published");
     assert_eq!(verdict.verdict, Verdict::CompleteWithDeadLetters);
@@ -198,7 +172,7 @@ fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next()
     let test = cluster("replay-dies");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let mut worker = poisoned(&test, &[17, 42]);
+    let mut worker = test.poisoned(&[17, 42]);
     test.wait_until_committed();
     worker.end();
     test.aggregate(&run.run_id, "60s").expect_code(3);
@@ -234,7 +208,7 @@ fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next()
 fn a_cancelled_run_is_not_replayed() {
     let test = cluster("cancelled-replay");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let mut worker = poisoned(&test, &[17]);
+    let mut worker = test.poisoned(&[17]);
     test.wait_until_committed();
     worker.end();
     finish(test.command(&["cancel", run.run_id.as_str()])).expect_code(0);
@@ -269,7 +243,7 @@ fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
     let test = cluster("replay-and-verdicts");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let mut worker = poisoned(&test, &[17, 42]);
+    let mut worker = test.poisoned(&[17, 42]);
     test.wait_until_committed();
     worker.end();
     let out = |number: usize| test.folder.path().join(format!("out-{number}"));
@@ -299,10 +273,10 @@ fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
         let known = series.entry(generation).or_insert(report["series"].clone());
         assert_eq!(*known, report["series"]);
     }
-    let before = history(&test, &run.run_id);
+    let before = test.history(&run.run_id);
     assert_eq!(before.timeline().number(), 1);
     compact(&test);
-    assert_eq!(history(&test, &run.run_id), before);
+    assert_eq!(test.history(&run.run_id), before);
     assert_same(
         &test.aggregate_complete(&run.run_id),
         &local(&data_set, &BY_DAY),
@@ -341,7 +315,7 @@ fn publish_outcome(test: &TestCluster, run_id: &RunId, index: u64) {
             attempts: 1,
         },
     );
-    publish(test, &test.topics.outcomes, None, &builder.encode());
+    write(test, &test.topics.outcomes, &[(None, &builder.encode())]);
 }
 
 #[test]
@@ -355,9 +329,7 @@ fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
     test.aggregate_complete(&run_id);
     let topic = &test.topics.outcomes;
     wait_until("outcomes are deleted", || {
-        let partitions = topics::partition_count(&test.cluster, topic);
-        let partitions = partitions.expect("it can be asked").expect("it is there");
-        let beginnings = beginning_offsets(&test.cluster, topic, partitions);
+        let beginnings = beginning_offsets(&test.cluster, topic, test.partitions(topic));
         beginnings
             .expect("it can be asked")
             .iter()
@@ -384,7 +356,7 @@ fn a_verdict_on_a_topic_that_was_made_again_is_not_waited_for() {
     let outcomes = &test.topics.outcomes;
     let partitions = || topics::partition_count(&test.cluster, outcomes).expect("it can be asked");
     let spec = TopicSpec {
-        partitions: partitions().expect("it is there"),
+        partitions: test.partitions(outcomes),
         replication_factor: None,
         retention: Duration::from_secs(3_600),
     };
@@ -415,7 +387,7 @@ fn a_removed_run_leaves_no_key_and_its_name_is_free() {
     let test = cluster("removed");
     let data_set = data_set(&FEW_JOBS);
     let run_id = id("again");
-    let mut worker = poisoned(&test, &[17]);
+    let mut worker = test.poisoned(&[17]);
     finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
     test.aggregate(&run_id, "60s").expect_code(3);
     test.wait_until_committed();
@@ -427,7 +399,7 @@ fn a_removed_run_leaves_no_key_and_its_name_is_free() {
     finish(test.command(&["runs", "rm", run_id.as_str()])).expect_code(0);
     compact(&test);
     assert_eq!(keys(&test, &run_id, ""), 0);
-    assert_eq!(history(&test, &run_id), RunHistory::new(run_id.clone()));
+    assert_eq!(test.history(&run_id), RunHistory::new(run_id.clone()));
 
     let _worker = test.worker("healthy", "0ms");
     finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
@@ -509,7 +481,7 @@ fn a_dispatcher_ends_where_its_run_is_cancelled_while_it_publishes() {
         finish(test.command(&["cancel", &run_id])).expect_code(0);
         assert_eq!(slow.wait().code(), Some(1), "{}", slow.said());
         assert!(slow.said().contains("was cancelled by"), "{}", slow.said());
-        let history = history(&test, &run_id.parse().expect("a run id"));
+        let history = test.history(&run_id.parse().expect("a run id"));
         assert_eq!((history.manifest(), history.aborted()), (None, None));
     }
 }
