@@ -10,12 +10,10 @@ use pipeline::offsets::Commit;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::{Dispatched, TestCluster};
 use crate::processes::{
-    Running, assert_reconciled, assert_same, data_set, finish, folder, local, report, rollcall,
-    wait_until,
+    FEW_JOBS, Running, assert_reconciled, assert_same, data_set, finish, folder, local, report,
+    rollcall, wait_until,
 };
 
-/// Twenty countries by the day: 6,120 jobs, few enough to be made slow.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 
 /// A dispatcher whose retries write nothing twice.

@@ -13,13 +13,11 @@ use pipeline::{
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_reconciled, assert_same, children, data_set, finish, is_alive, local,
+    FEW_JOBS, Running, assert_reconciled, assert_same, children, data_set, finish, is_alive, local,
     peak_resident_bytes, report, rollcall, wait_until,
 };
 
 const ROWS: [&str; 2] = ["--rows", "200000"];
-/// Twenty countries by the day: 6,120 jobs, few enough to be made slow.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 
 #[test]

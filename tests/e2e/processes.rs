@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Nothing that a test waits for takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
+/// A data set of twenty countries: by the day, these are 6,120 jobs, few enough to be made slow.
+pub const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+
 /// Waits until a condition holds.
 #[track_caller]
 pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {

@@ -12,10 +12,9 @@ use serde_json::Value;
 
 use crate::cluster::TestCluster;
 use crate::own_computation::example;
-use crate::processes::{Finished, Running, assert_reconciled, data_set, finish, report};
+use crate::processes::{FEW_JOBS, Finished, Running, assert_reconciled, data_set, finish, report};
 
-/// Twenty countries by the day: 6,120 jobs, each of which is a group.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+/// The jobs of [`FEW_JOBS`] by the day, each of which is a group.
 const JOBS: usize = 6_120;
 
 /// A worker dies when the broker has acknowledged its first outcomes, before it commits an offset.

@@ -13,10 +13,8 @@ use pipeline::{JobBatch, RunEvent, RunId};
 use serde_json::Value;
 
 use crate::cluster::{TestCluster, id};
-use crate::processes::{Running, assert_same, data_set, finish, local, report};
+use crate::processes::{FEW_JOBS, Running, assert_same, data_set, finish, local, report};
 
-/// Twenty countries by the day: 6,120 jobs.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 const FAULTS: &str = "ROLLCALL_FAULTS";
 

@@ -20,12 +20,10 @@ use serde_json::Value;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::{TestCluster, id};
 use crate::processes::{
-    Running, assert_reconciled, assert_same, data_set, finish, local, report, wait_until,
+    FEW_JOBS, Running, assert_reconciled, assert_same, data_set, finish, local, report, wait_until,
 };
 use crate::strangers::{write, write_by};
 
-/// Twenty countries by the day: 6,120 jobs.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 const FAULTS: &str = "ROLLCALL_FAULTS";
 

@@ -14,9 +14,9 @@ use service::metrics::names;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::on_apache_kafka::dispatch_broken;
-use crate::processes::{Finished, Running, data_set, finish, folder, rollcall, wait_until};
-
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+use crate::processes::{
+    FEW_JOBS, Finished, Running, data_set, finish, folder, rollcall, wait_until,
+};
 
 /// Starts a worker that serves health and metrics at a port of the kernel's choice.
 #[track_caller]
