@@ -98,6 +98,7 @@ impl Cancellations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::tests::cancelled;
     use crate::{IndexRanges, RunEvent};
 
     #[test]
@@ -107,11 +108,8 @@ mod tests {
         let mut cancellations = Cancellations::default();
         let cancel = |generation| {
             RunEvent::Cancelled(RunCancelled {
-                run_id: run_id.clone(),
                 generation,
-                writer: WriterId::fresh(),
-                reason: String::new(),
-                cancelled_by: String::new(),
+                ..cancelled()
             })
         };
         let mut covered = |history: &RunHistory| {

@@ -4,7 +4,7 @@ mod batch;
 mod builder;
 mod fields;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

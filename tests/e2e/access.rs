@@ -59,8 +59,7 @@ fn assert_programs_work_with_their_rights(delivery: &str) {
     assert_reconciled(&report);
     assert_same(&report, &local(&data_set(&ROWS), &BY_DAY));
     test.wait_until_committed();
-    worker.signal("TERM");
-    assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+    worker.end();
     for said in [dispatched.stderr, worker.said()] {
         assert!(!said.contains("authoriz"), "{said}");
     }
@@ -154,25 +153,14 @@ fn the_tools_work_with_their_documented_rights_alone() {
     assert!(!doctor.stdout.contains("access"), "{}", doctor.stdout);
 
     kafka.grant_documented("dlq", "rollcall dlq", &test.prefix);
-    let mut list = rollcall();
-    list.args([
-        "dlq",
-        "list",
-        "--run-id",
-        run_id,
-        "--topic-prefix",
-        &test.prefix,
-    ]);
-    list.args(["--bootstrap-servers", &test.bootstrap_servers]);
+    let list = test.command(&["dlq", "list", "--run-id", run_id]);
     finish(kafka.as_user(list, "dlq")).expect_code(0);
 
     kafka.grant_documented("runs", "rollcall runs", &test.prefix);
     let runs = finish(kafka.as_user(test.service("runs"), "runs")).expect_code(0);
     assert!(runs.stdout.contains(run_id), "{}", runs.stdout);
     let remove = || {
-        let mut remove = rollcall();
-        remove.args(["runs", "rm", run_id, "--topic-prefix", &test.prefix]);
-        remove.args(["--bootstrap-servers", &test.bootstrap_servers]);
+        let remove = test.command(&["runs", "rm", run_id]);
         kafka.as_user(remove, "runs")
     };
     let refused = finish(remove()).expect_code(DENIED).stderr;

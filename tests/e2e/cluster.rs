@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use kafka::{
-    BrokerArgs, Cluster, GroupOffsets, Reader, RecordBatch, TopicNames, end_offsets, topics,
+    BrokerArgs, Cluster, GroupOffsets, Reader, RecordBatch, TopicNames, end_offsets, run_history,
+    topics,
 };
-use pipeline::{OutcomeBatch, RunId};
+use pipeline::{OutcomeBatch, RunHistory, RunId};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,6 +26,11 @@ pub struct TestCluster {
     pub cluster: Cluster,
     pub topics: TopicNames,
     pub folder: TempDir,
+}
+
+/// The id of a run by its name.
+pub fn id(name: &str) -> RunId {
+    name.parse().expect("a run id")
 }
 
 /// A run whose jobs are all published.
@@ -64,12 +70,17 @@ impl TestCluster {
         format!("{}.worker", self.prefix)
     }
 
-    /// A service of `rollcall` on this test's topics.
-    pub fn service(&self, name: &str) -> Command {
+    /// A command of `rollcall` on this test's topics: the command's words, and then the options.
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = rollcall();
-        command.arg(name).args(["--topic-prefix", &self.prefix]);
+        command.args(words).args(["--topic-prefix", &self.prefix]);
         command.args(["--bootstrap-servers", &self.bootstrap_servers]);
         command
+    }
+
+    /// A service of `rollcall` on this test's topics.
+    pub fn service(&self, name: &str) -> Command {
+        self.command(&[name])
     }
 
     /// A dispatcher, as yet not started.
@@ -110,18 +121,35 @@ impl TestCluster {
         Running::start(command, self.folder.path(), id)
     }
 
+    /// Starts a worker by which these jobs die.
+    #[track_caller]
+    pub fn poisoned(&self, jobs: &[u64]) -> Running {
+        let mut command = self.service("worker");
+        command.args(["--group", &self.group(), "--worker-id", "poisoned"]);
+        command.args(["--max-attempts", "1"]);
+        let faults = jobs.iter();
+        let faults = faults.map(|index| format!("worker.before-compute=error@{index}"));
+        command.env("ROLLCALL_FAULTS", faults.collect::<Vec<_>>().join(";"));
+        Running::start(command, self.folder.path(), "poisoned")
+    }
+
     /// Where an aggregator writes.
     pub fn out(&self, run_id: &RunId) -> PathBuf {
         self.folder.path().join(format!("out-{run_id}"))
     }
 
+    /// An aggregator of a run that writes to `out`, as yet not started.
+    pub fn aggregator(&self, run_id: &RunId, out: &Path, options: &[&str]) -> Command {
+        let mut command = self.service("aggregator");
+        command.args(["--run-id", run_id.as_str()]).args(options);
+        command.arg("--out").arg(out);
+        command
+    }
+
     /// Collects a run.
     #[track_caller]
     pub fn aggregate(&self, run_id: &RunId, timeout: &str) -> Finished {
-        let mut command = self.service("aggregator");
-        command.args(["--run-id", run_id.as_str(), "--timeout", timeout, "--out"]);
-        command.arg(self.out(run_id));
-        finish(command)
+        finish(self.aggregator(run_id, &self.out(run_id), &["--timeout", timeout]))
     }
 
     /// Collects a run that must be complete.
@@ -132,6 +160,20 @@ impl TestCluster {
         assert_eq!(report["status"], "complete");
         assert_reconciled(&report);
         report
+    }
+
+    /// What the runs topic has of a run.
+    #[track_caller]
+    pub fn history(&self, run_id: &RunId) -> RunHistory {
+        let history = run_history(&self.cluster, &self.topics.runs, run_id, &|| false);
+        history.expect("it can be read")
+    }
+
+    /// The number of partitions of a topic that exists.
+    #[track_caller]
+    pub fn partitions(&self, topic: &str) -> usize {
+        let partitions = topics::partition_count(&self.cluster, topic);
+        partitions.expect("it can be asked").expect("it is there")
     }
 
     /// Every record of a topic, from its beginning to its end as it is now.
@@ -210,8 +252,7 @@ impl TestCluster {
     #[track_caller]
     pub fn wait_until_committed(&self) {
         let topic = &self.topics.jobs;
-        let partitions = topics::partition_count(&self.cluster, topic);
-        let partitions = partitions.expect("it can be asked").expect("it is there");
+        let partitions = self.partitions(topic);
         let end = end_offsets(&self.cluster, topic, partitions).expect("it has an end");
         let group = GroupOffsets::new(&self.cluster, &self.group(), topic, partitions);
         let group = group.expect("it can be asked");

@@ -10,12 +10,10 @@ use pipeline::offsets::Commit;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::{Dispatched, TestCluster};
 use crate::processes::{
-    Running, assert_reconciled, assert_same, data_set, finish, folder, local, report, rollcall,
-    wait_until,
+    FEW_JOBS, Running, assert_reconciled, assert_same, data_set, finish, folder, local, report,
+    rollcall, wait_until,
 };
 
-/// Twenty countries by the day: 6,120 jobs, few enough to be made slow.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 
 /// A dispatcher whose retries write nothing twice.
@@ -60,8 +58,7 @@ fn each_job_has_one_committed_outcome() {
     assert_same(&report, &local(&data_set, &BY_DAY));
     test.wait_until_committed();
     for worker in &mut workers {
-        worker.signal("TERM");
-        assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+        worker.end();
     }
 }
 
@@ -111,8 +108,7 @@ fn workers_that_come_and_go_in_order_leave_one_committed_outcome_of_each_job() {
     let mut second = start(&test, worker(&test, "second", "1ms"), "second");
     let done = test.jobs_with_outcome(&run.run_id);
     test.wait_until_mid_run(&run, done + 1_000);
-    second.signal("TERM");
-    assert_eq!(second.wait().code(), Some(0), "{}", second.said());
+    second.end();
     test.assert_mid_run(&run);
     assert_each_once(&test, &run);
 }

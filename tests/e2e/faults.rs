@@ -34,6 +34,8 @@ use play::{Data, Delivery, Outcome, Play, Stand};
 use results::Result;
 use rows::{Brokers, DataSet, ROWS, Row};
 
+use crate::processes::FEW_JOBS;
+
 /// What rows share: brokers and data, made when the first row asks for them.
 #[derive(Default)]
 struct House {
@@ -54,9 +56,9 @@ impl House {
             PLAYS.fetch_add(1, Ordering::Relaxed)
         );
         let data = match row.data {
-            DataSet::FewJobs => self.few_jobs.get_or_insert_with(|| {
-                Data::make(&["--rows", "200000", "--countries", "20"], Grain::Day)
-            }),
+            DataSet::FewJobs => self
+                .few_jobs
+                .get_or_insert_with(|| Data::make(&FEW_JOBS, Grain::Day)),
             DataSet::ManyJobs => self
                 .many_jobs
                 .get_or_insert_with(|| Data::make(&["--rows", "2000000"], Grain::Hour)),

@@ -30,11 +30,7 @@ fn with(mut command: Command, arguments: &[&str]) -> Command {
 
 /// `rollcall runs rm`, whose options stand behind it.
 fn remove(test: &TestCluster, run_ids: &[&str]) -> Command {
-    let mut command = crate::processes::rollcall();
-    command.args(["runs", "rm"]).args(run_ids);
-    command.args(["--topic-prefix", &test.prefix]);
-    command.args(["--bootstrap-servers", &test.bootstrap_servers]);
-    command
+    test.command(&[&["runs", "rm"][..], run_ids].concat())
 }
 
 /// The verdict of each check of `rollcall doctor`.

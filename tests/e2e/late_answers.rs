@@ -6,10 +6,10 @@ use std::process::Command;
 
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_reconciled, assert_same, data_set, local, report, rollcall, wait_until,
+    FEW_JOBS, Running, assert_reconciled, assert_same, data_set, local, report, rollcall,
+    wait_until,
 };
 
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 
 /// The worker for tests, which is built beside the binaries.
@@ -53,8 +53,7 @@ fn answers_that_come_late_and_out_of_order_make_the_same_series() {
         assert_same(&report, &local(&data_set, &BY_DAY));
         test.wait_until_committed();
         for worker in &mut workers {
-            worker.signal("TERM");
-            assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+            worker.end();
         }
     }
 }

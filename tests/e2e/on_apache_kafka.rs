@@ -13,13 +13,11 @@ use pipeline::{
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_reconciled, assert_same, children, data_set, finish, is_alive, local,
+    FEW_JOBS, Running, assert_reconciled, assert_same, children, data_set, finish, is_alive, local,
     peak_resident_bytes, report, rollcall, wait_until,
 };
 
 const ROWS: [&str; 2] = ["--rows", "200000"];
-/// Twenty countries by the day: 6,120 jobs, few enough to be made slow.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 
 #[test]
@@ -99,8 +97,7 @@ fn workers_scaled_from_one_to_four_to_two_mid_run_lose_no_job() {
     });
     test.assert_mid_run(&run);
     for worker in &mut more[..2] {
-        worker.signal("TERM");
-        assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+        worker.end();
     }
     test.assert_mid_run(&run);
     let report = test.aggregate_complete(&run.run_id);
@@ -203,9 +200,7 @@ fn more_rejects_than_allowed_abort_the_run_for_whoever_waits_for_it() {
     let test = TestCluster::new("aborted");
     let data_set = data_set(&["--rows", "100000", "--malformed", "0.02"]);
     let run_id: RunId = "a-run-to-abort".parse().expect("a run id");
-    let mut command = test.service("aggregator");
-    command.args(["--run-id", run_id.as_str(), "--timeout", "60s", "--out"]);
-    command.arg(test.out(&run_id));
+    let command = test.aggregator(&run_id, &test.out(&run_id), &["--timeout", "60s"]);
     let mut aggregator = Running::start(command, test.folder.path(), "aggregator");
     let dispatcher = test.dispatcher(
         &data_set,

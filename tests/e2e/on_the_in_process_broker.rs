@@ -10,11 +10,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::processes::{
-    self, Finished, Running, assert_reconciled, assert_same, children, data_set, finish, folder,
-    is_alive, local, report, rollcall, signal, wait_until,
+    self, FEW_JOBS, Finished, Running, assert_reconciled, assert_same, children, data_set, finish,
+    folder, is_alive, local, report, rollcall, signal, wait_until,
 };
-
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 
 fn run(out: &Path, data_set: &Path, options: &[&str]) -> Command {
     let mut command = rollcall();

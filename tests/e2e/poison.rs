@@ -10,11 +10,10 @@ use serde_json::Value;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::processes::{
-    Running, assert_reconciled, assert_same, children, data_set, finish, folder, local, report,
-    rollcall, signal, wait_until,
+    FEW_JOBS, Running, assert_reconciled, assert_same, children, data_set, finish, folder, local,
+    report, rollcall, signal, wait_until,
 };
 
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 
 fn run(out: &Path, data_set: &Path, options: &[&str], faults: &str) -> Command {

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// Nothing that a test waits for takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
+/// A data set of twenty countries: by the day, these are 6,120 jobs, few enough to be made slow.
+pub const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+
 /// Waits until a condition holds.
 #[track_caller]
 pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
@@ -143,7 +146,7 @@ impl Running {
         self.child.wait().expect("it can be waited for");
     }
 
-    /// Asks it to end.
+    /// Sends it a signal.
     pub fn signal(&self, name: &str) {
         signal(self.id(), name);
     }
@@ -151,6 +154,13 @@ impl Running {
     /// Whether it goes on.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it can be asked").is_none()
+    }
+
+    /// Asks it to end, and asserts that it does, with code 0.
+    #[track_caller]
+    pub fn end(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait().code(), Some(0), "{}", self.said());
     }
 
     /// Waits until it ends by itself.

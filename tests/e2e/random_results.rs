@@ -6,16 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kafka::{GroupOffsets, topics};
+use kafka::GroupOffsets;
 use pipeline::RunId;
 use serde_json::Value;
 
 use crate::cluster::TestCluster;
 use crate::own_computation::example;
-use crate::processes::{Finished, Running, assert_reconciled, data_set, finish, report, rollcall};
+use crate::processes::{FEW_JOBS, Finished, Running, assert_reconciled, data_set, finish, report};
 
-/// Twenty countries by the day: 6,120 jobs, each of which is a group.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+/// The jobs of [`FEW_JOBS`] by the day, each of which is a group.
 const JOBS: usize = 6_120;
 
 /// A worker dies when the broker has acknowledged its first outcomes, before it commits an offset.
@@ -65,16 +64,14 @@ impl RandomRun {
     #[track_caller]
     fn finish_work(&self, mut worker: Running) {
         self.test.wait_until_committed();
-        worker.signal("TERM");
-        assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
+        worker.end();
     }
 
     /// Has every message of the jobs topic delivered again.
     #[track_caller]
     fn deliver_again(&self) {
         let (cluster, jobs) = (&self.test.cluster, &self.test.topics.jobs);
-        let partitions = topics::partition_count(cluster, jobs);
-        let partitions = partitions.expect("it can be asked").expect("it is there");
+        let partitions = self.test.partitions(jobs);
         let group = GroupOffsets::new(cluster, &self.test.group(), jobs, partitions);
         let beginning: Vec<_> = (0..partitions as i32).map(|own| (own, 0)).collect();
         let moved = group.expect("a group").move_to(&beginning);
@@ -86,15 +83,8 @@ impl RandomRun {
     }
 
     fn aggregator(&self, name: &str) -> Command {
-        let mut command = self.test.service("aggregator");
-        command.args([
-            "--run-id",
-            self.run_id.as_str(),
-            "--timeout",
-            "60s",
-            "--out",
-        ]);
-        command.arg(self.out(name));
+        let (out, options) = (self.out(name), ["--timeout", "60s"]);
+        let command = self.test.aggregator(&self.run_id, &out, &options);
         example("random_results", &command)
     }
 
@@ -104,11 +94,8 @@ impl RandomRun {
     }
 
     fn replay(&self) -> Finished {
-        let mut command = rollcall();
-        command.args(["dlq", "replay", "--run-id", self.run_id.as_str()]);
-        command.args(["--topic-prefix", &self.test.prefix]);
-        command.args(["--bootstrap-servers", &self.test.bootstrap_servers]);
-        finish(command)
+        let words = ["dlq", "replay", "--run-id", self.run_id.as_str()];
+        finish(self.test.command(&words))
     }
 
     /// Asserts that two aggregators left the same table, and reports that say the same of the run.

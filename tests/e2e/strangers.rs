@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kafka::{BatchProducer, Outgoing, all_run_events};
+use kafka::{BatchProducer, Outgoing, Topic, all_run_events};
 use pipeline::job::MAX_PAYLOAD_BYTES;
 use pipeline::{Computation, GroupKey, Job, JobHeader, LabelSet, TimeBucket};
 
@@ -15,12 +15,18 @@ const ROWS: [&str; 4] = ["--rows", "1000", "--countries", "3"];
 
 /// Writes messages with their keys to partition 0 of a topic.
 #[track_caller]
-fn write(test: &TestCluster, topic: &str, messages: &[(Option<&[u8]>, &[u8])]) {
+pub fn write(test: &TestCluster, topic: &str, messages: &[(Option<&[u8]>, &[u8])]) {
     let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
     let topic = producer.topic(topic).expect("a topic");
+    write_by(&producer, &topic, messages);
+}
+
+/// Writes messages with their keys to partition 0 of a topic by a producer that is there already.
+#[track_caller]
+pub fn write_by(producer: &BatchProducer, topic: &Topic, messages: &[(Option<&[u8]>, &[u8])]) {
     for (key, payload) in messages {
         let message = Outgoing { payload, id: 0 };
-        let taken = producer.produce_one(&topic, 0, *key, &[], message);
+        let taken = producer.produce_one(topic, 0, *key, &[], message);
         assert!(taken.expect("it can be produced"), "the queue is full");
     }
     let mut deliveries = Vec::new();

@@ -8,21 +8,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, run_history, topics};
-use pipeline::{JobBatch, RunEvent, RunHistory, RunId};
+use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, topics};
+use pipeline::{JobBatch, RunEvent, RunId};
 use serde_json::Value;
 
-use crate::cluster::TestCluster;
-use crate::processes::{Running, assert_same, data_set, finish, local, report};
+use crate::cluster::{TestCluster, id};
+use crate::processes::{FEW_JOBS, Running, assert_same, data_set, finish, local, report};
 
-/// Twenty countries by the day: 6,120 jobs.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 const FAULTS: &str = "ROLLCALL_FAULTS";
-
-fn id(name: &str) -> RunId {
-    name.parse().expect("a run id")
-}
 
 /// How often each job of a run is on the jobs topic.
 fn copies(test: &TestCluster, run_id: &RunId) -> BTreeMap<u64, u32> {
@@ -38,10 +32,6 @@ fn copies(test: &TestCluster, run_id: &RunId) -> BTreeMap<u64, u32> {
         }
     }
     copies
-}
-
-fn history(test: &TestCluster, run_id: &RunId) -> RunHistory {
-    run_history(&test.cluster, &test.topics.runs, run_id, &|| false).expect("it can be read")
 }
 
 /// How many events of a kind a run has on the runs topic.
@@ -111,7 +101,7 @@ fn two_dispatchers_of_one_run_at_once_end_in_one_manifest() {
     for dispatcher in &mut both {
         assert_eq!(dispatcher.wait().code(), Some(0), "{}", dispatcher.said());
     }
-    let history = history(&test, &run_id);
+    let history = test.history(&run_id);
     assert!(history.manifest().is_some() && history.disagreeing().is_none());
     assert_eq!(history.contradiction(), None);
     assert_eq!(history.to_be_opened_again(), None);
@@ -128,7 +118,8 @@ fn two_manifests_that_disagree_fail_the_run() {
     let run = test.dispatch(&data_set, &BY_DAY);
     let _worker = test.worker("a", "0ms");
     test.aggregate_complete(&run.run_id);
-    let mut other = history(&test, &run.run_id)
+    let mut other = test
+        .history(&run.run_id)
         .manifest()
         .cloned()
         .expect("a manifest");
@@ -202,12 +193,12 @@ fn a_run_that_was_aborted_is_taken_up_and_no_longer_is() {
     let mut failed = dispatcher(&test, &data_set, &run_id, &BY_DAY);
     failed.env(FAULTS, "dispatcher.before-manifest=error");
     finish(failed).expect_code(1);
-    assert!(history(&test, &run_id).aborted().is_some());
+    assert!(test.history(&run_id).aborted().is_some());
     let _worker = test.worker("a", "0ms");
     let mut killed = dispatcher(&test, &data_set, &run_id, &BY_DAY);
     killed.env(FAULTS, "dispatcher.before-manifest=abort");
     assert_eq!(finish(killed).code, None);
-    assert_eq!(history(&test, &run_id).aborted(), None);
+    assert_eq!(test.history(&run_id).aborted(), None);
     finish(dispatcher(&test, &data_set, &run_id, &BY_DAY)).expect_code(0);
     assert_same(
         &test.aggregate_complete(&run_id),
@@ -309,10 +300,8 @@ fn jobs_of_a_message_that_could_not_be_read_come_back_by_resume() {
 }
 
 fn dlq(test: &TestCluster, run_id: &RunId, arguments: &[&str]) -> Command {
-    let mut command = crate::processes::rollcall();
-    command.arg("dlq").args(arguments);
-    command.args(["--run-id", run_id.as_str(), "--topic-prefix", &test.prefix]);
-    command.args(["--bootstrap-servers", &test.bootstrap_servers]);
+    let mut command = test.command(&[&["dlq"][..], arguments].concat());
+    command.args(["--run-id", run_id.as_str()]);
     command
 }
 
@@ -321,16 +310,10 @@ fn dead_letters_are_listed_shown_and_replayed_until_the_run_is_complete() {
     let test = TestCluster::new("replayed");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let mut poisoned = test.service("worker");
-    poisoned.args(["--group", &test.group(), "--worker-id", "poisoned"]);
-    poisoned.args(["--max-attempts", "1"]);
-    let faults = [17, 42, 99].map(|index| format!("worker.before-compute=error@{index}"));
-    poisoned.env(FAULTS, faults.join(";"));
-    let mut poisoned = Running::start(poisoned, test.folder.path(), "poisoned");
+    let mut poisoned = test.poisoned(&[17, 42, 99]);
     test.aggregate(&run.run_id, "60s").expect_code(3);
     test.wait_until_committed();
-    poisoned.signal("TERM");
-    assert_eq!(poisoned.wait().code(), Some(0));
+    poisoned.end();
 
     let listed = || -> Vec<u64> {
         let listed = finish(dlq(&test, &run.run_id, &["list", "--json"])).expect_code(0);
@@ -396,10 +379,7 @@ fn an_aggregator_killed_before_any_of_its_files_and_started_again_writes_the_sam
     let series = fs::read(out.join("series.csv")).expect("a series");
     // series.csv, .parquet, .svg, report.md, .html and last report.json.
     for file in 1..=6 {
-        let mut killed = test.service("aggregator");
-        killed
-            .args(["--run-id", run.run_id.as_str(), "--out"])
-            .arg(&out);
+        let mut killed = test.aggregator(&run.run_id, &out, &[]);
         killed.env(FAULTS, format!("aggregator.before-rename=abort@{file}"));
         assert_eq!(finish(killed).code, None, "{file}");
         assert!(!out.join("report.json").exists(), "{file}");

@@ -9,8 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use kafka::{
-    BatchProducer, Outgoing, TopicNames, TopicSpec, beginning_offsets, end_offsets,
-    open_generation, run_history, topics,
+    BatchProducer, TopicNames, TopicSpec, beginning_offsets, end_offsets, open_generation, topics,
 };
 use pipeline::{
     GroupKey, IndexRanges, Job, LabelSet, Outcome, OutcomeBatch, OutcomeBatchBuilder, RunHistory,
@@ -19,13 +18,12 @@ use pipeline::{
 use serde_json::Value;
 
 use crate::apache_kafka::ApacheKafka;
-use crate::cluster::TestCluster;
+use crate::cluster::{TestCluster, id};
 use crate::processes::{
-    Running, assert_reconciled, assert_same, data_set, finish, local, report, rollcall, wait_until,
+    FEW_JOBS, Running, assert_reconciled, assert_same, data_set, finish, local, report, wait_until,
 };
+use crate::strangers::{write, write_by};
 
-/// Twenty countries by the day: 6,120 jobs.
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
 const BY_DAY: [&str; 2] = ["--every", "day"];
 const FAULTS: &str = "ROLLCALL_FAULTS";
 
@@ -44,14 +42,6 @@ fn cluster(test: &str) -> TestCluster {
     TestCluster::on(&broker.bootstrap_servers(), test)
 }
 
-fn id(name: &str) -> RunId {
-    name.parse().expect("a run id")
-}
-
-fn history(test: &TestCluster, run_id: &RunId) -> RunHistory {
-    run_history(&test.cluster, &test.topics.runs, run_id, &|| false).expect("it can be read")
-}
-
 /// Keys of a run on the runs topic that begin so, without tombstones.
 fn keys(test: &TestCluster, run_id: &RunId, kind: &str) -> usize {
     let begins = format!("{run_id}/{kind}");
@@ -63,21 +53,14 @@ fn keys(test: &TestCluster, run_id: &RunId, kind: &str) -> usize {
     own.count()
 }
 
-fn publish(test: &TestCluster, topic: &str, key: Option<&[u8]>, payload: &[u8]) {
-    let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
-    let topic = producer.topic(topic).expect("a topic");
-    let message = Outgoing { payload, id: 0 };
-    let produced = producer.produce_one(&topic, 0, key, &[], message);
-    assert!(produced.expect("produced"));
-    assert!(producer.drain(Duration::from_secs(20), &mut Vec::new()));
-}
-
 /// Waits until the broker has compacted all that is on the runs topic now.
 fn compact(test: &TestCluster) {
     let key = b"a-stranger/of-another-kind".as_slice();
+    let mut producer = BatchProducer::new(&test.cluster).expect("a producer");
+    let topic = producer.topic(&test.topics.runs).expect("a topic");
     let mut written = 0;
     wait_until("the runs topic is compacted", || {
-        publish(test, &test.topics.runs, Some(key), b"something");
+        write_by(&producer, &topic, &[(Some(key), b"something")]);
         written += 1;
         let records = test.records(&test.topics.runs);
         let left = records.iter().filter(|record| record.key == Some(key));
@@ -91,40 +74,16 @@ fn dispatcher(test: &TestCluster, data_set: &Path, run_id: &RunId, options: &[&s
     command
 }
 
-fn command(test: &TestCluster, arguments: &[&str]) -> Command {
-    let mut command = rollcall();
-    command.args(arguments);
-    command.args(["--topic-prefix", &test.prefix]);
-    command.args(["--bootstrap-servers", &test.bootstrap_servers]);
-    command
-}
-
 fn replay(test: &TestCluster, run_id: &RunId) -> Command {
-    command(test, &["dlq", "replay", "--run-id", run_id.as_str()])
+    test.command(&["dlq", "replay", "--run-id", run_id.as_str()])
 }
 
 /// The run as `rollcall runs` lists it.
 fn listed(test: &TestCluster, run_id: &RunId) -> Value {
-    let listed = finish(command(test, &["runs", "--json"])).expect_code(0);
+    let listed = finish(test.command(&["runs", "--json"])).expect_code(0);
     let mut lines = listed.stdout.lines();
     let own = lines.find(|line| line.contains(&format!("\"run_id\":\"{run_id}\"")));
     serde_json::from_str(own.expect("it is listed")).expect("JSON")
-}
-
-/// A worker by which these jobs die.
-fn poisoned(test: &TestCluster, jobs: &[u64]) -> Running {
-    let mut worker = test.service("worker");
-    worker.args(["--group", &test.group(), "--worker-id", "poisoned"]);
-    worker.args(["--max-attempts", "1"]);
-    let faults = jobs.iter();
-    let faults = faults.map(|index| format!("worker.before-compute=error@{index}"));
-    worker.env(FAULTS, faults.collect::<Vec<_>>().join(";"));
-    Running::start(worker, test.folder.path(), "poisoned")
-}
-
-fn end(mut worker: Running) {
-    worker.signal("TERM");
-    assert_eq!(worker.wait().code(), Some(0), "{}", worker.said());
 }
 
 #[test]
@@ -133,12 +92,10 @@ fn an_aggregator_that_dies_before_it_puts_files_in_place_has_published_what_the_
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
     let _worker = test.worker("a", "0ms");
-    let mut killed = test.service("aggregator");
-    killed.args(["--run-id", run.run_id.as_str(), "--out"]);
-    killed.arg(test.out(&run.run_id));
+    let out = test.out(&run.run_id);
+    let mut killed = test.aggregator(&run.run_id, &out, &[]);
     killed.env(FAULTS, "aggregator.before-rename=abort");
     assert_eq!(finish(killed).code, None);
-    let out = test.out(&run.run_id);
     assert!(!out.join("series.csv").exists() && !out.join("report.json").exists());
     assert_eq!(keys(&test, &run.run_id, "reconciled/0/"), 1);
     compact(&test);
@@ -157,9 +114,9 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
     let test = cluster("replay-races");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let worker = poisoned(&test, &[17, 42]);
+    let mut worker = test.poisoned(&[17, 42]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     // Before any verdict: the replay is first.
     let replayed = finish(replay(&test, &run.run_id)).expect_code(0);
     assert!(
@@ -177,11 +134,11 @@ fn a_replay_opens_a_generation_in_which_an_old_dead_letter_does_not_count() {
     publish_outcome(&test, &run.run_id, 17);
     test.aggregate(&run.run_id, "2s").expect_code(4);
 
-    let worker = poisoned(&test, &[42]);
+    let mut worker = test.poisoned(&[42]);
     test.aggregate(&run.run_id, "60s").expect_code(3);
     test.wait_until_committed();
-    end(worker);
-    let history_of_run = history(&test, &run.run_id);
+    worker.end();
+    let history_of_run = test.history(&run.run_id);
     let timeline = history_of_run.timeline();
     let verdict = timeline.newest().verdict().expect("it is published");
     assert_eq!(verdict.verdict, Verdict::CompleteWithDeadLetters);
@@ -213,9 +170,9 @@ fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next()
     let test = cluster("replay-dies");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let worker = poisoned(&test, &[17, 42]);
+    let mut worker = test.poisoned(&[17, 42]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     test.aggregate(&run.run_id, "60s").expect_code(3);
     let opened = open_generation(
         &test.cluster,
@@ -249,10 +206,10 @@ fn a_replay_that_died_before_it_published_its_jobs_is_gone_on_with_by_the_next()
 fn a_cancelled_run_is_not_replayed() {
     let test = cluster("cancelled-replay");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let worker = poisoned(&test, &[17]);
+    let mut worker = test.poisoned(&[17]);
     test.wait_until_committed();
-    end(worker);
-    finish(command(&test, &["cancel", run.run_id.as_str()])).expect_code(0);
+    worker.end();
+    finish(test.command(&["cancel", run.run_id.as_str()])).expect_code(0);
     let refused = finish(replay(&test, &run.run_id)).expect_code(2);
     assert!(
         refused.stderr.contains("was cancelled"),
@@ -266,24 +223,17 @@ fn a_cancelled_run_is_not_replayed() {
 fn an_aggregator_ends_when_its_run_is_removed() {
     let test = cluster("removed-meanwhile");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let mut waiting = test.service("aggregator");
-    waiting.args([
-        "--run-id",
-        run.run_id.as_str(),
-        "--timeout",
-        "120s",
-        "--out",
-    ]);
-    waiting.arg(test.out(&run.run_id));
+    let out = test.out(&run.run_id);
+    let waiting = test.aggregator(&run.run_id, &out, &["--timeout", "120s"]);
     let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
     wait_until("the run is collected", || {
         waiting.said().contains("collecting")
     });
-    finish(command(&test, &["runs", "rm", run.run_id.as_str()])).expect_code(0);
+    finish(test.command(&["runs", "rm", run.run_id.as_str()])).expect_code(0);
     // A run of the same name is none that it waits for, and its outcomes are not taken for that one's.
     assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
     assert!(waiting.said().contains("was removed"), "{}", waiting.said());
-    assert!(!test.out(&run.run_id).join("report.json").exists());
+    assert!(!out.join("report.json").exists());
 }
 
 #[test]
@@ -291,15 +241,14 @@ fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
     let test = cluster("replay-and-verdicts");
     let data_set = data_set(&FEW_JOBS);
     let run = test.dispatch(&data_set, &BY_DAY);
-    let worker = poisoned(&test, &[17, 42]);
+    let mut worker = test.poisoned(&[17, 42]);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     let out = |number: usize| test.folder.path().join(format!("out-{number}"));
     let mut aggregators: Vec<Running> = (0..3)
         .map(|number| {
-            let mut command = test.service("aggregator");
-            command.args(["--run-id", run.run_id.as_str(), "--timeout", "60s", "--out"]);
-            command.arg(out(number));
+            let options = ["--timeout", "60s"];
+            let command = test.aggregator(&run.run_id, &out(number), &options);
             let name = format!("aggregator-{number}");
             Running::start(command, test.folder.path(), &name)
         })
@@ -322,10 +271,10 @@ fn aggregators_and_a_replay_at_once_leave_one_table_of_each_generation() {
         let known = series.entry(generation).or_insert(report["series"].clone());
         assert_eq!(*known, report["series"]);
     }
-    let before = history(&test, &run.run_id);
+    let before = test.history(&run.run_id);
     assert_eq!(before.timeline().number(), 1);
     compact(&test);
-    assert_eq!(history(&test, &run.run_id), before);
+    assert_eq!(test.history(&run.run_id), before);
     assert_same(
         &test.aggregate_complete(&run.run_id),
         &local(&data_set, &BY_DAY),
@@ -364,7 +313,7 @@ fn publish_outcome(test: &TestCluster, run_id: &RunId, index: u64) {
             attempts: 1,
         },
     );
-    publish(test, &test.topics.outcomes, None, &builder.encode());
+    write(test, &test.topics.outcomes, &[(None, &builder.encode())]);
 }
 
 #[test]
@@ -378,20 +327,14 @@ fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
     test.aggregate_complete(&run_id);
     let topic = &test.topics.outcomes;
     wait_until("outcomes are deleted", || {
-        let partitions = topics::partition_count(&test.cluster, topic);
-        let partitions = partitions.expect("it can be asked").expect("it is there");
-        let beginnings = beginning_offsets(&test.cluster, topic, partitions);
+        let beginnings = beginning_offsets(&test.cluster, topic, test.partitions(topic));
         beginnings
             .expect("it can be asked")
             .iter()
             .any(|&beginning| beginning > 0)
     });
     let out = test.folder.path().join("second");
-    let mut second = test.service("aggregator");
-    second
-        .args(["--run-id", run_id.as_str(), "--out"])
-        .arg(&out);
-    let second = finish(second).expect_code(4);
+    let second = finish(test.aggregator(&run_id, &out, &[])).expect_code(4);
     assert!(
         second.stderr.contains("no table is written"),
         "{}",
@@ -405,13 +348,13 @@ fn outcomes_that_were_deleted_leave_a_second_aggregator_without_a_table() {
 fn a_verdict_on_a_topic_that_was_made_again_is_not_waited_for() {
     let test = cluster("made-again");
     let run = test.dispatch(&data_set(&FEW_JOBS), &BY_DAY);
-    let worker = test.worker("a", "0ms");
+    let mut worker = test.worker("a", "0ms");
     test.aggregate_complete(&run.run_id);
-    end(worker);
+    worker.end();
     let outcomes = &test.topics.outcomes;
     let partitions = || topics::partition_count(&test.cluster, outcomes).expect("it can be asked");
     let spec = TopicSpec {
-        partitions: partitions().expect("it is there"),
+        partitions: test.partitions(outcomes),
         replication_factor: None,
         retention: Duration::from_secs(3_600),
     };
@@ -428,10 +371,8 @@ fn a_verdict_on_a_topic_that_was_made_again_is_not_waited_for() {
         let ends = partitions().map(|partitions| end_offsets(&test.cluster, outcomes, partitions));
         made.is_ok() && matches!(ends, Some(Ok(ends)) if ends.iter().all(|&end| end == 0))
     });
-    let mut second = test.service("aggregator");
-    second.args(["--run-id", run.run_id.as_str(), "--out"]);
-    second.arg(test.folder.path().join("second"));
-    let second = finish(second).expect_code(4);
+    let out = test.folder.path().join("second");
+    let second = finish(test.aggregator(&run.run_id, &out, &[])).expect_code(4);
     assert!(
         second.stderr.contains("no table is written"),
         "{}",
@@ -444,19 +385,19 @@ fn a_removed_run_leaves_no_key_and_its_name_is_free() {
     let test = cluster("removed");
     let data_set = data_set(&FEW_JOBS);
     let run_id = id("again");
-    let worker = poisoned(&test, &[17]);
+    let mut worker = test.poisoned(&[17]);
     finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
     test.aggregate(&run_id, "60s").expect_code(3);
     test.wait_until_committed();
-    end(worker);
+    worker.end();
     finish(replay(&test, &run_id)).expect_code(0);
-    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     assert!(keys(&test, &run_id, "") >= 5);
     compact(&test);
-    finish(command(&test, &["runs", "rm", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["runs", "rm", run_id.as_str()])).expect_code(0);
     compact(&test);
     assert_eq!(keys(&test, &run_id, ""), 0);
-    assert_eq!(history(&test, &run_id), RunHistory::new(run_id.clone()));
+    assert_eq!(test.history(&run_id), RunHistory::new(run_id.clone()));
 
     let _worker = test.worker("healthy", "0ms");
     finish(dispatcher(&test, &data_set, &run_id, &[])).expect_code(0);
@@ -479,12 +420,10 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
     let mut killed = dispatcher(&test, &data_set, &run_id, &["--jobs-per-message", "7"]);
     killed.env(FAULTS, "dispatcher.mid-publish=abort");
     assert_eq!(finish(killed).code, None);
-    let mut waiting = test.service("aggregator");
-    waiting.args(["--run-id", run_id.as_str(), "--timeout", "120s", "--out"]);
-    waiting.arg(test.out(&run_id));
+    let waiting = test.aggregator(&run_id, &test.out(&run_id), &["--timeout", "120s"]);
     let mut waiting = Running::start(waiting, test.folder.path(), "waiting");
     let reason = ["cancel", run_id.as_str(), "--reason", "the wrong data set"];
-    finish(command(&test, &reason)).expect_code(0);
+    finish(test.command(&reason)).expect_code(0);
     compact(&test);
     assert_eq!(waiting.wait().code(), Some(1), "{}", waiting.said());
     assert!(
@@ -498,7 +437,7 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
     assert!(!refused.stderr.is_empty());
     assert_eq!(listed(&test, &run_id)["state"], "cancelled");
     // Once more says the same.
-    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     assert_eq!(keys(&test, &run_id, "cancelled"), 1);
 
     let resumed = finish(dispatcher(&test, &data_set, &run_id, &["--resume"])).expect_code(0);
@@ -509,7 +448,7 @@ fn a_cancelled_run_ends_for_everybody_and_goes_on_by_resume() {
         &test.aggregate_complete(&run_id),
         &local(&data_set, &BY_DAY),
     );
-    let done = finish(command(&test, &["cancel", run_id.as_str()])).expect_code(2);
+    let done = finish(test.command(&["cancel", run_id.as_str()])).expect_code(2);
     assert!(
         done.stderr.contains("nothing is left to cancel"),
         "{}",
@@ -529,7 +468,7 @@ fn a_dispatcher_ends_where_its_run_is_cancelled_while_it_publishes() {
         let mut slow = Running::start(slow, test.folder.path(), &format!("slow-{name}"));
         let mut run_id = None;
         wait_until("the run is there", || {
-            let listed = finish(command(&test, &["runs", "--json"]));
+            let listed = finish(test.command(&["runs", "--json"]));
             let lines = listed.stdout.lines();
             let mut runs = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let own = runs.find(|run| run["state"] == "open");
@@ -537,10 +476,10 @@ fn a_dispatcher_ends_where_its_run_is_cancelled_while_it_publishes() {
             run_id.is_some()
         });
         let run_id = run_id.expect("it is there");
-        finish(command(&test, &["cancel", &run_id])).expect_code(0);
+        finish(test.command(&["cancel", &run_id])).expect_code(0);
         assert_eq!(slow.wait().code(), Some(1), "{}", slow.said());
         assert!(slow.said().contains("was cancelled by"), "{}", slow.said());
-        let history = history(&test, &run_id.parse().expect("a run id"));
+        let history = test.history(&run_id.parse().expect("a run id"));
         assert_eq!((history.manifest(), history.aborted()), (None, None));
     }
 }
@@ -557,11 +496,11 @@ fn a_worker_passes_over_the_jobs_of_a_cancelled_run() {
         &["--jobs-per-message", "7"],
     ))
     .expect_code(0);
-    finish(command(&test, &["cancel", run_id.as_str()])).expect_code(0);
+    finish(test.command(&["cancel", run_id.as_str()])).expect_code(0);
     // It takes a minute to compute all of them.
-    let slow = test.worker("slow", "10ms");
+    let mut slow = test.worker("slow", "10ms");
     test.wait_until_committed();
-    end(slow);
+    slow.end();
     let computed = test.jobs_with_outcome(&run_id);
     assert!(computed < 3_000, "{computed} jobs were computed");
 

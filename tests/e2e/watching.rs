@@ -14,9 +14,9 @@ use service::metrics::names;
 use crate::apache_kafka::ApacheKafka;
 use crate::cluster::TestCluster;
 use crate::on_apache_kafka::dispatch_broken;
-use crate::processes::{Finished, Running, data_set, finish, folder, rollcall, wait_until};
-
-const FEW_JOBS: [&str; 4] = ["--rows", "200000", "--countries", "20"];
+use crate::processes::{
+    FEW_JOBS, Finished, Running, data_set, finish, folder, rollcall, wait_until,
+};
 
 /// Starts a worker that serves health and metrics at a port of the kernel's choice.
 #[track_caller]
@@ -121,8 +121,7 @@ fn a_worker_is_ready_with_partitions_and_its_metrics_count_exactly_the_jobs_of_a
             && of_both("rollcall_worker_outbox_bytes") == 0.0
     });
 
-    workers[0].signal("TERM");
-    assert_eq!(workers[0].wait().code(), Some(0), "{}", workers[0].said());
+    workers[0].end();
     assert!(TcpStream::connect(&addresses[0]).is_err());
 }
 
@@ -178,8 +177,7 @@ fn log_lines_in_json_carry_the_worker_and_the_run() {
         assert_eq!(line["run_id"], run_id, "{line}");
     }
     wait_until("it works", || worker.said().contains("partitions assigned"));
-    worker.signal("TERM");
-    assert_eq!(worker.wait().code(), Some(0));
+    worker.end();
     let lines = json_lines(&worker.said());
     let messages = lines.iter().map(|line| &line["fields"]["message"]);
     let up = messages

@@ -18,7 +18,7 @@ use pipeline::{
     Verdict,
 };
 
-use crate::broker::{Log, ends};
+use crate::broker::{Log, ends, starts};
 use crate::history::Shared;
 use crate::invariants::{Judgement, Violation, violated};
 use crate::mutants::Mutation;
@@ -232,7 +232,7 @@ impl AggregatorProcess {
     }
 
     fn ask_offsets(&mut self, shared: &Shared) {
-        let kept: Vec<i64> = shared.broker.outcomes.iter().map(Log::start).collect();
+        let kept = starts(&shared.broker.outcomes);
         let end = ends(&shared.broker.outcomes);
         let told_at = self.told_at(shared);
         self.completion
@@ -249,7 +249,7 @@ impl AggregatorProcess {
         let broker = &shared.broker;
         let seen = WorkersSeen {
             members: broker.group.members(),
-            jobs_kept: broker.jobs.iter().map(Log::start).collect(),
+            jobs_kept: starts(&broker.jobs),
             jobs_committed: broker.group.committed_offsets(),
             jobs_end: ends(&broker.jobs),
             outcomes_end: ends(&broker.outcomes),

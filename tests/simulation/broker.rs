@@ -98,6 +98,11 @@ impl Log {
     }
 }
 
+/// The offset of the first record of each partition that is kept.
+pub fn starts(logs: &[Log]) -> Vec<i64> {
+    logs.iter().map(Log::start).collect()
+}
+
 /// The offset after the last record of each partition.
 pub fn ends(logs: &[Log]) -> Vec<i64> {
     logs.iter().map(Log::end).collect()

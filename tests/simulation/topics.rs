@@ -2,12 +2,14 @@
 
 use std::rc::Rc;
 
+use pipeline::ledger::counting::CountingRules;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{
-    Job, JobBatch, JobBatchEncoder, ResultsPolicy, RunEvent, RunHistory, payload_digest,
+    Collection, Job, JobBatch, JobBatchEncoder, OffsetRange, OutcomeBatch, ResultsPolicy, RunEvent,
+    RunHistory, payload_digest,
 };
 
-use crate::broker::{Log, Payload, RunRecord};
+use crate::broker::{Log, Payload, RunRecord, starts};
 use crate::history::Shared;
 use crate::invariants::Violation;
 use crate::seen::Seen;
@@ -58,8 +60,7 @@ fn altered(payload: &Payload, shared: &mut Shared) -> Option<Payload> {
 /// Whether a run must not have a further generation: its results may differ, and retention has taken
 /// some that a verdict has counted.
 pub fn lacks_frozen(history: &RunHistory, shared: &Shared) -> bool {
-    let logs = shared.broker.outcomes.iter();
-    let beginnings: Vec<i64> = logs.map(Log::start).collect();
+    let beginnings = starts(&shared.broker.outcomes);
     let timeline = history.timeline();
     let latest = timeline.latest_verdict();
     shared.dispatch.options.results == ResultsPolicy::Any
@@ -72,6 +73,29 @@ pub fn records(log: &Log, from: i64) -> impl Iterator<Item = (i64, &Payload)> {
     let offsets = from.max(log.start())..log.end();
     let decided = offsets.map_while(|offset| Some((offset, log.read(offset)?)));
     decided.filter_map(|(offset, payload)| Some((offset, payload?)))
+}
+
+/// What the topics have of the run: its manifests and the outcomes at these offsets, one range a
+/// partition.
+pub fn collected(
+    policy: ResultsPolicy,
+    runs: &RunHistory,
+    ranges: impl IntoIterator<Item = OffsetRange>,
+    shared: &Shared,
+) -> Collection {
+    let mut collection = Collection::under(CountingRules::of(policy, &runs.timeline()));
+    let manifests = runs.manifests().cloned();
+    manifests.for_each(|manifest| collection.apply_manifest(manifest));
+    let both = shared.broker.outcomes.iter().zip(ranges);
+    for (partition, (log, range)) in (0..).zip(both) {
+        let kept = records(log, range.start).take_while(|(offset, _)| *offset < range.end);
+        for (offset, payload) in kept {
+            let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
+            let recorded = collection.apply_outcomes_at(partition, offset, &batch);
+            recorded.expect("all is in memory");
+        }
+    }
+    collection
 }
 
 /// What the runs topic has of the run now.

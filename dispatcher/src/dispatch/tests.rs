@@ -358,36 +358,32 @@ fn a_run_that_is_cancelled_while_it_is_published_gets_no_manifest() {
     );
 }
 
-#[test]
-fn a_resumer_whose_generation_does_not_count_opens_the_next() {
+/// The resume of a cancelled run, about to open a generation that another dispatcher has opened.
+fn overtaken() -> Play {
     let mut play = Play::new(options(true, false), &[]);
     play.names();
     play.events.push(cancelled(0));
     let mut resumed = Play::new(options(true, true), &play.events);
     resumed.until(|action| matches!(action, Action::OpenGeneration(_)));
-    // Another one is first.
     let Action::OpenGeneration(mut first) = resumed.dispatch.next() else {
         unreachable!("it was seen")
     };
     first.writer = pipeline::WriterId::fresh();
     resumed.events.push(RunEvent::Generation(first));
+    resumed
+}
+
+#[test]
+fn a_resumer_whose_generation_does_not_count_opens_the_next() {
+    let mut resumed = overtaken();
     resumed.names();
     assert_eq!(resumed.dispatch.generation(), 2);
 }
 
 #[test]
 fn a_resume_that_a_cancellation_overtakes_ends_and_does_not_go_past_it() {
-    let mut play = Play::new(options(true, false), &[]);
-    play.names();
-    play.events.push(cancelled(0));
-    let mut resumed = Play::new(options(true, true), &play.events);
-    resumed.until(|action| matches!(action, Action::OpenGeneration(_)));
-    // Another one has resumed it, and that was cancelled, too.
-    let Action::OpenGeneration(mut first) = resumed.dispatch.next() else {
-        unreachable!("it was seen")
-    };
-    first.writer = pipeline::WriterId::fresh();
-    resumed.events.push(RunEvent::Generation(first));
+    let mut resumed = overtaken();
+    // The generation of the other one was cancelled, too.
     resumed.events.push(cancelled(1));
     resumed.step().expect("the generation is published");
     let error = resumed.step().expect_err("it does not count");

@@ -32,6 +32,17 @@ impl OwnedJob {
     }
 }
 
+/// A job of the hour of this number, with as many rows as its payload has bytes.
+pub(crate) fn job(hours: i64, payload: &[u8]) -> OwnedJob {
+    OwnedJob {
+        labels: LabelSet::new(["Italy"]),
+        time: TimeBucket::from_hours(hours),
+        part: 0,
+        weight: payload.len() as u32,
+        payload: payload.to_vec(),
+    }
+}
+
 /// Jobs of one run: with a time or without, as long as their weight or of any length.
 pub(crate) fn any_jobs(number: std::ops::Range<usize>) -> impl Strategy<Value = Vec<OwnedJob>> {
     let job = (

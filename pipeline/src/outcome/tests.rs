@@ -4,7 +4,7 @@ use prost::Message;
 use super::*;
 use crate::job::tests::{OwnedJob, any_jobs};
 use crate::protobuf::tests::any_other_form;
-use crate::{payload_digest, wire};
+use crate::{Job, payload_digest, wire};
 
 fn worker() -> Worker {
     Worker {
@@ -35,7 +35,7 @@ fn any_outcomes(number: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Giv
     )
 }
 
-fn outcome_of(result: Option<&Vec<u8>>) -> Outcome<'_> {
+fn outcome_of(result: Option<&[u8]>) -> Outcome<'_> {
     match result {
         Some(result) => Outcome::Completed(result),
         None => Outcome::DeadLettered {
@@ -45,12 +45,25 @@ fn outcome_of(result: Option<&Vec<u8>>) -> Outcome<'_> {
     }
 }
 
+/// A message with one outcome: the result of a job, or `None` for its dead letter.
+pub(crate) fn batch_of_one(
+    run_id: &str,
+    generation: u32,
+    job: &Job<'_>,
+    result: Option<&[u8]>,
+) -> OutcomeBatch {
+    let run_id = run_id.parse().expect("a run id");
+    let mut builder = OutcomeBatchBuilder::new(&run_id, generation, &Worker::default());
+    builder.push(job, payload_digest(job.payload), outcome_of(result));
+    OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
+}
+
 fn encode(given: &[Given]) -> Vec<u8> {
     let run_id = "a-run".parse().expect("a run id");
     let mut builder = OutcomeBatchBuilder::new(&run_id, 5, &worker());
     for (job, index, result) in given {
         let digest = payload_digest(&job.payload);
-        builder.push(&job.at(*index), digest, outcome_of(result.as_ref()));
+        builder.push(&job.at(*index), digest, outcome_of(result.as_deref()));
     }
     builder.add_retries(2);
     let (bytes, bound) = (builder.encode(), builder.bytes_bound());
@@ -74,7 +87,7 @@ proptest! {
             prop_assert_eq!(outcome.part, job.part);
             prop_assert_eq!(outcome.weight, job.weight);
             prop_assert_eq!(outcome.payload_digest, payload_digest(&job.payload));
-            prop_assert_eq!(outcome.outcome, outcome_of(result.as_ref()));
+            prop_assert_eq!(outcome.outcome, outcome_of(result.as_deref()));
         }
         prop_assert!(outcomes.next().is_none());
     }

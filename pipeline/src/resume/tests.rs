@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::tests::{OwnedJob, any_jobs, header};
-use crate::outcome::{OutcomeBatchBuilder, Worker};
-use crate::run::tests::{manifest, opened, options};
+use crate::job::tests::{any_jobs, header, job};
+use crate::outcome::tests::batch_of_one;
+use crate::run::tests::{cancelled, manifest, opened, options};
 use crate::run::{RunAborted, RunEvent};
-use crate::{JobHeader, LabelSet, RunCancelled, RunOpened, WriterId, payload_digest};
+use crate::{JobHeader, RunOpened};
 
 fn run_id(name: &str) -> RunId {
     name.parse().expect("a run id")
@@ -17,29 +17,6 @@ fn run_id(name: &str) -> RunId {
 
 fn published(run: &str, job: &Job<'_>) -> JobBatch {
     JobBatch::decode(&job.alone(&header(run))).expect("a valid batch")
-}
-
-fn outcome(run: &str, job: &Job<'_>, is_dead: bool) -> OutcomeBatch {
-    let mut builder = OutcomeBatchBuilder::new(&run_id(run), 0, &Worker::default());
-    let outcome = match is_dead {
-        true => Outcome::DeadLettered {
-            reason: "it is broken",
-            attempts: 3,
-        },
-        false => Outcome::Completed(&[]),
-    };
-    builder.push(job, payload_digest(job.payload), outcome);
-    OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
-}
-
-fn job(hours: i64, payload: &[u8]) -> OwnedJob {
-    OwnedJob {
-        labels: LabelSet::new(["Italy"]),
-        time: TimeBucket::from_hours(hours),
-        part: 0,
-        weight: payload.len() as u32,
-        payload: payload.to_vec(),
-    }
 }
 
 fn resume(jobs: u64, rule: Rule) -> Resume {
@@ -154,7 +131,7 @@ fn an_index_beyond_the_own_jobs_is_a_difference_and_sizes_nothing() {
         let beyond = resumed.check(&one.at(0)).expect_err("beyond").to_string();
         assert!(beyond.contains("it has 1 jobs"), "{beyond}");
         let mut resumed = resume(1, Rule::NeverPublished);
-        resumed.apply_outcomes(&outcome("a-run", &one.at(far), false));
+        resumed.apply_outcomes(&batch_of_one("a-run", 0, &one.at(far), Some(&[])));
         assert!(resumed.check(&one.at(0)).is_err());
     }
 }
@@ -166,7 +143,7 @@ fn a_dead_letter_is_an_outcome() {
     let mut resume = resume(1, rule);
     resume.apply_published(0, 3, &published("a-run", &one.at(0)));
     assert!(resume.is_missing(0));
-    resume.apply_outcomes(&outcome("a-run", &one.at(0), true));
+    resume.apply_outcomes(&batch_of_one("a-run", 0, &one.at(0), None));
     assert!(!resume.is_missing(0));
 }
 
@@ -179,20 +156,14 @@ fn a_cancelled_copy_does_not_wait_and_an_outdated_dead_letter_is_no_outcome() {
         let mut resume = resume(2, rule()).in_generation_of(&history.timeline());
         resume.apply_published(0, 0, &published("a-run", &jobs[0].at(0)));
         resume.apply_published(0, 1, &published("a-run", &jobs[1].at(1)));
-        resume.apply_outcomes(&outcome("a-run", &jobs[1].at(1), true));
+        resume.apply_outcomes(&batch_of_one("a-run", 0, &jobs[1].at(1), None));
         let missing = resume.missing_jobs();
         assert_eq!(missing.len(), resume.missing());
         (missing, resume.waiting())
     };
     let ranges = |indexes: &[u64]| IndexRanges::of_ascending(indexes.iter().copied());
     assert_eq!(state(&history), (ranges(&[]), 1));
-    history.apply(RunEvent::Cancelled(RunCancelled {
-        run_id: run_id("a-run"),
-        generation: 0,
-        writer: WriterId::fresh(),
-        reason: String::new(),
-        cancelled_by: String::new(),
-    }));
+    history.apply(RunEvent::Cancelled(cancelled()));
     assert_eq!(state(&history), (ranges(&[0]), 0));
     let next = history
         .timeline()
@@ -281,7 +252,7 @@ proptest! {
                     }
                     Message::Outcome { index, own } => {
                         let job = jobs[index as usize].at(index);
-                        resume.apply_outcomes(&outcome(name(own), &job, false));
+                        resume.apply_outcomes(&batch_of_one(name(own), 0, &job, Some(&[])));
                     }
                 }
             }

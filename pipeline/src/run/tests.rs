@@ -61,7 +61,7 @@ fn generation() -> GenerationOpened {
     }
 }
 
-fn reconciled() -> RunReconciled {
+pub(crate) fn reconciled() -> RunReconciled {
     RunReconciled {
         run_id: "a-run".parse().expect("a run id"),
         generation: 2,
@@ -80,7 +80,7 @@ fn reconciled() -> RunReconciled {
     }
 }
 
-fn cancelled() -> RunCancelled {
+pub(crate) fn cancelled() -> RunCancelled {
     RunCancelled {
         run_id: "a-run".parse().expect("a run id"),
         generation: 0,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::reconciled::OffsetRange;
-use crate::run::tests::{manifest, opened};
+use crate::run::tests::{cancelled, manifest, opened, reconciled};
 use crate::{Manifest, RunEvent, RunHistory, RunLog, RunOpened};
 
 fn run_id() -> RunId {
@@ -44,30 +44,23 @@ impl Log {
         let timeline = history.timeline();
         let start = history.opened()?.outcomes_start_offsets[0];
         Some(RunReconciled {
-            run_id: run_id(),
             generation: timeline.number(),
-            writer: WriterId::fresh(),
             outcomes: vec![OffsetRange {
                 start,
                 end: (self.end - behind).max(start),
             }],
             manifest_digest: history.manifest()?.digest(),
             verdict,
-            completed: 1,
-            dead_lettered: 0,
-            differing: 0,
             table_digest: ContentDigest::of(&behind.to_le_bytes()),
             published_by: "an aggregator".to_owned(),
+            ..reconciled()
         })
     }
 
     fn cancel(&self, stale: usize) -> RunCancelled {
         RunCancelled {
-            run_id: run_id(),
             generation: self.history(stale).timeline().number(),
-            writer: WriterId::fresh(),
-            reason: "no longer wanted".to_owned(),
-            cancelled_by: "somebody".to_owned(),
+            ..cancelled()
         }
     }
 

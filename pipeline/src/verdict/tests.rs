@@ -7,14 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::digest::JobSetHasher;
+use crate::job::tests::{OwnedJob, job};
 use crate::ledger::{Ledger, SpillError};
-use crate::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
+use crate::outcome::OutcomeBatch;
+use crate::outcome::tests::batch_of_one;
 use crate::run::RunOptions;
 use crate::run::tests::{manifest, opened, options};
-use crate::{
-    GroupKey, IndexRanges, Job, LabelSet, Manifest, ResultsPolicy, RunEvent, RunHistory, RunOpened,
-    TimeBucket, payload_digest,
-};
+use crate::{IndexRanges, Manifest, ResultsPolicy, RunEvent, RunHistory, RunOpened};
 
 const JOBS: u64 = 3;
 const PARTITIONS: usize = 2;
@@ -23,40 +22,19 @@ fn run_id() -> RunId {
     "a-run".parse().expect("a run id")
 }
 
-fn with_job<T>(index: u64, of: impl FnOnce(&Job<'_>) -> T) -> T {
-    let labels = LabelSet::new(["Italy"]);
-    of(&Job {
-        index,
-        key: GroupKey {
-            labels: &labels,
-            time: TimeBucket::from_hours(index as i64),
-        },
-        part: 0,
-        weight: 3,
-        payload: &[1, 1, 1],
-    })
+fn job_at(index: u64) -> OwnedJob {
+    job(index as i64, &[1, 1, 1])
 }
 
 fn outcome(index: u64, generation: u32, result: Option<u8>) -> OutcomeBatch {
-    let mut builder = OutcomeBatchBuilder::new(&run_id(), generation, &Worker::default());
-    let bytes = result.map(|result| [result]);
-    let outcome = match &bytes {
-        Some(bytes) => Outcome::Completed(bytes),
-        None => Outcome::DeadLettered {
-            reason: "it is broken",
-            attempts: 3,
-        },
-    };
-    with_job(index, |job| {
-        builder.push(job, payload_digest(job.payload), outcome);
-    });
-    OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
+    let result = result.as_ref().map(std::slice::from_ref);
+    batch_of_one("a-run", generation, &job_at(index).at(index), result)
 }
 
 fn run_manifest() -> Manifest {
     let mut hasher = JobSetHasher::new();
     for index in 0..JOBS {
-        with_job(index, |job| hasher.update(job));
+        hasher.update(&job_at(index).at(index));
     }
     Manifest {
         job_set_digest: hasher.finish(),

@@ -341,9 +341,8 @@ impl<'a> Play<'a> {
     }
 
     pub fn start_aggregator_into(&mut self, out: &std::path::Path, timeout: &str) {
-        let mut command = self.test.service("aggregator");
-        command.args(["--run-id", self.run_id.as_str(), "--timeout", timeout]);
-        command.arg("--out").arg(out);
+        let options = ["--timeout", timeout];
+        let command = self.test.aggregator(&self.run_id, out, &options);
         let command = self.prepared(command, Part::Aggregator);
         self.started += 1;
         let log = format!("aggregator-{}", self.started);
@@ -514,9 +513,7 @@ impl<'a> Play<'a> {
     #[track_caller]
     pub fn end_worker(&mut self, slot: usize) {
         let mut worker = self.workers.remove(slot);
-        worker.process.signal("TERM");
-        let code = worker.process.wait().code();
-        assert_eq!(code, Some(0), "{}", worker.process.said());
+        worker.process.end();
     }
 
     /// Has quick workers finish what slow ones had enough of for as long as the faults lasted.

@@ -6,20 +6,19 @@ use std::collections::VecDeque;
 use aggregator::export::Format;
 use aggregator::writing::{Leaves, Step, steps};
 use aggregator::{OutputArgs, OutputChoice};
-use pipeline::ledger::counting::CountingRules;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{
-    Collection, ContentDigest, Grain, Judged, OffsetRange, OutcomeBatch, RunEvent, RunHistory,
-    RunReconciled, Settlement, Verdict, VerdictKey,
+    Collection, ContentDigest, Grain, Judged, OffsetRange, RunEvent, RunHistory, RunReconciled,
+    Settlement, Verdict, VerdictKey,
 };
 
 use super::{AggregatorProcess, Ended, Publication, reconcile, series};
-use crate::broker::Log;
+use crate::broker::starts;
 use crate::history::Shared;
 use crate::invariants::{Violation, violated};
 use crate::mutants::Mutation;
 use crate::seen::Seen;
-use crate::topics::{history, records, tell};
+use crate::topics::{collected, history, tell};
 
 impl AggregatorProcess {
     /// Publishes its verdict, judges again, or begins to write, as the runs topic has it now.
@@ -70,31 +69,18 @@ impl AggregatorProcess {
         standing: RunReconciled,
         shared: &mut Shared,
     ) -> Option<Ended> {
-        let logs = shared.broker.outcomes.iter();
-        let beginnings: Vec<i64> = logs.map(Log::start).collect();
+        let beginnings = starts(&shared.broker.outcomes);
         if deleted_outcomes(&standing.outcomes, &beginnings).is_some()
             && shared.mutation != Some(Mutation::DeletedOutcomesUnseen)
         {
             shared.saw(Seen::OutcomesOfVerdictDeleted);
             return Some(Ended::OutcomesDeleted);
         }
-        let rules = CountingRules::of(shared.dispatch.options.results, &runs.timeline());
-        let mut collection = Collection::under(rules);
-        let manifests = runs.manifests().cloned();
-        manifests.for_each(|manifest| collection.apply_manifest(manifest));
-        let both = shared.broker.outcomes.iter().zip(&standing.outcomes);
-        for (partition, (log, range)) in (0..).zip(both) {
-            let end = match shared.mutation {
-                Some(Mutation::JudgedBeyondEndOffsets) => i64::MAX,
-                _ => range.end,
-            };
-            let kept = records(log, range.start).take_while(|(offset, _)| *offset < end);
-            for (offset, payload) in kept {
-                let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
-                let recorded = collection.apply_outcomes_at(partition, offset, &batch);
-                recorded.expect("all is in memory");
-            }
+        let mut ranges = standing.outcomes.clone();
+        if shared.mutation == Some(Mutation::JudgedBeyondEndOffsets) {
+            ranges.iter_mut().for_each(|range| range.end = i64::MAX);
         }
+        let collection = collected(shared.dispatch.options.results, runs, ranges, shared);
         let at = Some(standing.verdict_key());
         let judged = judged(&collection, standing.outcomes, at);
         self.settling = Some((judged, Publication::None));

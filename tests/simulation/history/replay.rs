@@ -1,17 +1,17 @@
 //! A replay of dead letters: what `rollcall dlq replay` does, in the same order.
 
+use std::iter::repeat;
+
 use pipeline::dead_letters::{Letter, LetterHeaders};
-use pipeline::ledger::counting::CountingRules;
 use pipeline::{
-    Collection, DeadLetters, GenerationOpened, IndexRanges, JobBatch, OutcomeBatch, RunEvent,
-    RunHistory,
+    DeadLetters, GenerationOpened, IndexRanges, JobBatch, OffsetRange, RunEvent, RunHistory,
 };
 
 use super::{History, Shared};
 use crate::broker::Payload;
 use crate::invariants::Violation;
 use crate::seen::Seen;
-use crate::topics::{arrive, history, lacks_frozen, records, tell};
+use crate::topics::{arrive, collected, history, lacks_frozen, records, tell};
 
 /// Dead jobs on their way to the jobs topic.
 #[derive(Debug)]
@@ -29,16 +29,11 @@ impl Replay {
         let timeline = runs.timeline();
         let newest = timeline.newest();
         let options = &runs.opened()?.options;
-        let mut collection = Collection::under(CountingRules::of(options.results, &timeline));
-        let manifests = runs.manifests().cloned();
-        manifests.for_each(|manifest| collection.apply_manifest(manifest));
-        for (partition, log) in (0..).zip(&shared.broker.outcomes) {
-            for (offset, payload) in records(log, 0) {
-                let batch = OutcomeBatch::decode(payload).expect("outcomes can be read");
-                let recorded = collection.apply_outcomes_at(partition, offset, &batch);
-                recorded.expect("all is in memory");
-            }
-        }
+        let all = OffsetRange {
+            start: 0,
+            end: i64::MAX,
+        };
+        let collection = collected(options.results, &runs, repeat(all), shared);
         let ledger = collection.ledger()?;
         let mut letters = DeadLetters::new(runs.run_id()).for_computation(&options.computation);
         for (offset, payload) in records(&shared.broker.dlq, 0) {

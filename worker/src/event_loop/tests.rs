@@ -53,6 +53,19 @@ fn threads(is_finished: bool) -> [ThreadStatus; 2] {
     }; 2]
 }
 
+/// One thread, at work on a job of a partition.
+fn at_work(partition: i32, since: Instant) -> [ThreadStatus; 1] {
+    [ThreadStatus {
+        is_finished: false,
+        is_unable: false,
+        at_work: Some(Attempt {
+            id: 1,
+            partition,
+            since: Some(since),
+        }),
+    }]
+}
+
 /// The finished work of a message of partition 0.
 fn finished(own: &EventLoop, offset: i64) -> Finished {
     Finished {
@@ -191,17 +204,7 @@ fn a_thread_that_has_ended_or_hangs_ends_the_worker() {
     assert!(matches!(ends(&mut own), Action::End(Failure::ThreadDied)));
 
     let mut own = event_loop(Limits::default(), now);
-    let at_work = Some(Attempt {
-        id: 1,
-        partition: 3,
-        since: Some(now),
-    });
-    let status = ThreadStatus {
-        is_finished: false,
-        is_unable: false,
-        at_work,
-    };
-    own.apply_threads([status], now + Duration::from_secs(5));
+    own.apply_threads(at_work(3, now), now + Duration::from_secs(5));
     let action = ends(&mut own);
     let is_hang = matches!(action, Action::End(Failure::Hang { partition: 3, .. }));
     assert!(is_hang, "{action:?}");
@@ -299,17 +302,7 @@ fn marker_after_hang(is_stale: bool) -> String {
         own.lost(&[0]);
         assign(&mut own);
     }
-    let at_work = Some(Attempt {
-        id: 1,
-        partition: 0,
-        since: Some(now),
-    });
-    let status = ThreadStatus {
-        is_finished: false,
-        is_unable: false,
-        at_work,
-    };
-    own.apply_threads([status], now + Duration::from_secs(5));
+    own.apply_threads(at_work(0, now), now + Duration::from_secs(5));
     assert!(own.state().has_failed());
     drop(lease);
     let commits = own.state_mut().in_flight.release(&[0]);

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::LabelSet;
+use crate::job::tests::{OwnedJob, job};
 use crate::ledger::Ledger;
-use crate::outcome::{Outcome, OutcomeBatch, OutcomeBatchBuilder, Worker};
-use crate::{GroupKey, Job, LabelSet, TimeBucket, payload_digest};
+use crate::outcome::OutcomeBatch;
+use crate::outcome::tests::batch_of_one;
 
 const JOBS: u64 = 3;
 
@@ -41,29 +43,13 @@ impl Record {
     }
 
     fn batch_of(&self, label: &str) -> OutcomeBatch {
-        let labels = LabelSet::new([label]);
-        let job = Job {
-            index: self.index,
-            key: GroupKey {
-                labels: &labels,
-                time: TimeBucket::from_hours(self.index as i64),
-            },
-            part: 0,
-            weight: 3,
-            payload: &[1, 1, 1],
+        let job = OwnedJob {
+            labels: LabelSet::new([label]),
+            ..job(self.index as i64, &[1, 1, 1])
         };
         let result = self.result.map(result_bytes);
-        let outcome = match &result {
-            Some(result) => Outcome::Completed(result),
-            None => Outcome::DeadLettered {
-                reason: "it is broken",
-                attempts: 3,
-            },
-        };
-        let run_id = "a-run".parse().expect("a run id");
-        let mut builder = OutcomeBatchBuilder::new(&run_id, self.generation, &Worker::default());
-        builder.push(&job, payload_digest(job.payload), outcome);
-        OutcomeBatch::decode(&builder.encode()).expect("a valid batch")
+        let job = job.at(self.index);
+        batch_of_one("a-run", self.generation, &job, result.as_deref())
     }
 }
 
