@@ -92,7 +92,7 @@ pub fn holds(input: &[u8]) {
         encoder.finish(&mut message);
         let batch = JobBatch::decode(&message).expect("what is published can be read");
         assert_eq!(batch.jobs().next().as_ref(), Some(job));
-        let tally = computations::positivity::tally(job).expect("its results are known");
+        let tally = positivity::tally(job).expect("its results are known");
         rows += u64::from(tally.tests);
         Ok(())
     });

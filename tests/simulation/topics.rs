@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use pipeline::ledger::counting::CountingRules;
 use pipeline::verdict::deleted_outcomes;
 use pipeline::{
     Collection, Job, JobBatch, JobBatchEncoder, OffsetRange, OutcomeBatch, ResultsPolicy, RunEvent,
@@ -83,9 +82,7 @@ pub fn collected(
     ranges: impl IntoIterator<Item = OffsetRange>,
     shared: &Shared,
 ) -> Collection {
-    let mut collection = Collection::under(CountingRules::of(policy, &runs.timeline()));
-    let manifests = runs.manifests().cloned();
-    manifests.for_each(|manifest| collection.apply_manifest(manifest));
+    let mut collection = Collection::of(policy, runs);
     let both = shared.broker.outcomes.iter().zip(ranges);
     for (partition, (log, range)) in (0..).zip(both) {
         let kept = records(log, range.start).take_while(|(offset, _)| *offset < range.end);

@@ -17,7 +17,7 @@ use crate::cluster::TestCluster;
 use crate::processes::{Running, data_set, finish, folder, rollcall, wait_within};
 
 /// Nothing that a row waits for takes longer, also where everything waits for a core.
-const PATIENCE: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Outcomes after which a fault strikes, unless it strikes by itself: a tenth of the jobs.
 const UNDER_WAY: u64 = 600;
@@ -354,7 +354,7 @@ impl<'a> Play<'a> {
     /// Waits, and meanwhile does what a supervisor does, if there is one.
     #[track_caller]
     pub fn wait_until(&mut self, what: &str, mut holds: impl FnMut(&mut Self) -> bool) {
-        wait_within(PATIENCE, what, || {
+        wait_within(TIMEOUT, what, || {
             if self.is_supervised {
                 self.start_dead_workers();
             } else {

@@ -29,7 +29,7 @@ fn worker(test: &TestCluster, faults: &str) -> Running {
 
 #[test]
 fn a_job_slower_than_the_timeout_is_waited_for() {
-    let test = TestCluster::new("patience-slow");
+    let test = TestCluster::new("idle-policy-slow");
     let run_id = test.dispatch(&data_set(test.folder.path()), &[]).run_id;
     let _worker = worker(&test, "worker.before-compute=slow:12s@1");
     let said = test.aggregate(&run_id, "3s").expect_code(0).stderr;
@@ -42,7 +42,7 @@ fn a_job_slower_than_the_timeout_is_waited_for() {
 
 #[test]
 fn jobs_of_workers_that_died_are_given_up() {
-    let test = TestCluster::new("patience-nobody");
+    let test = TestCluster::new("idle-policy-nobody");
     let run_id = test.dispatch(&data_set(test.folder.path()), &[]).run_id;
     let mut worker = worker(&test, "worker.before-compute=abort");
     assert_eq!(worker.wait().code(), None);
