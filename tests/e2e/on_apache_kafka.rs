@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use computations::positivity;
 use dispatcher::Grouping;
 use kafka::{BatchProducer, Outgoing, TopicSpec, publish_run_event, topics};
 use pipeline::{

@@ -316,7 +316,7 @@ fn cancelled(generation: u32) -> RunEvent {
     RunEvent::Cancelled(pipeline::RunCancelled {
         run_id: "a-run".parse().expect("a run id"),
         generation,
-        writer: pipeline::WriterId::fresh(),
+        writer: WriterId::fresh(),
         reason: "no longer wanted".to_owned(),
         cancelled_by: "somebody".to_owned(),
     })
@@ -368,7 +368,7 @@ fn overtaken() -> Play {
     let Action::OpenGeneration(mut first) = resumed.dispatch.next() else {
         unreachable!("it was seen")
     };
-    first.writer = pipeline::WriterId::fresh();
+    first.writer = WriterId::fresh();
     resumed.events.push(RunEvent::Generation(first));
     resumed
 }
